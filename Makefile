@@ -1,0 +1,40 @@
+# `make help` lists the targets. PYTHON picks the interpreter for the environment (3.10 to 3.12).
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format embedded-data clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with the project, its tests' tools and the extra `zoo`
+
+# An old pip needs minutes to resolve the extra `zoo`, a new one seconds: upgrade it first.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[zoo,dev]'
+	@touch $@
+
+test: setup ## set up, check style and types, run the tests
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: setup ## run the minutes-long tests too
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup ## let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove caches and runs, keep .venv
+	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,5 @@
+"""`python -m bssl_tf` is `bssl-tf`."""
+
+from bssl_tf.cli.main import main
+
+main()

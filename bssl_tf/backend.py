@@ -1,0 +1,70 @@
+"""The gate to TensorFlow: the only module that imports it, Keras 2 and larq.
+
+TF_USE_LEGACY_KERAS must be set before anything touches `tf.keras`; set later, TensorFlow ignores it without a
+word and hands out Keras 3, under which larq does not work. So everybody writes `from bssl_tf.backend import tf`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager
+
+from bssl_tf.errors import BackendError
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# TensorFlow probes for CUDA at import and prints what it does not find; this project trains on the CPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+_NEXT_STEP = "Install it again in a fresh environment with `make setup` or `pip install bssl-tf`"
+
+try:
+    import tensorflow as tf
+
+    keras = tf.keras
+    _keras_home = keras.Model.__module__
+except (ImportError, AttributeError) as error:
+    raise BackendError(f"TensorFlow or tf-keras cannot be loaded ({error})", _NEXT_STEP) from error
+
+if not _keras_home.startswith("tf_keras"):
+    _loaded = "keras was imported first" if "keras" in sys.modules else "TF_USE_LEGACY_KERAS came too late"
+    raise BackendError(
+        f"Keras 3 is active ({_loaded}), and larq needs Keras 2",
+        "Import bssl_tf before keras or tensorflow, or set TF_USE_LEGACY_KERAS=1 before Python starts",
+    )
+
+try:
+    import larq as lq
+except ImportError as error:
+    raise BackendError(f"larq cannot be loaded ({error})", _NEXT_STEP) from error
+
+tf.get_logger().setLevel("ERROR")
+
+__all__ = ["configure", "keras", "keras_safe_mode", "lq", "tf"]
+
+
+def keras_safe_mode() -> AbstractContextManager[None]:
+    """A context in which Keras refuses to run Python code that a model file brings along."""
+    from tf_keras.src.saving import serialization_lib  # no public name; .h5 files honour it only this way
+
+    return serialization_lib.SafeModeScope(True)
+
+
+def configure(threads: int = 0) -> None:
+    """Makes every op deterministic and sets how many threads TensorFlow may use.
+
+    Call it once, before the first op runs. The thread count changes how sums are split, so two runs agree bit for
+    bit only with the same count; it is recorded in the run folder.
+
+    Args:
+        threads: threads for one op; 0 takes one for each core.
+    """
+    tf.config.experimental.enable_op_determinism()
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError as error:
+        if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+            raise BackendError(
+                "the number of threads was set after TensorFlow had started", "Call configure() first"
+            ) from error

@@ -1,0 +1,77 @@
+"""The `bssl-tf` command: loads a command's file when it is called, and turns errors into one line and a status."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from bssl_tf import __version__
+from bssl_tf.errors import BsslError, Interrupted
+
+# Name -> one line of help, here so that `--help` loads none of them.
+COMMANDS = {
+    "teacher": "Train a float teacher on unlabelled images (MoCo v2).",
+    "pretrain": "Train a binary student from a teacher, without labels (s2bnn, bssl).",
+    "evaluate": "Probe a student beside two controls.",
+    "export": "Convert a student and its probe into a bundle for a device.",
+    "run": "Classify images with a bundle.",
+    "bench": "Time a bundle on this machine, beside the float network of the same shape.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"bssl_tf.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="bssl-tf")
+@click.option("--debug", is_flag=True, help="Show the traceback behind an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """From unlabelled images to a 1-bit vision network on a device.
+
+    In order: teacher, pretrain, evaluate, export, run, bench.
+    """
+    ctx.obj = {"debug": debug}
+
+
+def main() -> None:
+    """Runs the command line and exits with the error's status."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BsslError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_status)
+    except (KeyboardInterrupt, click.Abort):
+        stopped = Interrupted("stopped at once", "What was saved before is intact; a run goes on with --resume")
+        click.echo(str(stopped), err=True)
+        sys.exit(stopped.exit_status)
+    except BrokenPipeError:
+        # Whoever read our output has gone (as in `| head`); do not let Python complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

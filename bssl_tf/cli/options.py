@@ -1,0 +1,101 @@
+"""Options that several commands share, and how they become settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from bssl_tf.config import merge, read_preset
+from bssl_tf.errors import ConfigError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def data_options(function: Function) -> Function:
+    """--data and what belongs to it."""
+    for option in reversed(
+        [
+            click.option(
+                "--data", "data__source", metavar="SOURCE", help="embedded, tfds:NAME, or a folder of images."
+            ),
+            click.option("--data-dir", "data__data_dir", metavar="DIR", help="Where TFDS keeps its data."),
+            click.option("--download/--no-download", "data__download", default=None, help="May TFDS download? [yes]"),
+            click.option("--image-size", "data__image_size", type=int, help="Pixels a side. [28 embedded, else 224]"),
+            click.option("--channels", "data__channels", type=int, help="1 or 3. [what the data has]"),
+            click.option("--limit", "data__limit", type=int, help="Use so many training images. [all]"),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def training_options(function: Function) -> Function:
+    """What both training commands take."""
+    for option in reversed(
+        [
+            click.option("--out", required=True, metavar="DIR", help="The run folder."),
+            click.option("--resume", is_flag=True, help="Go on with the run in --out."),
+            click.option("--preset", metavar="NAME", help="A preset of the package (demo), or a TOML file."),
+            click.option("--epochs", "training__epochs", type=int, help="Epochs a stage."),
+            click.option("--batch-size", "training__batch_size", type=int, help="Images a step."),
+            click.option("--learning-rate", "training__learning_rate", type=float, help="Adam's, at its highest."),
+            click.option("--seed", "training__seed", type=int, help="The run's seed. [0]"),
+            click.option("--threads", "training__threads", type=int, help="Threads. [all cores]"),
+            click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of config.toml."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def collect(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings from options called `section__key`; those not given are left out."""
+    settings: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None:
+            section, _, key = name.rpartition("__")
+            settings = merge(settings, {section: {key: value}} if section else {key: value})
+    return settings
+
+
+def settle(
+    command: str, preset: str | None, assignments: tuple[str, ...], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of a run: the preset, then the options, then each `--set`.
+
+    Raises:
+        ConfigError: the preset is unknown, or a `--set` is not KEY=VALUE.
+    """
+    settings = read_preset(preset, command) if preset else {}
+    settings = merge(settings, collect(options))
+    for assignment in assignments:
+        settings = merge(settings, _assigned(assignment))
+    return settings
+
+
+def _assigned(assignment: str) -> dict[str, Any]:
+    key, equals, text = assignment.partition("=")
+    if not key or not equals:
+        raise ConfigError(f"--set {assignment!r} is not KEY=VALUE", "Write for example --set moco.temperature=0.1")
+    value: Any = _value(text)
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def prose(line: str) -> None:
+    """Prints a line for a person, on stderr; stdout is for results."""
+    click.echo(line, err=True)

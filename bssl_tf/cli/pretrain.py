@@ -1,0 +1,32 @@
+"""`bssl-tf pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bssl_tf.cli.options import data_options, prose, settle, training_options
+
+
+@click.command("pretrain")
+@click.option("--method", metavar="NAME", help="s2bnn (guided distillation) or bssl (joint classifier). [s2bnn]")
+@click.option("--teacher", metavar="PATH", help="A run folder of `bssl-tf teacher`, or a .keras or .h5 model.")
+@data_options
+@training_options
+@click.option("--student", "backbone__name", metavar="NAME", help="The binary network. [binary_resnet]")
+@click.option("--width", "backbone__width", type=int, help="Channels of its first stage. [the network's own]")
+@click.option("--depth", "backbone__depth", type=int, help="Binary convolutions in a stage. [the network's own]")
+def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
+    """Train a binary student from a teacher, without labels.
+
+    Two stages: binary activations, then binary weights too. Ctrl-C and kill -9 lose nothing but the steps since the
+    last checkpoint; the same command with --resume ends in the same weights, bit for bit.
+    """
+    wanted = settle("pretrain", preset, settings, options)
+    from bssl_tf.pretrain.commands import pretrain
+
+    saved = pretrain(wanted, Path(out), resume=resume, report=prose)
+    prose(f"next: bssl-tf evaluate {out}")
+    click.echo(saved)

@@ -1,0 +1,304 @@
+"""What a run is made of: frozen dataclasses, read from TOML with strict keys, written back with every default.
+
+A preset is a TOML file in `bssl_tf/configs/` (or one of the user's) with a table for each command, `[teacher]` and
+`[pretrain]`; in each, a table for each section below. Settings on the command line win over the preset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.resources
+import sys
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from bssl_tf.errors import ConfigError
+from bssl_tf.files import write_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images come from.
+
+    Attributes:
+        source: `embedded`, `tfds:NAME`, or a folder of images.
+        data_dir: where TFDS keeps its data; empty for its own default.
+        image_size: pixels a side that the network sees; 0 takes the embedded set's 28, otherwise 224.
+        channels: 1 or 3; 0 takes what the data set has.
+        max_unreadable_share: more unreadable files than this share of all stops the run.
+        download: whether TFDS may download.
+        limit: use only so many training images; 0 for all.
+    """
+
+    source: str = ""
+    data_dir: str = ""
+    image_size: int = 0
+    channels: int = 0
+    max_unreadable_share: float = 0.05
+    download: bool = True
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A network of the registry: its name and the size of its first stage and of each stage.
+
+    `width` and `depth` are the network's own defaults when 0.
+    """
+
+    name: str
+    width: int = 0
+    depth: int = 0
+
+    def arguments(self) -> dict[str, int]:
+        """What the registry's builder takes beside image size and channels."""
+        return {key: value for key, value in (("width", self.width), ("depth", self.depth)) if value}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a network is optimised. Adam, no weight decay (S2-BNN, section 3.1).
+
+    Attributes:
+        epochs: for each stage.
+        batch_size: images a step.
+        learning_rate: Adam's, at its highest.
+        warmup_epochs: the learning rate rises over so many epochs (schedule `cosine` only).
+        schedule: `linear` or `cosine`, both to zero at the end of each stage.
+        seed: the one seed that all others derive from.
+        threads: threads of one op, 0 for all cores; a run repeats bit for bit only with the same number.
+        checkpoint_every_s: seconds between checkpoints within an epoch; every epoch ends with one anyway.
+    """
+
+    epochs: int = 200
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    warmup_epochs: float = 0.0
+    schedule: str = "linear"
+    seed: int = 0
+    threads: int = 0
+    checkpoint_every_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Which views the networks see: `lite` (S2-BNN) or `moco_v2`, and the smallest share of the picture in a crop."""
+
+    name: str = "lite"
+    min_area: float = 0.2
+
+
+@dataclass(frozen=True)
+class MocoConfig:
+    """MoCo v2 (arXiv 2003.04297) for the teacher.
+
+    Attributes:
+        embedding_width: D of the projection head.
+        temperature: of InfoNCE.
+        momentum: of the key encoder; 0.999 with long training, 0.99 with a few hundred steps.
+        queue_size: negatives kept, a multiple of the batch size.
+        head_batch_norm: batch norm inside the projection head.
+    """
+
+    embedding_width: int = 128
+    temperature: float = 0.2
+    momentum: float = 0.999
+    queue_size: int = 65536
+    head_batch_norm: bool = False
+
+
+@dataclass(frozen=True)
+class S2bnnConfig:
+    """Guided distribution calibration (METHOD s2bnn; arXiv 2102.08946)."""
+
+    temperature: float = 0.2
+
+
+@dataclass(frozen=True)
+class BsslConfig:
+    """Joint classifier training (METHOD bssl; arXiv 2110.08851).
+
+    Attributes:
+        temperature: of both softmaxes.
+        hidden_width: hidden units of both classifiers.
+        output_width: outputs of both classifiers.
+        balance_start: weight of the KL term at the first step.
+        balance_end: weight of the KL term at the last step.
+    """
+
+    temperature: float = 0.2
+    hidden_width: int = 2000
+    output_width: int = 2000
+    balance_start: float = 0.1
+    balance_end: float = 0.3
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """A run of `bssl-tf teacher`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("float_resnet"))
+    augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig("moco_v2"))
+    moco: MocoConfig = field(default_factory=MocoConfig)
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(schedule="cosine", warmup_epochs=1.0, learning_rate=1e-3)
+    )
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A run of `bssl-tf pretrain`.
+
+    Attributes:
+        method: `s2bnn` or `bssl`.
+        teacher: a run folder of `bssl-tf teacher`, or a saved Keras model (.keras or .h5).
+        teacher_pixels: what a saved Keras model wants: `normalized`, `0..1`, `-1..1` or `0..255`.
+    """
+
+    method: str = "s2bnn"
+    teacher: str = ""
+    teacher_pixels: str = "normalized"
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("binary_resnet"))
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    s2bnn: S2bnnConfig = field(default_factory=S2bnnConfig)
+    bssl: BsslConfig = field(default_factory=BsslConfig)
+
+
+def check_choice(name: str, value: str, choices: typing.Iterable[str]) -> None:
+    """Raises `ConfigError`, with the nearest known name, unless `value` is one of `choices`."""
+    known = sorted(choices)
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"{name} is {value!r}", f"{hint}Choose one of {', '.join(known)}")
+
+
+def from_dict(kind: type[T], content: dict[str, Any], where: str = "") -> T:
+    """Builds a configuration from nested tables.
+
+    Args:
+        kind: one of the dataclasses above.
+        content: as read from TOML; missing keys take their default.
+        where: prefix of the names in messages.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest known one is named) or a value has the wrong type.
+    """
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = f"{where}{key}"
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"Did you mean {where}{near[0]}? " if near else ""
+            raise ConfigError(f"unknown setting {name}", f"{hint}Known here: {', '.join(fields)}")
+        wanted = hints[key]
+        if dataclasses.is_dataclass(wanted):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{name} is {value!r}, not a table", f"Write [{name}] and its settings below it")
+            default = _default(fields[key])
+            merged = dataclasses.asdict(default) | value if default is not None else value
+            values[key] = from_dict(typing.cast(type[Any], wanted), merged, f"{name}.")
+        else:
+            values[key] = _scalar(name, value, wanted)
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(
+            f"settings of {where or 'the run'} are incomplete ({error})", "Add what is missing"
+        ) from error
+
+
+def _default(spec: dataclasses.Field[Any]) -> Any:
+    return None if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+
+
+def _scalar(name: str, value: Any, wanted: Any) -> Any:
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(wanted, types.GenericAlias) or not isinstance(value, wanted) or (wanted is int and value is True):
+        raise ConfigError(
+            f"{name} is {value!r}, which is no {wanted.__name__}", f"Give a value of type {wanted.__name__}"
+        )
+    if wanted is float and value != value:
+        raise ConfigError(f"{name} is not a number", "Give a finite value")
+    return value
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Nested tables of `base` with those of `over` laid on top; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def differences(old: Any, new: dict[str, Any], where: str = "") -> list[str]:
+    """Names the settings in the tables `new` that differ from the configuration `old`."""
+    found = []
+    for key, value in new.items():
+        current = getattr(old, key, None)
+        if isinstance(value, dict):
+            found += differences(current, value, f"{where}{key}.")
+        elif value != current:
+            found.append(f"{where}{key} is {current!r} there and {value!r} here")
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file. Raises `ConfigError` when it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is missing", "Check the path") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML ({error})", "Mend the file, or remove it") from error
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = importlib.resources.files("bssl_tf.configs")
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def read_preset(name: str, command: str) -> dict[str, Any]:
+    """The table of `command` in the preset called `name`, or in the TOML file of that path.
+
+    Raises:
+        ConfigError: there is no such preset, or it says nothing about the command.
+    """
+    if name.endswith(".toml"):
+        content = read_toml(Path(name))
+    else:
+        check_choice("the preset", name, presets())
+        text = importlib.resources.files("bssl_tf.configs").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    unknown = content.keys() - {"teacher", "pretrain"}
+    if unknown:
+        raise ConfigError(f"preset {name} has an unknown table {sorted(unknown)[0]}", "Known: teacher, pretrain")
+    if command not in content:
+        raise ConfigError(f"preset {name} has no table [{command}]", "Choose a preset that has one")
+    return dict(content[command])
+
+
+def write_config(path: Path, config: Any) -> None:
+    """Writes all settings, defaults too, as TOML. Raises `StorageError`."""
+    write_text(path, tomli_w.dumps(dataclasses.asdict(config)))

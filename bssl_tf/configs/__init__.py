@@ -1,0 +1,1 @@
+"""Presets; the header of each states its command, cost and expected result."""

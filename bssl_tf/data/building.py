@@ -1,0 +1,222 @@
+"""Decodes a stream of images into a cache entry, and decides sizes and held-out images."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from bssl_tf.data.cache import Entry, SplitWriter, open_or_build, require_space, unreadable_file, write_unreadable
+from bssl_tf.data.decoding import UnreadableImageError, decode
+from bssl_tf.data.image_set import DataSplits, SkippedFile
+from bssl_tf.errors import DataError
+
+_HELD_OUT_SHARE = 6  # one image in six
+# Bounds the decoded images that wait in memory.
+_DECODED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image still to be decoded.
+
+    Attributes:
+        split: "train" or "test".
+        path: for messages; relative to the data set's root.
+        source: a file, or the content of one.
+        label: None where the data set has no labels.
+    """
+
+    split: str
+    path: str
+    source: Path | bytes
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to load; the arguments of `load_data` that the sources share.
+
+    Attributes:
+        image_size: side of the network's input, pixels.
+        channels: 1, 3, or None for what suits the data.
+        cache_dir: where decoded images go.
+        max_unreadable_share: more unreadable images than this share stop the run.
+        limit: at most so many images in each split, or None.
+        report: takes a line for the user.
+    """
+
+    image_size: int
+    channels: int | None
+    cache_dir: Path
+    max_unreadable_share: float
+    limit: int | None
+    report: Callable[[str], None]
+
+
+def store_size(common_size: tuple[int, int] | None, image_size: int) -> int:
+    """The side at which images are stored, pixels.
+
+    Args:
+        common_size: width and height that all images share; None where they differ.
+        image_size: side of the network's input.
+
+    Returns:
+        The native side for square images up to twice the network's input; else 8/7 of that input, so that a crop of
+        three quarters of the area still has a pixel for each of the network's.
+    """
+    if common_size and common_size[0] == common_size[1] and common_size[0] <= 2 * image_size:
+        return common_size[0]
+    return max(image_size, round(image_size * 8 / 7))
+
+
+def held_out(keys: Sequence[str], labels: Sequence[int]) -> NDArray[np.bool_]:
+    """Which images to keep for testing: about one in six of each class, bool [N].
+
+    An image's own key decides, so adding images moves no other between training and testing. Exceptions keep small
+    classes usable: of two or more images, at least one is held out and at least one is not.
+
+    Args:
+        keys: what names each image, e.g. its relative path.
+        labels: the class of each.
+    """
+    ranks = np.array([int.from_bytes(hashlib.sha256(os.fsencode(key)).digest()[:8], "big") for key in keys], np.uint64)
+    chosen = ranks % np.uint64(_HELD_OUT_SHARE) == 0
+    classes = np.asarray(labels, np.int64)
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        if len(members) > 1 and not chosen[members].any():
+            chosen[members[np.argmin(ranks[members])]] = True
+        if chosen[members].all():
+            chosen[members[np.argmax(ranks[members])]] = False
+    return chosen
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to decode; made only when nothing usable is cached.
+
+    Attributes:
+        items: the images, in order.
+        total: how many there are.
+        size: the side at which they are stored, pixels.
+        class_names: empty without labels.
+    """
+
+    items: Iterable[Item]
+    total: int
+    size: int
+    class_names: tuple[str, ...]
+
+
+def cached_splits(name: str, key: str, channels: int, plan: Callable[[], Plan], options: Options) -> DataSplits:
+    """The splits from the cache, decoded first where need be.
+
+    Args:
+        name: of the data set, for messages.
+        key: of the cache entry; covers whatever decides the plan's outcome.
+        channels: 1 or 3.
+        plan: says what to decode.
+        options: see there.
+
+    Raises:
+        DataError: too many images are unreadable, too few are left, or a class has none.
+        StorageError: the cache cannot be written.
+    """
+
+    def build(folder: Path) -> Entry:
+        return _build_entry(folder, name, key, channels, plan(), options)
+
+    splits = open_or_build(options.cache_dir, key, name, build, options.report)
+    total = len(splits.train) + len(splits.test or ()) + len(splits.skipped_files)
+    # Again, because the entry may have been built under a more lenient setting.
+    _refuse_unreadable(name, splits.skipped_files, total, unreadable_file(options.cache_dir, key), options)
+    return splits
+
+
+def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, options: Options) -> Entry:
+    skipped: list[SkippedFile] = []
+    counts: dict[str, NDArray[np.int64]] = {}
+    writers: dict[str, SplitWriter] = {}
+
+    def attempt(item: Item) -> tuple[NDArray[np.uint8], float] | str:
+        try:
+            return decode(item.source, plan.size, channels)
+        except UnreadableImageError as error:
+            return str(error)
+
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(require_space(folder, plan.total * plan.size**2 * channels))
+        # Pillow warns of large pictures and odd EXIF; the former are refused with a cause, the latter do no harm.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        # Pillow gives up the interpreter's lock while it decodes.
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        progress = stack.enter_context(tqdm(total=plan.total, desc=name, unit="image", disable=None))
+        stream = iter(plan.items)
+        while chunk := list(itertools.islice(stream, _DECODED_AT_ONCE)):
+            for item, result in zip(chunk, pool.map(attempt, chunk), strict=True):
+                if item.split not in writers:
+                    writers[item.split] = stack.enter_context(SplitWriter(folder, item.split, plan.size, channels))
+                    counts[item.split] = np.zeros(max(len(plan.class_names), 1), np.int64)
+                if isinstance(result, str):
+                    skipped.append(SkippedFile(item.path, result))
+                    continue
+                writers[item.split].append(*result, item.label)
+                counts[item.split][item.label or 0] += 1
+            progress.update(len(chunk))
+
+    if skipped:
+        listed = write_unreadable(options.cache_dir, key, tuple(skipped))
+        _refuse_unreadable(name, skipped, plan.total, listed, options)
+    check_counts(name, counts.get("train", np.zeros(1, np.int64)), plan.class_names, options.limit)
+    if "test" in counts and not counts["test"].any():
+        raise DataError(f"no test image of {name} can be read", "Repair the files, or remove the test folder")
+    return Entry(tuple(sorted(writers, reverse=True)), plan.class_names, tuple(skipped))
+
+
+def _refuse_unreadable(name: str, skipped: Sequence[SkippedFile], total: int, listed: Path, options: Options) -> None:
+    if len(skipped) > options.max_unreadable_share * total:
+        raise DataError(
+            f"{len(skipped)} of {total} images of {name} cannot be read (first: {skipped[0].path}: "
+            f"{skipped[0].cause}), more than the {options.max_unreadable_share:.1%} that are let pass; all are "
+            f"listed in {listed}",
+            "Repair or remove those files, or raise max_unreadable_share",
+        )
+
+
+def check_counts(name: str, counts: NDArray[np.int64], class_names: tuple[str, ...], limit: int | None) -> None:
+    """Refuses a training set that nothing can be learnt from.
+
+    Args:
+        name: of the data set, for messages.
+        counts: int64 [number of classes], or [1] without labels: the training images of each.
+        class_names: empty without labels.
+        limit: where the user asked for a part only, a class may be missing from it.
+
+    Raises:
+        DataError: fewer than two images, only one class, or a class without images.
+    """
+    if counts.sum() < 2:
+        raise DataError(f"{name} has {counts.sum()} training images, and at least 2 are needed", "Add images")
+    if len(class_names) == 1:
+        raise DataError(
+            f"{name} has only one class ({class_names[0]})",
+            "Add a sub-folder for each further class, or name that sub-folder itself to use its images without labels",
+        )
+    if class_names and limit is None and not counts.all():
+        missing = ", ".join(class_names[label] for label in np.flatnonzero(counts == 0))
+        raise DataError(f"{name} has no readable training image of: {missing}", "Add images, or remove those classes")

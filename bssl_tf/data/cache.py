@@ -1,0 +1,254 @@
+"""Decoded images on disk: built once under a temporary name, renamed when whole, then mapped into memory.
+
+    CACHE/KEY/index.json                    what the other files hold and how long they are; written last
+    CACHE/KEY/SPLIT_images.npy              uint8 [N, S, S, C]
+    CACHE/KEY/SPLIT_aspect_ratios.npy       float32 [N]
+    CACHE/KEY/SPLIT_labels.npy              int64 [N], where there are labels
+    CACHE/KEY.unreadable.tsv                files that were skipped, and why
+
+The key is a hash over everything the content depends on, so an entry is never stale, only unused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from bssl_tf_deploy.files import write_bytes
+from numpy.typing import NDArray
+
+from bssl_tf.data.image_set import DataSplits, ImageSet, SkippedFile
+from bssl_tf.errors import StorageError
+
+# Part of every key: raise it when decoding or the layout changes.
+FORMAT = 1
+_INDEX = "index.json"
+
+
+def default_cache_dir() -> Path:
+    """$BSSL_TF_CACHE, else $XDG_CACHE_HOME/bssl-tf, else ~/.cache/bssl-tf."""
+    if named := os.environ.get("BSSL_TF_CACHE"):
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "bssl-tf"
+
+
+def cache_key(*parts: object) -> str:
+    """SHA-256, in hex, over the parts' JSON and the format."""
+    return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a builder hands back.
+
+    Attributes:
+        splits: which of "train" and "test" were written.
+        class_names: empty without labels.
+        skipped: unreadable files.
+    """
+
+    splits: tuple[str, ...]
+    class_names: tuple[str, ...]
+    skipped: tuple[SkippedFile, ...]
+
+
+class SplitWriter:
+    """Appends images of one split to the entry that is being built; a context manager.
+
+    Plain writes, not a writable memory map: on a full disk a write raises an error, a map kills the process.
+    """
+
+    def __init__(self, folder: Path, split: str, size: int, channels: int) -> None:
+        self._folder, self._split, self._shape = folder, split, (size, size, channels)
+        self._aspect_ratios: list[float] = []
+        self._labels: list[int] = []
+        self._file = (folder / f"{split}_images.npy").open("wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # numpy pads the header so that the first size can grow in place.
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self._aspect_ratios), *self._shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)  # type: ignore[no-untyped-call]
+
+    def append(self, image: NDArray[np.uint8], aspect_ratio: float, label: int | None) -> None:
+        """Adds an image: uint8 [S, S, C], its width / height, and its label or None."""
+        self._file.write(np.ascontiguousarray(image).data)
+        self._aspect_ratios.append(aspect_ratio)
+        if label is not None:
+            self._labels.append(label)
+
+    def __enter__(self) -> SplitWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._file:
+            if error is None:
+                self._file.seek(0)
+                self._write_header()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        if error is None:
+            np.save(self._folder / f"{self._split}_aspect_ratios.npy", np.array(self._aspect_ratios, np.float32))
+            if self._labels:
+                np.save(self._folder / f"{self._split}_labels.npy", np.array(self._labels, np.int64))
+
+
+def open_or_build(
+    cache_dir: Path,
+    key: str,
+    name: str,
+    build: Callable[[Path], Entry],
+    report: Callable[[str], None],
+) -> DataSplits:
+    """The cached splits under `key`, built first where they are missing or damaged.
+
+    Args:
+        cache_dir: made where it is missing.
+        key: from `cache_key`.
+        name: of the data set, for messages.
+        build: writes an entry's splits to the empty folder it is given; calls `require_space` first.
+        report: takes a line for the user.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    folder = cache_dir / key
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with _lock(cache_dir / f"{key}.lock") as alone:
+            splits = _open(folder, name)
+            if splits is None:
+                if alone:
+                    for left_over in cache_dir.glob(f".{key}.*.tmp"):
+                        shutil.rmtree(left_over, ignore_errors=True)
+                report(f"decoding {name} into {folder}")
+                _build(folder, build)
+                splits = _open(folder, name)
+    except OSError as error:
+        raise _unusable(cache_dir, error.strerror or str(error)) from error
+    if splits is None:
+        raise _unusable(cache_dir, "the entry vanished after it was written")
+    if splits.skipped_files:
+        report(f"{len(splits.skipped_files)} files were skipped as unreadable: see {unreadable_file(cache_dir, key)}")
+    return splits
+
+
+def unreadable_file(cache_dir: Path, key: str) -> Path:
+    """Where the files that were skipped are listed."""
+    return cache_dir / f"{key}.unreadable.tsv"
+
+
+def write_unreadable(cache_dir: Path, key: str, skipped: tuple[SkippedFile, ...]) -> Path:
+    """Writes path and cause, tab between, a line for each file; returns where. Raises `StorageError`."""
+    # A file name may hold any byte but a slash: a line break in it must not make a second line.
+    rows = (f"{file.path.translate(_ESCAPES)}\t{file.cause.translate(_ESCAPES)}\n" for file in skipped)
+    path = unreadable_file(cache_dir, key)
+    write_bytes(path, ("path\tcause\n" + "".join(rows)).encode("utf-8", "surrogateescape"))
+    return path
+
+
+_ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+@contextlib.contextmanager
+def require_space(folder: Path, needed_bytes: int) -> Iterator[None]:
+    """Refuses to begin what the disk cannot hold, and names the bytes should it run full in between.
+
+    Raises:
+        StorageError: fewer than `needed_bytes` are free, or the block ran out of them.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise _unusable(folder.parent, f"{needed_bytes} bytes are needed there and {free} are free")
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _unusable(folder.parent, f"{error.strerror}; {needed_bytes} bytes are needed there") from error
+
+
+def _unusable(cache_dir: Path, cause: str) -> StorageError:
+    return StorageError(
+        f"cannot use the cache {cache_dir}: {cause}",
+        "Free space or mend the permissions there, or name another folder with the environment variable BSSL_TF_CACHE",
+    )
+
+
+def _build(folder: Path, build: Callable[[Path], Entry]) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        entry = build(temporary)
+        index = {
+            "format": FORMAT,
+            "splits": list(entry.splits),
+            "class_names": list(entry.class_names),
+            "skipped": [[file.path, file.cause] for file in entry.skipped],
+            "sizes": {file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
+        }
+        write_bytes(temporary / _INDEX, json.dumps(index, indent=1).encode())
+        # mkdtemp makes private folders; give what the user's umask would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _open(folder: Path, name: str) -> DataSplits | None:
+    """The entry, or None where it is missing, cut short, or not understood."""
+    try:
+        index: dict[str, Any] = json.loads((folder / _INDEX).read_bytes())
+        if index["format"] != FORMAT:
+            return None
+        if any((folder / file).stat().st_size != size for file, size in index["sizes"].items()):
+            return None
+        class_names = tuple(index["class_names"])
+        sets = {split: _open_split(folder, split, f"{name} ({split})", class_names) for split in index["splits"]}
+        skipped = tuple(SkippedFile(path, cause) for path, cause in index["skipped"])
+        return DataSplits(name, sets["train"], sets.get("test"), skipped)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def _open_split(folder: Path, split: str, name: str, class_names: tuple[str, ...]) -> ImageSet:
+    aspect_ratios = np.load(folder / f"{split}_aspect_ratios.npy", allow_pickle=False)
+    # An empty file cannot be mapped.
+    images = np.load(folder / f"{split}_images.npy", mmap_mode="r" if len(aspect_ratios) else None, allow_pickle=False)
+    labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False) if class_names else None
+    return ImageSet(name, images, aspect_ratios, labels, class_names)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Waits until no other process builds this entry; yields whether the lock is held.
+
+    A lock of the system, released when its holder dies. Where it does not exist (some network file systems), two
+    processes may build the same entry; the temporary names keep them apart.
+    """
+    with path.open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            yield False
+        else:
+            yield True

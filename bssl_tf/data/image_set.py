@@ -1,0 +1,157 @@
+"""Images in memory or on disk, read at random access, with the labels and the shape they had. No TensorFlow."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bssl_tf.errors import DataError
+
+_HASHED_AT_ONCE = 1024  # images; bounds the memory that hashing a memmap takes
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file that could not be decoded.
+
+    Attributes:
+        path: relative to the data set's root, with forward slashes; for TFDS, split and position.
+        cause: what the decoder said, one line.
+    """
+
+    path: str
+    cause: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one common size.
+
+    A picture that was not square is stored squashed to a square; `aspect_ratios` keeps its true geometry, in which
+    crops are chosen.
+
+    Attributes:
+        name: for messages.
+        images: uint8 [N, S, S, C], C 1 (grey) or 3 (RGB); may be a read-only memmap.
+        aspect_ratios: float32 [N], width / height of the original.
+        labels: int64 [N], or None.
+        class_names: the name of each label; empty without labels.
+
+    Raises:
+        ValueError: shapes or types contradict each other; a mistake in the calling code.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    aspect_ratios: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
+            raise ValueError(f"images must be uint8 [N, S, S, 1 or 3], not {self.images.dtype} {list(shape)}")
+        if self.aspect_ratios.dtype != np.float32 or self.aspect_ratios.shape != shape[:1]:
+            raise ValueError("aspect_ratios must be float32, one for each image")
+        if self.labels is None:
+            if self.class_names:
+                raise ValueError("class_names without labels")
+            return
+        if self.labels.dtype != np.int64 or self.labels.shape != shape[:1]:
+            raise ValueError("labels must be int64, one for each image")
+        if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
+            raise ValueError("every label must have a class name")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def stored_size(self) -> int:
+        """S, in pixels."""
+        return int(self.images.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """C: 1 or 3."""
+        return int(self.images.shape[3])
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        for start in range(0, len(self), _HASHED_AT_ONCE):
+            digest.update(np.ascontiguousarray(self.images[start : start + _HASHED_AT_ONCE]).data)
+        digest.update(self.aspect_ratios.astype("<f4").tobytes())
+        digest.update(b"unlabelled" if self.labels is None else self.labels.astype("<i8").tobytes())
+        digest.update(repr(self.class_names).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over shape, pixels, aspect ratios, labels and class names; computed once.
+
+        A run that is resumed compares it, so that it never goes on with other data than it began with.
+        """
+        return self._fingerprint
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageSet:
+        """The images at `indices` (integers [M]), in that order, copied into memory."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        labels = None if self.labels is None else self.labels[chosen]
+        return ImageSet(
+            self.name, np.asarray(self.images[chosen]), self.aspect_ratios[chosen], labels, self.class_names
+        )
+
+    def head(self, limit: int) -> ImageSet:
+        """The first `limit` images, or all where there are fewer; a view, nothing is copied."""
+        if limit >= len(self):
+            return self
+        labels = None if self.labels is None else self.labels[:limit]
+        return ImageSet(self.name, self.images[:limit], self.aspect_ratios[:limit], labels, self.class_names)
+
+    def spread(self, limit: int) -> ImageSet:
+        """`limit` images evenly spaced over the set, in order, or all where there are fewer.
+
+        Unlike `head` it keeps every class of a set that is sorted by class.
+        """
+        return self if limit >= len(self) else self.subset(spread_indices(len(self), limit))
+
+    def require_labels(self) -> NDArray[np.int64]:
+        """The labels, int64 [N].
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.labels is None:
+            raise DataError(
+                f"{self.name} has no labels, and this step needs them",
+                "Use labelled data: one sub-folder for each class with no images beside the sub-folders, a labelled "
+                "tfds:NAME, or `embedded`",
+            )
+        return self.labels
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """What `load_data` returns.
+
+    Attributes:
+        name: the spec it was loaded from.
+        train: the images to learn from.
+        test: held-out images with labels, or None where there are no labels to test with.
+        skipped_files: what could not be decoded, in the order of reading.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet | None
+    skipped_files: tuple[SkippedFile, ...] = ()
+
+
+def spread_indices(count: int, limit: int) -> NDArray[np.int64]:
+    """At most `limit` positions evenly spaced over 0 .. count - 1: int64, rising, none twice."""
+    taken = min(count, limit)
+    return np.arange(taken, dtype=np.int64) * count // max(taken, 1)

@@ -1,0 +1,105 @@
+"""One function that loads any data set by its spec. No TensorFlow, unless the spec begins with `tfds:`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bssl_tf.data.building import Options
+from bssl_tf.data.cache import default_cache_dir
+from bssl_tf.data.decoding import to_channels
+from bssl_tf.data.embedded import load_embedded
+from bssl_tf.data.folder import load_folder
+from bssl_tf.data.image_set import DataSplits, ImageSet
+from bssl_tf.data.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
+from bssl_tf.errors import DataError
+
+EMBEDDED = "embedded"
+TFDS_PREFIX = "tfds:"
+
+
+def load_data(
+    spec: str,
+    *,
+    image_size: int,
+    channels: int | None = None,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    max_unreadable_share: float = 0.05,
+    download: bool = True,
+    limit: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> DataSplits:
+    """Loads training images and, where there are labels, test images.
+
+    Args:
+        spec: `embedded` (part of Fashion-MNIST, shipped with the package), `tfds:NAME[/CONFIG][:VERSION]`
+            (TensorFlow Datasets), or the path of a folder of images (layouts: `bssl_tf.data.folder`).
+        image_size: side of the network's input, pixels, 8 to 1024; decides at which size images are stored.
+        channels: 1 (grey), 3 (RGB), or None: as the data set has it; 3 for a folder.
+        data_dir: where TFDS keeps its data sets; None for TFDS's own default.
+        cache_dir: where decoded images are kept; None for $BSSL_TF_CACHE, else the user's cache folder.
+        max_unreadable_share: more unreadable images than this share (0 to 1) stop with an error; fewer are skipped.
+        download: whether TFDS may download.
+        limit: keep at most so many training and so many test images, evenly spaced; at least 2.
+        report: takes lines for the user; None drops them.
+
+    Raises:
+        DataError: the spec, an argument or the data set is unusable; the message says which and what to do.
+        StorageError: the cache cannot be written.
+    """
+    _check(image_size, channels, max_unreadable_share, limit)
+    options = Options(
+        image_size=image_size,
+        channels=channels,
+        cache_dir=default_cache_dir() if cache_dir is None else cache_dir,
+        max_unreadable_share=max_unreadable_share,
+        limit=limit,
+        report=report or (lambda line: None),
+    )
+    if spec.strip() == EMBEDDED:
+        train, test = load_embedded()
+        return DataSplits(EMBEDDED, _adapt(train, channels, limit), _adapt(test, channels, limit))
+    if spec.startswith(TFDS_PREFIX):
+        # Loads TensorFlow, which takes seconds; no other kind of data needs it.
+        from bssl_tf.data.tfds_source import load_tfds
+
+        return replace(load_tfds(spec[len(TFDS_PREFIX) :], data_dir, download, options), name=spec)
+    if not spec.strip():
+        raise DataError("no data set was named", "Give `embedded`, tfds:NAME, or the path of a folder of images")
+    path = Path(spec).expanduser()
+    if not path.exists() and (known := _meant(spec)):
+        raise DataError(f"there is no data set {spec!r}", f"Did you mean `{known}`? Or check the path")
+    return replace(load_folder(path, options), name=spec)
+
+
+def _check(image_size: int, channels: int | None, max_unreadable_share: float, limit: int | None) -> None:
+    if not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
+        raise DataError(
+            f"image_size is {image_size}", f"Give a whole number of pixels from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}"
+        )
+    if channels not in (None, 1, 3):
+        raise DataError(f"channels is {channels}", "Give 1 (grey) or 3 (RGB)")
+    if not 0 <= max_unreadable_share <= 1:
+        raise DataError(f"max_unreadable_share is {max_unreadable_share}", "Give a number from 0 to 1")
+    if limit is not None and limit < 2:
+        raise DataError(f"limit is {limit}", "Give at least 2 images")
+
+
+def _meant(spec: str) -> str | None:
+    """The keyword that a misspelt spec comes close to, or None."""
+    word = spec.strip().lower()
+    if word.startswith(("tfds/", "tfds ", "tfds=", "tdfs:", "tfsd:", "tensorflow_datasets:")):
+        return f"{TFDS_PREFIX}NAME"
+    return EMBEDDED if difflib.get_close_matches(word, [EMBEDDED], cutoff=0.7) else None
+
+
+def _adapt(images: ImageSet, channels: int | None, limit: int | None) -> ImageSet:
+    part = images if limit is None else images.spread(limit)
+    if channels in (None, part.channels):
+        return part
+    return replace(part, images=np.ascontiguousarray(to_channels(part.images, channels)))

@@ -1,0 +1,33 @@
+"""A data set as a run's configuration names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bssl_tf.config import DataConfig
+from bssl_tf.data.image_set import DataSplits
+from bssl_tf.data.load import load_data
+from bssl_tf.errors import ConfigError
+
+
+def open_data(config: DataConfig, report: Callable[[str], None]) -> DataSplits:
+    """Loads the data set that `config` names.
+
+    Raises:
+        ConfigError: no data set is named, or a setting is out of range.
+        DataError: see `load_data`.
+        StorageError: its cache cannot be written.
+    """
+    if not config.source:
+        raise ConfigError("no data set is named", "Pass --data embedded, --data tfds:NAME or --data FOLDER")
+    return load_data(
+        config.source,
+        image_size=config.image_size,
+        channels=config.channels or None,
+        data_dir=Path(config.data_dir) if config.data_dir else None,
+        max_unreadable_share=config.max_unreadable_share,
+        download=config.download,
+        limit=config.limit or None,
+        report=report,
+    )

@@ -1,0 +1,263 @@
+"""Data sets of TensorFlow Datasets: prepared ones on disk, with or without the code that made them, or downloads."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fnmatch
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# First, because it sets up TensorFlow; tensorflow_datasets imports it too.
+from bssl_tf.backend import tf
+from bssl_tf.data.building import Item, Options, Plan, cached_splits, held_out, store_size
+from bssl_tf.data.cache import cache_key
+from bssl_tf.data.image_set import DataSplits, spread_indices
+from bssl_tf.errors import DataError
+
+try:
+    import tensorflow_datasets as tfds
+except ImportError as import_error:
+    raise DataError(
+        f"tensorflow_datasets cannot be loaded ({import_error})", "Install bssl-tf again in a fresh environment"
+    ) from import_error
+
+_SPEC = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.(\d+|\*)\.(\d+|\*)))?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_TEST_SPLITS = ("test", "validation")
+_READ_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class _Request:
+    spec: str
+    name: str
+    config: str | None
+    version: str | None
+
+
+def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options) -> DataSplits:
+    """Loads NAME[/CONFIG][:VERSION].
+
+    Images are decoded by Pillow, not by TensorFlow, because that is what a device does. Training uses the split
+    `train`; testing the first of `test` and `validation` whose labels are known, else one in six of each class of
+    `train`.
+
+    Args:
+        spec: without `tfds:`.
+        data_dir: where the prepared data sets are; None for TFDS's own default.
+        download: whether a data set that is not there may be downloaded and prepared.
+        options: see there.
+
+    Raises:
+        DataError: unknown, not there, not downloadable, damaged, without images, or too small.
+        StorageError: the cache cannot be written.
+    """
+    match = _SPEC.fullmatch(spec.strip())
+    if match is None:
+        raise DataError(f"{spec!r} names no TFDS data set", "Write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.2.3")
+    request = _Request(spec.strip(), match["name"], match["config"], match["version"])
+    root = Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir).expanduser()
+    folder = _prepared(root, request)
+    if folder is None:
+        _prepare(root, request, download, options)
+        folder = _prepared(root, request)
+    if folder is None:
+        raise DataError(
+            f"TFDS prepared {spec}, but not under {root / request.name}", "Name its version: tfds:NAME:1.2.3"
+        )
+    with _damage(folder):
+        builder = tfds.builder_from_directory(str(folder))
+        features = builder.info.features
+        sizes = {split: builder.info.splits[split].num_examples for split in builder.info.splits}
+    image = _image_feature(request, features)
+    if not sizes.get("train"):
+        raise DataError(f"tfds:{spec} has no images in a split `train` (splits: {sizes})", "Choose another data set")
+    channels = options.channels or (1 if image.shape[2] == 1 else 3)
+    files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
+    key = cache_key("tfds", files, options.image_size, channels, options.limit)
+
+    def plan() -> Plan:
+        return _plan(builder, features, image, options)
+
+    return cached_splits(f"tfds:{spec}", key, channels, plan, options)
+
+
+def _plan(builder: Any, features: Any, image: Any, options: Options) -> Plan:
+    class_names: tuple[str, ...] = ()
+    label_feature = features["label"] if "label" in features else None
+    chosen = {("train", "train"): np.arange(builder.info.splits["train"].num_examples)}
+    labels: dict[str, NDArray[np.int64]] = {}
+    if isinstance(label_feature, tfds.features.ClassLabel):
+        labels["train"] = _labels(builder, "train")
+        if labels["train"].min() >= 0:
+            class_names = tuple(label_feature.names)
+    if class_names:
+        for split in _TEST_SPLITS:
+            if split in builder.info.splits:
+                labels[split] = _labels(builder, split)
+                if len(labels[split]) and labels[split].min() >= 0:
+                    chosen["test", split] = np.arange(len(labels[split]))
+                    break
+        else:
+            kept = held_out([str(position) for position in chosen["train", "train"]], labels["train"].tolist())
+            chosen = {("train", "train"): np.flatnonzero(~kept), ("test", "train"): np.flatnonzero(kept)}
+            options.report(f"{builder.name}: {int(kept.sum())} of {len(kept)} images are held out for testing")
+    if options.limit is not None:
+        chosen = {way: positions[spread_indices(len(positions), options.limit)] for way, positions in chosen.items()}
+    height, width = image.shape[:2]
+    return Plan(
+        _items(builder, {way: positions for way, positions in chosen.items() if len(positions)}, class_names),
+        sum(map(len, chosen.values())),
+        store_size((width, height) if height and width else None, options.image_size),
+        class_names,
+    )
+
+
+def _read(builder: Any, split: str, parts: tuple[str, ...]) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Batches of the features `parts`; images as the bytes of their files."""
+    decoders = tfds.decode.PartialDecoding(
+        dict.fromkeys(parts, True), decoders={"image": tfds.decode.SkipDecoding()} if "image" in parts else None
+    )
+    with _damage(Path(builder.data_dir)):
+        examples = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
+        tuples = examples.map(lambda example: tuple(example[part] for part in parts))
+        yield from tuples.batch(_READ_AT_ONCE).prefetch(2).as_numpy_iterator()
+
+
+def _labels(builder: Any, split: str) -> NDArray[np.int64]:
+    batches = [labels for (labels,) in _read(builder, split, ("label",))]
+    return np.concatenate([np.zeros(0, np.int64), *batches])
+
+
+def _items(
+    builder: Any, chosen: dict[tuple[str, str], NDArray[np.int64]], class_names: tuple[str, ...]
+) -> Iterator[Item]:
+    """The images of `chosen`: {(our split, TFDS's split): positions}."""
+    for source in dict.fromkeys(split for _, split in chosen):
+        target_of = {
+            int(position): target
+            for (target, split), positions in chosen.items()
+            if split == source
+            for position in positions
+        }
+        position = 0
+        for images, *labels in _read(builder, source, ("image", "label") if class_names else ("image",)):
+            for offset, content in enumerate(images):
+                if target := target_of.get(position):
+                    label = int(labels[0][offset]) if class_names else None
+                    yield Item(target, f"{source}/{position}", content, label)
+                position += 1
+
+
+def _image_feature(request: _Request, features: Any) -> Any:
+    known = isinstance(features, tfds.features.FeaturesDict) and "image" in features
+    image = features["image"] if known else None
+    if not isinstance(image, tfds.features.Image):
+        raise DataError(
+            f"tfds:{request.spec} has no feature `image` (its features: {', '.join(features)})",
+            "Choose a data set for image classification",
+        )
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"the images of tfds:{request.spec} are {image.dtype}", "Choose a data set of 8-bit images")
+    return image
+
+
+def _prepared(root: Path, request: _Request) -> Path | None:
+    """The folder of the newest prepared version that was asked for.
+
+    Searched here rather than by tfds.builder, which asks a server first and prefers code over files.
+
+    Raises:
+        DataError: there are several configurations, and none was asked for.
+    """
+    place = root / request.name
+    if request.config is not None:
+        return _newest(place / request.config, request.version)
+    if found := _newest(place, request.version):
+        return found
+    configs = [folder for folder in _folders(place) if _newest(folder, request.version)]
+    if len(configs) > 1:
+        names = ", ".join(folder.name for folder in configs)
+        raise DataError(
+            f"tfds:{request.spec} has several configurations in {root}: {names}", "Choose one: tfds:NAME/CONFIG"
+        )
+    return _newest(configs[0], request.version) if configs else None
+
+
+def _newest(place: Path, version: str | None) -> Path | None:
+    versions = [
+        folder
+        for folder in _folders(place)
+        if _VERSION.fullmatch(folder.name)
+        and fnmatch.fnmatchcase(folder.name, version or "*")
+        and (folder / "features.json").exists()
+    ]
+    return max(versions, key=lambda folder: tuple(map(int, folder.name.split("."))), default=None)
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+
+
+def _prepare(root: Path, request: _Request, download: bool, options: Options) -> None:
+    """Downloads and prepares with TFDS's own code. Raises `DataError`."""
+    public = tfds.list_builders(with_community_datasets=False)
+    if request.name not in public:
+        local = [folder.name for folder in _folders(root)]
+        if request.name in local:
+            versions = sorted(
+                str(file.parent.relative_to(root)) for file in (root / request.name).rglob("features.json")
+            )
+            there = ", ".join(versions) or "none"
+            raise DataError(
+                f"{root / request.name} holds no prepared tfds:{request.spec} (prepared: {there})",
+                "Choose a configuration and version that is there, or prepare it again",
+            )
+        close = difflib.get_close_matches(request.name, [*local, *public], n=1)
+        hint = f"Did you mean tfds:{close[0]}?" if close else "See https://www.tensorflow.org/datasets/catalog"
+        raise DataError(
+            f"TFDS knows no data set {request.name}, and none is in {root}", f"{hint} Or set the data folder"
+        )
+    if not download:
+        raise DataError(
+            f"tfds:{request.spec} is not in {root}, and downloads are not allowed",
+            "Allow downloads, or name the folder that holds it",
+        )
+    options.report(f"downloading tfds:{request.spec} into {root}")
+    try:
+        # TFDS prints what it does; stdout is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            builder = tfds.builder(request.spec, data_dir=str(root))
+            _image_feature(request, builder.info.features)
+            # The bucket of ready-made data sets is tried for minutes where there is no network.
+            settings = tfds.download.DownloadConfig(try_download_gcs=False)
+            builder.download_and_prepare(download_config=settings)
+    except DataError:
+        raise
+    except Exception as error:  # Each data set has its own code, and the network its own troubles.
+        raise DataError(
+            f"tfds:{request.spec} could not be downloaded and prepared in {root} ({type(error).__name__}: {error})",
+            "Check the network and the free space, or prepare it elsewhere and name its folder",
+        ) from error
+
+
+@contextlib.contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """Turns what TFDS raises on damaged files into a `DataError`."""
+    try:
+        yield
+    except (tf.errors.OpError, OSError, ValueError, KeyError, AssertionError, json.JSONDecodeError) as error:
+        message = getattr(error, "message", None) or str(error)
+        raise DataError(
+            f"the prepared data set {folder} is damaged ({type(error).__name__}: {message})",
+            "Delete that folder and prepare or copy the data set again",
+        ) from error

@@ -1,0 +1,122 @@
+"""The stream of augmented batches: the batch of step s depends on the seed, s and the data, and on nothing else.
+
+So a run that is resumed at step s sees exactly what an unbroken run would have seen.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bssl_tf.backend import tf
+from bssl_tf.data.augmentation import Augmentation, augment
+from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
+from bssl_tf.errors import DataError
+
+__all__ = ["batches", "epoch_order", "evaluation_batches", "steps_per_epoch", "view_seeds"]
+
+_PREFETCHED_BATCHES = 2
+# Streams of one Philox key that never overlap: the purpose is the counter's top word.
+_ORDER, _VIEWS = 0, 1
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Full batches in one pass over `count` images; what is left over is not used in that epoch.
+
+    Raises:
+        DataError: there are fewer images than one batch holds.
+    """
+    if count < batch_size:
+        raise DataError(
+            f"the training set has {count} images, fewer than one batch of {batch_size}",
+            f"Set the batch size to {max(count, 1)} or less, or add images",
+        )
+    return count // batch_size
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of the images in an epoch: a permutation, int64 [count]."""
+    # Ranks of raw Philox words: unlike Generator.permutation, these are the same in every version of numpy.
+    return np.argsort(_random_words(seed, _ORDER, epoch, count), kind="stable").astype(np.int64)
+
+
+def view_seeds(seed: int, step: int, views: int) -> NDArray[np.int32]:
+    """The seeds of a step's views: int32 [views, 2]."""
+    return _random_words(seed, _VIEWS, step, views).view(np.int32).reshape(views, 2)
+
+
+def batches(
+    image_set: ImageSet,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    *,
+    views: int,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+) -> tf.data.Dataset:
+    """The batches of the steps `first_step`, ..., `last_step` - 1.
+
+    Args:
+        image_set: N training images; a memmap stays on disk.
+        preprocessing: size and normalisation of the views.
+        augmentation: what makes a view.
+        views: views of each image, drawn independently.
+        batch_size: B.
+        seed: 0 to 2^63 - 1.
+        first_step: counted from the start of training, not of this run.
+        last_step: the step after the last one.
+
+    Returns:
+        A data set of tuples of `views` tensors, each float32 [B, image_size, image_size, C], normalised. Position i
+        shows the same image in each.
+
+    Raises:
+        DataError: there are fewer images than one batch holds.
+    """
+    per_epoch = steps_per_epoch(len(image_set), batch_size)
+    if preprocessing.channels != image_set.channels:
+        raise ValueError(
+            f"preprocessing is for {preprocessing.channels} channels, the images have {image_set.channels}"
+        )
+
+    @functools.lru_cache(maxsize=2)
+    def order_of(epoch: int) -> NDArray[np.int64]:
+        return epoch_order(len(image_set), seed, epoch)
+
+    def gather(step: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
+        epoch, position = divmod(int(step), per_epoch)
+        # Rising order reads a memmap front to back; it costs nothing, because a batch is a set.
+        chosen = np.sort(order_of(epoch)[position * batch_size : (position + 1) * batch_size])
+        return image_set.images[chosen], image_set.aspect_ratios[chosen], view_seeds(seed, int(step), views)
+
+    def read(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        images, ratios, seeds = tf.numpy_function(gather, [step], [tf.uint8, tf.float32, tf.int32], stateful=False)
+        images.set_shape((batch_size, *image_set.images.shape[1:]))
+        ratios.set_shape((batch_size,))
+        seeds.set_shape((views, 2))
+        return images, ratios, seeds
+
+    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
+
+    def make_views(images: tf.Tensor, ratios: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tuple(
+            (augment(images, ratios, seeds[view], augmentation, preprocessing.image_size) - mean) / std
+            for view in range(views)
+        )
+
+    steps = tf.data.Dataset.range(first_step, last_step)
+    gathered = steps.map(read, num_parallel_calls=1, deterministic=True)
+    augmented = gathered.map(make_views, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return augmented.prefetch(_PREFETCHED_BATCHES)
+
+
+def _random_words(seed: int, purpose: int, number: int, count: int) -> NDArray[np.uint64]:
+    """`count` random words (uint64) that depend on the three numbers only."""
+    key = np.array([seed, number], np.uint64)
+    words: NDArray[np.uint64] = np.random.Philox(key=key, counter=[0, 0, 0, purpose]).random_raw(count)
+    return words

@@ -1,0 +1,91 @@
+"""The host's errors. Each has a stable code, its own exit status, and ends with a next step.
+
+| class | code | exit status |
+|---|---|---|
+| (click's usage errors) | | 2 |
+| `ConfigError` | config | 3 |
+| `DataError` | data | 4 |
+| `RunFolderError` | run-folder | 5 |
+| `ConversionError` | conversion | 6 |
+| `BundleError`, `StorageError`, `ImageError`, `RuntimeUnavailableError` | see `bssl_tf_deploy.errors` | 7 to 10 |
+| `BackendError` | backend | 11 |
+| `NetworkError` | network | 12 |
+| `TrainingError` | training | 13 |
+| `Interrupted` | interrupted | 130 |
+"""
+
+from __future__ import annotations
+
+from bssl_tf_deploy.errors import BsslError, BundleError, ImageError, RuntimeUnavailableError, StorageError
+
+__all__ = [
+    "BackendError",
+    "BsslError",
+    "BundleError",
+    "ConfigError",
+    "ConversionError",
+    "DataError",
+    "ImageError",
+    "Interrupted",
+    "NetworkError",
+    "RunFolderError",
+    "RuntimeUnavailableError",
+    "StorageError",
+    "TrainingError",
+]
+
+
+class ConfigError(BsslError):
+    """A setting is unknown, of the wrong type, or out of range."""
+
+    code = "config"
+    exit_status = 3
+
+
+class DataError(BsslError):
+    """A data set is missing, too small, unlabelled where labels are needed, or too much of it is unreadable."""
+
+    code = "data"
+    exit_status = 4
+
+
+class RunFolderError(BsslError):
+    """A run folder is missing, taken, incomplete, or does not belong to this command."""
+
+    code = "run-folder"
+    exit_status = 5
+
+
+class ConversionError(BsslError):
+    """A network cannot be converted, or what came out is not what went in."""
+
+    code = "conversion"
+    exit_status = 6
+
+
+class BackendError(BsslError):
+    """TensorFlow is missing, of the wrong version, or Keras 3 was loaded first."""
+
+    code = "backend"
+    exit_status = 11
+
+
+class NetworkError(BsslError):
+    """A network's name is unknown, or its saved weights are corrupt or do not fit."""
+
+    code = "network"
+    exit_status = 12
+
+
+class TrainingError(BsslError):
+    """Training cannot go on: the loss is not finite, or the features collapsed."""
+
+    code = "training"
+    exit_status = 13
+
+
+class Interrupted(BsslError):
+    """The user pressed Ctrl-C or sent SIGTERM; what was done is saved."""
+
+    code = "interrupted"
+    exit_status = 130

@@ -1,0 +1,134 @@
+"""A linear classifier on frozen features, and where it is kept for export."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from bssl_tf.checkpoints import match_tensors, read_tensors, write_tensors
+from bssl_tf.config import DataConfig, from_dict
+from bssl_tf.errors import DataError, RunFolderError
+from bssl_tf.files import read_json, write_json
+
+# Strengths of regularisation to choose from, scikit-learn's C, on standardised features.
+_CHOICES = (0.01, 0.1, 1.0)
+_MAX_ITERATIONS = 300
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """logits = features @ weights + bias.
+
+    Attributes:
+        weights: float32 [D, K].
+        bias: float32 [K].
+        class_names: K names.
+        top1: accuracy on the test images, percent.
+        data: the data set it was fitted on.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    class_names: tuple[str, ...]
+    top1: float
+    data: DataConfig
+
+
+def fit_linear_probe(
+    train_features: np.ndarray, train_labels: np.ndarray, classes: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fits multinomial logistic regression, its regularisation chosen on a held-out sixth of the training features.
+
+    Features are standardised first and the standardisation folded into the result. Convex and solved by L-BFGS, so
+    that the figure has no training noise of its own; the papers use SGD with a hand-set schedule instead.
+
+    Args:
+        train_features: [N, D] float.
+        train_labels: [N] integers below `classes`.
+        classes: K; classes without an image get the lowest logit.
+        seed: chooses the held-out images.
+
+    Returns:
+        weights float32 [D, K] and bias float32 [K].
+
+    Raises:
+        DataError: fewer than two classes have images.
+    """
+    present = np.unique(train_labels)
+    if len(present) < 2:
+        raise DataError("a linear probe needs images of at least two classes", "Add labelled images of another class")
+    scaler = StandardScaler().fit(train_features)
+    x = scaler.transform(train_features)
+    counts = np.bincount(train_labels, minlength=classes)
+    stratified = train_labels if counts[present].min() >= 2 and len(x) >= 6 * len(present) else None
+    x_fit, x_held, y_fit, y_held = train_test_split(
+        x, train_labels, test_size=1 / 6, random_state=seed, stratify=stratified
+    )
+    best = _CHOICES[0]
+    if len(np.unique(y_fit)) == len(present):
+        best = max(_CHOICES, key=lambda c: _fitted(x_fit, y_fit, c).score(x_held, y_held))
+    model = _fitted(x, train_labels, best)
+
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(present) == 2:  # scikit-learn gives one row for two classes: the log odds of the second
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    weights = np.zeros((x.shape[1], classes))
+    bias = np.full(classes, -1e4)
+    weights[:, present] = coefficients.T / scaler.scale_[:, np.newaxis]
+    bias[present] = intercepts - scaler.mean_ @ weights[:, present]
+    return weights.astype(np.float32), bias.astype(np.float32)
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, strength: float) -> LogisticRegression:
+    with warnings.catch_warnings():
+        # A probe that is stopped early is still a probe; more iterations do not move its accuracy.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS).fit(x, y)
+
+
+def top1(weights: np.ndarray, bias: np.ndarray, features: np.ndarray, labels: np.ndarray) -> float:
+    """Accuracy in percent of logits = features @ weights + bias."""
+    return 100.0 * float(np.mean(np.argmax(features @ weights + bias, axis=1) == labels))
+
+
+def save_probe(folder: Path, probe: LinearProbe) -> None:
+    """Saves weights and what belongs to them. Raises `StorageError`."""
+    write_tensors(folder / "probe.safetensors", {"weights": probe.weights, "bias": probe.bias}, {})
+    write_json(
+        folder / "probe.json", {"class_names": probe.class_names, "top1": probe.top1, "data": asdict(probe.data)}
+    )
+
+
+def load_probe(folder: Path) -> LinearProbe:
+    """Loads what `save_probe` saved.
+
+    Raises:
+        RunFolderError: there is no probe yet, or it is corrupt.
+    """
+    if not (folder / "probe.json").exists():
+        raise RunFolderError(
+            f"{folder.parent} has no linear probe yet", f"Fit one with `bssl-tf evaluate {folder.parent}`"
+        )
+    description = read_json(folder / "probe.json")
+    path = folder / "probe.safetensors"
+    tensors, _ = read_tensors(path)
+    try:
+        names = tuple(str(name) for name in description["class_names"])
+        data = from_dict(DataConfig, description["data"])
+        accuracy = float(description["top1"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunFolderError(
+            f"{folder / 'probe.json'} is damaged ({error})", f"Fit it again with `bssl-tf evaluate {folder.parent}`"
+        ) from error
+    width = tensors["weights"].shape[0] if "weights" in tensors and tensors["weights"].ndim == 2 else 0
+    expected = {"weights": np.zeros((width, len(names)), np.float32), "bias": np.zeros(len(names), np.float32)}
+    match_tensors(path, tensors, expected)
+    return LinearProbe(tensors["weights"], tensors["bias"], names, accuracy, data)

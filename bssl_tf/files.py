@@ -1,0 +1,63 @@
+"""Files of the host side: atomic writes (shared with the device side), JSON, TOML and line-by-line records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bssl_tf_deploy.files import atomic_writer, storage_errors, write_bytes, write_text
+
+from bssl_tf.errors import RunFolderError
+
+__all__ = [
+    "append_record",
+    "atomic_writer",
+    "read_json",
+    "read_records",
+    "storage_errors",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as indented JSON with sorted keys, atomically. Raises `StorageError`."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        RunFolderError: the file is missing, not JSON, or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path} is missing", "Check the path") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path} is not valid JSON ({error})", "Restore the file or make it again") from error
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{path} holds no JSON object", "Restore the file or make it again")
+    return content
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Appends one JSON object as a line. Raises `StorageError`."""
+    with storage_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, sort_keys=True) + "\n")
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Reads the records of a file of JSON lines; a last line cut by a killed process is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

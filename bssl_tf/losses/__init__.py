@@ -1,0 +1,1 @@
+"""One loss a file: a pure function of tensors that knows no network. Each returns the mean over the batch."""

@@ -1,0 +1,59 @@
+"""The same network with quantisers on or off: for multi-stage training, and as a float twin for timing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bssl_tf.backend import keras, lq
+
+
+def binary_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of `model` meant to be 1-bit: those with both an input and a kernel quantiser."""
+    return [
+        layer
+        for layer in model.submodules
+        if getattr(layer, "input_quantizer", None) is not None and getattr(layer, "kernel_quantizer", None) is not None
+    ]
+
+
+def binarize(model: keras.Model, *, weights: bool) -> keras.Model:
+    """A copy of a binary network with its weights still binary, or back in float (activations stay 1-bit).
+
+    This is the step of multi-stage training (S2-BNN, section 3.1, "progressive binarisation"): stage 1 binarises
+    activations only, stage 2 starts from its weights and binarises them too. Weights are copied.
+
+    Args:
+        model: a functional model of larq layers with all quantisers in place.
+        weights: False takes the kernel quantisers (and the clipping that belongs to them) away.
+    """
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if not weights and getattr(layer, "kernel_quantizer", None) is not None:
+            config.update(kernel_quantizer=None, kernel_constraint=None)
+        return type(layer).from_config(config)
+
+    return _cloned(model, clone)
+
+
+def float_twin(model: keras.Model) -> keras.Model:
+    """The float network of the same shape: every quantised convolution becomes a plain one, weights copied.
+
+    For timing beside the binary network, not for use: with its latent weights it computes something else.
+    """
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, lq.layers.QuantConv2D):
+            for key in ("input_quantizer", "kernel_quantizer", "pad_values", "metrics", "kernel_constraint"):
+                config.pop(key, None)
+            return keras.layers.Conv2D.from_config(config)
+        return type(layer).from_config(config)
+
+    return _cloned(model, clone)
+
+
+def _cloned(model: keras.Model, clone: Any) -> keras.Model:
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -1,0 +1,41 @@
+"""Names of networks and what builds them. To add one: write its file, add one line here, and a row to the tests."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from bssl_tf.backend import keras
+from bssl_tf.errors import NetworkError
+from bssl_tf.models.binary_resnet import binary_resnet
+from bssl_tf.models.float_resnet import float_resnet
+
+BACKBONES: dict[str, Callable[..., keras.Model]] = {
+    "binary_resnet": binary_resnet,
+    "float_resnet": float_resnet,
+}
+
+
+def build_backbone(name: str, image_size: int, channels: int, arguments: dict[str, Any]) -> keras.Model:
+    """Builds the network `name` with fresh weights from Keras's seeded initialisers.
+
+    Args:
+        name: a key of `BACKBONES`.
+        image_size: height and width in pixels.
+        channels: image channels, 1 or 3.
+        arguments: what the builder takes beside, such as `width`.
+
+    Raises:
+        NetworkError: unknown name or unknown argument.
+        ConfigError: an argument is out of range.
+    """
+    builder = BACKBONES.get(name)
+    if builder is None:
+        near = difflib.get_close_matches(name, BACKBONES, n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise NetworkError(f"no network is called {name!r}", f"{hint}Choose one of {', '.join(sorted(BACKBONES))}")
+    try:
+        return builder(image_size, channels, **arguments)
+    except TypeError as error:
+        raise NetworkError(f"{name} does not take these arguments ({error})", "See the network's docstring") from error

@@ -1,0 +1,95 @@
+"""A network on disk: a folder with `network.json` (how to build it) and `weights.safetensors`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bssl_tf.backend import keras
+from bssl_tf.checkpoints import match_tensors, read_tensors, write_tensors
+from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.errors import NetworkError
+from bssl_tf.files import read_json, write_json
+from bssl_tf.models.registry import build_backbone
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to build a backbone and what to feed it.
+
+    Attributes:
+        backbone: name in the registry.
+        arguments: what the builder takes beside image size and channels.
+        preprocessing: image size, channels, and the constants that normalise pixels.
+        head: hidden and output widths of the projection head saved with it; empty when there is none.
+        head_batch_norm: whether that head has batch norm.
+    """
+
+    backbone: str
+    preprocessing: Preprocessing
+    arguments: dict[str, Any] = field(default_factory=dict)
+    head: tuple[int, ...] = ()
+    head_batch_norm: bool = False
+
+    def build(self) -> keras.Model:
+        """The backbone with fresh weights. Raises `NetworkError` or `ConfigError`."""
+        p = self.preprocessing
+        return build_backbone(self.backbone, p.image_size, p.channels, self.arguments)
+
+
+def named_weights(model: keras.Model) -> dict[str, Any]:
+    """The variables of `model` by unique name, in a fixed order."""
+    named = {weight.name.removesuffix(":0"): weight for weight in model.weights}
+    assert len(named) == len(model.weights), "two weights of one model share a name"
+    return named
+
+
+def save_network(folder: Path, network: Network, parts: dict[str, keras.Model]) -> None:
+    """Saves `parts` (the backbone, and perhaps its head) and how to build them. Raises `StorageError`."""
+    tensors = {
+        f"{part}/{name}": weight.numpy()
+        for part, model in parts.items()
+        for name, weight in named_weights(model).items()
+    }
+    write_tensors(folder / "weights.safetensors", tensors, {"format": str(FORMAT)})
+    description = asdict(network) | {"format": FORMAT, "preprocessing": network.preprocessing.to_dict()}
+    write_json(folder / "network.json", description)
+
+
+def read_network(folder: Path) -> Network:
+    """Reads `network.json` of `folder`.
+
+    Raises:
+        RunFolderError: the file is missing or not JSON.
+        NetworkError: it does not describe a network of this version.
+    """
+    path = folder / "network.json"
+    content = read_json(path)
+    try:
+        if content.pop("format") != FORMAT:
+            raise ValueError("unknown format")
+        content["preprocessing"] = Preprocessing.from_dict(content["preprocessing"])
+        content["head"] = tuple(int(width) for width in content["head"])
+        return Network(**content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise NetworkError(
+            f"{path} does not describe a network ({error})", "Restore the file or train again"
+        ) from error
+
+
+def load_weights(folder: Path, parts: dict[str, keras.Model]) -> None:
+    """Fills `parts` from `weights.safetensors`; parts in the file that are not asked for are left.
+
+    Raises:
+        RunFolderError: the file is missing, corrupt, or does not fit.
+    """
+    path = folder / "weights.safetensors"
+    tensors, _ = read_tensors(path)
+    tensors = {name: tensor for name, tensor in tensors.items() if name.split("/", 1)[0] in parts}
+    variables = {f"{part}/{name}": w for part, model in parts.items() for name, w in named_weights(model).items()}
+    match_tensors(path, tensors, {name: variable.numpy() for name, variable in variables.items()})
+    for name, variable in variables.items():
+        variable.assign(tensors[name])

@@ -1,0 +1,267 @@
+"""The training loop: steps, metrics, checkpoints, Ctrl-C.
+
+A run repeats bit for bit, and so does a run that was killed at any moment and resumed: the batch of a step depends on
+the seed and the step alone (data.views), every op is deterministic (backend.configure), and a checkpoint holds every
+variable that a step reads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bssl_tf.backend import keras, tf
+from bssl_tf.checkpoints import match_tensors
+from bssl_tf.config import TrainingConfig
+from bssl_tf.data.augmentation import Augmentation
+from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.views import batches, steps_per_epoch
+from bssl_tf.errors import Interrupted, RunFolderError, TrainingError
+from bssl_tf.models.saved import named_weights
+from bssl_tf.pretrain.method import Method
+from bssl_tf.pretrain.run_folder import RunFolder
+from bssl_tf.pretrain.stages import Stage
+from bssl_tf.schedules import linear_decay, warmup_cosine
+from bssl_tf.seeding import named_seed
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the loop feeds to a method."""
+
+    images: ImageSet
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+
+
+def train(
+    run: RunFolder,
+    stages: Sequence[Stage],
+    build_method: Callable[[Stage], Method],
+    inputs: Inputs,
+    config: TrainingConfig,
+) -> Method:
+    """Trains through all stages, from the newest checkpoint of `run` if it has one.
+
+    Args:
+        run: an open run folder, locked by the caller.
+        stages: one after another; each begins with the trained networks of the one before it.
+        build_method: makes the method for a stage; it must build the same networks each time it is called.
+        inputs: images and how they become views.
+        config: how to optimise.
+
+    Returns:
+        The method of the last stage, trained.
+
+    Raises:
+        DataError: fewer images than a batch.
+        TrainingError: the loss is not finite.
+        RunFolderError: the checkpoints do not fit or are corrupt.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
+        StorageError: the disk is full; the last checkpoint is whole.
+    """
+    per_epoch = steps_per_epoch(len(inputs.images), config.batch_size)
+    ends = np.cumsum([stage.epochs * per_epoch for stage in stages]).tolist()
+    found = run.latest_checkpoint()
+    done = int(found[2]["step"]) if found else 0
+    run.rewind_metrics(done)
+
+    method: Method | None = None
+    with _stop_requests() as stop_requested:
+        for number, (stage, end) in enumerate(zip(stages, ends, strict=True)):
+            begin = end - stage.epochs * per_epoch
+            # A checkpoint on the border belongs to the stage that ends there; the next one takes its networks over.
+            if found and done > end:
+                continue
+            previous, method = method, build_method(stage)
+            loop = _StageLoop(run, stage, number, method, inputs, config, begin, end, per_epoch)
+            if found and begin < done <= end:
+                loop.restore(found[0].name, found[1], found[2])
+            elif previous is not None:
+                _take_over(previous, method)
+            loop.run(stop_requested)
+    assert method is not None
+    return method
+
+
+class _StageLoop:
+    """One stage: a fresh optimiser, its steps, its checkpoints."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        stage: Stage,
+        number: int,
+        method: Method,
+        inputs: Inputs,
+        config: TrainingConfig,
+        begin: int,
+        end: int,
+        per_epoch: int,
+    ) -> None:
+        self._run, self._stage, self._number, self._method = run, stage, number, method
+        self._inputs, self._config = inputs, config
+        self._begin, self._end, self._per_epoch = begin, end, per_epoch
+        self._optimizer = keras.optimizers.Adam(learning_rate=config.learning_rate)
+        self._optimizer.build(method.trainable_variables())
+        self._step_function = _step_function(method, self._optimizer)
+        self._done = begin
+        self._sums: dict[str, float] = {}
+
+    def _variables(self) -> dict[str, tf.Variable]:
+        """Everything that a step reads and some step writes, by a name that is the same in every process."""
+        method = self._method
+        models = method.trained | method.companions
+        named = {f"{part}/{name}": w for part, model in models.items() for name, w in named_weights(model).items()}
+        named |= {f"state/{name}": variable for name, variable in method.state.items()}
+        named |= {f"optimizer/{i:04d}": variable for i, variable in enumerate(self._optimizer.variables)}
+        return named
+
+    def restore(self, name: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+        """Puts the loop where the checkpoint was written."""
+        variables = self._variables()
+        path = self._run.path / "checkpoints" / name
+        match_tensors(path, tensors, {key: variable.numpy() for key, variable in variables.items()})
+        for key, variable in variables.items():
+            variable.assign(tensors[key])
+        try:
+            self._done = int(metadata["step"])
+            self._sums = {str(key): float(value) for key, value in json.loads(metadata["sums"]).items()}
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise RunFolderError(
+                f"{path} has damaged metadata", "Remove this file and resume from the one before"
+            ) from error
+
+    def _checkpoint(self) -> None:
+        tensors = {name: variable.numpy() for name, variable in self._variables().items()}
+        self._run.save_checkpoint(self._done, tensors, {"sums": json.dumps(self._sums), "stage": self._stage.name})
+
+    def run(self, stop_requested: Callable[[], bool]) -> None:
+        """Trains to the end of the stage."""
+        config, steps = self._config, self._end - self._begin
+        if self._done == self._end:
+            return
+        views = batches(
+            self._inputs.images,
+            self._inputs.preprocessing,
+            self._inputs.augmentation,
+            views=self._method.views,
+            batch_size=config.batch_size,
+            seed=named_seed(config.seed, "views"),
+            first_step=self._done,
+            last_step=self._end,
+        )
+        saved_at = epoch_began = time.monotonic()
+        epoch_first = self._done
+        with tqdm(
+            total=steps, initial=self._done - self._begin, desc=self._stage.name, unit="step", file=sys.stderr
+        ) as bar:
+            for batch in views:
+                step = self._done - self._begin
+                rate = config.learning_rate * self._schedule(step, steps)
+                losses = self._step_function(
+                    batch, tf.constant(rate, tf.float32), tf.constant(step / steps, tf.float32)
+                )
+                parts = {name: float(value) for name, value in losses.items()}
+                if not math.isfinite(parts["loss"]):
+                    raise TrainingError(
+                        f"the loss is {parts['loss']} at step {self._done + 1}",
+                        "Lower --learning-rate and start anew; the last checkpoint is from before it went wrong",
+                    )
+                self._done += 1
+                for name, value in parts.items():
+                    self._sums[name] = self._sums.get(name, 0.0) + value
+
+                now = time.monotonic()
+                images_per_s = (self._done - epoch_first) * config.batch_size / (now - epoch_began)
+                bar.set_postfix(
+                    {k: f"{v:.3f}" for k, v in parts.items()} | {"images/s": f"{images_per_s:.0f}"}, refresh=False
+                )
+                bar.update()
+
+                epoch_ended = (self._done - self._begin) % self._per_epoch == 0
+                if epoch_ended:
+                    self._record_epoch(rate, images_per_s)
+                    epoch_began, epoch_first = now, self._done
+                if epoch_ended or now - saved_at > config.checkpoint_every_s or stop_requested():
+                    self._checkpoint()
+                    saved_at = now
+                if stop_requested():
+                    raise Interrupted(
+                        f"stopped after step {self._done}, which is saved",
+                        f"Go on with the same command and --out {self._run.path} --resume",
+                    )
+
+    def _schedule(self, step: int, steps: int) -> float:
+        if self._config.schedule == "cosine":
+            return warmup_cosine(step, steps, round(self._config.warmup_epochs * self._per_epoch))
+        return linear_decay(step, steps)
+
+    def _record_epoch(self, rate: float, images_per_s: float) -> None:
+        means = {name: total / self._per_epoch for name, total in self._sums.items()}
+        self._sums = {}
+        self._run.record(
+            {
+                "step": self._done,
+                "stage": self._stage.name,
+                "epoch": (self._done - self._begin) // self._per_epoch,
+                "learning_rate": rate,
+                "images_per_s": round(images_per_s, 1),
+                **means,
+            }
+        )
+
+
+def _step_function(method: Method, optimizer: Any) -> Callable[..., dict[str, tf.Tensor]]:
+    variables = method.trainable_variables()
+
+    @tf.function
+    def step(views: tuple[tf.Tensor, ...], learning_rate: tf.Tensor, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            losses = dict(method.losses(views, progress))
+        gradients = tape.gradient(losses["loss"], variables)
+        optimizer.learning_rate.assign(learning_rate)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        method.after_step()
+        return losses
+
+    return step
+
+
+def _take_over(previous: Method, method: Method) -> None:
+    for name, model in method.trained.items():
+        model.set_weights(previous.trained[name].get_weights())
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop behind the step; a second one stops at once."""
+    requested = False
+
+    def handle(signum: int, frame: Any) -> None:
+        nonlocal requested
+        if requested:
+            raise KeyboardInterrupt
+        requested = True
+        print("\nstopping behind this step; press Ctrl-C again to stop at once", file=sys.stderr)
+
+    try:
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        before = {}
+    try:
+        yield lambda: requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

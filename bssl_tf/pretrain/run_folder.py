@@ -1,0 +1,185 @@
+"""What a run leaves on disk, and how it is found again after a cut.
+
+    runs/NAME/
+      config.toml        all that was decided, defaults written out
+      environment.json   versions, machine, threads
+      metrics.jsonl      one record a line
+      checkpoints/       step-000000123.safetensors, the two newest
+      teacher/ student/  the result: network.json and weights.safetensors
+      run.lock           held while a process trains here
+
+Order of resuming: read config.toml, check the data's fingerprint, build networks, load the newest whole checkpoint,
+cut metrics.jsonl back to its step, go on with the next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bssl_tf.checkpoints import read_tensors, write_tensors
+from bssl_tf.config import write_config
+from bssl_tf.errors import RunFolderError
+from bssl_tf.files import append_record, read_records, storage_errors, write_json, write_text
+
+_CHECKPOINT = re.compile(r"step-(\d{9})\.safetensors")
+_KEPT_CHECKPOINTS = 2
+_RECORDED_PACKAGES = ("bssl-tf", "tensorflow", "tf-keras", "larq", "larq-compute-engine", "numpy", "scikit-learn")
+
+
+class RunFolder:
+    """One run on disk. Build it with `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: Any = None
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @classmethod
+    def create(cls, path: Path, config: Any, environment: dict[str, Any]) -> RunFolder:
+        """Makes a fresh run folder.
+
+        Raises:
+            RunFolderError: `path` exists and is not empty.
+            StorageError: it cannot be written.
+        """
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            # A run that was killed while it was being made has no config.toml yet: begin again over what it left.
+            begun = re.compile(r"run\.lock|environment\.json|\..*\.tmp")
+            taken = any(not begun.fullmatch(item.name) for item in path.iterdir())
+        if taken:
+            raise RunFolderError(
+                f"{path} is not empty", "Add --resume to go on with it, or choose another folder with --out"
+            )
+        run = cls(path)
+        write_json(path / "environment.json", environment)
+        # Last, because its presence is what makes the folder a run.
+        write_config(run.config_path, config)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Opens an existing run folder. Raises `RunFolderError` when there is none."""
+        run = cls(path)
+        if not run.config_path.is_file():
+            raise RunFolderError(f"{path} is no run folder (it has no config.toml)", "Check the path")
+        return run
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder against a second process; the lock goes with the process, however it ends.
+
+        Raises:
+            RunFolderError: another process trains here.
+        """
+        lock = self.path / "run.lock"
+        with storage_errors(lock):
+            file = lock.open("w")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFolderError(
+                    f"another process is training in {self.path}", "Wait for it, or choose another folder with --out"
+                ) from error
+            yield
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Appends a line to metrics.jsonl. Raises `StorageError`."""
+        append_record(self.metrics_path, record)
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drops records later than `step`, and a line that a killed process left half written."""
+        if self.metrics_path.exists():
+            kept = [record for record in read_records(self.metrics_path) if record.get("step", 0) <= step]
+            write_text(self.metrics_path, "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept))
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        folder = self.path / "checkpoints"
+        return sorted(p for p in folder.glob("step-*.safetensors") if _CHECKPOINT.fullmatch(p.name))
+
+    def save_checkpoint(self, step: int, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+        """Writes a checkpoint, then removes all but the newest two. Raises `StorageError`."""
+        write_tensors(
+            self.path / "checkpoints" / f"step-{step:09d}.safetensors", tensors, metadata | {"step": str(step)}
+        )
+        for old in self.checkpoints()[:-_KEPT_CHECKPOINTS]:
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+    def latest_checkpoint(self) -> tuple[Path, dict[str, np.ndarray], dict[str, str]] | None:
+        """The newest checkpoint that is whole, or None when there is none yet.
+
+        Raises:
+            RunFolderError: there are checkpoints, and none of them is whole.
+        """
+        # A killed write leaves its temporary file; it is nobody's any more while we hold the lock.
+        for leftover in (self.path / "checkpoints").glob(".step-*.tmp"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+        failure: RunFolderError | None = None
+        for path in reversed(self.checkpoints()):
+            try:
+                tensors, metadata = read_tensors(path)
+            except RunFolderError as error:
+                failure = failure or error
+                print(f"warning: {error} Trying the checkpoint before it.", file=sys.stderr)
+                continue
+            return path, tensors, metadata
+        if failure is not None:
+            raise RunFolderError(
+                f"no checkpoint in {self.path / 'checkpoints'} is whole", "Remove the run folder and train again"
+            ) from failure
+        return None
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Versions and machine facts that a figure must not travel without."""
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": machine(),
+        "threads": threads or os.cpu_count(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Architecture, system, processor name and cores of this machine."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.split(":", 1)[1].strip()
+                break
+    return {
+        "architecture": platform.machine(),
+        "system": platform.platform(),
+        "processor": processor,
+        "cores": os.cpu_count(),
+    }

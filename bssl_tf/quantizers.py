@@ -1,0 +1,25 @@
+"""The quantisers of the networks here, all from larq and all turned into 1-bit ops by Larq Compute Engine (LCE).
+
+- `activation_quantizer()`: sign forward (sign(0) = +1), piecewise-polynomial gradient 2 - 2|x| on [-1, 1]
+  (ApproxSign; Liu et al., Bi-Real Net, ECCV 2018, section 3.2).
+- `kernel_quantizer()`: sign(w) * mean |w| per output channel, clipped straight-through gradient
+  (MagnitudeAwareSign; same paper, section 3.3). LCE folds the scale into the output transform.
+
+Signs that LCE does not recognise become float convolutions without a word; `bssl_tf_converters.checks` looks for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bssl_tf.backend import lq
+
+
+def activation_quantizer() -> Any:
+    """A fresh 1-bit activation quantiser."""
+    return lq.quantizers.ApproxSign()
+
+
+def kernel_quantizer() -> Any:
+    """A fresh 1-bit weight quantiser with one scale for each output channel."""
+    return lq.quantizers.MagnitudeAwareSign()

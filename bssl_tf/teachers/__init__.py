@@ -1,0 +1,1 @@
+"""Float teachers: trained here by `bssl-tf teacher`, or any saved Keras model."""

@@ -1,0 +1,140 @@
+"""A frozen float teacher: features for joint classifier training, an embedding for distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bssl_tf.backend import keras, keras_safe_mode, tf
+from bssl_tf.config import check_choice
+from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.errors import NetworkError
+from bssl_tf.models.heads import mlp_head
+from bssl_tf.models.saved import load_weights, read_network
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A backbone and its projection head, both in inference mode.
+
+    Attributes:
+        name: where it comes from, for records.
+        backbone: [B, S, S, C] float32, normalised, to [B, D] features.
+        head: [B, D] to [B, E]; None where the model has none: then its features are the embedding.
+        preprocessing: what the teacher was trained with; None when unknown, as with a plain Keras model.
+        pixels: undoes the normalisation where the model wants other numbers; see `load_teacher`.
+    """
+
+    name: str
+    backbone: keras.Model
+    head: keras.Model | None
+    preprocessing: Preprocessing | None
+    pixels: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+
+    @property
+    def feature_width(self) -> int:
+        """D."""
+        return int(self.backbone.output_shape[-1])
+
+    @property
+    def embedding_width(self) -> int:
+        """E."""
+        return int((self.head or self.backbone).output_shape[-1])
+
+    def features(self, images: tf.Tensor) -> tf.Tensor:
+        """[B, S, S, C] to [B, D], without gradient."""
+        return tf.stop_gradient(self.backbone(self.pixels(images), training=False))
+
+    def embed(self, images: tf.Tensor) -> tf.Tensor:
+        """[B, S, S, C] to [B, E], without gradient, not normalised."""
+        features = self.features(images)
+        return features if self.head is None else tf.stop_gradient(self.head(features, training=False))
+
+
+# What a saved Keras model may want its pixels to be: name -> (scale, shift) applied to pixel / 255.
+PIXEL_RANGES = {"0..1": (1.0, 0.0), "-1..1": (2.0, -1.0), "0..255": (255.0, 0.0)}
+
+
+def load_teacher(path: str, preprocessing: Preprocessing, pixel_range: str = "normalized") -> Teacher:
+    """Loads a teacher for images of the student's data.
+
+    Args:
+        path: a run folder of `bssl-tf teacher`, or a Keras model saved as .keras or .h5.
+        preprocessing: fitted on the student's data. A teacher trained here brings its own constants.
+        pixel_range: what a saved Keras model was trained on: `normalized` for (x - mean) / std of this data, or a
+            key of `PIXEL_RANGES`.
+
+    Raises:
+        RunFolderError: the run folder is incomplete.
+        NetworkError: the file is no model, would run code on loading, or takes another shape of image.
+    """
+    if not path:
+        raise NetworkError("no teacher was named", "Train one with `bssl-tf teacher`, then pass --teacher FOLDER")
+    location = Path(path)
+    if not location.exists():
+        raise NetworkError(f"there is no teacher at {path}", "Train one with `bssl-tf teacher`, or check --teacher")
+    pixels = _pixels(preprocessing, pixel_range)
+    teacher = _from_run(location) if location.is_dir() else _from_keras(location, pixels)
+    wanted = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
+    _check_shapes(teacher, wanted)
+    return teacher
+
+
+def _from_run(folder: Path) -> Teacher:
+    saved = folder / "teacher"
+    if not (saved / "network.json").exists():
+        raise NetworkError(
+            f"{folder} holds no trained teacher", f"Finish it with `bssl-tf teacher --out {folder} --resume`"
+        )
+    network = read_network(saved)
+    backbone = network.build()
+    head = mlp_head("head", backbone.output_shape[-1], network.head, use_batch_norm=network.head_batch_norm)
+    load_weights(saved, {"teacher": backbone, "head": head})
+    return Teacher(str(folder), backbone, head, network.preprocessing)
+
+
+def _pixels(preprocessing: Preprocessing, pixel_range: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    check_choice("teacher_pixels", pixel_range, ("normalized", *PIXEL_RANGES))
+    if pixel_range == "normalized":
+        return tf.identity
+    scale, shift = PIXEL_RANGES[pixel_range]
+    mean, std = (np.asarray(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
+    return lambda images: (images * std + mean) * scale + shift
+
+
+def _from_keras(path: Path, pixels: Callable[[tf.Tensor], tf.Tensor]) -> Teacher:
+    if path.suffix not in (".keras", ".h5"):
+        raise NetworkError(
+            f"{path} is neither a run folder nor a .keras or .h5 file",
+            "Save the model with model.save('teacher.keras')",
+        )
+    try:
+        # A Lambda layer holds Python code, in .h5 even as marshalled bytes: safe mode refuses it in both formats.
+        with keras_safe_mode():
+            model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises a dozen kinds for a broken or hostile file
+        raise NetworkError(
+            f"{path} cannot be loaded as a Keras 2 model without running code from it ({str(error)[:200]})",
+            "Save a model of plain Keras layers with model.save('teacher.keras') under tf-keras",
+        ) from error
+    model.trainable = False
+    return Teacher(str(path), model, None, None, pixels)
+
+
+def _check_shapes(teacher: Teacher, wanted: tuple[int, int, int]) -> None:
+    model = teacher.backbone
+    single = isinstance(model.input_shape, tuple) and isinstance(model.output_shape, tuple)
+    if not single or len(model.output_shape) != 2 or model.output_shape[-1] is None:
+        raise NetworkError(
+            f"teacher {teacher.name} gives {model.output_shape}, not one vector for each image",
+            "Cut it behind its pooled features",
+        )
+    taken = tuple(model.input_shape[1:])
+    if len(taken) != 3 or any(have not in (None, want) for have, want in zip(taken, wanted, strict=True)):
+        raise NetworkError(
+            f"teacher {teacher.name} takes images {list(taken)}, the student's are {list(wanted)}",
+            "Use the same --image-size and --channels for both",
+        )

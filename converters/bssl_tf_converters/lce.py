@@ -1,0 +1,182 @@
+"""The one door to Larq Compute Engine (LCE): its converter and its interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from bssl_tf.errors import BundleError, ConversionError, RuntimeUnavailableError
+from bssl_tf_converters.quiet import captured_output, with_output
+from bssl_tf_converters.tflite_model import read_model
+
+# Our targets, and what LCE calls them. Its "arm" is its general one: it lays out weights for the kernels that both
+# its ARM and its portable code use. The name is kept apart because a bundle also says where it is meant to run.
+TARGETS = {"arm64": "arm", "x86_64": "arm", "android-arm64": "arm"}
+
+INPUT_NAME = "image"
+OUTPUT_NAME = "logits"
+
+_WRAPPER = "larq_compute_engine.tflite.python.interpreter_wrapper_lite"
+
+
+def convert(model: Any, target: str) -> bytes:
+    """Converts a Keras model with LCE.
+
+    LCE's own entry for Keras models falls back, with no more than a warning, to a second conversion when the first
+    fails, which hides the reason. Here the model is saved and its SavedModel converted, so there is nothing to fall
+    back to. The result depends on the model only: the same weights give the same bytes.
+
+    Args:
+        model: a `keras.Model` with one float32 input [B, H, W, C] of known H, W, C and one output.
+        target: a key of `TARGETS`.
+
+    Returns:
+        A TFLite flatbuffer for batches of one, with input `image` and output `logits` in its signature.
+
+    Raises:
+        ConversionError: LCE is not installed, cannot be used here, or cannot convert the model.
+    """
+    from bssl_tf.backend import tf
+
+    if target not in TARGETS:
+        raise ConversionError(f"there is no target {target!r}", f"Choose one of {', '.join(TARGETS)}")
+    shape = _input_shape(model)
+    with captured_output() as output:
+        try:
+            import larq_compute_engine
+        except ImportError as error:
+            raise ConversionError(
+                _unavailable("converter", error),
+                "Export on an x86-64 machine or a Mac with `pip install larq-compute-engine`; "
+                "the bundle can be copied here",
+            ) from with_output(error, output())
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                function = tf.function(
+                    lambda image: {OUTPUT_NAME: model(image, training=False)},
+                    input_signature=[tf.TensorSpec((1, *shape), tf.float32, name=INPUT_NAME)],
+                )
+                module = tf.Module()
+                module.model = model
+                tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
+                converted: bytes = larq_compute_engine.convert_saved_model(folder, target=TARGETS[target])
+        # Keras, TensorFlow and MLIR raise whatever they like for a model that they cannot take.
+        except Exception as error:
+            raise ConversionError(
+                f"LCE cannot convert {model.name} ({_first_line(error)})",
+                "See what it printed with --debug, and which layers convert in the README's table",
+            ) from with_output(error, output())
+    return converted
+
+
+class LceInterpreter:
+    """LCE's interpreter, one image at a time, with its fastest binary kernel (indirect_bgemm) and XNNPACK.
+
+    LCE's default kernel is slower than its own reference and is not offered. Loads no TensorFlow.
+
+    Args:
+        model: a TFLite flatbuffer as `convert` makes it.
+        threads: threads for one image, at least 1.
+
+    Raises:
+        RuntimeUnavailableError: LCE is not installed or cannot be loaded.
+        ConversionError: `model` is no sound TFLite flatbuffer.
+        BundleError: LCE refuses it.
+    """
+
+    kernel = "LCE indirect_bgemm, the rest XNNPACK"
+
+    def __init__(self, model: bytes, threads: int = 1) -> None:
+        # LCE trusts what it is given: bytes that are cut short crash the process.
+        summary = read_model(model)
+        wrapper = _interpreter_wrapper()
+        with captured_output() as output:
+            try:
+                self._interpreter = wrapper.LiteInterpreter(model, threads, False, True, True)
+            except RuntimeError as error:
+                raise BundleError(
+                    f"LCE's interpreter does not take this model ({_first_line(error)})", "Export it again"
+                ) from with_output(error, output())
+        # The interpreter reads the flatbuffer where it lies.
+        self._model = model
+        self._input_shape = summary.inputs[0].shape
+        self._output_width = summary.outputs[0].shape[-1]
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        """Logits of a batch.
+
+        Args:
+            batch: float32 [B, H, W, C], preprocessed; B may be 0.
+
+        Returns:
+            float32 [B, K].
+
+        Raises:
+            ValueError: the images have another shape.
+        """
+        if batch.shape[1:] != self._input_shape[1:]:
+            raise ValueError(f"images are {list(batch.shape[1:])}, the network takes {list(self._input_shape[1:])}")
+        images = np.ascontiguousarray(batch, dtype=np.float32)
+        outputs = [self._interpreter.predict([images[i : i + 1]])[0] for i in range(len(images))]
+        return np.concatenate(outputs) if outputs else np.zeros((0, self._output_width), np.float32)
+
+
+def _input_shape(model: Any) -> tuple[int, ...]:
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(model.outputs) != 1:
+        raise ConversionError(
+            f"{model.name} has {len(shapes)} inputs and {len(model.outputs)} outputs", "Give it one of each"
+        )
+    shape = shapes[0][1:]
+    if None in shape:
+        # LCE would silently make them 1.
+        raise ConversionError(f"{model.name} takes images of any size {list(shape)}", "Build it with a fixed size")
+    if any(tensor.dtype.name != "float32" for tensor in (*model.inputs, *model.weights)):
+        raise ConversionError(f"{model.name} is not float32 throughout", "Build it without mixed precision")
+    return shape
+
+
+def _interpreter_wrapper() -> ModuleType:
+    """LCE's native interpreter, loaded past the package's `__init__`, which would load TensorFlow (seconds)."""
+    loaded = sys.modules.get(_WRAPPER)
+    if loaded is not None:
+        return loaded
+    try:
+        package = importlib.util.find_spec(_WRAPPER.partition(".")[0])
+        if package is None or not package.submodule_search_locations:
+            raise ImportError("it is not installed")
+        *folders, name = _WRAPPER.split(".")[1:]
+        folder = Path(package.submodule_search_locations[0], *folders)
+        spec = next(
+            spec
+            for file in sorted(folder.glob(f"{name}.*"))
+            if (spec := importlib.util.spec_from_file_location(_WRAPPER, file)) is not None and spec.loader is not None
+        )
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except (ImportError, StopIteration) as error:
+        raise RuntimeUnavailableError(
+            _unavailable("interpreter", error),
+            "Run the bundle on an x86-64 machine or a Mac with `pip install larq-compute-engine`",
+        ) from error
+    sys.modules[_WRAPPER] = module
+    return module
+
+
+def _unavailable(part: str, error: Exception) -> str:
+    machine = f"{platform.system()} {platform.machine()}"
+    if sys.platform == "linux" and platform.machine() == "aarch64":
+        return f"LCE's {part} is not here: larq-compute-engine has no wheel for this platform ({machine})"
+    return f"LCE's {part} cannot be loaded on this platform ({machine}: {error or 'no such file'})"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

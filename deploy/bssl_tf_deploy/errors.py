@@ -1,0 +1,59 @@
+"""Errors that a user can act on: one line that says what happened, where, and what to do next.
+
+They live on the device side because it must stand alone; `bssl_tf.errors` adds the host's.
+
+| class | code | exit status |
+|---|---|---|
+| `StorageError` | storage | 8 |
+| `BundleError` | bundle | 7 |
+| `ImageError` | image | 9 |
+| `RuntimeUnavailableError` | runtime | 10 |
+"""
+
+from __future__ import annotations
+
+
+class BsslError(Exception):
+    """Base of every error with a message meant for the user.
+
+    Args:
+        what: what happened and where, without a final full stop.
+        next_step: what the user can do about it, as an imperative sentence without a final full stop.
+    """
+
+    code = "error"
+    exit_status = 1
+
+    def __init__(self, what: str, next_step: str) -> None:
+        # One line, always: names and library messages may carry line breaks.
+        self.what = " ".join(what.split())
+        self.next_step = " ".join(next_step.split())
+        super().__init__(f"error[{self.code}]: {self.what}. {self.next_step}.")
+
+
+class StorageError(BsslError):
+    """A file could not be written or read: disk full, no permission, not a folder."""
+
+    code = "storage"
+    exit_status = 8
+
+
+class BundleError(BsslError):
+    """A bundle is missing, incomplete, changed since it was written, or of an unknown format."""
+
+    code = "bundle"
+    exit_status = 7
+
+
+class ImageError(BsslError):
+    """An image given on the command line cannot be read."""
+
+    code = "image"
+    exit_status = 9
+
+
+class RuntimeUnavailableError(BsslError):
+    """The interpreter that the command needs is not installed or cannot run this model."""
+
+    code = "runtime"
+    exit_status = 10

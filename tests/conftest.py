@@ -1,0 +1,67 @@
+"""Fixtures that several rooms share. Everything trained here is tiny: what is tested is the machinery."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+# Small enough that a stage takes seconds, large enough that every kind of variable is there.
+TINY_TEACHER = [
+    *("--data", "embedded", "--limit", "128", "--batch-size", "32", "--epochs", "2", "--width", "8", "--threads", "1"),
+    *("--set", "moco.queue_size=64", "--set", "moco.embedding_width=16"),
+]
+TINY_STUDENT = [
+    *("--data", "embedded", "--limit", "128", "--batch-size", "32", "--epochs", "2", "--depth", "1", "--threads", "1"),
+    *("--set", "training.checkpoint_every_s=0.2", "--set", "bssl.hidden_width=24", "--set", "bssl.output_width=24"),
+]
+
+
+def require_or_skip(present: bool, reason: str) -> None:
+    """Skips with `reason` unless `present`; in CI, where everything is installed, a missing thing is a failure."""
+    if not present:
+        if os.environ.get("CI"):
+            pytest.fail(f"not allowed to skip in CI: {reason}")
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def bssl_tf() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the real command line in a process of its own."""
+
+    def call(*arguments: Any, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bssl_tf", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory, bssl_tf: Callable[..., Any]) -> Path:
+    """A run folder of `bssl-tf teacher`."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    done = bssl_tf("teacher", "--out", out, *TINY_TEACHER)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory, bssl_tf: Callable[..., Any], tiny_teacher: Path) -> Path:
+    """A run folder of `bssl-tf pretrain` that was evaluated."""
+    out = tmp_path_factory.mktemp("student") / "run"
+    done = bssl_tf("pretrain", "--out", out, "--teacher", tiny_teacher, *TINY_STUDENT)
+    assert done.returncode == 0, done.stderr
+    done = bssl_tf("evaluate", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20211015)

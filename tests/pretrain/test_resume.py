@@ -1,0 +1,217 @@
+"""Killed at any moment and resumed, a run ends in the same weights, bit for bit, as one that was left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bssl_tf.checkpoints import read_tensors, write_tensors
+from bssl_tf.files import read_records
+from tests.conftest import TINY_STUDENT, TINY_TEACHER, require_or_skip
+
+KILLS = 4
+
+
+def start(*arguments: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bssl_tf", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 300) -> str:
+    _, stderr = process.communicate(timeout=timeout)
+    assert process.returncode == 0, stderr
+    return stderr
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], beyond: str) -> None:
+    """Until a checkpoint newer than `beyond` is there, or the process has ended."""
+    while process.poll() is None:
+        names = [path.name for path in (run / "checkpoints").glob("step-*")]
+        if any(name > beyond for name in names):
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", ["s2bnn", "bssl"])
+def test_sigkill_at_random_moments_changes_no_bit(method: str, tmp_path: Path, tiny_teacher: Path) -> None:
+    arguments = ["--teacher", tiny_teacher, "--method", method, *TINY_STUDENT]
+    finish(start("pretrain", "--out", tmp_path / "whole", *arguments))
+    expected = digest(tmp_path / "whole" / "student" / "weights.safetensors")
+
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"moments drawn with seed {seed}")
+    moments = random.Random(seed)
+    run = tmp_path / "killed"
+    kills = 0
+    for _ in range(KILLS):
+        resume = ["--resume"] if (run / "config.toml").exists() else arguments
+        process = start("pretrain", "--out", run, *resume)
+        # Training takes about two seconds behind a start of about six: from the middle of the start to beyond the end.
+        newest = max((path.name for path in (run / "checkpoints").glob("step-*")), default="")
+        if moments.random() < 0.7:
+            wait_for_checkpoint(run, process, newest)
+            time.sleep(moments.uniform(0, 0.6))
+        else:
+            time.sleep(moments.uniform(0, 8))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate(timeout=60)
+        if (run / "student" / "weights.safetensors").exists():
+            break
+    assert kills >= 1
+    finish(start("pretrain", "--out", run, *(["--resume"] if (run / "config.toml").exists() else arguments)))
+    assert digest(run / "student" / "weights.safetensors") == expected
+    # The records are those of an unbroken run too, but for the speed.
+    whole, killed = (
+        [{k: v for k, v in record.items() if k != "images_per_s"} for record in read_records(p / "metrics.jsonl")]
+        for p in (tmp_path / "whole", run)
+    )
+    assert killed == whole
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    finish(start("teacher", "--out", whole, *TINY_TEACHER))
+
+    process = start("teacher", "--out", stopped, *TINY_TEACHER)
+    wait_for_checkpoint(stopped, process, "")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    found = re.search(r"error\[interrupted\]: stopped after step (\d+), which is saved\. Go on with .*--resume", stderr)
+    assert found, stderr
+    assert (stopped / "checkpoints" / f"step-{int(found[1]):09d}.safetensors").exists()
+
+    finish(start("teacher", "--out", stopped, "--resume"))
+    assert digest(stopped / "teacher" / "weights.safetensors") == digest(whole / "teacher" / "weights.safetensors")
+
+
+@pytest.fixture
+def finished(tmp_path: Path, tiny_teacher: Path) -> Path:
+    """A copy of the tiny teacher's run that a test may damage."""
+    subprocess.run(["cp", "-r", tiny_teacher, tmp_path / "run"], check=True)
+    return tmp_path / "run"
+
+
+def newest_checkpoint(run: Path) -> Path:
+    return max((run / "checkpoints").glob("step-*.safetensors"))
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    expected = digest(finished / "teacher" / "weights.safetensors")
+    newest = newest_checkpoint(finished)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "Trying the checkpoint before it" in done.stderr
+    assert digest(finished / "teacher" / "weights.safetensors") == expected
+
+
+def test_no_whole_checkpoint_is_one_clear_line(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    for path in (finished / "checkpoints").iterdir():
+        path.write_bytes(b"\x80\x04\x95 not safetensors")
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 5
+    assert "no checkpoint in" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_of_another_network_is_refused(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    path = newest_checkpoint(finished)
+    tensors, metadata = read_tensors(path)
+    name = "head/head_dense1/kernel"
+    write_tensors(path, tensors | {name: tensors[name][:-1]}, metadata)
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 5
+    assert "does not fit this network: tensor 'head/head_dense1/kernel' is" in done.stderr
+
+
+def test_hostile_metadata_is_refused(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    path = newest_checkpoint(finished)
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors, metadata | {"sums": "[1, 2"})
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 5
+    assert "has damaged metadata" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([*TINY_TEACHER], 5, "already holds a run. Add --resume"),
+        (["--resume", "--epochs", "7"], 3, "training.epochs is 2 there and 7 here"),
+    ],
+)
+def test_a_run_is_not_overwritten_or_changed(
+    arguments: list[str], status: int, message: str, tiny_teacher: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    done = bssl_tf("teacher", "--out", tiny_teacher, *arguments)
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+
+
+def test_other_images_under_the_same_name_are_refused(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    environment = finished / "environment.json"
+    text = environment.read_text()
+    environment.write_text(re.sub(r'"fingerprint": "[0-9a-f]+"', '"fingerprint": "0"', text))
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 5
+    assert "are not those that the run" in done.stderr
+
+
+def test_two_processes_do_not_train_in_one_folder(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    import fcntl
+
+    with (finished / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 5
+    assert "another process is training in" in done.stderr
+
+
+def test_resuming_nothing_is_one_clear_line(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
+    done = bssl_tf("teacher", "--out", tmp_path / "none", "--resume")
+    assert done.returncode == 5
+    assert "is no run folder" in done.stderr
+
+
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
+    """On a real file system that is too small for the first checkpoint."""
+    run, whole, small = tmp_path / "run", tmp_path / "whole", tmp_path / "small"
+    small.mkdir()
+    mounted = (
+        os.geteuid() == 0
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", small], check=False, capture_output=True
+        ).returncode
+        == 0
+    )
+    require_or_skip(mounted, "no right to mount a small file system")
+    try:
+        done = bssl_tf("teacher", "--out", small / "run", *TINY_TEACHER)
+        assert done.returncode == 8, done.stderr
+        assert "No space left on device. Free space there" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list((small / "run" / "checkpoints").glob(".*.tmp"))
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        subprocess.run(["cp", "-r", small / "run", run], check=True)
+    finally:
+        subprocess.run(["umount", small], check=True)
+    finish(start("teacher", "--out", run, "--resume"))
+    finish(start("teacher", "--out", whole, *TINY_TEACHER))
+    assert digest(run / "teacher" / "weights.safetensors") == digest(whole / "teacher" / "weights.safetensors")
