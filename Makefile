@@ -19,6 +19,18 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[zoo,dev]'
 	@touch $@
 
+# A demo that was stopped goes on where it was; `make clean` lets it begin anew.
+resume = $(if $(wildcard $(1)/config.toml),--resume)
+
+demo: setup ## set up, then the whole way on the embedded images, in minutes
+	$(BIN)/bssl-tf teacher --preset demo --out runs/demo-teacher $(call resume,runs/demo-teacher)
+	$(BIN)/bssl-tf pretrain --preset demo --teacher runs/demo-teacher --out runs/demo $(call resume,runs/demo)
+	$(BIN)/bssl-tf evaluate runs/demo
+	$(BIN)/bssl-tf export runs/demo --target arm64 --out runs/demo/bundle --overwrite
+	$(BIN)/bssl-tf run runs/demo/bundle runs/demo/bundle/examples/*.png
+	$(BIN)/bssl-tf bench runs/demo/bundle --record runs/demo/bench.jsonl
+	$(BIN)/bssl-tf summary runs/demo
+
 test: setup ## set up, check style and types, run the tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m 'not slow'

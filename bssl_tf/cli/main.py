@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "Convert a student and its probe into a bundle for a device.",
     "run": "Classify images with a bundle.",
     "bench": "Time a bundle on this machine, beside the float network of the same shape.",
+    "summary": "Show what is known of a run: accuracy, bundles, the newest benchmark.",
 }
 
 

@@ -136,7 +136,11 @@ def cached_splits(name: str, key: str, channels: int, plan: Callable[[], Plan], 
     """
 
     def build(folder: Path) -> Entry:
-        return _build_entry(folder, name, key, channels, plan(), options)
+        # Pillow warns of large pictures and odd EXIF; the former are refused with a cause, the latter do no harm.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+            return _build_entry(folder, name, key, channels, plan(), options)
 
     splits = open_or_build(options.cache_dir, key, name, build, options.report)
     total = len(splits.train) + len(splits.test or ()) + len(splits.skipped_files)
@@ -159,10 +163,6 @@ def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, o
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
         stack.enter_context(require_space(folder, plan.total * plan.size**2 * channels))
-        # Pillow warns of large pictures and odd EXIF; the former are refused with a cause, the latter do no harm.
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         # Pillow gives up the interpreter's lock while it decodes.
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         progress = stack.enter_context(tqdm(total=plan.total, desc=name, unit="image", disable=None))

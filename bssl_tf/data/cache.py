@@ -128,16 +128,19 @@ def open_or_build(
     """
     folder = cache_dir / key
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with _lock(cache_dir / f"{key}.lock") as alone:
-            splits = _open(folder, name)
-            if splits is None:
-                if alone:
-                    for left_over in cache_dir.glob(f".{key}.*.tmp"):
-                        shutil.rmtree(left_over, ignore_errors=True)
-                report(f"decoding {name} into {folder}")
-                _build(folder, build)
+        # First without the lock, so that a cache that may only be read serves too.
+        splits = _open(folder, name)
+        if splits is None:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            with _lock(cache_dir / f"{key}.lock") as alone:
                 splits = _open(folder, name)
+                if splits is None:
+                    if alone:
+                        for left_over in cache_dir.glob(f".{key}.*.tmp"):
+                            shutil.rmtree(left_over, ignore_errors=True)
+                    report(f"decoding {name} into {folder}")
+                    _build(folder, build)
+                    splits = _open(folder, name)
     except OSError as error:
         raise _unusable(cache_dir, error.strerror or str(error)) from error
     if splits is None:

@@ -97,8 +97,8 @@ def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
         coloured = image.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
         return Image.alpha_composite(white, coloured).convert(mode)
-    # A palette goes by way of RGB, because its grey would be taken from the index.
-    return image.convert("RGB").convert(mode) if image.mode == "P" else image.convert(mode)
+    # By way of RGB, because not every colour mode has a way to grey, and some have one of their own.
+    return image.convert(mode) if image.mode in ("1", "L") else image.convert("RGB").convert(mode)
 
 
 def _cause(source: Path | bytes, error: Exception) -> str:

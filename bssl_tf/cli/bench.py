@@ -1,0 +1,98 @@
+"""`bssl-tf bench`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bssl_tf.cli.options import prose
+
+_COLUMNS = ("first_ms", "p50_ms", "p90_ms", "p99_ms", "min_ms", "spread_ms")
+
+
+@click.command("bench")
+@click.argument("bundle")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads for one image.")
+@click.option("--repetitions", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls of each.")
+@click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0), help="Untimed calls of each.")
+@click.option("--record", "record_file", metavar="FILE", help="Append the record to FILE, a line of JSON each.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+def command(bundle: str, threads: int, repetitions: int, warmup: int, record_file: str | None, as_json: bool) -> None:
+    """Time BUNDLE on this machine, beside the float network of the same shape.
+
+    The binary network runs in LCE's interpreter with its fastest kernel (indirect_bgemm), the float one in LiteRT;
+    XNNPACK computes what is float in both. They are called in turns with one image, and both times take in the copies
+    of input and output. Nothing is timed unless the model gives its golden outputs.
+    """
+    from bssl_tf_converters.float_reference import float_network
+    from bssl_tf_converters.lce import LceInterpreter
+    from bssl_tf_converters.quiet import captured_output
+    from bssl_tf_deploy.benchmark import machine, measure_interleaved
+    from bssl_tf_deploy.bundle import read_bundle
+    from bssl_tf_deploy.litert import LiteRtInterpreter
+    from bssl_tf_deploy.predictor import Predictor
+
+    from bssl_tf.files import append_record
+
+    content = read_bundle(Path(bundle))
+    manifest = content.manifest
+    binary = LceInterpreter(content.model, threads)
+    Predictor(content, binary).verify_golden()
+    prose("golden outputs: as expected")
+
+    network, p = manifest.network, manifest.preprocessing
+    prose(f"making the float network of {network.backbone}'s shape")
+    float_model = float_network(network.backbone, p.image_size, p.channels, network.arguments, len(manifest.labels))
+    with captured_output():  # LiteRT announces XNNPACK
+        reference = LiteRtInterpreter(float_model, threads)
+    image = content.golden_inputs[:1]
+    timings = measure_interleaved(
+        {"binary": lambda: binary.predict(image), "float": lambda: reference.predict(image)},
+        warmup=warmup,
+        repetitions=repetitions,
+    )
+    networks = {
+        "binary": {"kernel": binary.kernel, "model_size_bytes": len(content.model)},
+        "float": {"kernel": reference.kernel, "model_size_bytes": len(float_model)},
+    }
+    record: dict[str, Any] = {
+        "bundle": bundle,
+        "backbone": network.backbone,
+        "input_shape": manifest.signature.input.shape,
+        "machine": machine(),
+        "threads": threads,
+        "warmup": warmup,
+        "repetitions": repetitions,
+        "versions": {name: metadata.version(name) for name in ("larq-compute-engine", "ai-edge-litert", "numpy")},
+        "command": f"bssl-tf bench {bundle} --threads {threads} --warmup {warmup} --repetitions {repetitions}",
+        "networks": {name: about | dataclasses.asdict(timings[name]) for name, about in networks.items()},
+        "float_p50_over_binary_p50": timings["float"].p50_ms / timings["binary"].p50_ms,
+        "float_size_over_binary_size": len(float_model) / len(content.model),
+    }
+    if record_file:
+        append_record(Path(record_file), record)
+    click.echo(json.dumps(record, indent=2) if as_json else _table(record))
+
+
+def _table(record: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    lines = [
+        f"{record['backbone']}, input {list(record['input_shape'])}, {record['machine']}",
+        f"{versions}, Python {sys.version_info.major}.{sys.version_info.minor}, threads {record['threads']}, "
+        f"{record['warmup']} warm-up and {record['repetitions']} timed calls of each, in turns",
+        f"{'network':8} {'KiB':>9} " + " ".join(f"{column:>9}" for column in _COLUMNS) + "  kernel",
+    ]
+    for name, row in record["networks"].items():
+        figures = " ".join(f"{row[column]:9.3f}" for column in _COLUMNS)
+        lines.append(f"{name:8} {row['model_size_bytes'] / 1024:9.1f} {figures}  {row['kernel']}")
+    lines.append(
+        f"float over binary: {record['float_p50_over_binary_p50']:.2f} times the median time, "
+        f"{record['float_size_over_binary_size']:.2f} times the size"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,120 @@
+"""The command line as a user meets it: help, light imports, errors in one line with their own status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bssl_tf.cli.main import COMMANDS
+
+HEAVY = ("tensorflow", "tf_keras", "keras", "larq", "larq_compute_engine", "sklearn", "tensorflow_datasets")
+
+
+def test_import_and_help_are_light_and_fast() -> None:
+    """Half a second on an idle machine; the best of five, since a busy one proves nothing."""
+    program = (
+        "import sys, bssl_tf\nfrom bssl_tf.cli.main import main\nsys.argv = ['bssl-tf', '--help']\n"
+        f"try:\n    main()\nfinally:\n    print([m for m in sys.modules if m.split('.')[0] in {HEAVY!r}])"
+    )
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+        assert done.stdout.splitlines()[-1] == "[]"
+    assert min(times) < 0.5
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_of_each_command_is_light(name: str) -> None:
+    program = (
+        f"import sys\nfrom bssl_tf.cli.main import main\nsys.argv = ['bssl-tf', {name!r}, '--help']\n"
+        f"try:\n    main()\nfinally:\n    print([m for m in sys.modules if m.split('.')[0] in {HEAVY!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert f"{name} [OPTIONS]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["pretain"], 2, "No such command 'pretain'"),
+        (["teacher"], 2, "Missing option '--out'"),
+        (["teacher", "--out", "{tmp}", "--epochs", "many"], 2, "'many' is not a valid integer"),
+        (["teacher", "--out", "{tmp}"], 3, "no data set is named. Pass --data embedded"),
+        (["teacher", "--out", "{tmp}", "--preset", "demmo"], 3, "Did you mean 'demo'"),
+        (["teacher", "--out", "{tmp}", "--set", "epochs"], 3, "is not KEY=VALUE"),
+        (["teacher", "--out", "{tmp}", "--set", "training.epoch=1"], 3, "Did you mean training.epochs?"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--epochs", "0"], 3, "training.epochs is 0"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "training.seed=-1"], 3, "training.seed is -1"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "training.schedule=cos"], 3, "'cosine'"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "augmentation.name=light"], 3, "'lite'"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "augmentation.min_area=7"], 3, "min_area"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "moco.queue_size=100"], 3, "multiple of batch"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--limit", "9"], 4, "fewer than one batch of 256"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--backbone", "resnet"], 12, "no network is called"),
+        (["teacher", "--out", "{tmp}", "--data", "./none"], 4, "none"),
+        (["pretrain", "--out", "{tmp}", "--data", "embedded"], 12, "no teacher was named. Train one with"),
+        (["pretrain", "--out", "{tmp}", "--data", "embedded", "--method", "s2bn"], 3, "Did you mean 's2bnn'?"),
+        (["pretrain", "--out", "{tmp}", "--data", "embedded", "--teacher", "none"], 12, "there is no teacher at none"),
+        (["evaluate", "{tmp}"], 5, "is no run folder"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_status_and_leaves_no_run(
+    arguments: list[str], status: int, message: str, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    out = tmp_path / "run"
+    done = bssl_tf(*[argument.replace("{tmp}", str(out)) for argument in arguments])
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (out / "config.toml").exists()
+    if status > 2:
+        assert done.stderr.strip().splitlines()[-1].startswith("error[")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
+    done = bssl_tf("--debug", "evaluate", tmp_path)
+    assert done.returncode == 5
+    assert "Traceback" in done.stderr
+
+
+def test_evaluate_shows_the_student_beside_its_controls(tiny_student: Path, bssl_tf: Callable[..., Any]) -> None:
+    done = bssl_tf("evaluate", tiny_student)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line[:28].strip() for line in lines[2:]] == [
+        "student",
+        "control: untrained student",
+        "control: raw pixels",
+        "float teacher",
+    ]
+    assert (tiny_student / "evaluation.json").exists()
+
+
+def test_evaluate_of_a_teacher_or_an_unfinished_run_is_refused(
+    tiny_teacher: Path, tiny_student: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    done = bssl_tf("evaluate", tiny_teacher)
+    assert done.returncode == 5 and "is a teacher's run" in done.stderr
+    (tmp_path / "config.toml").write_text((tiny_student / "config.toml").read_text())
+    done = bssl_tf("evaluate", tmp_path)
+    assert done.returncode == 5 and "is not finished. Finish it with" in done.stderr
+
+
+def test_keras_3_loaded_first_is_refused() -> None:
+    program = (
+        "import os\nos.environ['TF_USE_LEGACY_KERAS'] = '0'\n"
+        "import tensorflow as tf\ntf.keras.Model\nimport bssl_tf.backend"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "Keras 3 is active" in done.stderr and "larq needs Keras 2" in done.stderr
