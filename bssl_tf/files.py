@@ -46,6 +46,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
     """Appends one JSON object as a line. Raises `StorageError`."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with storage_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, sort_keys=True) + "\n")
 

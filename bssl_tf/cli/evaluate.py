@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bssl_tf.cli.options import collect, prose
+from bssl_tf.files import append_record
 
 
 @click.command("evaluate")
@@ -17,8 +18,9 @@ from bssl_tf.cli.options import collect, prose
 @click.option("--data", "source", metavar="SOURCE", help="A labelled data set. [the one it was trained on]")
 @click.option("--data-dir", metavar="DIR", help="Where TFDS keeps its data.")
 @click.option("--download/--no-download", default=None, help="May TFDS download? [yes]")
+@click.option("--record", "record_file", metavar="FILE", help="Append the record to FILE, a line of JSON each.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def command(run: str, as_json: bool, **options: Any) -> None:
+def command(run: str, record_file: str | None, as_json: bool, **options: Any) -> None:
     """Probe the student of RUN, a folder of `bssl-tf pretrain`, beside two controls.
 
     k-nearest neighbours and a linear probe, each for the student, for the same student untrained, and for raw pixels.
@@ -28,6 +30,8 @@ def command(run: str, as_json: bool, **options: Any) -> None:
     from bssl_tf.evaluation.commands import NEIGHBOURS, evaluate
 
     result = evaluate(Path(run), overrides, report=prose)
+    if record_file:
+        append_record(Path(record_file), dataclasses.asdict(result))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result), indent=2))
         return

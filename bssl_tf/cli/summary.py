@@ -31,7 +31,9 @@ def command(run: str, as_json: bool) -> None:
     try:
         lines = _evaluation(known["evaluation"]) + _bundles(known["bundles"]) + _benchmark(known["benchmark"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again") from error
+        raise RunFolderError(
+            f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
+        ) from error
     if not lines:
         lines = [("nothing yet", f"bssl-tf evaluate {run}")]
     click.echo("\n".join(f"{name:<42} {value}" for name, value in lines))

@@ -15,6 +15,7 @@ from bssl_tf.config import DataConfig, PretrainConfig, from_dict, read_toml
 from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
+from bssl_tf.environment import environment
 from bssl_tf.errors import BsslError, DataError, RunFolderError
 from bssl_tf.evaluation.knn import knn_top1
 from bssl_tf.evaluation.linear_probe import LinearProbe, fit_linear_probe, load_probe, save_probe, top1
@@ -40,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The table and its conditions."""
+    """The table and its conditions; `epochs` is for each stage."""
 
     run: str
     data: str
@@ -48,6 +49,10 @@ class Evaluation:
     test_images: int
     classes: int
     seed: int
+    method: str
+    backbone: str
+    epochs: int
+    conditions: dict[str, Any]
     rows: tuple[Row, ...]
 
 
@@ -121,7 +126,17 @@ def evaluate(run: Path, overrides: dict[str, Any], *, report: Report) -> Evaluat
             names = data.train.class_names
             save_probe(run / "probe", LinearProbe(weights, bias, names, row.linear_probe_top1, data_config))
     evaluation = Evaluation(
-        str(run), data.name, len(data.train), len(data.test), len(data.train.class_names), seed, tuple(rows)
+        run=str(run),
+        data=data.name,
+        train_images=len(data.train),
+        test_images=len(data.test),
+        classes=len(data.train.class_names),
+        seed=seed,
+        method=config.method,
+        backbone=config.backbone.name,
+        epochs=config.training.epochs,
+        conditions=environment(config.training.threads),
+        rows=tuple(rows),
     )
     write_json(run / "evaluation.json", dataclasses.asdict(evaluation))
     return evaluation

@@ -22,6 +22,7 @@ from bssl_tf.data.augmentation import PRESETS, Augmentation
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.environment import environment
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import read_json
 from bssl_tf.models.binarization import binarize
@@ -30,7 +31,7 @@ from bssl_tf.pretrain.bssl import Bssl
 from bssl_tf.pretrain.loop import Inputs, train
 from bssl_tf.pretrain.method import Method
 from bssl_tf.pretrain.moco import Moco
-from bssl_tf.pretrain.run_folder import RunFolder, environment
+from bssl_tf.pretrain.run_folder import RunFolder
 from bssl_tf.pretrain.s2bnn import S2bnn
 from bssl_tf.pretrain.stages import Stage, progressive_binarization
 from bssl_tf.seeding import named_seed

@@ -17,13 +17,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
-import platform
 import re
 import sys
-import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +32,6 @@ from bssl_tf.files import append_record, read_records, storage_errors, write_jso
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\.safetensors")
 _KEPT_CHECKPOINTS = 2
-_RECORDED_PACKAGES = ("bssl-tf", "tensorflow", "tf-keras", "larq", "larq-compute-engine", "numpy", "scikit-learn")
 
 
 class RunFolder:
@@ -152,34 +147,3 @@ class RunFolder:
                 f"no checkpoint in {self.path / 'checkpoints'} is whole", "Remove the run folder and train again"
             ) from failure
         return None
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """Versions and machine facts that a figure must not travel without."""
-    versions = {}
-    for package in _RECORDED_PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "python": platform.python_version(),
-        "versions": versions,
-        "machine": machine(),
-        "threads": threads or os.cpu_count(),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """Architecture, system, processor name and cores of this machine."""
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.split(":", 1)[1].strip()
-                break
-    return {
-        "architecture": platform.machine(),
-        "system": platform.platform(),
-        "processor": processor,
-        "cores": os.cpu_count(),
-    }

@@ -1,0 +1,29 @@
+"""Versions and machine facts that a figure must not travel without."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from importlib import metadata
+from typing import Any
+
+from bssl_tf_deploy.benchmark import machine
+
+_RECORDED_PACKAGES = ("bssl-tf", "tensorflow", "tf-keras", "larq", "larq-compute-engine", "numpy", "scikit-learn")
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """When, on what machine, with which versions and how many threads (0 stands for one a core)."""
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "threads": threads or os.cpu_count(),
+    }
