@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from bssl_tf.data.building import held_out, store_size
+from bssl_tf.data.image_set import DataSplits
+from bssl_tf.data.load import load_data
+from bssl_tf.errors import DataError
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return folder
+
+
+def load(root: Path, lines: list[str] | None = None, **options: Any) -> DataSplits:
+    options = {"image_size": 28, "cache_dir": root.parent / "cache", **options}
+    return load_data(str(root), report=lines.append if lines is not None else None, **options)
+
+
+def classes(root: Path, save: Save, names: str = "cat dog", count: int = 12, start: int = 0) -> None:
+    for offset, name in enumerate(names.split()):
+        for index in range(count):
+            save(root / name / f"{index:03}.png", start + 100 * offset + index)
+
+
+def test_class_folders_become_labels_and_a_part_is_held_out(root: Path, save: Save) -> None:
+    classes(root, save)
+    lines: list[str] = []
+    data = load(root, lines)
+    assert data.train.class_names == ("cat", "dog")
+    assert data.test is not None
+    assert len(data.train) + len(data.test) == 24
+    assert set(data.test.require_labels().tolist()) == {0, 1}
+    assert data.train.images.shape[1:] == (32, 32, 3)  # 28 * 8 / 7
+    np.testing.assert_allclose(data.train.aspect_ratios, 4 / 3)
+    assert any("held out" in line for line in lines)
+
+
+def test_labels_and_pixels_belong_together(root: Path) -> None:
+    for name, colour in (("black", 0), ("white", 255)):
+        for index in range(4):
+            path = root / name / "deep" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (10, 10), (colour,) * 3).save(path)
+    data = load(root)
+    assert data.test is not None
+    for images in (data.train, data.test):
+        assert np.array_equal(images.images[:, 0, 0, 0] == 255, images.require_labels() == 1)
+
+
+@pytest.mark.parametrize("test_name", ["test", "val", "validation"])
+def test_train_and_test_folders_are_splits(root: Path, save: Save, test_name: str) -> None:
+    classes(root / "train", save)
+    classes(root / test_name, save, count=3, start=900)
+    data = load(root)
+    assert data.test is not None
+    assert (len(data.train), len(data.test)) == (24, 6)
+    assert data.test.class_names == data.train.class_names == ("cat", "dog")
+
+
+def test_a_test_folder_may_lack_a_class_but_not_add_one(root: Path, save: Save) -> None:
+    classes(root / "train", save, "ant bee cat")
+    classes(root / "test", save, "cat", 2)
+    data = load(root)
+    assert data.test is not None
+    assert data.test.require_labels().tolist() == [2, 2]
+    classes(root / "test", save, "dog eel", 2)
+    with pytest.raises(DataError, match=r"classes that its training folder lacks: dog, eel\. Name the class folders"):
+        load(root)
+
+
+def test_a_flat_test_folder_has_no_labels_and_gives_way(root: Path, save: Save) -> None:
+    classes(root / "train", save)
+    save(root / "test" / "1.png")
+    classes(root / "val", save, count=2)
+    lines: list[str] = []
+    data = load(root, lines)
+    assert data.test is not None
+    assert len(data.test) == 4
+    assert any("has no class folders and is not used" in line for line in lines)
+    shutil.rmtree(root / "val")
+    assert len(load(root).train) < 24  # held out from train instead
+
+
+def test_train_may_be_a_class_of_vehicles(root: Path, save: Save) -> None:
+    classes(root, save, "boat car train")
+    assert load(root).train.class_names == ("boat", "car", "train")
+
+
+def test_a_lone_flat_train_folder_is_an_unlabelled_split(root: Path, save: Save) -> None:
+    for index in range(3):
+        save(root / "train" / f"{index}.png", index)
+    assert load(root).train.labels is None
+
+
+def test_flat_and_mixed_folders_have_no_labels(root: Path, save: Save) -> None:
+    for index in range(5):
+        save(root / f"{index}.jpg", index)
+    data = load(root)
+    assert (len(data.train), data.train.labels, data.test) == (5, None, None)
+    classes(root, save, "2023 2024", 2)
+    lines: list[str] = []
+    mixed = load(root, lines)
+    assert (len(mixed.train), mixed.train.labels) == (9, None)
+    assert any("images beside its sub-folders" in line for line in lines)
+    with pytest.raises(DataError, match="has no labels"):
+        mixed.train.require_labels()
+
+
+def test_other_files_are_ignored_without_a_word(root: Path, save: Save) -> None:
+    classes(root, save)
+    for name in (".DS_Store", "Thumbs.db", "notes.txt", ".hidden.png", "cat/labels.csv"):
+        (root / name).write_text("not an image")
+    save(root / ".thumbnails" / "1.png")
+    os.mkfifo(root / "cat" / "pipe.png")  # reading it would hang
+    lines: list[str] = []
+    data = load(root, lines)
+    assert data.skipped_files == ()
+    assert data.test is not None
+    assert len(data.train) + len(data.test) == 24
+
+
+def test_an_empty_class_folder_is_reported(root: Path, save: Save) -> None:
+    classes(root, save)
+    (root / "eel").mkdir()
+    lines: list[str] = []
+    assert load(root, lines).train.class_names == ("cat", "dog")
+    assert any("eel holds no images and is ignored" in line for line in lines)
+
+
+def test_links_are_followed_and_loops_end(root: Path, save: Save) -> None:
+    classes(root, save)
+    classes(root.parent / "elsewhere", save, "fox", 6, start=500)
+    (root / "fox").symlink_to(root.parent / "elsewhere" / "fox")
+    (root / "cat" / "loop").symlink_to(root)
+    (root / "dog" / "again").symlink_to(root / "dog")
+    (root / "dog" / "self").symlink_to(root / "dog" / "self")
+    data = load(root)
+    assert data.train.class_names == ("cat", "dog", "fox")
+    assert data.test is not None
+    assert len(data.train) + len(data.test) == 30
+
+
+def test_formats_and_sizes_may_be_mixed(root: Path, save: Save) -> None:
+    for index, ending in enumerate(("png", "jpg", "JPEG", "webp", "bmp", "gif", "tif")):
+        save(root / f"{index}.{ending}", index, (30 + index, 20))
+    data = load(root)
+    assert len(data.train) == 7
+    np.testing.assert_allclose(data.train.aspect_ratios, [(30 + index) / 20 for index in range(7)])
+
+
+@pytest.mark.parametrize(
+    ("common", "image_size", "stored"),
+    [((28, 28), 28, 28), ((56, 56), 28, 56), ((57, 57), 28, 32), ((28, 30), 28, 32), (None, 224, 256), (None, 8, 9)],
+)
+def test_small_square_pictures_keep_their_size(common: tuple[int, int] | None, image_size: int, stored: int) -> None:
+    assert store_size(common, image_size) == stored
+
+
+def test_uniform_squares_are_stored_as_they_are(root: Path, save: Save) -> None:
+    for index in range(4):
+        save(root / f"{index}.png", index, (20, 20))
+    (root / "broken.png").write_bytes(b"")  # does not count
+    data = load(root, image_size=10, max_unreadable_share=0.5)
+    np.testing.assert_array_equal(data.train.images[2], np.asarray(Image.open(root / "2.png")))
+
+
+def test_grey_is_made_where_it_is_asked_for(root: Path, save: Save) -> None:
+    for index in range(3):
+        save(root / f"{index}.png", index, (20, 20))
+    data = load(root, channels=1)
+    np.testing.assert_array_equal(data.train.images[1, ..., 0], np.asarray(Image.open(root / "1.png").convert("L")))
+
+
+def test_unreadable_files_are_counted_named_and_skipped(root: Path, save: Save) -> None:
+    for index in range(48):
+        save(root / f"{index:02}.png", index)
+    (root / "07a.jpg").write_text("text")
+    (root / "07b\twith\nbreaks.png").write_bytes(b"")
+    lines: list[str] = []
+    data = load(root, lines)
+    assert len(data.train) == 48
+    assert [file.path for file in data.skipped_files] == ["07a.jpg", "07b\twith\nbreaks.png"]
+    assert any("2 files were skipped as unreadable" in line for line in lines)
+    listed = next(Path(line.rsplit(": see ", 1)[1]) for line in lines if ": see " in line)
+    assert listed.name.endswith("unreadable.tsv")
+    assert listed.read_text().splitlines() == [
+        "path\tcause",
+        "07a.jpg\tnot an image that Pillow knows",
+        "07b\\twith\\nbreaks.png\tthe file is empty",
+    ]
+    np.testing.assert_array_equal(load(root).train.images, data.train.images)
+    with pytest.raises(DataError, match="2 of 50 images"):  # from the cache, under a stricter setting
+        load(root, max_unreadable_share=0.01)
+
+
+def test_too_many_unreadable_files_stop_the_run(root: Path, save: Save) -> None:
+    for index in range(9):
+        save(root / f"{index}.png", index)
+    (root / "bad.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(
+        DataError, match=r"1 of 10 images of .* \(first: bad\.png: No such file.*more than the 5\.0% .*\.tsv\. Repair"
+    ) as caught:
+        load(root)
+    assert Path(str(caught.value).split("listed in ")[1].split(".tsv")[0] + ".tsv").exists()
+    assert len(load(root, max_unreadable_share=0.1).train) == 9
+
+
+def test_file_names_may_hold_any_bytes(root: Path, save: Save) -> None:
+    for index in range(30):
+        save(root / f"{index}.png", index)
+    odd = os.fsdecode(b"caf\xe9.png")
+    (root / odd).write_bytes(b"")
+    assert [file.path for file in load(root).skipped_files] == [odd]
+    assert [file.path for file in load(root).skipped_files] == [odd]
+
+
+def test_a_limit_keeps_some_of_each_class(root: Path, save: Save) -> None:
+    classes(root, save)
+    data = load(root, limit=4)
+    assert data.test is not None
+    assert len(data.train) == 4
+    assert set(data.train.require_labels().tolist()) == {0, 1}
+    assert len(data.test) <= 4
+    classes(root, save, "ant bee eel", 3)
+    assert len(load(root, limit=2).train) == 2
+
+
+def errors(root: Path, save: Save) -> dict[str, tuple[Callable[[], object], str]]:
+    one, single, half = root / "one", root / "single", root / "half"
+
+    def lone() -> None:
+        save(one / "1.png")
+        load(one)
+
+    def one_class() -> None:
+        classes(single, save, "cat")
+        load(single)
+
+    def dead_class() -> None:
+        classes(half, save)
+        for file in (half / "dog").iterdir():
+            file.write_bytes(b"")
+        load(half, max_unreadable_share=0.6)
+
+    def dead_test() -> None:
+        classes(root / "dead" / "train", save)
+        (root / "dead" / "test" / "cat").mkdir(parents=True)
+        (root / "dead" / "test" / "cat" / "1.png").write_bytes(b"")
+        load(root / "dead")
+
+    def empty_split() -> None:
+        (root / "hollow" / "train").mkdir(parents=True)
+        classes(root / "hollow" / "test", save)
+        load(root / "hollow")
+
+    return {
+        "absent": (lambda: load(root / "nowhere"), r"nowhere does not exist\. Check the path"),
+        "file": (lambda: load(save(root / "x.png")), r"x\.png is not a folder\. Give a folder"),
+        "empty": (lambda: load(root), r"photos holds no images \(known endings: .*\.png.*\)\. Give a folder"),
+        "lone": (lone, r"has 1 training images, and at least 2 are needed\. Add images"),
+        "one class": (one_class, r"has only one class \(cat\)\. Add a sub-folder"),
+        "dead class": (dead_class, r"no readable training image of: dog\. Add images, or remove"),
+        "dead test": (dead_test, r"no test image of .* can be read\. Repair"),
+        "empty split": (empty_split, r"hollow/train holds no images"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case", ["absent", "file", "empty", "lone", "one class", "dead class", "dead test", "empty split"]
+)
+def test_every_error_says_what_and_what_next(root: Path, save: Save, case: str) -> None:
+    act, message = errors(root, save)[case]
+    with pytest.raises(DataError, match=message):
+        act()
+
+
+def test_a_folder_that_may_not_be_listed_is_an_error(root: Path, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes(root, save)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read anything
+    with pytest.raises(DataError, match=r"cannot be listed .*Permission denied.*Check its permissions"):
+        load(root)
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.integers(0, 3)), max_size=60, unique_by=lambda pair: pair[0]))
+def test_every_class_of_two_has_images_on_both_sides(pairs: list[tuple[str, int]]) -> None:
+    keys, labels = [key for key, _ in pairs], [label for _, label in pairs]
+    kept = held_out(keys, labels)
+    for label in set(labels):
+        members = kept[np.array(labels) == label]
+        assert len(members) == 1 or 0 < members.sum() < len(members)
+        assert len(members) > 1 or not members[0]
+
+
+def test_adding_images_moves_none_between_training_and_testing() -> None:
+    keys = [f"cat/{index}.png" for index in range(1000)]
+    before = held_out(keys[:900], [0] * 900)
+    assert np.array_equal(before, held_out(keys, [0] * 1000)[:900])
+    # One in six: 150 of 900, within four standard deviations.
+    assert abs(int(before.sum()) - 150) < 4 * np.sqrt(900 * 5 / 36)
