@@ -30,7 +30,6 @@ def command(bundle: str, threads: int, repetitions: int, warmup: int, record_fil
     XNNPACK computes what is float in both. They are called in turns with one image, and both times take in the copies
     of input and output. Nothing is timed unless the model gives its golden outputs.
     """
-    from bssl_tf_converters.float_reference import float_network
     from bssl_tf_converters.lce import LceInterpreter
     from bssl_tf_converters.quiet import captured_output
     from bssl_tf_deploy.benchmark import machine, measure_interleaved
@@ -45,6 +44,9 @@ def command(bundle: str, threads: int, repetitions: int, warmup: int, record_fil
     binary = LceInterpreter(content.model, threads)
     Predictor(content, binary).verify_golden()
     prose("golden outputs: as expected")
+
+    # Loads TensorFlow, which a bundle that is refused should not wait for.
+    from bssl_tf_converters.float_reference import float_network
 
     network, p = manifest.network, manifest.preprocessing
     prose(f"making the float network of {network.backbone}'s shape")

@@ -42,16 +42,16 @@ def command(
     from bssl_tf_deploy.bundle import MODEL, check_free, write_bundle
     from bssl_tf_deploy.manifest import Training
 
+    folder = Path(run)
+    path = Path(out) if out else folder / f"bundle-{target}"
+    # Before all the work, not after.
+    check_free(path, overwrite=overwrite)
+
     from bssl_tf.evaluation.commands import run_config
     from bssl_tf.evaluation.linear_probe import load_probe
 
-    folder = Path(run)
-    path = Path(out) if out else folder / f"bundle-{target}"
     config = run_config(folder)
     probe = load_probe(folder / "probe")
-    # Before the minutes of work, not after.
-    check_free(path, overwrite=overwrite)
-
     network, converted, example_labels = _convert(folder, probe, target, images, data_dir)
     source = probe.data.source
     # A folder's name is enough; where it lay on this machine says nothing elsewhere.

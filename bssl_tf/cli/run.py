@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,7 @@ import click
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to print.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads for one image.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-@click.pass_context
-def command(
-    context: click.Context, bundle: str, images: tuple[str, ...], top: int, threads: int, as_json: bool
-) -> None:
+def command(bundle: str, images: tuple[str, ...], top: int, threads: int, as_json: bool) -> None:
     """Classify each IMAGE with BUNDLE, on this machine.
 
     The bundle's files are checked against their hashes, and its model against its golden outputs, first. An image that
@@ -48,4 +46,5 @@ def command(
     if as_json:
         click.echo(json.dumps(records, indent=2))
     if any("error" in record for record in records):
-        context.exit(ImageError.exit_status)
+        # Not click's exit(), which comes to nothing where the caller handles errors itself.
+        sys.exit(ImageError.exit_status)

@@ -81,6 +81,9 @@ class LceInterpreter:
 
     LCE's default kernel is slower than its own reference and is not offered. Loads no TensorFlow.
 
+    LCE trusts its input. What is no TFLite model is refused here, but a model garbled in a subtler way may still crash
+    the process (5 of 400 with random bytes changed), so give it only bytes whose hash was checked.
+
     Args:
         model: a TFLite flatbuffer as `convert` makes it.
         threads: threads for one image, at least 1.

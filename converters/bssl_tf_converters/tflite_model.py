@@ -11,7 +11,7 @@ import functools
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator: its custom code (`LceBconv2d`) or the schema's name (`CONV_2D`), inputs (None: left out), outputs."""
+    """An operator of the graph.
+
+    Attributes:
+        name: its custom code (`LceBconv2d`) or the schema's name (`CONV_2D`).
+        is_custom: whether it has a custom code.
+        inputs: None where an optional one is left out.
+        outputs: at least one in a sound model.
+    """
 
     name: str
     is_custom: bool
@@ -129,10 +136,12 @@ class _Reader:
         buffers = list(self._objects(self._root.BuffersLength, self._root.Buffers))
         codes = list(self._objects(self._root.OperatorCodesLength, self._root.OperatorCodes))
         names = [self._operator_name(code) for code in codes]
-        tensors = [self._tensor(tensor, buffers) for tensor in self._objects(graph.TensorsLength, graph.Tensors)]
+        constants = [self._constant(buffer) for buffer in buffers]
+        tensors = [self._tensor(tensor, constants) for tensor in self._objects(graph.TensorsLength, graph.Tensors)]
         operators = tuple(
             Operator(
-                *_at(names, operator.OpcodeIndex()),
+                _at(names, operator.OpcodeIndex()),
+                _at(codes, operator.OpcodeIndex()).CustomCode() is not None,
                 tuple(
                     None if index == -1 else _at(tensors, index)
                     for index in self._indices(operator.InputsLength, operator.InputsAsNumpy)
@@ -145,7 +154,9 @@ class _Reader:
         outputs = tuple(_at(tensors, index) for index in self._indices(graph.OutputsLength, graph.OutputsAsNumpy))
         if not inputs or not outputs:
             raise ValueError("it has no inputs or no outputs")
-        return TfliteModel(inputs, outputs, operators, sum(len(t.data) for t in tensors if t.data is not None))
+        # Tensors may share a buffer.
+        used = {id(tensor.data): tensor.data for tensor in tensors if tensor.data is not None}
+        return TfliteModel(inputs, outputs, operators, sum(map(len, used.values())))
 
     def _spend(self, count: int) -> int:
         self._budget -= count
@@ -167,24 +178,25 @@ class _Reader:
         self._spend(len(content))
         return content.decode("utf-8")
 
-    def _operator_name(self, code: Any) -> tuple[str, bool]:
+    def _operator_name(self, code: Any) -> str:
         # Old files have the code in a field of one byte only; the schema says to take the larger.
         builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         if builtin == tflite.BuiltinOperator.CUSTOM:
             name = self._text(code.CustomCode())
             if not name:
                 raise ValueError("a custom operator has no name")
-            return name, True
-        return _enum_names(tflite.BuiltinOperator)[builtin], False
+            return name
+        return _enum_names(tflite.BuiltinOperator)[builtin]
 
-    def _tensor(self, tensor: Any, buffers: list[Any]) -> Tensor:
+    def _constant(self, buffer: Any) -> bytes | None:
+        return buffer.DataAsNumpy().tobytes() if self._spend(buffer.DataLength()) else None
+
+    def _tensor(self, tensor: Any, constants: list[bytes | None]) -> Tensor:
         shape = tuple(self._indices(tensor.ShapeLength, tensor.ShapeAsNumpy))
         if len(shape) > _MAX_RANK or any(size < 0 for size in shape):
             raise ValueError(f"a tensor has shape {list(shape[:_MAX_RANK])}")
         dtype = tensor.Type()
-        buffer = _at(buffers, tensor.Buffer())
-        length = self._spend(buffer.DataLength())
-        data = buffer.DataAsNumpy().tobytes() if length else None
+        data: bytes | None = _at(constants, tensor.Buffer())
         if data is not None and dtype in _ITEM_BYTES and len(data) != math.prod(shape) * _ITEM_BYTES[dtype]:
             raise ValueError("a constant is not as long as its shape says")
         return Tensor(self._text(tensor.Name()), shape, _enum_names(tflite.TensorType)[dtype].lower(), data)
@@ -195,7 +207,7 @@ def _enum_names(enum: type) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
 
 
-def _at(items: list[Any], index: int) -> Any:
+def _at(items: Sequence[Any], index: int) -> Any:
     if not 0 <= index < len(items):
         raise ValueError(f"there is no item {index}")
     return items[index]

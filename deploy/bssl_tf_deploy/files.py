@@ -21,7 +21,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         cause = error.strerror or type(error).__name__
         raise StorageError(
             f"cannot write {path}: {cause}",
-            "Free space there or choose another place, then run the same command again; what was saved before is intact",
+            "Free space there or choose another place, then run the same command again; "
+            "what was saved before is intact",
         ) from error
 
 
@@ -34,7 +35,8 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
@@ -43,11 +45,11 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             # mkstemp makes private files; give what the user's umask would have given.
             umask = os.umask(0)
             os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
-            os.replace(temporary, path)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink()
             raise
 
 

@@ -1,0 +1,103 @@
+"""From a trained student and its probe to a checked flatbuffer, with everything that a bundle says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+
+from bssl_tf import __version__
+from bssl_tf.backend import keras
+from bssl_tf.errors import ConversionError
+from bssl_tf_converters import lce
+from bssl_tf_converters.checks import BinaryReport, check_binary, check_convertible
+from bssl_tf_converters.deployable import with_classifier
+from bssl_tf_converters.parity import Parity, compare, require
+
+GOLDEN_IMAGES = 4
+_BATCH = 64
+_PACKAGES = ("larq", "larq-compute-engine", "numpy", "tensorflow", "tf-keras")
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """A converted network and what was found out about it.
+
+    Attributes:
+        model: TFLite flatbuffer, batches of one.
+        target: a key of `lce.TARGETS`.
+        input_shape: (1, S, S, C), float32, called `lce.INPUT_NAME`.
+        output_shape: (1, K), float32, called `lce.OUTPUT_NAME`.
+        report: what the flatbuffer is made of.
+        parity: agreement with Keras.
+        golden_indices: which of the images were taken as golden, int64 [G]; those on which both agree.
+        golden_inputs: float32 [G, S, S, C], these images.
+        golden_outputs: float32 [G, K], what LCE's interpreter makes of them.
+        created_by: versions of the packages that made it.
+    """
+
+    model: bytes
+    target: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    report: BinaryReport
+    parity: Parity
+    golden_indices: np.ndarray
+    golden_inputs: np.ndarray
+    golden_outputs: np.ndarray
+    created_by: dict[str, str]
+
+
+def convert_student(
+    backbone: keras.Model,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    images: np.ndarray,
+    target: str,
+    report: Callable[[str], None] = lambda line: None,
+) -> Converted:
+    """Puts the probe on the backbone, converts both, and checks that it is binary and says the same as in Keras.
+
+    Args:
+        backbone: trained, from [B, S, S, C] to features [B, D].
+        weights: float32 [D, K] of the linear probe.
+        bias: float32 [K].
+        images: float32 [N, S, S, C], preprocessed, N at least 1; best those that the probe was not fitted on.
+        target: a key of `lce.TARGETS`.
+        report: takes lines of prose for the user.
+
+    Raises:
+        ConversionError: see `lce.convert`, `checks` and `parity.require`.
+    """
+    if not len(images):
+        raise ConversionError("there are no images to compare the networks on", "Pass --images 1 or more")
+    model = with_classifier(backbone, weights, bias)
+    check_convertible(model)
+    report(f"converting {model.name} with LCE for {target}")
+    converted = lce.convert(model, target)
+    binary = check_binary(model, converted)
+    report(f"comparing it with Keras on {len(images)} images")
+    interpreter = lce.LceInterpreter(converted)
+    keras_logits = np.concatenate(
+        [model(images[i : i + _BATCH], training=False).numpy() for i in range(0, len(images), _BATCH)]
+    )
+    logits = interpreter.predict(images)
+    parity = compare(keras_logits, logits)
+    require(parity)
+    # Images with a flipped sign would make golden outputs that another machine may rightly miss.
+    steady = np.flatnonzero(np.max(np.abs(keras_logits - logits), axis=1) <= parity.tolerance)
+    chosen = steady[:: max(len(steady) // GOLDEN_IMAGES, 1)][:GOLDEN_IMAGES]
+    return Converted(
+        converted,
+        target,
+        (1, *images.shape[1:]),
+        (1, logits.shape[1]),
+        binary,
+        parity,
+        chosen,
+        np.ascontiguousarray(images[chosen], np.float32),
+        np.ascontiguousarray(logits[chosen], np.float32),
+        {"bssl-tf": __version__} | {name: metadata.version(name) for name in _PACKAGES},
+    )

@@ -1,0 +1,257 @@
+"""A bundle on disk: one folder with all that a device needs to classify images.
+
+    model.tflite    the network, batches of one
+    golden.npz      `inputs` float32 [G, S, S, C], preprocessed images, and `outputs` float32 [G, K]
+    examples/*.png  the golden inputs as pictures, to try it on
+    README.md       how to run it
+    manifest.json   what all of it means, and the hash of each file (`manifest.Manifest`)
+
+Nothing in it depends on the time or the place, so that the same weights give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bssl_tf_deploy.errors import BundleError
+from bssl_tf_deploy.files import storage_errors
+from bssl_tf_deploy.manifest import EXAMPLES, FileEntry, Manifest
+from bssl_tf_deploy.preprocess import encode_png
+from bssl_tf_deploy.readme import readme
+
+MANIFEST = "manifest.json"
+MODEL = "model.tflite"
+GOLDEN = "golden.npz"
+README = "README.md"
+_MAX_MANIFEST_BYTES = 2**24
+_STALE_S = 3600
+_AGAIN = "Export it again or copy it again"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle whose hashes were checked.
+
+    Attributes:
+        path: its folder.
+        manifest: what it says.
+        model: the flatbuffer.
+        golden_inputs: float32 [G, S, S, C].
+        golden_outputs: float32 [G, K], from LCE's interpreter at export.
+    """
+
+    path: Path
+    manifest: Manifest
+    model: bytes
+    golden_inputs: np.ndarray
+    golden_outputs: np.ndarray
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Reads a bundle and checks every file against its hash.
+
+    Raises:
+        BundleError: it is missing, incomplete, changed since it was written, or of an unknown format.
+    """
+    if not path.is_dir():
+        state = "is not a folder" if path.exists() else "does not exist"
+        raise BundleError(f"{path} {state}", "Give the folder that `bssl-tf export` wrote")
+    manifest = Manifest.from_dict(_read_json(path / MANIFEST))
+    contents = {name: _read_checked(path / name, entry) for name, entry in manifest.files.items()}
+    for name in (MODEL, GOLDEN):
+        if name not in contents:
+            raise BundleError(f"{path / MANIFEST} does not list {name}", _AGAIN)
+    inputs, outputs = _read_golden(path / GOLDEN, contents[GOLDEN], manifest)
+    return Bundle(path, manifest, contents[MODEL], inputs, outputs)
+
+
+def write_bundle(
+    path: Path,
+    manifest: Manifest,
+    model: bytes,
+    golden_inputs: np.ndarray,
+    golden_outputs: np.ndarray,
+    example_labels: Sequence[str],
+    *,
+    overwrite: bool = False,
+) -> Manifest:
+    """Writes a bundle, whole or not at all: into a folder beside `path`, synced, then renamed.
+
+    A process that is killed leaves `path` as it was, or, in the moment between the two renames of an overwrite,
+    absent; its hidden folder `.NAME.*.tmp` is removed by a later write to the same place.
+
+    Args:
+        path: the bundle's folder; what is missing above it is made.
+        manifest: everything but `files`, which is filled in.
+        model: the flatbuffer.
+        golden_inputs: float32 [G, S, S, C].
+        golden_outputs: float32 [G, K].
+        example_labels: the true label of each golden input, for the examples' file names.
+        overwrite: replace a bundle at `path`. Anything that is not wholly a bundle is never replaced.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        BundleError: `path` is taken.
+        StorageError: it cannot be written.
+    """
+    check_free(path, overwrite=overwrite)
+    golden = io.BytesIO()
+    np.savez(golden, inputs=np.float32(golden_inputs), outputs=np.float32(golden_outputs))
+    contents = {MODEL: model, GOLDEN: golden.getvalue(), README: readme(manifest).encode()}
+    for number, (pixels, label) in enumerate(zip(golden_inputs, example_labels, strict=True)):
+        word = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "image"
+        contents[f"{EXAMPLES}/{number}-{word}.png"] = encode_png(pixels, manifest.preprocessing)
+    entries = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()}
+    # Through the reader, so that nothing is written that cannot be read.
+    manifest = Manifest.from_dict(manifest.to_dict() | {"files": {name: vars(e) for name, e in entries.items()}})
+    contents[MANIFEST] = (json.dumps(manifest.to_dict(), indent=2, sort_keys=True) + "\n").encode()
+    with storage_errors(path), _folder_beside(path) as temporary:
+        (temporary / EXAMPLES).mkdir()
+        for name, content in contents.items():
+            _write_synced(temporary / name, content)
+        _sync_folder(temporary / EXAMPLES)
+        _sync_folder(temporary)
+        _swap(temporary, path)
+        _sync_folder(path.parent)
+    return manifest
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raises `BundleError` unless a bundle may be written to `path`; see `write_bundle`."""
+    if not path.is_symlink() and not path.exists():
+        return
+    if path.is_dir() and not path.is_symlink():
+        with storage_errors(path):
+            names = {item.relative_to(path).as_posix() for item in path.rglob("*")}
+        if not names:
+            return
+        if _is_bundle(path, names):
+            if overwrite:
+                return
+            raise BundleError(f"{path} already holds a bundle", "Add --overwrite, or choose another --out")
+    raise BundleError(
+        f"{path} exists and is not a bundle (or holds more than one), and is left as it is", "Choose another --out"
+    )
+
+
+def _is_bundle(path: Path, names: set[str]) -> bool:
+    """Whether `path` holds the files of its manifest and nothing else; their content may be damaged."""
+    try:
+        content = _read_json(path / MANIFEST)
+    except BundleError:
+        return False
+    listed = content.get("files") if isinstance(content, dict) else None
+    return isinstance(listed, dict) and names <= {MANIFEST, EXAMPLES, *listed}
+
+
+def _read_json(path: Path) -> object:
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path} is too large for a manifest", _AGAIN)
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{path.parent} is no bundle (it has no {path.name})", "Give the folder that `bssl-tf export` wrote"
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not valid JSON ({error})", _AGAIN) from error
+
+
+def _read_checked(path: Path, entry: FileEntry) -> bytes:
+    try:
+        # Looked at first, so that a wrong file of many gigabytes is not read.
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise BundleError(f"{path} has {size} bytes instead of {entry.bytes}", _AGAIN)
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror})", _AGAIN) from error
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise BundleError(f"{path} was changed since the bundle was written (its SHA-256 differs)", _AGAIN)
+    return content
+
+
+def _read_golden(path: Path, content: bytes, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            inputs, outputs = archive["inputs"], archive["outputs"]
+    except (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path} holds no golden inputs and outputs ({error})", _AGAIN) from error
+    count = len(inputs) if inputs.ndim else 0
+    signature = manifest.signature
+    for array, shape in ((inputs, signature.input.shape), (outputs, signature.output.shape)):
+        if not count or array.dtype != np.float32 or array.shape != (count, *shape[1:]):
+            raise BundleError(f"{path} does not fit the signature: {array.dtype} {list(array.shape)}", _AGAIN)
+    return inputs, outputs
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A fresh folder on the same file system as `path`; removed at the end if it still stands."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix, suffix = f".{path.name}.", ".tmp"
+    for left in path.parent.glob(f"{glob.escape(prefix)}*{suffix}"):
+        # Of a process that was killed; younger ones may belong to one that still writes.
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=path.parent))
+    try:
+        # mkdtemp makes private folders; give what the user's umask would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Renames `temporary` to `path`; what stood there is put back if that fails, and removed if it does not."""
+    if not path.exists():
+        temporary.rename(path)
+        return
+    with _folder_beside(path) as aside:
+        old = aside / "old"
+        path.rename(old)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    # Makes the names last; where folders cannot be synced (Windows) there is nothing to do.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,235 @@
+"""What `manifest.json` of a bundle says, read strictly: no key too few, none too many, every type as written here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bssl_tf_deploy.errors import BundleError
+
+FORMAT = 1
+MAX_FILE_BYTES = 2**30
+EXAMPLES = "examples"
+_FILE_NAME = re.compile(rf"(?:{EXAMPLES}/)?[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file's SHA-256 in lower-case hexadecimal, and its size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class TensorSignature:
+    """A tensor's name in the signature, its shape (batch size 1) and type (`float32`)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes in and what comes out."""
+
+    input: TensorSignature
+    output: TensorSignature
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become input: (pixel / 255 - mean) / std.
+
+    Attributes:
+        image_size: pixels a side.
+        channels: 1 (grey) or 3 (RGB).
+        mean: one for each channel.
+        std: one for each channel, above zero.
+    """
+
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Binary:
+    """What the model is made of: LceBconv2d operators, float convolutions, float dense operators, bytes of weights."""
+
+    binary_convolutions: int
+    float_convolutions: int
+    fully_connected: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class ParityFigures:
+    """Agreement with the Keras network at export.
+
+    Attributes:
+        images: how many were compared.
+        top1_agreement: share (0 to 1) with the same best class.
+        max_abs_difference: between logits.
+        median_abs_difference: between logits.
+        share_within_tolerance: share of images (0 to 1) all of whose logits differ by no more than `tolerance`.
+        tolerance: in units of logits.
+    """
+
+    images: int
+    top1_agreement: float
+    max_abs_difference: float
+    median_abs_difference: float
+    share_within_tolerance: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """How to build the backbone again: its name, and what its builder takes beside image size and channels."""
+
+    backbone: str
+    arguments: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where the weights come from.
+
+    Attributes:
+        method: of `bssl-tf pretrain`.
+        data: the data set that the probe was fitted on.
+        linear_probe_top1_percent: its accuracy there, on test images, before conversion.
+        seed: of the run.
+    """
+
+    method: str
+    data: str
+    linear_probe_top1_percent: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that a bundle says about itself.
+
+    Attributes:
+        format: of the bundle; this code knows `FORMAT`.
+        target: what it was exported for: arm64, x86_64 or android-arm64.
+        created_by: version of each package.
+        files: every file but the manifest.
+        signature: of the model.
+        preprocessing: of an image.
+        labels: K names, in the order of the logits.
+        operators: how many of each name.
+        binary: how much of it is 1-bit.
+        parity: with the Keras network.
+        network: its shape.
+        training: its origin.
+    """
+
+    format: int
+    target: str
+    created_by: dict[str, str]
+    files: dict[str, FileEntry]
+    signature: Signature
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    operators: dict[str, int]
+    binary: Binary
+    parity: ParityFigures
+    network: NetworkDescription
+    training: Training
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: object) -> Manifest:
+        """The reverse of `to_dict`.
+
+        Raises:
+            BundleError: an unknown format, a missing or unknown key, a wrong type, or values that contradict each
+                other; the message names the first.
+        """
+        version = content.get("format") if isinstance(content, dict) else None
+        if version != FORMAT or isinstance(version, bool):
+            raise BundleError(
+                f"the bundle says format {version!r:.40}, and this version of bssl-tf knows {FORMAT}",
+                "Export it again with this version, or install the version that wrote it",
+            )
+        try:
+            manifest = _parse(cls, content, "manifest")
+            _check(manifest)
+        except _ManifestError as error:
+            raise BundleError(
+                f"the bundle's manifest.json is damaged: {error}", "Export it again or copy it again"
+            ) from error
+        return manifest
+
+
+class _ManifestError(Exception):
+    pass
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as JSON gave it, as `kind`: a dataclass here, dict[str, X], tuple[X, ...], int, float or str."""
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        _expect(isinstance(value, dict), where, "an object")
+        odd = sorted(set(value) ^ set(hints))
+        if odd:
+            state = "missing" if odd[0] in hints else "unknown"
+            raise _ManifestError(f"{where} has the {state} key {odd[0]!r:.60}")
+        return typing.cast(Any, kind)(**{key: _parse(hints[key], value[key], f"{where}.{key}") for key in hints})
+    if origin is dict:
+        _expect(isinstance(value, dict), where, "an object")
+        item = typing.get_args(kind)[1]
+        return {key: _parse(item, value[key], f"{where}.{key:.60}") for key in value}
+    if origin is tuple:
+        _expect(isinstance(value, (list, tuple)), where, "a list")
+        item = typing.get_args(kind)[0]
+        return tuple(_parse(item, element, f"{where}[{index}]") for index, element in enumerate(value))
+    if kind is float:
+        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), where, "a number")
+        _expect(-1e300 < value < 1e300, where, "a finite number")
+        return float(value)
+    assert isinstance(kind, type) and not isinstance(kind, types.GenericAlias)
+    _expect(isinstance(value, kind) and not isinstance(value, bool), where, f"of type {kind.__name__}")
+    return value
+
+
+def _expect(holds: bool, where: str, what: str) -> None:
+    if not holds:
+        raise _ManifestError(f"{where} is not {what}")
+
+
+def _check(manifest: Manifest) -> None:
+    for name, entry in manifest.files.items():
+        # Nothing outside the bundle is ever opened.
+        _expect(_FILE_NAME.fullmatch(name) is not None, f"files.{name!r:.60}", "the name of a file in a bundle")
+        _expect(_SHA256.fullmatch(entry.sha256) is not None, f"files.{name}.sha256", "64 hexadecimal digits")
+        _expect(0 <= entry.bytes <= MAX_FILE_BYTES, f"files.{name}.bytes", "a size from 0 to 1 GiB")
+    p = manifest.preprocessing
+    _expect(8 <= p.image_size <= 1024, "preprocessing.image_size", "in 8 to 1024")
+    _expect(p.channels in (1, 3), "preprocessing.channels", "1 or 3")
+    _expect(len(p.mean) == len(p.std) == p.channels, "preprocessing.mean or .std", "one number for each channel")
+    _expect(all(std > 0 and math.isfinite(1 / std) for std in p.std), "preprocessing.std", "above zero")
+    for name, tensor, shape in (
+        ("input", manifest.signature.input, (1, p.image_size, p.image_size, p.channels)),
+        ("output", manifest.signature.output, (1, len(manifest.labels))),
+    ):
+        _expect(tensor.dtype == "float32", f"signature.{name}.dtype", "float32")
+        _expect(tensor.shape == shape, f"signature.{name}.shape", f"{list(shape)}, as the rest of it says")
+    _expect(len(manifest.labels) > 0, "labels", "a list of at least one")

@@ -1,0 +1,194 @@
+"""export, run and bench as a user meets them, with real LCE and real interpreters."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bssl_tf_deploy.bundle import read_bundle
+from PIL import Image
+
+from tests.converters.networks import image_set, write_run_folder
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was evaluated."""
+    return write_run_folder(tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder: Path, bssl_tf: Command) -> subprocess.CompletedProcess[str]:
+    return bssl_tf("export", run_folder, "--target", "arm64", "--images", "40")
+
+
+@pytest.fixture(scope="module")
+def bundle(run_folder: Path, exported: subprocess.CompletedProcess[str]) -> Path:
+    """RUN/bundle-arm64. Not to be changed; see `copy`."""
+    assert exported.returncode == 0, exported.stderr
+    return run_folder / "bundle-arm64"
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(bundle, tmp_path / "copy")
+
+
+def edit_golden(bundle: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Other golden outputs, with the right hash: what another kernel would look like."""
+    import hashlib
+
+    inputs, outputs = (read_bundle(bundle).golden_inputs, read_bundle(bundle).golden_outputs)
+    np.savez(bundle / "golden.npz", inputs=inputs, outputs=change(outputs))
+    content = (bundle / "golden.npz").read_bytes()
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["golden.npz"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def fails(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """One line on stderr that says all `words`, nothing on stdout, and the status."""
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("error[")
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in line
+
+
+def test_export_says_what_it_made(exported: subprocess.CompletedProcess[str], bundle: Path) -> None:
+    lines = exported.stdout.splitlines()
+    size = len(read_bundle(bundle).model) / 1024
+    assert lines[0] == f"{bundle}: model.tflite has {size:.1f} KiB"
+    assert lines[1] == "3 binary convolutions (LceBconv2d), 1 float, 1 float dense"
+    assert lines[2].startswith("parity with Keras on 40 images: 100.00 % same best class")
+    assert len(lines) == 3
+    assert f"next: bssl-tf run {bundle} IMAGE" in exported.stderr
+
+
+def test_the_manifest_says_all_that_a_device_needs(bundle: Path) -> None:
+    content = read_bundle(bundle)
+    manifest = content.manifest
+    assert manifest.target == "arm64"
+    assert manifest.labels == image_set().class_names
+    assert manifest.operators["LceBconv2d"] == 3
+    assert manifest.network.arguments == {"depth": 1}
+    assert manifest.training.linear_probe_top1_percent == 12.5
+    assert (manifest.training.method, manifest.training.data) == ("s2bnn", "embedded")
+    assert {"bssl-tf", "larq-compute-engine", "tensorflow"} <= set(manifest.created_by)
+    assert len(list((bundle / "examples").glob("*.png"))) == 4
+
+
+def test_exporting_again_gives_the_same_bytes_and_no_path_of_this_machine(
+    run_folder: Path, bundle: Path, bssl_tf: Command, tmp_path: Path
+) -> None:
+    again = tmp_path / "elsewhere" / "bundle"
+    done = bssl_tf("export", run_folder, "--target", "arm64", "--images", "40", "--out", again, "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["bundle"] == str(again)
+    assert record["manifest"] == json.loads((bundle / "manifest.json").read_text())
+    files = [file.relative_to(bundle) for file in bundle.rglob("*") if file.is_file()]
+    assert len(files) == 4 + 4
+    for file in files:
+        content = (bundle / file).read_bytes()
+        assert (again / file).read_bytes() == content, file
+        assert str(run_folder.parent).encode() not in content
+
+
+def test_export_refuses_a_place_that_is_taken_before_it_works(run_folder: Path, bundle: Path, bssl_tf: Command) -> None:
+    done = bssl_tf("export", run_folder, "--target", "arm64")
+    fails(done, 7, "already holds a bundle", "--overwrite")
+    assert "converting" not in done.stderr
+    fails(bssl_tf("export", run_folder, "--target", "arm64", "--out", run_folder, "--overwrite"), 7, "left as it is")
+
+
+def test_export_tells_what_is_missing(run_folder: Path, bssl_tf: Command, tmp_path: Path) -> None:
+    fails(bssl_tf("export", tmp_path / "none", "--target", "arm64"), 5, "config.toml")
+    unevaluated = shutil.copytree(run_folder, tmp_path / "run", ignore=shutil.ignore_patterns("probe", "bundle*"))
+    fails(bssl_tf("export", unevaluated, "--target", "arm64"), 5, "bssl-tf evaluate")
+    assert bssl_tf("export", run_folder, "--target", "riscv").returncode == 2
+    assert bssl_tf("export", run_folder).returncode == 2
+
+
+def test_run_classifies_the_examples_like_the_golden_outputs(bundle: Path, bssl_tf: Command) -> None:
+    content = read_bundle(bundle)
+    examples = sorted((bundle / "examples").iterdir())
+    done = bssl_tf("run", bundle, *examples, "--top", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    best = [content.manifest.labels[index] for index in np.argmax(content.golden_outputs, axis=1)]
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    assert [line[:2] for line in lines] == [[str(file), label] for file, label in zip(examples, best, strict=True)]
+
+
+def test_run_goes_on_after_a_bad_image_and_says_so_at_the_end(bundle: Path, bssl_tf: Command, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    done = bssl_tf("run", bundle, tmp_path / "bad.png", tmp_path / "good.png")
+    assert done.returncode == 9
+    assert done.stderr.startswith(f"error[image]: {tmp_path / 'bad.png'} cannot be read: not an image")
+    assert len(done.stderr.splitlines()) == 1
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [str(tmp_path / "good.png")] * 3
+    scores = [float(line[2]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+
+    done = bssl_tf("run", bundle, tmp_path / "bad.png", tmp_path / "good.png", "--json", "--top", "100")
+    assert done.returncode == 9
+    bad, good = json.loads(done.stdout)
+    assert "not an image" in bad["error"]
+    assert sum(entry["score"] for entry in good["classes"]) == pytest.approx(1)
+    assert len(good["classes"]) == 10
+
+
+def test_run_needs_a_sound_bundle(copy: Path, bssl_tf: Command, tmp_path: Path) -> None:
+    image = next((copy / "examples").iterdir())
+    fails(bssl_tf("run", tmp_path / "none", image), 7, "does not exist")
+    edit_golden(copy, lambda outputs: outputs + np.float32(0.5))
+    fails(bssl_tf("run", copy, image), 7, "does not give the golden outputs", "4 of 4")
+    with (copy / "model.tflite").open("r+b") as file:
+        file.write(b"xxxx")
+    fails(bssl_tf("run", copy, image), 7, "model.tflite was changed")
+
+
+def test_bench_prints_the_figures_with_their_conditions(bundle: Path, bssl_tf: Command, tmp_path: Path) -> None:
+    record_file = tmp_path / "bench.jsonl"
+    arguments = ("bench", bundle, "--repetitions", "20", "--warmup", "3", "--record", record_file)
+    done = bssl_tf(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "INFO" not in done.stderr
+    for word in ("LCE indirect_bgemm", "XNNPACK", "cores", "larq-compute-engine 0.", "threads 1", "20 timed", "p50_ms"):
+        assert word in done.stdout
+    done = bssl_tf(*arguments, "--json")
+    record = json.loads(done.stdout)
+    assert [json.loads(line).keys() for line in record_file.read_text().splitlines()] == [record.keys()] * 2
+    binary, reference = record["networks"]["binary"], record["networks"]["float"]
+    for row in (binary, reference):
+        assert 0 < row["min_ms"] <= row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+        assert row["repetitions"] == 20
+    assert binary["model_size_bytes"] == len(read_bundle(bundle).model)
+    # 32 bits to 1 for most weights; the float network keeps all of them.
+    assert record["float_size_over_binary_size"] > 10
+    assert record["float_p50_over_binary_p50"] == pytest.approx(reference["p50_ms"] / binary["p50_ms"])
+
+
+def test_bench_prints_no_time_when_the_golden_outputs_differ(copy: Path, bssl_tf: Command) -> None:
+    edit_golden(copy, lambda outputs: -outputs)
+    fails(bssl_tf("bench", copy), 7, "does not give the golden outputs")
+
+
+@pytest.mark.parametrize("name", ["export", "run", "bench"])
+def test_help_loads_nothing_heavy(name: str, bssl_tf: Command) -> None:
+    done: Any = bssl_tf(name, "--help")
+    assert done.returncode == 0
+    assert "BUNDLE" in done.stdout or "RUN" in done.stdout

@@ -1,0 +1,303 @@
+"""The bundle: whole or absent, the same bytes again, and every kind of damage refused in one line."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bssl_tf_deploy.bundle import read_bundle, write_bundle
+from bssl_tf_deploy.errors import BundleError, StorageError
+from bssl_tf_deploy.manifest import Manifest
+from bssl_tf_deploy.preprocess import load_image
+
+from tests.deploy.bundles import golden, manifest, write
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        read_bundle(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.count("error[bundle]") == 1
+    return message
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((bundle / "manifest.json").read_text())
+    change(content)
+    (bundle / "manifest.json").write_text(json.dumps(content))
+
+
+def replace_file(bundle: Path, name: str, content: bytes) -> None:
+    """Another content with the right hash."""
+    (bundle / name).write_bytes(content)
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    edit(bundle, lambda m: m["files"].update({name: entry}))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    written = write_bundle(tmp_path / "deep" / "b", manifest(), b"model", *golden(), ["a", "b", "c", "d"])
+    bundle = read_bundle(tmp_path / "deep" / "b")
+    assert bundle.manifest == written
+    assert bundle.model == b"model"
+    np.testing.assert_array_equal(bundle.golden_inputs, golden()[0])
+    np.testing.assert_array_equal(bundle.golden_outputs, golden()[1])
+    assert "arm64" in (bundle.path / "README.md").read_text()
+    assert max(map(len, (bundle.path / "README.md").read_text().splitlines())) <= 120
+
+
+def test_examples_are_the_golden_inputs_again(tmp_path: Path) -> None:
+    bundle = read_bundle(write(tmp_path / "b"))
+    examples = sorted((tmp_path / "b" / "examples").iterdir())
+    assert [file.name for file in examples] == ["0-cat.png", "1-dog-wolf.png", "2-image.png", "3-cat.png"]
+    for file, expected in zip(examples, bundle.golden_inputs, strict=True):
+        np.testing.assert_array_equal(load_image(file, bundle.manifest.preprocessing)[0], expected)
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = tree(write(tmp_path / "a"))
+    time.sleep(2.1)  # zip archives count time in steps of two seconds
+    assert tree(write(tmp_path / "b")) == first
+
+
+def test_a_bundle_can_be_moved_and_is_readable_by_others(tmp_path: Path) -> None:
+    write(tmp_path / "a").rename(tmp_path / "b")
+    read_bundle(tmp_path / "b")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_a_bundle_is_replaced_only_on_demand(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    before = tree(tmp_path / "b")
+    with pytest.raises(BundleError, match=r"already holds a bundle.*--overwrite"):
+        write(tmp_path / "b", model=b"other")
+    assert tree(tmp_path / "b") == before
+    write(tmp_path / "b", model=b"other", overwrite=True)
+    assert read_bundle(tmp_path / "b").model == b"other"
+    assert [item.name for item in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_damaged_bundle_can_be_replaced(tmp_path: Path) -> None:
+    (write(tmp_path / "b") / "model.tflite").write_bytes(b"")
+    write(tmp_path / "b", overwrite=True)
+    read_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "examples/mine.png"])
+def test_a_bundle_with_something_of_the_users_in_it_is_left_alone(tmp_path: Path, name: str) -> None:
+    (write(tmp_path / "b") / name).write_text("mine")
+    before = tree(tmp_path / "b")
+    with pytest.raises(BundleError, match="is left as it is"):
+        write(tmp_path / "b", model=b"other", overwrite=True)
+    assert tree(tmp_path / "b") == before
+
+
+def test_other_folders_files_and_links_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(write(tmp_path / "b"))
+    for name in ("folder", "file", "link"):
+        with pytest.raises(BundleError, match="is left as it is"):
+            write(tmp_path / name, overwrite=True)
+    assert (tmp_path / "folder" / "thesis.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    read_bundle(write(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("failing", ["fsync", "rename"])
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    write(tmp_path / "b")
+    before = tree(tmp_path / "b")
+    real_rename = Path.rename
+
+    def no_space(*arguments: Any) -> Any:
+        # The old bundle may be put aside and back; the new one does not get its place.
+        if failing == "rename" and (arguments[1].name == "old" or arguments[0].name == "old"):
+            return real_rename(*arguments)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync" if failing == "fsync" else "pathlib.Path.rename", no_space)
+    with pytest.raises(StorageError, match="No space left on device"):
+        write(tmp_path / "b", model=b"other", overwrite=True)
+    with pytest.raises(StorageError, match="No space left on device"):
+        write(tmp_path / "c")
+    monkeypatch.undo()
+    assert tree(tmp_path / "b") == before
+    assert [item.name for item in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"Not a directory|File exists"):
+        write(tmp_path / "file" / "b")
+
+
+def test_a_killed_writer_leaves_no_bundle_and_its_rest_is_removed_later(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\n"
+        "from tests.deploy.bundles import write\n"
+        "sync, calls = os.fsync, []\n"
+        "def stop(descriptor):\n"
+        "    calls.append(sync(descriptor))\n"
+        "    if len(calls) == 2:\n"
+        "        print('here', flush=True)\n"
+        "        time.sleep(60)\n"
+        "os.fsync = stop\n"
+        "write(Path(sys.argv[1]))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", code, str(tmp_path / "b")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"here\n"
+        writer.send_signal(signal.SIGKILL)
+    assert "does not exist" in refused(tmp_path / "b")
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".b.")
+    write(tmp_path / "b")
+    assert left.exists()  # another process might still write there
+    os.utime(left, (0, 0))
+    write(tmp_path / "b", overwrite=True)
+    assert [item.name for item in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "golden.npz", "README.md", "examples/0-cat.png"])
+def test_a_changed_cut_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "b") / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert f"{name} was changed" in refused(tmp_path / "b")
+    file.write_bytes(content[:-1])
+    assert f"{name} has {len(content) - 1} bytes instead of {len(content)}" in refused(tmp_path / "b")
+    file.unlink()
+    assert f"{name} cannot be read (No such file" in refused(tmp_path / "b")
+
+
+def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
+    assert "does not exist" in refused(tmp_path / "nothing")
+    (tmp_path / "file").write_text("")
+    assert "is not a folder" in refused(tmp_path / "file")
+    assert "is no bundle (it has no manifest.json)" in refused(tmp_path)
+
+
+BROKEN_MANIFESTS = [b"", b'{"format": 1', b"\xff\xfe", b"[" * 100_000, b"{}" * 2**23 + b" "]
+
+
+@pytest.mark.parametrize("content", BROKEN_MANIFESTS, ids=range(5))
+def test_a_broken_manifest_is_told(tmp_path: Path, content: bytes) -> None:
+    (write(tmp_path / "b") / "manifest.json").write_bytes(content)
+    refused(tmp_path / "b")
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, True, 10**30])
+def test_an_unknown_format_is_told(tmp_path: Path, version: object) -> None:
+    edit(write(tmp_path / "b"), lambda m: m.update(format=version))
+    assert "this version of bssl-tf knows 1" in refused(tmp_path / "b")
+
+
+def all_keys(content: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    keys = []
+    for key, value in content.items():
+        keys.append((*above, key))
+        # Keys of these are free.
+        if isinstance(value, dict) and key not in ("created_by", "files", "operators", "arguments"):
+            keys += all_keys(value, (*above, key))
+    return keys
+
+
+KEYS = [key for key in all_keys(manifest().to_dict()) if key != ("format",)]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=".".join)
+def test_every_key_is_needed_and_has_its_type(key: tuple[str, ...]) -> None:
+    for change in ("missing", "wrong", "extra"):
+        content = json.loads(json.dumps(manifest().to_dict()))
+        place = content
+        for part in key[:-1]:
+            place = place[part]
+        if change == "missing":
+            del place[key[-1]]
+        elif change == "wrong":
+            place[key[-1]] = True
+        else:
+            place["surprise"] = 1
+        with pytest.raises(BundleError, match=r"manifest\.json is damaged") as caught:
+            Manifest.from_dict(content)
+        assert ("surprise" if change == "extra" else key[-1]) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/etc/passwd", "..", ".", "", "a/b", "examples/../../x", ".hidden", "a\\b", "examples/", "x\n", "C:x"],
+)
+def test_file_names_that_lead_elsewhere_are_refused_unread(tmp_path: Path, name: str) -> None:
+    bundle = write(tmp_path / "b")
+    edit(bundle, lambda m: m["files"].update({name: m["files"]["README.md"]}))
+    assert "is not the name of a file in a bundle" in refused(bundle)
+
+
+@pytest.mark.parametrize("size", [-1, 2**31, 10**30])
+def test_sizes_out_of_range_are_refused(tmp_path: Path, size: int) -> None:
+    edit(write(tmp_path / "b"), lambda m: m["files"]["model.tflite"].update(bytes=size))
+    assert "not a size from 0 to 1 GiB" in refused(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m["labels"].append("one too many"), "signature.output.shape"),
+        (lambda m: m["labels"].clear(), "signature.output.shape"),
+        (lambda m: m["preprocessing"].update(image_size=16), "signature.input.shape"),
+        (lambda m: m["preprocessing"].update(std=[0.1, 0.0, 0.1]), "above zero"),
+        (lambda m: m["preprocessing"].update(mean=[0.1]), "one number for each channel"),
+        (lambda m: m["preprocessing"].update(mean=[float("nan")] * 3), "finite"),
+        (lambda m: m["signature"]["input"].update(dtype="int8"), "float32"),
+        (lambda m: m["files"]["model.tflite"].update(sha256="0"), "64 hexadecimal digits"),
+        (lambda m: m["files"].pop("model.tflite"), "does not list model.tflite"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(tmp_path: Path, change: Any, message: str) -> None:
+    edit(write(tmp_path / "b"), change)
+    assert message in refused(tmp_path / "b")
+
+
+def test_golden_outputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    import io
+
+    bundle = write(tmp_path / "b")
+    for arrays in (
+        {},
+        {"inputs": golden()[0]},
+        {"inputs": golden()[0], "outputs": golden()[1][:2]},
+        {"inputs": golden()[0].astype(np.float64), "outputs": golden()[1]},
+        {"inputs": golden()[0][:0], "outputs": golden()[1][:0]},
+        {"inputs": np.array([{}], dtype=object), "outputs": golden()[1]},
+    ):
+        file = io.BytesIO()
+        np.savez(file, **arrays)
+        replace_file(bundle, "golden.npz", file.getvalue())
+        assert "golden.npz" in refused(bundle)
+    for content in (b"", b"no archive", b"\x93NUMPY", file.getvalue()[:100]):
+        replace_file(bundle, "golden.npz", content)
+        assert "golden.npz" in refused(bundle)
