@@ -6,24 +6,42 @@ word and hands out Keras 3, under which larq does not work. So everybody writes 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from bssl_tf.errors import BackendError
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+_log_level_is_ours = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
 # TensorFlow probes for CUDA at import and prints what it does not find; this project trains on the CPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what native code writes to stderr in the block: TensorFlow's plugins complain before logging is set up."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
 
 _NEXT_STEP = "Install it again in a fresh environment with `make setup` or `pip install bssl-tf`"
 
 try:
-    import tensorflow as tf
+    with _quiet() if _log_level_is_ours else contextlib.nullcontext():
+        import tensorflow as tf
 
-    keras = tf.keras
-    _keras_home = keras.Model.__module__
+        keras = tf.keras
+        _keras_home = keras.Model.__module__
 except (ImportError, AttributeError) as error:
     raise BackendError(f"TensorFlow or tf-keras cannot be loaded ({error})", _NEXT_STEP) from error
 

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bssl_tf_deploy.files import atomic_writer, storage_errors, write_bytes, write_text
-
 from bssl_tf.errors import RunFolderError
+from bssl_tf_deploy.files import atomic_writer, storage_errors, write_bytes, write_text
 
 __all__ = [
     "append_record",

@@ -30,14 +30,13 @@ def command(bundle: str, threads: int, repetitions: int, warmup: int, record_fil
     XNNPACK computes what is float in both. They are called in turns with one image, and both times take in the copies
     of input and output. Nothing is timed unless the model gives its golden outputs.
     """
+    from bssl_tf.files import append_record
     from bssl_tf_converters.lce import LceInterpreter
     from bssl_tf_converters.quiet import captured_output
     from bssl_tf_deploy.benchmark import machine, measure_interleaved
     from bssl_tf_deploy.bundle import read_bundle
     from bssl_tf_deploy.litert import LiteRtInterpreter
     from bssl_tf_deploy.predictor import Predictor
-
-    from bssl_tf.files import append_record
 
     content = read_bundle(Path(bundle))
     manifest = content.manifest

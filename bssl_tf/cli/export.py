@@ -12,11 +12,10 @@ import click
 from bssl_tf.cli.options import prose
 
 if TYPE_CHECKING:
-    from bssl_tf_converters.export import Converted
-    from bssl_tf_deploy.manifest import Manifest, Training
-
     from bssl_tf.evaluation.linear_probe import LinearProbe
     from bssl_tf.models.saved import Network
+    from bssl_tf_converters.export import Converted
+    from bssl_tf_deploy.manifest import Manifest, Training
 
 TARGETS = ("arm64", "x86_64", "android-arm64")
 
@@ -86,11 +85,10 @@ def command(
 def _convert(
     run: Path, probe: LinearProbe, target: str, images: int, data_dir: str | None
 ) -> tuple[Network, Converted, list[str]]:
-    from bssl_tf_converters.export import convert_student
-
     from bssl_tf.data.image_set import spread_indices
     from bssl_tf.data.open import open_data
     from bssl_tf.models.saved import load_weights, read_network
+    from bssl_tf_converters.export import convert_student
 
     network = read_network(run / "student")
     student = network.build()

@@ -57,9 +57,9 @@ def main() -> None:
     """Runs the command line and exits with the error's status."""
     debug = "--debug" in sys.argv[1:]
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        # Without standalone mode click returns the status of `--help` and of a command that set one.
+        status = cli(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -22,11 +22,10 @@ def command(bundle: str, images: tuple[str, ...], top: int, threads: int, as_jso
     The bundle's files are checked against their hashes, and its model against its golden outputs, first. An image that
     cannot be read is reported; the others are classified.
     """
+    from bssl_tf.errors import ImageError
     from bssl_tf_converters.lce import LceInterpreter
     from bssl_tf_deploy.bundle import read_bundle
     from bssl_tf_deploy.predictor import Predictor
-
-    from bssl_tf.errors import ImageError
 
     content = read_bundle(Path(bundle))
     predictor = Predictor(content, LceInterpreter(content.model, threads))

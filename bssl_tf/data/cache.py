@@ -25,11 +25,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from bssl_tf_deploy.files import write_bytes
 from numpy.typing import NDArray
 
 from bssl_tf.data.image_set import DataSplits, ImageSet, SkippedFile
 from bssl_tf.errors import StorageError
+from bssl_tf_deploy.files import write_bytes
 
 # Part of every key: raise it when decoding or the layout changes.
 FORMAT = 1

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
+
+from bssl_tf_deploy.pictures import UnreadableImageError, open_picture
+
+__all__ = ["IMAGE_SUFFIXES", "UnreadableImageError", "decode", "header_size", "to_channels"]
 
 # What is taken for an image in a folder; anything else there is ignored.
 IMAGE_SUFFIXES = frozenset(
@@ -18,12 +20,6 @@ IMAGE_SUFFIXES = frozenset(
         *("pcx", "pgm", "png", "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp"),
     )
 )
-_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_SIXTEEN_BIT_MAX = 65535
-
-
-class UnreadableImageError(Exception):
-    """The file cannot be decoded; the message is the cause, on one line. Never leaves `bssl_tf.data`."""
 
 
 def to_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -53,20 +49,12 @@ def decode(source: Path | bytes, size: int, channels: int) -> tuple[NDArray[np.u
     Raises:
         UnreadableImageError: missing, empty, truncated, unknown, or too many pixels (decompression bomb).
     """
-    try:
-        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
-            _refuse_bomb(image)
-            # Lets a JPEG of many times the size be decoded at a half, a quarter or an eighth; no-op for other formats.
-            image.draft(None, (2 * size, 2 * size))
-            mode = "L" if channels == 1 else "RGB"
-            # Turned first: a 16-bit picture is rebuilt from an array and loses its EXIF.
-            picture = _eight_bit(ImageOps.exif_transpose(image), mode)
-            ratio = picture.width / picture.height
-            if picture.size != (size, size):
-                picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-            return np.asarray(picture, np.uint8).reshape(size, size, channels), ratio
-    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file.
-        raise UnreadableImageError(_cause(source, error)) from error
+    # Twice the size, so that the last step is a resize that averages.
+    picture = open_picture(source, channels, at_least=2 * size)
+    ratio = picture.width / picture.height
+    if picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(picture, np.uint8).reshape(size, size, channels), ratio
 
 
 def header_size(source: Path) -> tuple[int, int] | None:
@@ -76,43 +64,3 @@ def header_size(source: Path) -> tuple[int, int] | None:
             return image.size
     except Exception:  # As in decode(), which reports the cause.
         return None
-
-
-def _refuse_bomb(image: Image.Image) -> None:
-    # Pillow itself only warns up to twice this limit.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {limit}")
-
-
-def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT_MODES:
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > _SIXTEEN_BIT_MAX:
-            raise ValueError("pixels beyond 16 bits have no known range")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert(mode)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(white, coloured).convert(mode)
-    # By way of RGB, because not every colour mode has a way to grey, and some have one of their own.
-    return image.convert(mode) if image.mode in ("1", "L") else image.convert("RGB").convert(mode)
-
-
-def _cause(source: Path | bytes, error: Exception) -> str:
-    if isinstance(source, bytes):
-        empty = not source
-    else:
-        try:
-            empty = source.stat().st_size == 0
-        except OSError:
-            empty = False
-    if empty:
-        return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow knows"
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +14,6 @@ from bssl_tf_deploy.manifest import Preprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
-
-_SIXTEEN_BIT_MAX = 65535
 
 
 def load_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
@@ -38,19 +34,14 @@ def load_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
         RuntimeUnavailableError: Pillow is not installed.
     """
     try:
-        from PIL import Image
+        from bssl_tf_deploy.pictures import UnreadableImageError, open_picture
     except ImportError as error:
         raise RuntimeUnavailableError("Pillow is not installed", "Install it with `pip install pillow`") from error
     size, channels = preprocessing.image_size, preprocessing.channels
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of a decompression bomb and goes on; up to twice its limit that is too much here.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                pixels = _central_square(_upright(image, "L" if channels == 1 else "RGB"), size)
-    # Pillow's decoders raise nearly anything on a damaged file.
-    except Exception as error:
-        raise ImageError(f"{path} cannot be read: {_cause(path, error)}", "Check the file, or leave it out") from error
+        pixels = _central_square(open_picture(path, channels), size)
+    except UnreadableImageError as error:
+        raise ImageError(f"{path} cannot be read: {error}", "Check the file, or leave it out") from error
     return normalise(pixels.reshape(1, size, size, channels), preprocessing)
 
 
@@ -79,26 +70,6 @@ def encode_png(image: NDArray[np.float32], preprocessing: Preprocessing) -> byte
     return file.getvalue()
 
 
-def _upright(image: Image.Image, mode: str) -> Image.Image:
-    from PIL import Image, ImageOps
-
-    # Turned first: a 16-bit picture is rebuilt from an array and loses its EXIF.
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > _SIXTEEN_BIT_MAX:
-            raise ValueError("pixels beyond 16 bits have no known range")
-        # 65535 / 257 = 255, rounded to the nearest.
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert(mode)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured).convert(mode)
-    # A palette goes by way of RGB, because its grey would be taken from the index.
-    return image.convert("RGB").convert(mode) if image.mode == "P" else image.convert(mode)
-
-
 def _central_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
@@ -107,13 +78,3 @@ def _central_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
         left, top = (image.width - side) / 2, (image.height - side) / 2
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
     return np.asarray(image, np.uint8)
-
-
-def _cause(path: Path, error: Exception) -> str:
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "it is empty" if not path.stat().st_size else "not an image that Pillow knows"
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)
-    return f"{type(error).__name__}: {error}"

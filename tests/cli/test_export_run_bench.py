@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bssl_tf_deploy.bundle import read_bundle
 from PIL import Image
 
+from bssl_tf_deploy.bundle import read_bundle
 from tests.converters.networks import image_set, write_run_folder
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 import pytest
-from bssl_tf_converters.export import Converted, convert_student
 
+from bssl_tf_converters.export import Converted, convert_student
 from tests.converters.networks import backbone, embedded_images, random_probe
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bssl_tf_converters import lce
-from bssl_tf_converters.checks import check_binary, check_convertible
-from bssl_tf_converters.deployable import with_classifier
 
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import ConversionError
+from bssl_tf_converters import lce
+from bssl_tf_converters.checks import check_binary, check_convertible
+from bssl_tf_converters.deployable import with_classifier
 from tests.converters.networks import settle_norms
 
 layers = keras.layers

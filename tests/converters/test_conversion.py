@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from bssl_tf.backend import keras
+from bssl_tf.errors import ConversionError, RuntimeUnavailableError
+from bssl_tf.models.binarization import float_twin
 from bssl_tf_converters import lce
 from bssl_tf_converters.checks import check_binary
 from bssl_tf_converters.deployable import with_classifier
@@ -17,10 +21,6 @@ from bssl_tf_converters.float_reference import float_network
 from bssl_tf_converters.quiet import LibraryOutput, captured_output
 from bssl_tf_converters.tflite_model import operator_histogram, read_model
 from bssl_tf_deploy.litert import LiteRtInterpreter
-
-from bssl_tf.backend import keras
-from bssl_tf.errors import ConversionError, RuntimeUnavailableError
-from bssl_tf.models.binarization import float_twin
 from tests.converters.networks import DEPTH, backbone, embedded_images, random_probe
 
 

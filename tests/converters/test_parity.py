@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bssl_tf_converters.parity import compare, require
 
 from bssl_tf.errors import ConversionError
+from bssl_tf_converters.parity import compare, require
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bssl_tf_converters import lce
-from bssl_tf_converters.checks import INPUT_QUANTIZERS, KERNEL_QUANTIZERS, check_binary, check_convertible
-from bssl_tf_converters.tflite_model import operator_histogram
 
 from bssl_tf.backend import keras, lq
 from bssl_tf.errors import ConversionError
+from bssl_tf_converters import lce
+from bssl_tf_converters.checks import INPUT_QUANTIZERS, KERNEL_QUANTIZERS, check_binary, check_convertible
+from bssl_tf_converters.tflite_model import operator_histogram
 
 BINARY = {"LceBconv2d": 1, "LceQuantize": 1}
 

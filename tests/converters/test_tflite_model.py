@@ -6,12 +6,12 @@ import struct
 
 import numpy as np
 import pytest
-from bssl_tf_converters.lce import LceInterpreter
-from bssl_tf_converters.tflite_model import operator_histogram, read_model, unpack_binary_kernel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bssl_tf.errors import ConversionError
+from bssl_tf_converters.lce import LceInterpreter
+from bssl_tf_converters.tflite_model import operator_histogram, read_model, unpack_binary_kernel
 
 
 def test_operators_and_tensors_of_a_real_model(flatbuffer: bytes) -> None:

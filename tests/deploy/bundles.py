@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from bssl_tf_deploy.bundle import write_bundle
 from bssl_tf_deploy.manifest import (
     FORMAT,

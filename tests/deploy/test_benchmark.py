@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from bssl_tf_deploy.benchmark import machine, measure, measure_interleaved, summarise
 
 MS = 1_000_000

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.errors import BundleError, StorageError
 from bssl_tf_deploy.manifest import Manifest
 from bssl_tf_deploy.preprocess import load_image
-
 from tests.deploy.bundles import golden, manifest, write
 
 

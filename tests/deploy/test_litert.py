@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.litert import LiteRtInterpreter
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bssl_tf_deploy.bundle import Bundle, read_bundle
-from bssl_tf_deploy.errors import BundleError, ImageError
-from bssl_tf_deploy.predictor import Predictor, softmax
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from bssl_tf_deploy.bundle import Bundle, read_bundle
+from bssl_tf_deploy.errors import BundleError, ImageError
+from bssl_tf_deploy.predictor import Predictor, softmax
 from tests.deploy.bundles import LABELS, write
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bssl_tf_deploy.errors import ImageError
-from bssl_tf_deploy.manifest import Preprocessing
-from bssl_tf_deploy.preprocess import load_image
 from PIL import Image
 
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import Preprocessing as HostPreprocessing
+from bssl_tf_deploy.errors import ImageError
+from bssl_tf_deploy.manifest import Preprocessing
+from bssl_tf_deploy.preprocess import load_image
 
 RGB = Preprocessing(16, 3, (0.48, 0.45, 0.4), (0.23, 0.22, 0.225))
 GREY = Preprocessing(16, 1, (0.3,), (0.35,))
@@ -130,7 +130,7 @@ def test_what_cannot_be_read_is_named_with_its_cause(tmp_path: Path, square: np.
     whole = io.BytesIO()
     Image.fromarray(np.tile(square, (20, 20, 1))).save(whole, "JPEG")
     cases = {
-        "empty.png": (b"", "it is empty"),
+        "empty.png": (b"", "the file is empty"),
         "text.png": (b"hello", "not an image that Pillow knows"),
         "cut.jpg": (whole.getvalue()[:2000], "truncated"),
     }

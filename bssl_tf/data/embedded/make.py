@@ -16,11 +16,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from bssl_tf_deploy.files import write_bytes
 from numpy.typing import NDArray
 
 from bssl_tf.data.embedded import CLASS_NAMES, FILE
 from bssl_tf.errors import DataError
+from bssl_tf_deploy.files import write_bytes
 
 # Split: prefix of the original files, images taken of each class.
 _SPLITS = {"train": ("train", 1000), "test": ("t10k", 200)}
