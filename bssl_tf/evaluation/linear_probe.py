@@ -19,7 +19,7 @@ from bssl_tf.files import read_json, write_json
 
 # Strengths of regularisation to choose from, scikit-learn's C, on standardised features.
 _CHOICES = (0.01, 0.1, 1.0)
-_MAX_ITERATIONS = 300
+_MAX_ITERATIONS = 100
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A small binary residual network in the manner of Bi-Real Net (Liu et al., ECCV 2018), laid out for LCE.
 
 Every convolution but the first is 1-bit in weights and activations. The grain is the one that LCE's kernels like:
-channels in multiples of 32, same-one padding, batch norm right behind the convolution, a real-valued shortcut around
-every convolution. Where a stage halves the picture and doubles the channels, the shortcut is an average pool repeated
+channels in multiples of 32, same-one padding, ReLU and batch norm right behind the convolution, a real-valued shortcut
+around every convolution. Where a stage halves the picture and doubles the channels, the shortcut is an average pool repeated
 twice along the channels, so that it needs no convolution of its own.
 """
 
@@ -77,5 +77,7 @@ def _binary_block(x: object, filters: int, strides: int, name: str) -> object:
         kernel_constraint="weight_clip",
         name=f"{name}_conv",
     )(x)
+    # LCE fuses a ReLU and a batch norm behind it, in this order, into the convolution: the non-linearity is free.
+    y = layers.ReLU(name=f"{name}_relu")(y)
     y = batch_norm(f"{name}_norm")(y)
     return layers.Add(name=f"{name}_add")([y, shortcut])
