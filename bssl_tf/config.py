@@ -40,7 +40,7 @@ class DataConfig:
         channels: 1 or 3; 0 takes what the data set has.
         max_unreadable_share: more unreadable files than this share of all stops the run.
         download: whether TFDS may download.
-        limit: use only so many training images; 0 for all.
+        limit: use only so many images of each split, evenly spaced; 0 for all.
     """
 
     source: str = ""

@@ -24,7 +24,7 @@ def data_options(function: Function) -> Function:
             click.option("--download/--no-download", "data__download", default=None, help="May TFDS download? [yes]"),
             click.option("--image-size", "data__image_size", type=int, help="Pixels a side. [28 embedded, else 224]"),
             click.option("--channels", "data__channels", type=int, help="1 or 3. [what the data has]"),
-            click.option("--limit", "data__limit", type=int, help="Use so many training images. [all]"),
+            click.option("--limit", "data__limit", type=int, help="Use so many images of each split. [all]"),
         ]
     ):
         function = option(function)

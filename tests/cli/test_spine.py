@@ -1,0 +1,149 @@
+"""The whole way with the real command line: a student that was trained here, converted, run, timed, summed up."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bssl_tf.files import read_records
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory, bssl_tf: Command) -> Path:
+    """A run with a bundle and a benchmark in it."""
+    run = shutil.copytree(tiny_student, tmp_path_factory.mktemp("spine") / "run")
+    done = bssl_tf("export", run, "--target", "arm64", "--out", run / "bundle")
+    assert done.returncode == 0, done.stderr
+    done = bssl_tf("bench", run / "bundle", "--repetitions", "5", "--record", run / "bench.jsonl")
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_the_bundle_is_binary_and_says_what_keras_says(run: Path) -> None:
+    manifest = json.loads((run / "bundle" / "manifest.json").read_text())
+    assert manifest["binary"]["binary_convolutions"] == 3
+    assert manifest["binary"]["float_convolutions"] == 1
+    assert manifest["binary"]["fully_connected"] == 1
+    assert manifest["parity"]["images"] == 128
+
+
+def test_keras_and_lce_agree_on_500_real_test_images(run: Path) -> None:
+    from bssl_tf.data.load import load_data
+    from bssl_tf.data.preprocessing import evaluation_batches
+    from bssl_tf.evaluation.linear_probe import load_probe
+    from bssl_tf.models.saved import load_weights, read_network
+    from bssl_tf_converters.lce import LceInterpreter
+    from bssl_tf_converters.parity import compare
+    from bssl_tf_deploy.bundle import read_bundle
+
+    network, probe = read_network(run / "student"), load_probe(run / "probe")
+    student = network.build()
+    load_weights(run / "student", {"student": student})
+    test = load_data("embedded", image_size=28, limit=500).test
+    assert test is not None
+    images = np.concatenate(list(evaluation_batches(test, network.preprocessing, 500)))
+    expected = student(images, training=False).numpy() @ probe.weights + probe.bias
+    parity = compare(expected, LceInterpreter(read_bundle(run / "bundle").model).predict(images))
+    assert parity.images == 500
+    # One image may carry a value within rounding of zero whose sign flips (see bssl_tf_converters.parity).
+    assert parity.top1_agreement >= 0.998
+    assert parity.share_within_tolerance >= 0.98
+    assert parity.median_abs_difference < parity.tolerance / 10
+
+
+def test_it_classifies_the_images_in_it(run: Path, bssl_tf: Command) -> None:
+    images = sorted((run / "bundle" / "examples").glob("*.png"))
+    done = bssl_tf("run", run / "bundle", *images, "--json")
+    assert done.returncode == 0, done.stderr
+    records = json.loads(done.stdout)
+    assert [record["image"] for record in records] == [str(image) for image in images]
+    for record in records:
+        scores = [entry["score"] for entry in record["classes"]]
+        assert scores == sorted(scores, reverse=True) and 0 < sum(scores) <= 1.0001
+
+
+def test_the_benchmark_has_both_networks_and_its_conditions(run: Path) -> None:
+    [record] = read_records(run / "bench.jsonl")
+    assert record["repetitions"] == 5 and record["threads"] == 1 and record["machine"] and record["versions"]
+    binary, reference = record["networks"]["binary"], record["networks"]["float"]
+    assert binary["p50_ms"] > 0 and reference["p50_ms"] > 0
+    assert reference["model_size_bytes"] > 5 * binary["model_size_bytes"]
+
+
+def test_the_summary_is_short_and_has_it_all(run: Path, bssl_tf: Command) -> None:
+    done = bssl_tf("summary", run)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) <= 10
+    for pattern in (
+        r"^student, linear probe / kNN +\d+\.\d % / \d+\.\d %$",
+        r"^control: raw pixels, linear probe / kNN +\d+\.\d % / ",
+        r"^bundle: model for arm64 +\d+\.\d KiB$",
+        r"^bundle: binary / float convolutions +3 / 1$",
+        r"^median latency here, 1 thread, binary / float +\d+\.\d+ ms / \d+\.\d+ ms$",
+    ):
+        assert re.search(pattern, done.stdout, re.M), (pattern, done.stdout)
+
+
+def test_the_summary_of_a_fresh_run_names_the_next_step(tiny_teacher: Path, bssl_tf: Command) -> None:
+    done = bssl_tf("summary", tiny_teacher)
+    assert done.returncode == 0
+    assert "nothing yet" in done.stdout
+
+
+def test_the_summary_of_no_run_or_a_damaged_one_is_one_clear_line(run: Path, tmp_path: Path, bssl_tf: Command) -> None:
+    done = bssl_tf("summary", tmp_path)
+    assert done.returncode == 5 and "is no run folder" in done.stderr
+    damaged = shutil.copytree(run, tmp_path / "run")
+    (damaged / "evaluation.json").write_text('{"rows": [{}]}')
+    done = bssl_tf("summary", damaged)
+    assert done.returncode == 5 and "is damaged" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_export_without_a_probe_names_the_next_step(tiny_student: Path, tmp_path: Path, bssl_tf: Command) -> None:
+    run = shutil.copytree(tiny_student, tmp_path / "run")
+    shutil.rmtree(run / "probe")
+    done = bssl_tf("export", run, "--target", "arm64")
+    assert done.returncode == 5
+    assert f"Fit one with `bssl-tf evaluate {run}`" in done.stderr
+
+
+def test_evaluate_on_labelled_photos_of_ones_own(tiny_student: Path, tmp_path: Path, bssl_tf: Command) -> None:
+    """The README's second step: another data set than the one that was trained on, in folders of classes."""
+    from PIL import Image
+
+    from bssl_tf.data.load import load_data
+
+    run = shutil.copytree(tiny_student, tmp_path / "run")
+    data = load_data("embedded", image_size=28, limit=120).train
+    labels = data.require_labels()
+    for index in range(len(data)):
+        folder = tmp_path / "labelled" / data.class_names[labels[index]].replace("/", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(data.images[index, ..., 0]).resize((40, 50)).convert("RGB").save(folder / f"{index}.jpg")
+    done = bssl_tf("evaluate", run, "--data", tmp_path / "labelled", "--record", tmp_path / "records.jsonl")
+    assert done.returncode == 0, done.stderr
+    [record] = read_records(tmp_path / "records.jsonl")
+    assert record["classes"] == 10 and record["train_images"] + record["test_images"] == 120
+    done = bssl_tf("export", run, "--target", "x86_64", "--images", "20")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "bundle-x86_64" / "manifest.json").read_text())["training"]["data"] == "labelled"
+
+
+def test_evaluate_without_labels_is_one_clear_line(tiny_student: Path, tmp_path: Path, bssl_tf: Command) -> None:
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for index in range(4):
+        Image.new("L", (30, 30), index).save(tmp_path / "photos" / f"{index}.png")
+    done = bssl_tf("evaluate", tiny_student, "--data", tmp_path / "photos")
+    assert done.returncode == 4
+    assert "has no labels, and evaluation needs some. Pass --data with a labelled set" in done.stderr
