@@ -2,8 +2,8 @@
 
 Every convolution but the first is 1-bit in weights and activations. The grain is the one that LCE's kernels like:
 channels in multiples of 32, same-one padding, ReLU and batch norm right behind the convolution, a real-valued shortcut
-around every convolution. Where a stage halves the picture and doubles the channels, the shortcut is an average pool repeated
-twice along the channels, so that it needs no convolution of its own.
+around every convolution. Where a stage halves the picture and doubles the channels, the shortcut is an average pool
+repeated twice along the channels, so that it needs no convolution of its own.
 """
 
 from __future__ import annotations
