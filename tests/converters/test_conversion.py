@@ -39,6 +39,16 @@ def test_it_says_what_keras_says(converted: Converted) -> None:
     assert converted.parity.median_abs_difference < 1e-4
 
 
+@pytest.mark.parametrize(("image_size", "stages"), [(64, 3), (224, 4)])
+def test_larger_images_stay_binary_too(image_size: int, stages: int) -> None:
+    model, images = backbone(image_size, 3), embedded_images(image_size, 3, 24)
+    converted = convert_student(model, *random_probe(model, images, 10), images, "arm64")
+    assert converted.report.binary_convolutions == stages * DEPTH
+    assert (converted.report.float_convolutions, converted.report.fully_connected) == (1, 1)
+    assert converted.parity.top1_agreement >= 23 / 24  # flips grow with the number of values: see parity
+    assert converted.parity.median_abs_difference < 1e-4
+
+
 def test_golden_outputs_are_what_the_interpreter_gives(converted: Converted) -> None:
     assert len(converted.golden_inputs) == 4
     again = lce.LceInterpreter(converted.model).predict(converted.golden_inputs)
