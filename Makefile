@@ -35,7 +35,7 @@ demo: setup ## set up, then the whole way on the embedded images, in minutes
 demo-seeds: setup ## the demo's accuracy for three seeds, into results/demo.jsonl (20 minutes)
 	@for seed in 0 1 2; do \
 	    run=runs/demo-seed$$seed; \
-	    [ -e $$run/evaluation.json ] && continue; \
+	    grep -qs "\"run\": \"$$run\"" results/demo.jsonl && continue; \
 	    resume() { [ -e $$1/config.toml ] && echo --resume; }; \
 	    $(BIN)/bssl-tf teacher --preset demo --seed $$seed --out $$run-teacher $$(resume $$run-teacher) && \
 	    $(BIN)/bssl-tf pretrain --preset demo --seed $$seed --teacher $$run-teacher --out $$run $$(resume $$run) && \
@@ -59,5 +59,5 @@ format: setup ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove caches and runs, keep .venv
-	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean: ## remove caches and the demo's runs; keep .venv and your own runs
+	rm -rf runs/demo runs/demo-teacher runs/demo-seed* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -69,14 +69,14 @@ def keras_safe_mode() -> AbstractContextManager[None]:
     return serialization_lib.SafeModeScope(True)
 
 
-def configure(threads: int = 0) -> None:
+def configure(threads: int) -> None:
     """Makes every op deterministic and sets how many threads TensorFlow may use.
 
     Call it once, before the first op runs. The thread count changes how sums are split, so two runs agree bit for
     bit only with the same count; it is recorded in the run folder.
 
     Args:
-        threads: threads for one op; 0 takes one for each core.
+        threads: threads for one op, at least 1.
     """
     tf.config.experimental.enable_op_determinism()
     try:

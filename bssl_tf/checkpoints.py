@@ -19,7 +19,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     Raises:
         StorageError: the file cannot be written; what stood there before still does.
     """
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    # Not ascontiguousarray, which turns a scalar into a vector.
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     write_bytes(path, save(contiguous, metadata=dict(metadata)))
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.resources
+import math
 import sys
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,12 +218,7 @@ def from_dict(kind: type[T], content: dict[str, Any], where: str = "") -> T:
             values[key] = from_dict(typing.cast(type[Any], wanted), merged, f"{name}.")
         else:
             values[key] = _scalar(name, value, wanted)
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(
-            f"settings of {where or 'the run'} are incomplete ({error})", "Add what is missing"
-        ) from error
+    return kind(**values)
 
 
 def _default(spec: dataclasses.Field[Any]) -> Any:
@@ -233,12 +228,12 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
 def _scalar(name: str, value: Any, wanted: Any) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if isinstance(wanted, types.GenericAlias) or not isinstance(value, wanted) or (wanted is int and value is True):
+    if type(value) is not wanted:  # isinstance would take true for 1
         raise ConfigError(
             f"{name} is {value!r}, which is no {wanted.__name__}", f"Give a value of type {wanted.__name__}"
         )
-    if wanted is float and value != value:
-        raise ConfigError(f"{name} is not a number", "Give a finite value")
+    if wanted is float and not math.isfinite(value):
+        raise ConfigError(f"{name} is {value}", "Give a finite value")
     return value
 
 

@@ -14,8 +14,15 @@ from bssl_tf_deploy.benchmark import machine
 _RECORDED_PACKAGES = ("bssl-tf", "tensorflow", "tf-keras", "larq", "larq-compute-engine", "numpy", "scikit-learn")
 
 
+def resolved_threads(threads: int) -> int:
+    """`threads`, or with 0 the cores that this process may use, which a container or `taskset` may have made fewer."""
+    if threads:
+        return threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment(threads: int) -> dict[str, Any]:
-    """When, on what machine, with which versions and how many threads (0 stands for one a core)."""
+    """When, on what machine, with which versions and how many threads (see `resolved_threads`)."""
     versions = {}
     for package in _RECORDED_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -25,5 +32,5 @@ def environment(threads: int) -> dict[str, Any]:
         "machine": machine(),
         "python": platform.python_version(),
         "versions": versions,
-        "threads": threads or os.cpu_count(),
+        "threads": resolved_threads(threads),
     }

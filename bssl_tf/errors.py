@@ -78,7 +78,7 @@ class NetworkError(BsslError):
 
 
 class TrainingError(BsslError):
-    """Training cannot go on: the loss is not finite, or the features collapsed."""
+    """Training cannot go on: the loss is not finite."""
 
     code = "training"
     exit_status = 13

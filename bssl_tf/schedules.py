@@ -24,9 +24,9 @@ def warmup_cosine(step: int, total_steps: int, warmup_steps: int) -> float:
     return (1.0 + math.cos(math.pi * (step - warmup_steps) / remaining)) / 2.0
 
 
-def dynamic_balance(step: int, total_steps: int, start: float = 0.1, end: float = 0.3) -> float:
-    """The weight lambda(k) of the KL term, from `start` at the first step to `end` at the last, along half a cosine.
+def dynamic_balance(progress: float, start: float, end: float) -> float:
+    """The weight lambda of the KL term, from `start` at progress 0 to `end` at progress 1, along half a cosine.
 
     Source: BSSL (arXiv 2110.08851), section 4.2, eq. 5.
     """
-    return end - (end - start) * (math.cos(math.pi * step / total_steps) + 1.0) / 2.0
+    return end - (end - start) * (math.cos(math.pi * progress) + 1.0) / 2.0

@@ -35,12 +35,13 @@ def test_warmup_cosine_is_half_way_down_in_the_middle() -> None:
     assert warmup_cosine(60, 110, 10) == pytest.approx(0.5)
 
 
-@given(totals, st.data())
-def test_dynamic_balance_rises_from_start_to_end(total: int, data: st.DataObject) -> None:
-    step = data.draw(st.integers(0, total - 1))
-    assert dynamic_balance(0, total) == pytest.approx(0.1)
-    assert dynamic_balance(total, total) == pytest.approx(0.3)
-    assert dynamic_balance(step, total) <= dynamic_balance(step + 1, total) + 1e-12
-    # The paper's formula, term by term.
-    expected = 0.3 - (0.3 - 0.1) * (math.cos(math.pi * step / total) + 1) / 2
-    assert dynamic_balance(step, total) == pytest.approx(expected)
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_dynamic_balance_rises_from_start_to_end(earlier: float, later: float) -> None:
+    assert dynamic_balance(0, 0.1, 0.3) == pytest.approx(0.1)
+    assert dynamic_balance(1, 0.1, 0.3) == pytest.approx(0.3)
+    earlier, later = sorted((earlier, later))
+    assert dynamic_balance(earlier, 0.1, 0.3) <= dynamic_balance(later, 0.1, 0.3) + 1e-12
+    # The paper's formula, term by term, with k = step and K = last step.
+    k, big_k = earlier * 1000, 1000
+    expected = 0.3 - (0.3 - 0.1) * (math.cos(math.pi * k / big_k) + 1) / 2
+    assert dynamic_balance(earlier, 0.1, 0.3) == pytest.approx(expected)

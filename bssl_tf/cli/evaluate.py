@@ -18,12 +18,15 @@ from bssl_tf.files import append_record
 @click.option("--data", "source", metavar="SOURCE", help="A labelled data set. [the one it was trained on]")
 @click.option("--data-dir", metavar="DIR", help="Where TFDS keeps its data.")
 @click.option("--download/--no-download", default=None, help="May TFDS download? [yes]")
+@click.option("--limit", type=int, help="Use so many images of each split. [all]")
+@click.option("--max-unreadable-share", type=float, help="Skip unreadable files up to this share. [the run's]")
 @click.option("--record", "record_file", metavar="FILE", help="Append the record to FILE, a line of JSON each.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(run: str, record_file: str | None, as_json: bool, **options: Any) -> None:
     """Probe the student of RUN, a folder of `bssl-tf pretrain`, beside two controls.
 
-    k-nearest neighbours and a linear probe, each for the student, for the same student untrained, and for raw pixels.
+    k-nearest neighbours and a linear probe, each for the student, for the same student untrained, and for raw pixels
+    (averaged down to 32 px a side or less).
     Saves the table and the student's probe, which `bssl-tf export` puts on top of the network.
     """
     overrides = collect(options)

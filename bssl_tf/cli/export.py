@@ -93,7 +93,9 @@ def _convert(
     network = read_network(run / "student")
     student = network.build()
     load_weights(run / "student", {"student": student})
-    data = open_data(dataclasses.replace(probe.data, data_dir=data_dir or probe.data.data_dir), prose)
+    data = open_data(
+        dataclasses.replace(probe.data, data_dir=data_dir or probe.data.data_dir), prose, labels_needed=True
+    )
     image_set = data.test if data.test is not None and len(data.test) else data.train
     chosen = spread_indices(len(image_set), images)
     views = network.preprocessing.eval_view(image_set, chosen)

@@ -34,8 +34,10 @@ def command(run: str, as_json: bool) -> None:
         raise RunFolderError(
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
         ) from error
-    if not lines:
-        lines = [("nothing yet", f"bssl-tf evaluate {run}")]
+    if not lines and (folder / "teacher").is_dir():
+        lines = [("a teacher; next", f"bssl-tf pretrain --teacher {run} --data ... --out ...")]
+    elif not lines:
+        lines = [("nothing known yet; next", f"bssl-tf evaluate {run}")]
     click.echo("\n".join(f"{name:<42} {value}" for name, value in lines))
 
 

@@ -54,6 +54,7 @@ class Options:
         cache_dir: where decoded images go.
         max_unreadable_share: more unreadable images than this share stop the run.
         limit: at most so many images in each split, or None.
+        labels_needed: refuse classes that nothing can be learnt about; without it they may be anything.
         report: takes a line for the user.
     """
 
@@ -62,6 +63,7 @@ class Options:
     cache_dir: Path
     max_unreadable_share: float
     limit: int | None
+    labels_needed: bool
     report: Callable[[str], None]
 
 
@@ -182,7 +184,7 @@ def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, o
     if skipped:
         listed = write_unreadable(options.cache_dir, key, tuple(skipped))
         _refuse_unreadable(name, skipped, plan.total, listed, options)
-    check_counts(name, counts.get("train", np.zeros(1, np.int64)), plan.class_names, options.limit)
+    check_counts(name, counts.get("train", np.zeros(1, np.int64)), plan.class_names, options)
     if "test" in counts and not counts["test"].any():
         raise DataError(f"no test image of {name} can be read", "Repair the files, or remove the test folder")
     return Entry(tuple(sorted(writers, reverse=True)), plan.class_names, tuple(skipped))
@@ -198,25 +200,27 @@ def _refuse_unreadable(name: str, skipped: Sequence[SkippedFile], total: int, li
         )
 
 
-def check_counts(name: str, counts: NDArray[np.int64], class_names: tuple[str, ...], limit: int | None) -> None:
+def check_counts(name: str, counts: NDArray[np.int64], class_names: tuple[str, ...], options: Options) -> None:
     """Refuses a training set that nothing can be learnt from.
 
     Args:
         name: of the data set, for messages.
         counts: int64 [number of classes], or [1] without labels: the training images of each.
         class_names: empty without labels.
-        limit: where the user asked for a part only, a class may be missing from it.
+        options: where labels are not needed, or only a part was asked for, a class may be missing.
 
     Raises:
         DataError: fewer than two images, only one class, or a class without images.
     """
     if counts.sum() < 2:
         raise DataError(f"{name} has {counts.sum()} training images, and at least 2 are needed", "Add images")
+    if not options.labels_needed:
+        return
     if len(class_names) == 1:
         raise DataError(
             f"{name} has only one class ({class_names[0]})",
             "Add a sub-folder for each further class, or name that sub-folder itself to use its images without labels",
         )
-    if class_names and limit is None and not counts.all():
+    if class_names and options.limit is None and not counts.all():
         missing = ", ".join(class_names[label] for label in np.flatnonzero(counts == 0))
         raise DataError(f"{name} has no readable training image of: {missing}", "Add images, or remove those classes")

@@ -67,7 +67,7 @@ def load_folder(root: Path, options: Options) -> DataSplits:
         }
     train = splits["train"]
     counts = np.bincount(train.labels or [0] * len(train.files), minlength=max(len(train.class_names), 1))
-    check_counts(name, counts, train.class_names, options.limit)
+    check_counts(name, counts, train.class_names, options)
 
     channels = options.channels or 3
     stats = [_stat(root / file) for listing in splits.values() for file in listing.files]
@@ -97,6 +97,9 @@ def find_splits(root: Path, options: Options) -> dict[str, Listing]:
     if not train.files:
         place = root if train_root is None else train_root
         raise DataError(f"{place} holds no images (known endings: {' '.join(sorted(IMAGE_SUFFIXES))})", _LAYOUT_HINT)
+    if len(train.class_names) == 1 and not options.labels_needed:
+        # Such as DCIM on a camera's card: a folder, not a class, and no reason to hold anything out.
+        train = Listing(train.files, None, ())
     if train.labels is None:
         return {"train": train}
     if test is not None:

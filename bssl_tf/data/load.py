@@ -32,6 +32,7 @@ def load_data(
     max_unreadable_share: float = 0.05,
     download: bool = True,
     limit: int | None = None,
+    labels_needed: bool = True,
     report: Callable[[str], None] | None = None,
 ) -> DataSplits:
     """Loads training images and, where there are labels, test images.
@@ -46,6 +47,8 @@ def load_data(
         max_unreadable_share: more unreadable images than this share (0 to 1) stop with an error; fewer are skipped.
         download: whether TFDS may download.
         limit: keep at most so many training and so many test images, evenly spaced; at least 2.
+        labels_needed: refuse a labelled set with one class only, or with a class without images. Where labels are
+            not needed it is taken as it is. A labelled set's test images are held out either way.
         report: takes lines for the user; None drops them.
 
     Raises:
@@ -59,6 +62,7 @@ def load_data(
         cache_dir=default_cache_dir() if cache_dir is None else cache_dir,
         max_unreadable_share=max_unreadable_share,
         limit=limit,
+        labels_needed=labels_needed,
         report=report or (lambda line: None),
     )
     if spec.strip() == EMBEDDED:

@@ -11,8 +11,8 @@ from bssl_tf.data.load import load_data
 from bssl_tf.errors import ConfigError
 
 
-def open_data(config: DataConfig, report: Callable[[str], None]) -> DataSplits:
-    """Loads the data set that `config` names.
+def open_data(config: DataConfig, report: Callable[[str], None], *, labels_needed: bool) -> DataSplits:
+    """Loads the data set that `config` names; `labels_needed` as for `load_data`.
 
     Raises:
         ConfigError: no data set is named, or a setting is out of range.
@@ -29,5 +29,6 @@ def open_data(config: DataConfig, report: Callable[[str], None]) -> DataSplits:
         max_unreadable_share=config.max_unreadable_share,
         download=config.download,
         limit=config.limit or None,
+        labels_needed=labels_needed,
         report=report,
     )

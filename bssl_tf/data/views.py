@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from bssl_tf.backend import tf
 from bssl_tf.data.augmentation import Augmentation, augment
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
+from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import DataError
 
-__all__ = ["batches", "epoch_order", "evaluation_batches", "steps_per_epoch", "view_seeds"]
+__all__ = ["batches", "epoch_order", "steps_per_epoch", "view_seeds"]
 
 _PREFETCHED_BATCHES = 2
 # Streams of one Philox key that never overlap: the purpose is the counter's top word.

@@ -12,13 +12,13 @@ import numpy as np
 
 from bssl_tf.backend import configure, keras
 from bssl_tf.config import DataConfig, PretrainConfig, from_dict, read_toml
-from bssl_tf.data.image_set import DataSplits, ImageSet
+from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
-from bssl_tf.environment import environment
+from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import BsslError, DataError, RunFolderError
 from bssl_tf.evaluation.knn import knn_top1
-from bssl_tf.evaluation.linear_probe import LinearProbe, fit_linear_probe, load_probe, save_probe, top1
+from bssl_tf.evaluation.linear_probe import LinearProbe, fit_linear_probe, save_probe, top1
 from bssl_tf.files import write_json
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.seeding import named_seed
@@ -26,6 +26,7 @@ from bssl_tf.teachers.teacher import load_teacher
 
 NEIGHBOURS = 20
 _BATCH = 256
+_MAX_PIXEL_SIZE = 32
 Report = Callable[[str], None]
 
 
@@ -72,11 +73,6 @@ def run_config(run: Path) -> PretrainConfig:
     return from_dict(PretrainConfig, content)
 
 
-def probe_data(run: Path, report: Report) -> DataSplits:
-    """The data set that the linear probe of `run` was fitted on. Raises `RunFolderError` or `DataError`."""
-    return open_data(load_probe(run / "probe").data, report)
-
-
 def evaluate(run: Path, overrides: dict[str, Any], *, report: Report) -> Evaluation:
     """Evaluates the student of `run` beside its controls and saves its probe and the table there.
 
@@ -90,17 +86,25 @@ def evaluate(run: Path, overrides: dict[str, Any], *, report: Report) -> Evaluat
         BsslError: see `bssl_tf.errors`.
     """
     config = run_config(run)
-    configure(config.training.threads)
+    configure(resolved_threads(config.training.threads))
     network = read_network(run / "student")
     preprocessing = network.preprocessing
     fixed = {"image_size": preprocessing.image_size, "channels": preprocessing.channels}
-    base = {} if "source" in overrides else dataclasses.asdict(config.data)
+    base = dataclasses.asdict(config.data)
+    if "source" in overrides:
+        # Another data set, wholly; how patient to be with it stays.
+        base |= {"limit": 0, "data_dir": ""}
     data_config = from_dict(DataConfig, base | overrides | fixed, "data.")
-    data = open_data(data_config, report)
-    if data.train.labels is None or data.test is None:
+    data = open_data(data_config, report, labels_needed=True)
+    if data.train.labels is None:
         raise DataError(
             f"{data.name} has no labels, and evaluation needs some",
             "Pass --data with a labelled set, such as a folder with one sub-folder for each class",
+        )
+    if data.test is None or not len(data.test):
+        raise DataError(
+            f"{data.name} has too few images to hold some out for testing",
+            "Add labelled images, about six for each class or more, or a folder test/ beside train/",
         )
     seed = config.training.seed
     keras.utils.set_random_seed(named_seed(seed, "student weights"))
@@ -111,20 +115,24 @@ def evaluate(run: Path, overrides: dict[str, Any], *, report: Report) -> Evaluat
     sources: list[tuple[str, Callable[[np.ndarray], np.ndarray]]] = [
         ("student", _features(student)),
         ("control: untrained student", _features(untrained)),
-        ("control: raw pixels", lambda batch: batch.reshape(len(batch), -1)),
+        ("control: raw pixels", _raw_pixels),
     ]
     teacher = _teacher_features(config, preprocessing, report)
     if teacher is not None:
         sources.append(("float teacher", teacher))
 
-    rows = []
+    rows, probe = [], None
     for name, features in sources:
         report(f"evaluating {name}")
         row, weights, bias = _evaluate_features(name, features, data.train, data.test, preprocessing, seed)
         rows.append(row)
-        if name == "student":
-            names = data.train.class_names
-            save_probe(run / "probe", LinearProbe(weights, bias, names, row.linear_probe_top1, data_config))
+        if probe is None:  # the student comes first, and its probe is the one that is kept
+            # A class without a training image cannot be told; the device is not offered it.
+            known = np.unique(data.train.labels)
+            names = tuple(data.train.class_names[label] for label in known)
+            probe = LinearProbe(weights[:, known], bias[known], names, row.linear_probe_top1, data_config)
+    assert probe is not None
+    save_probe(run / "probe", probe)
     evaluation = Evaluation(
         run=str(run),
         data=data.name,
@@ -140,6 +148,14 @@ def evaluate(run: Path, overrides: dict[str, Any], *, report: Report) -> Evaluat
     )
     write_json(run / "evaluation.json", dataclasses.asdict(evaluation))
     return evaluation
+
+
+def _raw_pixels(batch: np.ndarray) -> np.ndarray:
+    """float32 [B, S, S, C] to [B, D]: averaged over squares down to 32 px or less, so that a probe can be fitted."""
+    step = -(-batch.shape[1] // _MAX_PIXEL_SIZE)
+    size = batch.shape[1] // step
+    cut = batch[:, : size * step, : size * step]
+    return cut.reshape(len(batch), size, step, size, step, -1).mean(axis=(2, 4)).reshape(len(batch), -1)
 
 
 def _features(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

@@ -20,8 +20,8 @@ def binary_resnet(image_size: int, channels: int, *, width: int = 32, depth: int
     """Builds the network.
 
     A 3x3 float stem with stride 2, and for images of 64 px and more a max pool behind it; then stages of `depth`
-    binary 3x3 convolutions, each stage but the first beginning with stride 2 and twice the channels, until the map
-    is 4 px or less (28 and 32 px: three stages; 64 px: three; 224 px: four, down to 7 px).
+    binary 3x3 convolutions, each stage but the first beginning with stride 2 and twice the channels: three stages, and
+    from 128 px on four. The last map has 4 px a side at 28, 32 and 64 px, and 7 px at 224 px.
 
     Args:
         image_size: height and width in pixels, at least 16.

@@ -13,7 +13,6 @@ its spread over the batch are logged.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from bssl_tf.backend import keras, tf
@@ -22,6 +21,7 @@ from bssl_tf.losses.feature_similarity import feature_similarity
 from bssl_tf.losses.kl_divergence import kl_divergence
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.pretrain.method import Method
+from bssl_tf.schedules import dynamic_balance
 from bssl_tf.teachers.teacher import Teacher
 
 
@@ -41,7 +41,10 @@ class Bssl(Method):
             "teacher_classifier": mlp_head("teacher_classifier", teacher.feature_width, widths, use_batch_norm=True),
         }
 
-    def losses(self, views: Sequence[tf.Tensor], progress: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def balance(self, progress: float) -> float:
+        return dynamic_balance(progress, self._config.balance_start, self._config.balance_end)
+
+    def losses(self, views: Sequence[tf.Tensor], balance: tf.Tensor) -> Mapping[str, tf.Tensor]:
         c = self._config
         student, head, classifier = self.trained.values()
         outputs = [head(student(view, training=True), training=True) for view in views]
@@ -49,8 +52,6 @@ class Bssl(Method):
 
         kl = sum(kl_divergence(targets[1 - i], outputs[i], c.temperature) for i in (0, 1))
         similarity = sum(feature_similarity(targets[1 - i], outputs[i]) for i in (0, 1))
-        # `schedules.dynamic_balance`, on the graph's own progress.
-        balance = c.balance_end - (c.balance_end - c.balance_start) * (tf.cos(math.pi * progress) + 1.0) / 2.0
 
         probabilities = tf.nn.softmax(targets[0] / c.temperature)
         entropy = -tf.reduce_mean(tf.reduce_sum(probabilities * tf.nn.log_softmax(targets[0] / c.temperature), -1))

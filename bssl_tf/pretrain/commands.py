@@ -9,20 +9,21 @@ from typing import Any, TypeVar
 
 from bssl_tf.backend import configure, keras
 from bssl_tf.config import (
-    DataConfig,
     PretrainConfig,
     TeacherConfig,
     TrainingConfig,
     check_choice,
     differences,
     from_dict,
+    merge,
     read_toml,
 )
 from bssl_tf.data.augmentation import PRESETS, Augmentation
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import Preprocessing
-from bssl_tf.environment import environment
+from bssl_tf.data.views import steps_per_epoch
+from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import read_json
 from bssl_tf.models.binarization import binarize
@@ -30,14 +31,15 @@ from bssl_tf.models.saved import Network, save_network
 from bssl_tf.pretrain.bssl import Bssl
 from bssl_tf.pretrain.loop import Inputs, train
 from bssl_tf.pretrain.method import Method
-from bssl_tf.pretrain.moco import Moco
+from bssl_tf.pretrain.moco import Moco, check_queue
 from bssl_tf.pretrain.run_folder import RunFolder
 from bssl_tf.pretrain.s2bnn import S2bnn
 from bssl_tf.pretrain.stages import Stage, progressive_binarization
 from bssl_tf.seeding import named_seed
-from bssl_tf.teachers.teacher import Teacher, load_teacher
+from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
 
 METHODS = ("s2bnn", "bssl")
+_EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
 Config = TypeVar("Config", TeacherConfig, PretrainConfig)
 Report = Callable[[str], None]
 
@@ -57,7 +59,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
     Raises:
         BsslError: see `bssl_tf.errors`; every message says what to do next.
     """
-    config, data = _begin(TeacherConfig, settings, out, resume, report)
+    config, data = _begin(TeacherConfig, "teacher", settings, out, resume, report)
     preprocessing = Preprocessing.fit(data.train, config.data.image_size)
     network = Network(
         config.backbone.name,
@@ -74,7 +76,8 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
 
     stages = (Stage("moco", False, config.training.epochs),)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
-    run = _run_folder(out, config, data, resume)
+    _try_out(build, stages, inputs, config.training)
+    run = _run_folder(out, config, {"data": data.train.fingerprint()}, resume)
     with run.locked():
         method = train(run, stages, build, inputs, config.training)
         backbone, head = method.trained.values()
@@ -91,8 +94,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
     Returns:
         `out/student`, where the binary backbone is saved.
     """
-    config, data = _begin(PretrainConfig, settings, out, resume, report)
-    check_choice("method", config.method, METHODS)
+    config, data = _begin(PretrainConfig, "pretrain", settings, out, resume, report)
     fitted = Preprocessing.fit(data.train, config.data.image_size)
     teacher = load_teacher(config.teacher, fitted, config.teacher_pixels)
     # Teacher and student see the same crop, so a teacher trained here decides how it is normalised.
@@ -104,10 +106,13 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
         student = binarize(network.build(), weights=stage.binary_weights)
         return _method(config, student, teacher)
 
+    stages = progressive_binarization(config.training.epochs)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
-    run = _run_folder(out, config, data, resume)
+    _try_out(build, stages, inputs, config.training)
+    made_from = {"data": data.train.fingerprint(), "teacher": teacher.fingerprint()}
+    run = _run_folder(out, config, made_from, resume)
     with run.locked():
-        method = train(run, progressive_binarization(config.training.epochs), build, inputs, config.training)
+        method = train(run, stages, build, inputs, config.training)
         save_network(out / "student", network, {"student": method.trained["student"]})
     return out / "student"
 
@@ -119,37 +124,75 @@ def _method(config: PretrainConfig, student: keras.Model, teacher: Teacher) -> M
 
 
 def _begin(
-    kind: type[Config], settings: dict[str, Any], out: Path, resume: bool, report: Report
+    kind: type[Config], command: str, settings: dict[str, Any], out: Path, resume: bool, report: Report
 ) -> tuple[Config, DataSplits]:
     """Settles the configuration and loads the data; on resuming, both must be what the run was begun with."""
     if resume:
-        RunFolder.open(out)
-        config = from_dict(kind, read_toml(out / "config.toml"))
-        changed = differences(config, settings)
-        if changed:
-            raise ConfigError(
-                f"--resume goes on with the run in {out}, but {changed[0]}",
-                "Leave that setting away, or start another run with another --out",
-            )
+        config = _resumed(kind, command, settings, out)
     else:
-        config = from_dict(kind, settings)
+        config = settled(kind, settings)
         if (out / "config.toml").exists():
             raise RunFolderError(f"{out} already holds a run", "Add --resume to go on with it, or choose another --out")
-        config = dataclasses.replace(config, data=_with_size(config.data))
+    # All that needs no data is checked before the data, which may take an hour to decode.
     _check_training(config.training)
+    _augmentation(config)
+    if isinstance(config, TeacherConfig):
+        check_queue(config.moco, config.training.batch_size)
+    else:
+        check_choice("method", config.method, METHODS)
+        check_teacher(config.teacher, config.teacher_pixels)
     # Threads and determinism must be set before TensorFlow does anything, even for the data.
-    configure(config.training.threads)
-    data = open_data(config.data, report)
+    configure(resolved_threads(config.training.threads))
+    data = open_data(config.data, report, labels_needed=False)
     report(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
     if not resume:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=data.train.channels))
     return config, data
 
 
-def _with_size(data: DataConfig) -> DataConfig:
-    if data.image_size:
-        return data
-    return dataclasses.replace(data, image_size=28 if data.source == "embedded" else 224)
+def _resumed(kind: type[Config], command: str, settings: dict[str, Any], out: Path) -> Config:
+    RunFolder.open(out)
+    content = read_toml(out / "config.toml")
+    begun_by = "pretrain" if "method" in content else "teacher"
+    if begun_by != command:
+        raise RunFolderError(
+            f"{out} holds a run of `bssl-tf {begun_by}`", f"Go on with `bssl-tf {begun_by} --out {out} --resume`"
+        )
+    config = from_dict(kind, content)
+    changed = differences(config, settings)
+    if changed:
+        raise ConfigError(
+            f"--resume goes on with the run in {out}, but {changed[0]}",
+            "Leave that setting away, or start another run with another --out",
+        )
+    return config
+
+
+def settled(kind: type[Config], settings: dict[str, Any]) -> Config:
+    """The configuration of a fresh run: `settings` over the method's defaults.
+
+    BSSL trains with warm-up and cosine decay (section 5), S2-BNN with linear decay, which is the general default.
+
+    Raises:
+        ConfigError: a setting is unknown or of the wrong type.
+    """
+    config = from_dict(kind, settings)
+    if isinstance(config, PretrainConfig) and config.method == "bssl":
+        # The paper warms up for 10 of 200 epochs; a shorter run for as large a share.
+        own = {"training": {"schedule": "cosine", "warmup_epochs": min(10.0, config.training.epochs / 20)}}
+        config = from_dict(kind, merge(own, settings))
+    if config.data.image_size:
+        return config
+    size = _EMBEDDED_SIZE if config.data.source == "embedded" else _DEFAULT_SIZE
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, image_size=size))
+
+
+def _try_out(
+    build: Callable[[Stage], Method], stages: tuple[Stage, ...], inputs: Inputs, training: TrainingConfig
+) -> None:
+    """Finds what is wrong with networks and batch size before a run folder is made."""
+    steps_per_epoch(len(inputs.images), training.batch_size)
+    build(stages[0])
 
 
 def _augmentation(config: TeacherConfig | PretrainConfig) -> Augmentation:
@@ -165,22 +208,32 @@ def _check_training(training: TrainingConfig) -> None:
     for name in ("warmup_epochs", "seed", "threads"):
         if getattr(training, name) < 0:
             raise ConfigError(f"training.{name} is {getattr(training, name)}", "Give zero or more")
-
-
-def _run_folder(out: Path, config: TeacherConfig | PretrainConfig, data: DataSplits, resume: bool) -> RunFolder:
-    fingerprint = data.train.fingerprint()
-    if not resume:
-        record = environment(config.training.threads) | {"data": {"name": data.name, "fingerprint": fingerprint}}
-        return RunFolder.create(out, config, record)
-    begun = read_json(out / "environment.json")
-    if begun.get("data", {}).get("fingerprint") != fingerprint:
-        raise RunFolderError(
-            f"the images of {config.data.source} are not those that the run in {out} was begun with",
-            "Restore them, or start another run with another --out",
+    if training.warmup_epochs and training.schedule == "linear":
+        raise ConfigError("training.warmup_epochs is for the schedule cosine", "Add --set training.schedule=cosine")
+    if training.warmup_epochs >= training.epochs:
+        raise ConfigError(
+            f"training.warmup_epochs is {training.warmup_epochs:g}, and there are {training.epochs} epochs in all",
+            "Add --set training.warmup_epochs=0, or train longer",
         )
-    if begun.get("threads") != environment(config.training.threads)["threads"]:
+
+
+def _run_folder(out: Path, config: Any, made_from: dict[str, str], resume: bool) -> RunFolder:
+    """The run's folder; on resuming, what the run is made from must be what it was."""
+    now = environment(config.training.threads) | {"fingerprints": made_from}
+    if not resume:
+        return RunFolder.create(out, config, now)
+    begun = read_json(out / "environment.json")
+    fingerprints = begun.get("fingerprints")
+    for part, name in (("data", f"images of {config.data.source}"), ("teacher", "weights of the teacher")):
+        known = fingerprints.get(part) if isinstance(fingerprints, dict) else None
+        if part in made_from and known != made_from[part]:
+            raise RunFolderError(
+                f"the {name} are not those that the run in {out} was begun with",
+                "Restore them, or start another run with another --out",
+            )
+    if begun.get("threads") != now["threads"]:
         raise RunFolderError(
-            f"the run in {out} was begun with {begun.get('threads')} threads, and this machine has another number",
-            "Resume it on a machine with as many cores; sums are split by thread, so the result would differ",
+            f"the run in {out} was begun with {begun.get('threads')} threads, and now there are {now['threads']}",
+            "Resume it where as many cores are free; sums are split by thread, so the result would differ",
         )
     return RunFolder.open(out)

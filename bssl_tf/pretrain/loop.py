@@ -7,7 +7,6 @@ variable that a step reads.
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import sys
@@ -30,7 +29,7 @@ from bssl_tf.data.views import batches, steps_per_epoch
 from bssl_tf.errors import Interrupted, RunFolderError, TrainingError
 from bssl_tf.models.saved import named_weights
 from bssl_tf.pretrain.method import Method
-from bssl_tf.pretrain.run_folder import RunFolder
+from bssl_tf.pretrain.run_folder import Checkpoint, RunFolder
 from bssl_tf.pretrain.stages import Stage
 from bssl_tf.schedules import linear_decay, warmup_cosine
 from bssl_tf.seeding import named_seed
@@ -74,7 +73,9 @@ def train(
     per_epoch = steps_per_epoch(len(inputs.images), config.batch_size)
     ends = np.cumsum([stage.epochs * per_epoch for stage in stages]).tolist()
     found = run.latest_checkpoint()
-    done = int(found[2]["step"]) if found else 0
+    done = found.step if found else 0
+    if found:
+        _check_place(found, stages, ends)
     run.rewind_metrics(done)
 
     method: Method | None = None
@@ -87,7 +88,7 @@ def train(
             previous, method = method, build_method(stage)
             loop = _StageLoop(run, stage, number, method, inputs, config, begin, end, per_epoch)
             if found and begin < done <= end:
-                loop.restore(found[0].name, found[1], found[2])
+                loop.restore(found)
             elif previous is not None:
                 _take_over(previous, method)
             loop.run(stop_requested)
@@ -128,24 +129,19 @@ class _StageLoop:
         named |= {f"optimizer/{i:04d}": variable for i, variable in enumerate(self._optimizer.variables)}
         return named
 
-    def restore(self, name: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Puts the loop where the checkpoint was written."""
         variables = self._variables()
-        path = self._run.path / "checkpoints" / name
-        match_tensors(path, tensors, {key: variable.numpy() for key, variable in variables.items()})
+        match_tensors(
+            checkpoint.path, checkpoint.tensors, {key: variable.numpy() for key, variable in variables.items()}
+        )
         for key, variable in variables.items():
-            variable.assign(tensors[key])
-        try:
-            self._done = int(metadata["step"])
-            self._sums = {str(key): float(value) for key, value in json.loads(metadata["sums"]).items()}
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise RunFolderError(
-                f"{path} has damaged metadata", "Remove this file and resume from the one before"
-            ) from error
+            variable.assign(checkpoint.tensors[key])
+        self._done, self._sums = checkpoint.step, dict(checkpoint.sums)
 
     def _checkpoint(self) -> None:
         tensors = {name: variable.numpy() for name, variable in self._variables().items()}
-        self._run.save_checkpoint(self._done, tensors, {"sums": json.dumps(self._sums), "stage": self._stage.name})
+        self._run.save_checkpoint(self._done, self._stage.name, tensors, self._sums)
 
     def run(self, stop_requested: Callable[[], bool]) -> None:
         """Trains to the end of the stage."""
@@ -171,7 +167,7 @@ class _StageLoop:
                 step = self._done - self._begin
                 rate = config.learning_rate * self._schedule(step, steps)
                 losses = self._step_function(
-                    batch, tf.constant(rate, tf.float32), tf.constant(step / steps, tf.float32)
+                    batch, tf.constant(rate, tf.float32), tf.constant(self._method.balance(step / steps), tf.float32)
                 )
                 parts = {name: float(value) for name, value in losses.items()}
                 if not math.isfinite(parts["loss"]):
@@ -227,9 +223,9 @@ def _step_function(method: Method, optimizer: Any) -> Callable[..., dict[str, tf
     variables = method.trainable_variables()
 
     @tf.function
-    def step(views: tuple[tf.Tensor, ...], learning_rate: tf.Tensor, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+    def step(views: tuple[tf.Tensor, ...], learning_rate: tf.Tensor, balance: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
-            losses = dict(method.losses(views, progress))
+            losses = dict(method.losses(views, balance))
         gradients = tape.gradient(losses["loss"], variables)
         optimizer.learning_rate.assign(learning_rate)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -237,6 +233,16 @@ def _step_function(method: Method, optimizer: Any) -> Callable[..., dict[str, tf
         return losses
 
     return step
+
+
+def _check_place(found: Checkpoint, stages: Sequence[Stage], ends: Sequence[int]) -> None:
+    """A checkpoint says where it belongs; an edited config.toml may say something else."""
+    number = next((i for i, end in enumerate(ends) if found.step <= end), None)
+    if number is None or stages[number].name != found.stage:
+        raise RunFolderError(
+            f"{found.path} is of step {found.step} in stage {found.stage}, which the run's config.toml has no room for",
+            "Put config.toml back as it was, or start another run with another --out",
+        )
 
 
 def _take_over(previous: Method, method: Method) -> None:

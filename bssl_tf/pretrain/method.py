@@ -25,13 +25,17 @@ class Method(abc.ABC):
         self.companions: dict[str, keras.Model] = {}
         self.state: dict[str, tf.Variable] = {}
 
+    def balance(self, progress: float) -> float:
+        """The weight that `losses` gets; `progress` goes from 0 at the stage's first step to 1 at its end."""
+        return 0.0
+
     @abc.abstractmethod
-    def losses(self, views: Sequence[tf.Tensor], progress: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, views: Sequence[tf.Tensor], balance: tf.Tensor) -> Mapping[str, tf.Tensor]:
         """The loss and what it is made of.
 
         Args:
             views: `self.views` tensors [B, S, S, C] float32, normalised.
-            progress: float32 scalar, the step divided by the stage's steps.
+            balance: float32 scalar, what `balance` says for this step.
 
         Returns:
             Float32 scalars by name; `loss` is the one that is minimised, the others are logged beside it.

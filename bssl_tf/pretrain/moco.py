@@ -29,11 +29,7 @@ class Moco(Method):
 
     def __init__(self, backbone: keras.Model, config: MocoConfig, *, batch_size: int, seed: int) -> None:
         super().__init__()
-        if config.queue_size < batch_size or config.queue_size % batch_size:
-            raise ConfigError(
-                f"queue size {config.queue_size} is not a multiple of batch size {batch_size}",
-                f"Try --set moco.queue_size={max(1, round(config.queue_size / batch_size)) * batch_size}",
-            )
+        check_queue(config, batch_size)
         self._temperature, self._momentum, self._batch_size = config.temperature, config.momentum, batch_size
         width = backbone.output_shape[-1]
         widths = (width, config.embedding_width)
@@ -48,7 +44,7 @@ class Moco(Method):
             "keys": tf.Variable(np.zeros((batch_size, config.embedding_width), np.float32), trainable=False),
         }
 
-    def losses(self, views: Sequence[tf.Tensor], progress: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, views: Sequence[tf.Tensor], balance: tf.Tensor) -> Mapping[str, tf.Tensor]:
         teacher, head = self.trained.values()
         key_teacher, key_head = self.companions.values()
         query = head(teacher(views[0], training=True), training=True)
@@ -67,6 +63,15 @@ class Moco(Method):
         rows = tf.range(self._batch_size) + start
         queue.scatter_nd_update(rows[:, tf.newaxis], self.state["keys"])
         start.assign((start + self._batch_size) % queue.shape[0])
+
+
+def check_queue(config: MocoConfig, batch_size: int) -> None:
+    """Raises `ConfigError` unless the queue is a whole number of batches long."""
+    if config.queue_size < batch_size or config.queue_size % batch_size:
+        raise ConfigError(
+            f"queue size {config.queue_size} is not a multiple of batch size {batch_size}",
+            f"Try --set moco.queue_size={max(1, round(config.queue_size / batch_size)) * batch_size}",
+        )
 
 
 def _copy(model: keras.Model) -> keras.Model:

@@ -20,6 +20,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,25 @@ from bssl_tf.files import append_record, read_records, storage_errors, write_jso
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\.safetensors")
 _KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: the file.
+        step: steps done since the run began.
+        stage: name of the stage that it was written in.
+        tensors: every variable by name.
+        sums: of the loss parts over the current epoch so far.
+    """
+
+    path: Path
+    step: int
+    stage: str
+    tensors: dict[str, np.ndarray]
+    sums: dict[str, float]
 
 
 class RunFolder:
@@ -97,6 +117,11 @@ class RunFolder:
                 raise RunFolderError(
                     f"another process is training in {self.path}", "Wait for it, or choose another folder with --out"
                 ) from error
+            except OSError as error:
+                # Some network file systems have no locks; a run there is worth more than the guard.
+                print(
+                    f"warning: {self.path} cannot be locked ({error.strerror}); train in it once only", file=sys.stderr
+                )
             yield
 
     def record(self, record: dict[str, Any]) -> None:
@@ -114,16 +139,15 @@ class RunFolder:
         folder = self.path / "checkpoints"
         return sorted(p for p in folder.glob("step-*.safetensors") if _CHECKPOINT.fullmatch(p.name))
 
-    def save_checkpoint(self, step: int, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    def save_checkpoint(self, step: int, stage: str, tensors: dict[str, np.ndarray], sums: dict[str, float]) -> None:
         """Writes a checkpoint, then removes all but the newest two. Raises `StorageError`."""
-        write_tensors(
-            self.path / "checkpoints" / f"step-{step:09d}.safetensors", tensors, metadata | {"step": str(step)}
-        )
+        metadata = {"step": str(step), "stage": stage, "sums": json.dumps(sums)}
+        write_tensors(self.path / "checkpoints" / f"step-{step:09d}.safetensors", tensors, metadata)
         for old in self.checkpoints()[:-_KEPT_CHECKPOINTS]:
             with contextlib.suppress(OSError):
                 old.unlink()
 
-    def latest_checkpoint(self) -> tuple[Path, dict[str, np.ndarray], dict[str, str]] | None:
+    def latest_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None when there is none yet.
 
         Raises:
@@ -136,14 +160,23 @@ class RunFolder:
         failure: RunFolderError | None = None
         for path in reversed(self.checkpoints()):
             try:
-                tensors, metadata = read_tensors(path)
+                return _read_checkpoint(path)
             except RunFolderError as error:
                 failure = failure or error
                 print(f"warning: {error} Trying the checkpoint before it.", file=sys.stderr)
-                continue
-            return path, tensors, metadata
         if failure is not None:
             raise RunFolderError(
                 f"no checkpoint in {self.path / 'checkpoints'} is whole", "Remove the run folder and train again"
             ) from failure
         return None
+
+
+def _read_checkpoint(path: Path) -> Checkpoint:
+    tensors, metadata = read_tensors(path)
+    try:
+        sums = {str(key): float(value) for key, value in json.loads(metadata["sums"]).items()}
+        return Checkpoint(path, int(metadata["step"]), metadata["stage"], tensors, sums)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise RunFolderError(
+            f"{path} has damaged metadata ({error})", "Remove this file to resume without it"
+        ) from error

@@ -35,7 +35,7 @@ class S2bnn(Method):
         head = mlp_head("head", width, (width, teacher.embedding_width), use_batch_norm=False)
         self.trained = {"student": student, "head": head}
 
-    def losses(self, views: Sequence[tf.Tensor], progress: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, views: Sequence[tf.Tensor], balance: tf.Tensor) -> Mapping[str, tf.Tensor]:
         teacher_embedding = self._teacher.embed(views[0])
         student_embedding = self.trained["head"](self.trained["student"](views[0], training=True), training=True)
         loss = guided_distillation(teacher_embedding, student_embedding, self._temperature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,14 @@ class Teacher:
         """E."""
         return int((self.head or self.backbone).output_shape[-1])
 
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over all weights and the normalisation; another teacher makes another student."""
+        digest = hashlib.sha256(repr(self.preprocessing).encode())
+        for model in (self.backbone, self.head):
+            for weight in model.get_weights() if model is not None else ():
+                digest.update(np.ascontiguousarray(weight).tobytes())
+        return digest.hexdigest()
+
     def features(self, images: tf.Tensor) -> tf.Tensor:
         """[B, S, S, C] to [B, D], without gradient."""
         return tf.stop_gradient(self.backbone(self.pixels(images), training=False))
@@ -71,11 +80,8 @@ def load_teacher(path: str, preprocessing: Preprocessing, pixel_range: str = "no
         RunFolderError: the run folder is incomplete.
         NetworkError: the file is no model, would run code on loading, or takes another shape of image.
     """
-    if not path:
-        raise NetworkError("no teacher was named", "Train one with `bssl-tf teacher`, then pass --teacher FOLDER")
+    check_teacher(path, pixel_range)
     location = Path(path)
-    if not location.exists():
-        raise NetworkError(f"there is no teacher at {path}", "Train one with `bssl-tf teacher`, or check --teacher")
     pixels = _pixels(preprocessing, pixel_range)
     teacher = _from_run(location) if location.is_dir() else _from_keras(location, pixels)
     wanted = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
@@ -96,8 +102,16 @@ def _from_run(folder: Path) -> Teacher:
     return Teacher(str(folder), backbone, head, network.preprocessing)
 
 
-def _pixels(preprocessing: Preprocessing, pixel_range: str) -> Callable[[tf.Tensor], tf.Tensor]:
+def check_teacher(path: str, pixel_range: str) -> None:
+    """What can be said before any data is there. Raises `NetworkError` or `ConfigError`."""
+    if not path:
+        raise NetworkError("no teacher was named", "Train one with `bssl-tf teacher`, then pass --teacher FOLDER")
+    if not Path(path).exists():
+        raise NetworkError(f"there is no teacher at {path}", "Train one with `bssl-tf teacher`, or check --teacher")
     check_choice("teacher_pixels", pixel_range, ("normalized", *PIXEL_RANGES))
+
+
+def _pixels(preprocessing: Preprocessing, pixel_range: str) -> Callable[[tf.Tensor], tf.Tensor]:
     if pixel_range == "normalized":
         return tf.identity
     scale, shift = PIXEL_RANGES[pixel_range]

@@ -71,7 +71,7 @@ def convert(model: Any, target: str) -> bytes:
         except Exception as error:
             raise ConversionError(
                 f"LCE cannot convert {model.name} ({_first_line(error)})",
-                "See what it printed with --debug, and which layers convert in the README's table",
+                "See what it printed with --debug",
             ) from with_output(error, output())
     return converted
 

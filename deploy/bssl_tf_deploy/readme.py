@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from bssl_tf_deploy.manifest import Manifest
 
+_NO_RUNTIME = (
+    "This version runs bundles in LCE's interpreter, which `pip install bssl-tf` brings to Linux x86-64 and macOS.\n"
+    "On {} the model needs an interpreter with the operators of Larq Compute Engine, built from its source."
+)
+_WHERE = {
+    "x86_64": "This runs in LCE's interpreter, which `pip install bssl-tf` brings along.",
+    "arm64": _NO_RUNTIME.format("a 64-bit ARM Linux device"),
+    "android-arm64": _NO_RUNTIME.format("Android"),
+}
+
 
 def readme(manifest: Manifest) -> str:
     """Markdown that says what the bundle is and how to run it; ends with a line break."""
@@ -21,6 +31,8 @@ The probe's top-1 accuracy on {training.data}, before conversion: {training.line
     pip install bssl-tf
     bssl-tf run . examples/*.png
     bssl-tf bench .
+
+{_WHERE[manifest.target]}
 
 The examples are test images, named after their true class; any other image will do. Both commands check the files
 against their hashes and the model against its golden outputs first.

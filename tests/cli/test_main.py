@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -60,10 +63,17 @@ def test_help_of_each_command_is_light(name: str) -> None:
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "augmentation.name=light"], 3, "'lite'"),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "augmentation.min_area=7"], 3, "min_area"),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "moco.queue_size=100"], 3, "multiple of batch"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "training.warmup_epochs=300"], 3, "200 epochs"),
+        (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "training.learning_rate=inf"], 3, "is inf"),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--limit", "9"], 4, "fewer than one batch of 256"),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--backbone", "resnet"], 12, "no network is called"),
         (["teacher", "--out", "{tmp}", "--data", "./none"], 4, "none"),
         (["pretrain", "--out", "{tmp}", "--data", "embedded"], 12, "no teacher was named. Train one with"),
+        (
+            ["pretrain", "--out", "{tmp}", "--data", "embedded", "--set", "training.warmup_epochs=1"],
+            3,
+            "for the schedule",
+        ),
         (["pretrain", "--out", "{tmp}", "--data", "embedded", "--method", "s2bn"], 3, "Did you mean 's2bnn'?"),
         (["pretrain", "--out", "{tmp}", "--data", "embedded", "--teacher", "none"], 12, "there is no teacher at none"),
         (["evaluate", "{tmp}"], 5, "is no run folder"),
@@ -80,6 +90,37 @@ def test_a_mistake_is_one_line_with_its_status_and_leaves_no_run(
     assert not (out / "config.toml").exists()
     if status > 2:
         assert done.stderr.strip().splitlines()[-1].startswith("error[")
+
+
+def test_the_students_width_is_checked_before_a_run_is_made(
+    tiny_teacher: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    out = tmp_path / "run"
+    done = bssl_tf("pretrain", "--out", out, "--data", "embedded", "--teacher", tiny_teacher, "--width", "33")
+    assert done.returncode == 3 and "width 33 is not a multiple of 32" in done.stderr
+    assert not out.exists()
+
+
+def test_ctrl_c_before_training_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bssl_tf", "teacher", "--data", "embedded", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(1)  # TensorFlow is being loaded
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "error[interrupted]" in stderr and "Traceback" not in stderr
+
+
+def test_evaluate_goes_on_without_the_teacher_and_says_so(
+    tiny_student: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    run = shutil.copytree(tiny_student, tmp_path / "run")
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(re.sub(r'^teacher = ".*"$', 'teacher = "gone"', text, flags=re.M))
+    done = bssl_tf("evaluate", run)
+    assert done.returncode == 0, done.stderr
+    assert "no row for the teacher: error[network]: there is no teacher at gone" in done.stderr
+    assert "float teacher" not in done.stdout
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
@@ -109,6 +150,20 @@ def test_evaluate_of_a_teacher_or_an_unfinished_run_is_refused(
     (tmp_path / "config.toml").write_text((tiny_student / "config.toml").read_text())
     done = bssl_tf("evaluate", tmp_path)
     assert done.returncode == 5 and "is not finished. Finish it with" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("tensorflow", "TensorFlow or tf-keras cannot be loaded"), ("larq", "larq cannot be loaded")],
+)
+def test_a_missing_library_is_one_clear_line(missing: str, message: str, tmp_path: Path) -> None:
+    program = (
+        f"import sys\nsys.modules[{missing!r}] = None\nfrom bssl_tf.cli.main import main\n"
+        f"sys.argv = ['bssl-tf', 'teacher', '--data', 'embedded', '--out', {str(tmp_path / 'run')!r}]\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 11
+    assert message in done.stderr and "make setup" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_keras_3_loaded_first_is_refused() -> None:

@@ -96,7 +96,7 @@ def test_the_summary_is_short_and_has_it_all(run: Path, bssl_tf: Command) -> Non
 def test_the_summary_of_a_fresh_run_names_the_next_step(tiny_teacher: Path, bssl_tf: Command) -> None:
     done = bssl_tf("summary", tiny_teacher)
     assert done.returncode == 0
-    assert "nothing yet" in done.stdout
+    assert f"bssl-tf pretrain --teacher {tiny_teacher}" in done.stdout
 
 
 def test_the_summary_of_no_run_or_a_damaged_one_is_one_clear_line(run: Path, tmp_path: Path, bssl_tf: Command) -> None:

@@ -241,6 +241,18 @@ def test_a_limit_keeps_some_of_each_class(root: Path, save: Save) -> None:
     assert len(load(root, limit=2).train) == 2
 
 
+def test_where_labels_are_not_needed_folders_may_be_anything(root: Path, save: Save) -> None:
+    """Photos as a camera leaves them, for training without labels."""
+    classes(root / "card", save, "DCIM", 12)
+    data = load(root / "card", labels_needed=False)
+    assert len(data.train) == 12 and data.train.labels is None and data.test is None
+    classes(root / "years", save, "2019 2020", 12)
+    for file in (root / "years" / "2020").iterdir():
+        file.write_bytes(b"")
+    data = load(root / "years", labels_needed=False, max_unreadable_share=0.6)
+    assert set(data.train.require_labels().tolist()) == {0}
+
+
 def errors(root: Path, save: Save) -> dict[str, tuple[Callable[[], object], str]]:
     one, single, half = root / "one", root / "single", root / "half"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.config import BsslConfig, MocoConfig, S2bnnConfig, TrainingConfig
+from bssl_tf.config import BsslConfig, MocoConfig, PretrainConfig, S2bnnConfig, TrainingConfig
 from bssl_tf.data.augmentation import LITE
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import Preprocessing
@@ -52,7 +52,8 @@ def recipe(name: str, teacher: Teacher) -> Build:
     def build(stage: Stage) -> Method:
         keras.utils.set_random_seed(0)
         if name == "moco":
-            return Moco(float_resnet(28, 1, width=8), MocoConfig(16, queue_size=64), batch_size=BATCH, seed=0)
+            config = MocoConfig(16, temperature=0.1, momentum=0.9, queue_size=64, head_batch_norm=True)
+            return Moco(float_resnet(28, 1, width=8), config, batch_size=BATCH, seed=0)
         student = binarize(binary_resnet(28, 1, depth=1), weights=stage.binary_weights)
         if name == "s2bnn":
             return S2bnn(student, teacher, S2bnnConfig())
@@ -123,7 +124,7 @@ def test_bssl_is_symmetric_in_its_views_and_balances_as_told(teacher: Teacher, r
     one, other = method.losses([a, b], tf.constant(0.0)), method.losses([b, a], tf.constant(0.0))
     assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4)
     for progress, balance in ((0.0, 0.1), (0.5, 0.2), (1.0, 0.3)):
-        losses = method.losses([a, b], tf.constant(progress))
+        losses = method.losses([a, b], tf.constant(method.balance(progress)))
         assert float(losses["balance"]) == pytest.approx(balance, abs=1e-6)
         expected = (1 - balance) * float(losses["feature_similarity"]) + balance * float(losses["kl"])
         assert float(losses["loss"]) == pytest.approx(expected, rel=1e-5)
@@ -137,7 +138,7 @@ def test_moco_queue_is_first_in_first_out_and_momentum_averages(rng: np.random.G
         method.companions["key_teacher"].trainable_variables[0],
     )
     weight.assign_add(tf.ones_like(weight))
-    expected = 0.999 * key_weight.numpy() + 0.001 * weight.numpy()
+    expected = 0.9 * key_weight.numpy() + 0.1 * weight.numpy()
     keys = []
     for step in range(3):
         views = [tf.constant(rng.standard_normal((BATCH, 28, 28, 1)), tf.float32) for _ in range(2)]
@@ -159,8 +160,8 @@ def test_moco_refuses_a_queue_that_is_no_whole_number_of_batches() -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
     class Broken(S2bnn):
-        def losses(self, views: object, progress: object) -> dict[str, tf.Tensor]:
-            losses = super().losses(views, progress)  # type: ignore[arg-type]
+        def losses(self, views: object, balance: object) -> dict[str, tf.Tensor]:
+            losses = super().losses(views, balance)  # type: ignore[arg-type]
             return {name: value * float("nan") for name, value in losses.items()}
 
     def build(stage: Stage) -> Method:
@@ -180,4 +181,24 @@ def test_every_setting_of_the_recipes_has_a_default_from_its_paper() -> None:
         "balance_end": 0.3,
     }
     assert S2bnnConfig().temperature == MocoConfig().temperature == 0.2
+    assert (TrainingConfig().schedule, TrainingConfig().learning_rate, TrainingConfig().epochs) == ("linear", 3e-4, 200)
     assert (MocoConfig().queue_size, MocoConfig().momentum, MocoConfig().embedding_width) == (65536, 0.999, 128)
+
+
+@pytest.mark.parametrize(
+    ("settings", "schedule", "warmup"),
+    [
+        ({"method": "bssl"}, "cosine", 10),
+        ({"method": "bssl", "training": {"epochs": 20}}, "cosine", 1),
+        ({"method": "bssl", "training": {"schedule": "linear", "warmup_epochs": 0}}, "linear", 0),
+        ({"method": "s2bnn"}, "linear", 0),
+        ({}, "linear", 0),
+    ],
+)
+def test_each_method_has_its_papers_schedule(
+    settings: dict[str, object], schedule: str, warmup: float, tmp_path: Path
+) -> None:
+    from bssl_tf.pretrain.commands import settled
+
+    config = settled(PretrainConfig, settings)
+    assert (config.training.schedule, config.training.warmup_epochs) == (schedule, warmup)

@@ -21,6 +21,8 @@ from bssl_tf.files import read_records
 from tests.conftest import TINY_STUDENT, TINY_TEACHER, require_or_skip
 
 KILLS = 4
+# Long enough that a signal sent at the first checkpoint always finds it training.
+LONG_TEACHER = [*TINY_TEACHER, "--epochs", "40"]
 
 
 def start(*arguments: Any) -> subprocess.Popen[str]:
@@ -50,7 +52,9 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], beyond: str) 
 @pytest.mark.parametrize("method", ["s2bnn", "bssl"])
 def test_sigkill_at_random_moments_changes_no_bit(method: str, tmp_path: Path, tiny_teacher: Path) -> None:
     arguments = ["--teacher", tiny_teacher, "--method", method, *TINY_STUDENT]
+    began = time.monotonic()
     finish(start("pretrain", "--out", tmp_path / "whole", *arguments))
+    duration = time.monotonic() - began
     expected = digest(tmp_path / "whole" / "student" / "weights.safetensors")
 
     seed = random.SystemRandom().randrange(2**32)
@@ -58,22 +62,24 @@ def test_sigkill_at_random_moments_changes_no_bit(method: str, tmp_path: Path, t
     moments = random.Random(seed)
     run = tmp_path / "killed"
     kills = 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         resume = ["--resume"] if (run / "config.toml").exists() else arguments
         process = start("pretrain", "--out", run, *resume)
-        # Training takes about two seconds behind a start of about six: from the middle of the start to beyond the end.
         newest = max((path.name for path in (run / "checkpoints").glob("step-*")), default="")
-        if moments.random() < 0.7:
+        if number % 2 == 0:
+            # Shortly behind a checkpoint, so that each pair of kills gets further.
             wait_for_checkpoint(run, process, newest)
-            time.sleep(moments.uniform(0, 0.6))
+            time.sleep(moments.uniform(0, duration / 20))
         else:
-            time.sleep(moments.uniform(0, 8))
+            # Anywhere: while Python starts, networks are built, or a step or a file is under way.
+            time.sleep(moments.uniform(0, duration))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.communicate(timeout=60)
-        if (run / "student" / "weights.safetensors").exists():
+        if (run / "student" / "network.json").exists():
             break
+    # The first kill comes at the first of a dozen checkpoints, so it always finds the process.
     assert kills >= 1
     finish(start("pretrain", "--out", run, *(["--resume"] if (run / "config.toml").exists() else arguments)))
     assert digest(run / "student" / "weights.safetensors") == expected
@@ -87,9 +93,9 @@ def test_sigkill_at_random_moments_changes_no_bit(method: str, tmp_path: Path, t
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    finish(start("teacher", "--out", whole, *TINY_TEACHER))
+    finish(start("teacher", "--out", whole, *LONG_TEACHER))
 
-    process = start("teacher", "--out", stopped, *TINY_TEACHER)
+    process = start("teacher", "--out", stopped, *LONG_TEACHER)
     wait_for_checkpoint(stopped, process, "")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
@@ -141,13 +147,28 @@ def test_a_checkpoint_of_another_network_is_refused(finished: Path, bssl_tf: Cal
     assert "does not fit this network: tensor 'head/head_dense1/kernel' is" in done.stderr
 
 
-def test_hostile_metadata_is_refused(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("damage", [{"sums": "[1, 2"}, {"sums": "[]"}, {"step": "many"}, None])
+def test_hostile_metadata_is_refused(
+    damage: dict[str, str] | None, finished: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    for path in (finished / "checkpoints").glob("step-*"):
+        tensors, metadata = read_tensors(path)
+        write_tensors(path, tensors, {} if damage is None else metadata | damage)
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 5, done.stderr
+    assert "has damaged metadata" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("change", [{"step": "999999999"}, {"stage": "binary_weights"}])
+def test_a_checkpoint_of_another_place_is_refused(
+    change: dict[str, str], finished: Path, bssl_tf: Callable[..., Any]
+) -> None:
     path = newest_checkpoint(finished)
     tensors, metadata = read_tensors(path)
-    write_tensors(path, tensors, metadata | {"sums": "[1, 2"})
+    write_tensors(path, tensors, metadata | change)
     done = bssl_tf("teacher", "--out", finished, "--resume")
-    assert done.returncode == 5
-    assert "has damaged metadata" in done.stderr
+    assert done.returncode == 5, done.stderr
+    assert "which the run's config.toml has no room for" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -165,13 +186,56 @@ def test_a_run_is_not_overwritten_or_changed(
     assert message in done.stderr
 
 
-def test_other_images_under_the_same_name_are_refused(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "message"),
+    [
+        (r'"data": "[0-9a-f]+"', '"data": "0"', "the images of embedded are not those that the run in"),
+        (r'"threads": \d+', '"threads": 77', "was begun with 77 threads, and now there are 1"),
+        (r'"fingerprints": \{[^}]*\}', '"fingerprints": 3', "the images of embedded are not those"),
+    ],
+)
+def test_resuming_under_other_conditions_is_refused(
+    pattern: str, replacement: str, message: str, finished: Path, bssl_tf: Callable[..., Any]
+) -> None:
     environment = finished / "environment.json"
-    text = environment.read_text()
-    environment.write_text(re.sub(r'"fingerprint": "[0-9a-f]+"', '"fingerprint": "0"', text))
+    environment.write_text(re.sub(pattern, replacement, environment.read_text()))
     done = bssl_tf("teacher", "--out", finished, "--resume")
     assert done.returncode == 5
-    assert "are not those that the run" in done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_resuming_with_another_teacher_is_refused(
+    tiny_student: Path, tiny_teacher: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    teacher, run = tmp_path / "teacher", tmp_path / "run"
+    subprocess.run(["cp", "-r", tiny_teacher, teacher], check=True)
+    subprocess.run(["cp", "-r", tiny_student, run], check=True)
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace(str(tiny_teacher), str(teacher)))
+    assert bssl_tf("pretrain", "--out", run, "--resume").returncode == 0
+    tensors, metadata = read_tensors(teacher / "teacher" / "weights.safetensors")
+    name = "teacher/stem_conv/kernel"
+    write_tensors(teacher / "teacher" / "weights.safetensors", tensors | {name: -tensors[name]}, metadata)
+    done = bssl_tf("pretrain", "--out", run, "--resume")
+    assert done.returncode == 5
+    assert "the weights of the teacher are not those that the run in" in done.stderr
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = bssl_tf("teacher", "--out", tmp_path, *TINY_TEACHER)
+    assert done.returncode == 5
+    assert "is not empty" in done.stderr
+    assert [item.name for item in tmp_path.iterdir() if item.name != "run.lock"] == ["thesis.txt"]
+
+
+def test_a_run_of_the_other_command_is_named(
+    tiny_teacher: Path, tiny_student: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    done = bssl_tf("pretrain", "--out", tiny_teacher, "--resume")
+    assert done.returncode == 5 and "holds a run of `bssl-tf teacher`" in done.stderr
+    done = bssl_tf("teacher", "--out", tiny_student, "--resume")
+    assert done.returncode == 5 and "Go on with `bssl-tf pretrain" in done.stderr
 
 
 def test_two_processes_do_not_train_in_one_folder(finished: Path, bssl_tf: Callable[..., Any]) -> None:

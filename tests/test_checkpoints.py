@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from bssl_tf.checkpoints import match_tensors, read_tensors, write_tensors
+from bssl_tf.errors import RunFolderError, StorageError
+
+arrays = hnp.arrays(
+    st.sampled_from([np.float32, np.int64, np.int32, np.uint8]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)
+)
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=20), arrays, max_size=4))
+def test_tensors_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, np.ndarray]
+) -> None:
+    tensors.pop("__metadata__", None)  # the format's own key
+    path = tmp_path_factory.mktemp("tensors") / "file.safetensors"
+    write_tensors(path, tensors, {"step": "3"})
+    again, metadata = read_tensors(path)
+    assert metadata == {"step": "3"}
+    match_tensors(path, again, tensors)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(again[name], tensor)
+
+
+def test_a_transposed_tensor_comes_back_as_it_was(tmp_path: Path) -> None:
+    tensor = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    write_tensors(tmp_path / "file", {"a": tensor}, {})
+    np.testing.assert_array_equal(read_tensors(tmp_path / "file")[0]["a"], tensor)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_the_reader(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("bytes") / "file.safetensors"
+    path.write_bytes(content)
+    try:
+        read_tensors(path)
+    except RunFolderError as error:
+        assert "is not a whole safetensors file" in str(error)
+
+
+def test_a_header_of_terabytes_is_refused_at_once(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4000000000000]}}'
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(RunFolderError, match="is not a whole safetensors file"):
+        read_tensors(tmp_path / "file")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_tensors(path, {"a": np.zeros(2)}, {})
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        write_tensors(path, {"a": np.ones(2)}, {})
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
