@@ -38,7 +38,7 @@ def command(run: str, as_json: bool) -> None:
         lines = [("a teacher; next", f"bssl-tf pretrain --teacher {run} --data ... --out ...")]
     elif not lines:
         lines = [("nothing known yet; next", f"bssl-tf evaluate {run}")]
-    click.echo("\n".join(f"{name:<42} {value}" for name, value in lines))
+    click.echo("\n".join(f"{name:<48} {value}" for name, value in lines))
 
 
 Lines = list[tuple[str, str]]

@@ -104,7 +104,9 @@ def test_the_students_width_is_checked_before_a_run_is_made(
 def test_ctrl_c_before_training_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bssl_tf", "teacher", "--data", "embedded", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1)  # TensorFlow is being loaded
+    # While TensorFlow is being loaded, which takes seconds.
+    while process.poll() is None and "libtensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
