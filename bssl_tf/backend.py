@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -34,10 +36,31 @@ def _quiet() -> Iterator[None]:
         os.close(nowhere)
 
 
+@contextlib.contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Holds a Ctrl-C back until the end of the block: in an import that swallows exceptions it would be lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending = False
+
+    def remember(signum: int, frame: object) -> None:
+        nonlocal pending
+        pending = True
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pending:
+        raise KeyboardInterrupt
+
+
 _NEXT_STEP = "Install it again in a fresh environment with `make setup` or `pip install bssl-tf`"
 
 try:
-    with _quiet() if _log_level_is_ours else contextlib.nullcontext():
+    with _interrupt_deferred(), _quiet() if _log_level_is_ours else contextlib.nullcontext():
         import tensorflow as tf
 
         keras = tf.keras
@@ -53,7 +76,8 @@ if not _keras_home.startswith("tf_keras"):
     )
 
 try:
-    import larq as lq
+    with _interrupt_deferred():
+        import larq as lq
 except ImportError as error:
     raise BackendError(f"larq cannot be loaded ({error})", _NEXT_STEP) from error
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bssl_tf_deploy.manifest import Manifest
 
 _NO_RUNTIME = (
-    "This version runs bundles in LCE's interpreter, which `pip install bssl-tf` brings to Linux x86-64 and macOS.\n"
-    "On {} the model needs an interpreter with the operators of Larq Compute Engine, built from its source."
+    "This version runs bundles in the interpreter of Larq Compute Engine (LCE), which `pip install bssl-tf` brings to\n"
+    "Linux x86-64 and macOS.\nOn {} the model needs an interpreter with LCE's operators, built from its source."
 )
 _WHERE = {
     "x86_64": "This runs in LCE's interpreter, which `pip install bssl-tf` brings along.",
