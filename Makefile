@@ -20,15 +20,13 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # A demo that was stopped goes on where it was; `make clean` lets it begin anew.
-resume = $(if $(wildcard $(1)/config.toml),--resume)
-
 demo: setup ## set up, then the whole way on the embedded images, in minutes
-	$(BIN)/bssl-tf teacher --preset demo --out runs/demo-teacher $(call resume,runs/demo-teacher)
-	$(BIN)/bssl-tf pretrain --preset demo --teacher runs/demo-teacher --out runs/demo $(call resume,runs/demo)
+	$(BIN)/bssl-tf teacher --preset demo --out runs/demo-teacher --resume
+	$(BIN)/bssl-tf pretrain --preset demo --teacher runs/demo-teacher --out runs/demo --resume
 	$(BIN)/bssl-tf evaluate runs/demo
 	$(BIN)/bssl-tf export runs/demo --target arm64 --out runs/demo/bundle --overwrite
 	$(BIN)/bssl-tf run runs/demo/bundle runs/demo/bundle/examples/*.png
-	$(BIN)/bssl-tf bench runs/demo/bundle --record runs/demo/bench.jsonl
+	$(BIN)/bssl-tf bench runs/demo/bundle
 	$(BIN)/bssl-tf summary runs/demo
 
 # Three seeds, each with a teacher of its own; a seed that is already in the records is left out.
@@ -36,9 +34,8 @@ demo-seeds: setup ## the demo's accuracy for three seeds, into results/demo.json
 	@for seed in 0 1 2; do \
 	    run=runs/demo-seed$$seed; \
 	    grep -qs "\"run\": \"$$run\"" results/demo.jsonl && continue; \
-	    resume() { [ -e $$1/config.toml ] && echo --resume; }; \
-	    $(BIN)/bssl-tf teacher --preset demo --seed $$seed --out $$run-teacher $$(resume $$run-teacher) && \
-	    $(BIN)/bssl-tf pretrain --preset demo --seed $$seed --teacher $$run-teacher --out $$run $$(resume $$run) && \
+	    $(BIN)/bssl-tf teacher --preset demo --seed $$seed --out $$run-teacher --resume && \
+	    $(BIN)/bssl-tf pretrain --preset demo --seed $$seed --teacher $$run-teacher --out $$run --resume && \
 	    $(BIN)/bssl-tf evaluate $$run --record results/demo.jsonl || exit; \
 	done
 

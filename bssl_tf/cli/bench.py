@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,12 @@ _COLUMNS = ("first_ms", "p50_ms", "p90_ms", "p99_ms", "min_ms", "spread_ms")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads for one image.")
 @click.option("--repetitions", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls of each.")
 @click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0), help="Untimed calls of each.")
-@click.option("--record", "record_file", metavar="FILE", help="Append the record to FILE, a line of JSON each.")
+@click.option(
+    "--record",
+    "record_file",
+    metavar="FILE",
+    help="Append the record to FILE, a line of JSON each. [bench.jsonl of the run that BUNDLE lies in]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(bundle: str, threads: int, repetitions: int, warmup: int, record_file: str | None, as_json: bool) -> None:
     """Time BUNDLE on this machine, beside the float network of the same shape.
@@ -65,6 +71,7 @@ def command(bundle: str, threads: int, repetitions: int, warmup: int, record_fil
     record: dict[str, Any] = {
         "bundle": bundle,
         "backbone": network.backbone,
+        "target": manifest.target,
         "input_shape": manifest.signature.input.shape,
         "machine": machine(),
         "threads": threads,
@@ -76,6 +83,9 @@ def command(bundle: str, threads: int, repetitions: int, warmup: int, record_fil
         "float_p50_over_binary_p50": timings["float"].p50_ms / timings["binary"].p50_ms,
         "float_size_over_binary_size": len(float_model) / len(content.model),
     }
+    run = Path(bundle).resolve().parent
+    if record_file is None and (run / "config.toml").exists():
+        record_file = str(run / "bench.jsonl")  # where `bssl-tf summary` looks
     if record_file:
         append_record(Path(record_file), record)
     click.echo(json.dumps(record, indent=2) if as_json else _table(record))
@@ -92,8 +102,13 @@ def _table(record: dict[str, Any]) -> str:
     for name, row in record["networks"].items():
         figures = " ".join(f"{row[column]:9.3f}" for column in _COLUMNS)
         lines.append(f"{name:8} {row['model_size_bytes'] / 1024:9.1f} {figures}  {row['kernel']}")
+    ratio = record["float_p50_over_binary_p50"]
+    speed = f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times slower"
     lines.append(
-        f"float over binary: {record['float_p50_over_binary_p50']:.2f} times the median time, "
-        f"{record['float_size_over_binary_size']:.2f} times the size"
+        f"here the binary network is {speed} (median) and {record['float_size_over_binary_size']:.1f} times smaller"
     )
+    if record["target"] not in (platform.machine(), {"aarch64": "arm64"}.get(platform.machine())):
+        lines.append(
+            f"this is no {record['target']}: the bundle's own device will be faster or slower in another ratio"
+        )
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -45,4 +46,4 @@ def command(run: str, record_file: str | None, as_json: bool, **options: Any) ->
     click.echo(f"{'features':28} {'width':>6} {f'{NEIGHBOURS}-NN':>8} {'linear probe':>14}")
     for row in result.rows:
         click.echo(f"{row.features:28} {row.width:6d} {row.knn_top1:8.1f} {row.linear_probe_top1:14.1f}")
-    prose(f"next: bssl-tf export {run} --target arm64")
+    prose(f"next: bssl-tf export {shlex.quote(run)} --target arm64")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,8 @@ def command(
         f"{100 * parity.share_within_tolerance:.2f} % within {parity.tolerance:.2g}, "
         f"differences {parity.median_abs_difference:.2g} (median) to {parity.max_abs_difference:.2g} (largest)"
     )
-    prose(f"next: bssl-tf run {path} IMAGE, or bssl-tf bench {path}")
+    quoted = shlex.quote(str(path))
+    prose(f"next: bssl-tf run {quoted} IMAGE, or bssl-tf bench {quoted}")
 
 
 def _convert(

@@ -69,7 +69,9 @@ def main() -> None:
         click.echo(str(error), err=True)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        stopped = Interrupted("stopped at once", "What was saved before is intact; a run goes on with --resume")
+        stopped = Interrupted(
+            "stopped at once", "Run the same command again, teacher and pretrain with --resume; nothing is lost"
+        )
         click.echo(str(stopped), err=True)
         sys.exit(stopped.exit_status)
     except BrokenPipeError:

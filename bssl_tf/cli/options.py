@@ -24,6 +24,12 @@ def data_options(function: Function) -> Function:
             click.option("--download/--no-download", "data__download", default=None, help="May TFDS download? [yes]"),
             click.option("--image-size", "data__image_size", type=int, help="Pixels a side. [28 embedded, else 224]"),
             click.option("--channels", "data__channels", type=int, help="1 or 3. [what the data has]"),
+            click.option(
+                "--max-unreadable-share",
+                "data__max_unreadable_share",
+                type=float,
+                help="Skip unreadable files up to this share of all, 0 to 1. [0.05]",
+            ),
             click.option("--limit", "data__limit", type=int, help="Use so many images of each split. [all]"),
         ]
     ):
@@ -36,7 +42,7 @@ def training_options(function: Function) -> Function:
     for option in reversed(
         [
             click.option("--out", required=True, metavar="DIR", help="The run folder."),
-            click.option("--resume", is_flag=True, help="Go on with the run in --out."),
+            click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one."),
             click.option("--preset", metavar="NAME", help="A preset of the package (demo), or a TOML file."),
             click.option("--epochs", "training__epochs", type=int, help="Epochs a stage."),
             click.option("--batch-size", "training__batch_size", type=int, help="Images a step."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,5 +29,5 @@ def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...
     from bssl_tf.pretrain.commands import pretrain
 
     saved = pretrain(wanted, Path(out), resume=resume, report=prose)
-    prose(f"next: bssl-tf evaluate {out}")
+    prose(f"next: bssl-tf evaluate {shlex.quote(out)} (and --data FOLDER, if these images have no labels)")
     click.echo(saved)

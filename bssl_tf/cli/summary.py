@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ def command(run: str, as_json: bool) -> None:
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
         ) from error
     if not lines and (folder / "teacher").is_dir():
-        lines = [("a teacher; next", f"bssl-tf pretrain --teacher {run} --data ... --out ...")]
+        lines = [("a teacher; next", f"bssl-tf pretrain --teacher {shlex.quote(run)} --data ... --out ...")]
+    elif not (folder / "student" / "network.json").exists() and not lines:
+        lines = [("not finished; next", f"bssl-tf pretrain --out {shlex.quote(run)} --resume")]
     elif not lines:
-        lines = [("nothing known yet; next", f"bssl-tf evaluate {run}")]
+        lines = [("nothing known yet; next", f"bssl-tf evaluate {shlex.quote(run)}")]
     click.echo("\n".join(f"{name:<48} {value}" for name, value in lines))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -24,5 +25,5 @@ def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...
     from bssl_tf.pretrain.commands import train_teacher
 
     saved = train_teacher(wanted, Path(out), resume=resume, report=prose)
-    prose(f"next: bssl-tf pretrain --teacher {out} --data ... --out ...")
+    prose(f"next: bssl-tf pretrain --teacher {shlex.quote(out)} --data ... --out ...")
     click.echo(saved)

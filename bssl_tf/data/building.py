@@ -196,7 +196,7 @@ def _refuse_unreadable(name: str, skipped: Sequence[SkippedFile], total: int, li
             f"{len(skipped)} of {total} images of {name} cannot be read (first: {skipped[0].path}: "
             f"{skipped[0].cause}), more than the {options.max_unreadable_share:.1%} that are let pass; all are "
             f"listed in {listed}",
-            "Repair or remove those files, or raise max_unreadable_share",
+            "Repair or remove those files, or raise --max-unreadable-share",
         )
 
 

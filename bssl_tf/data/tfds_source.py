@@ -229,7 +229,7 @@ def _prepare(root: Path, request: _Request, download: bool, options: Options) ->
     if not download:
         raise DataError(
             f"tfds:{request.spec} is not in {root}, and downloads are not allowed",
-            "Allow downloads, or name the folder that holds it",
+            "Leave --no-download away, or name the folder that holds it with --data-dir",
         )
     options.report(f"downloading tfds:{request.spec} into {root}")
     try:

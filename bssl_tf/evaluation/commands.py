@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,9 @@ def run_config(run: Path) -> PretrainConfig:
     if "method" not in content:
         raise RunFolderError(f"{run} is a teacher's run", "Give the run folder of a `bssl-tf pretrain`")
     if not (run / "student" / "network.json").is_file():
-        raise RunFolderError(f"{run} is not finished", f"Finish it with `bssl-tf pretrain --out {run} --resume`")
+        raise RunFolderError(
+            f"{run} is not finished", f"Finish it with `bssl-tf pretrain --out {shlex.quote(str(run))} --resume`"
+        )
     return from_dict(PretrainConfig, content)
 
 
@@ -169,7 +172,7 @@ def _teacher_features(
         teacher = load_teacher(config.teacher, preprocessing, config.teacher_pixels)
     except BsslError as error:
         # The student stands without its teacher, which may have been moved away; its row is left out, aloud.
-        report(f"no row for the teacher: {error}")
+        report(f"no row for the teacher: {error.what}")
         return None
     return lambda batch: teacher.features(batch).numpy()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ def load_probe(folder: Path) -> LinearProbe:
     """
     if not (folder / "probe.json").exists():
         raise RunFolderError(
-            f"{folder.parent} has no linear probe yet", f"Fit one with `bssl-tf evaluate {folder.parent}`"
+            f"{folder.parent} has no linear probe yet",
+            f"Fit one with `bssl-tf evaluate {shlex.quote(str(folder.parent))}`",
         )
     description = read_json(folder / "probe.json")
     path = folder / "probe.safetensors"

@@ -50,7 +50,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
     Args:
         settings: tables of `TeacherConfig`; with `resume` they may only repeat what the run was begun with.
         out: the run folder.
-        resume: go on with the run in `out`.
+        resume: go on with the run in `out`, if there is one already.
         report: takes lines of prose for the user.
 
     Returns:
@@ -77,7 +77,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
     stages = (Stage("moco", False, config.training.epochs),)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     _try_out(build, stages, inputs, config.training)
-    run = _run_folder(out, config, {"data": data.train.fingerprint()}, resume)
+    run = _run_folder(out, config, {"data": data.train.fingerprint()})
     with run.locked():
         method = train(run, stages, build, inputs, config.training)
         backbone, head = method.trained.values()
@@ -110,7 +110,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     _try_out(build, stages, inputs, config.training)
     made_from = {"data": data.train.fingerprint(), "teacher": teacher.fingerprint()}
-    run = _run_folder(out, config, made_from, resume)
+    run = _run_folder(out, config, made_from)
     with run.locked():
         method = train(run, stages, build, inputs, config.training)
         save_network(out / "student", network, {"student": method.trained["student"]})
@@ -127,12 +127,10 @@ def _begin(
     kind: type[Config], command: str, settings: dict[str, Any], out: Path, resume: bool, report: Report
 ) -> tuple[Config, DataSplits]:
     """Settles the configuration and loads the data; on resuming, both must be what the run was begun with."""
-    if resume:
-        config = _resumed(kind, command, settings, out)
-    else:
-        config = settled(kind, settings)
-        if (out / "config.toml").exists():
-            raise RunFolderError(f"{out} already holds a run", "Add --resume to go on with it, or choose another --out")
+    begun = (out / "config.toml").exists()
+    if begun and not resume:
+        raise RunFolderError(f"{out} already holds a run", "Add --resume to go on with it, or choose another --out")
+    config = _resumed(kind, command, settings, out) if begun else settled(kind, settings)
     # All that needs no data is checked before the data, which may take an hour to decode.
     _check_training(config.training)
     _augmentation(config)
@@ -145,13 +143,12 @@ def _begin(
     configure(resolved_threads(config.training.threads))
     data = open_data(config.data, report, labels_needed=False)
     report(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
-    if not resume:
+    if not begun:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=data.train.channels))
     return config, data
 
 
 def _resumed(kind: type[Config], command: str, settings: dict[str, Any], out: Path) -> Config:
-    RunFolder.open(out)
     content = read_toml(out / "config.toml")
     begun_by = "pretrain" if "method" in content else "teacher"
     if begun_by != command:
@@ -177,10 +174,13 @@ def settled(kind: type[Config], settings: dict[str, Any]) -> Config:
         ConfigError: a setting is unknown or of the wrong type.
     """
     config = from_dict(kind, settings)
-    if isinstance(config, PretrainConfig) and config.method == "bssl":
+    if isinstance(config, TeacherConfig):
+        own: dict[str, Any] = {"warmup_epochs": min(config.training.warmup_epochs, config.training.epochs / 10)}
+        config = from_dict(kind, merge({"training": own}, settings))
+    elif config.method == "bssl":
         # The paper warms up for 10 of 200 epochs; a shorter run for as large a share.
-        own = {"training": {"schedule": "cosine", "warmup_epochs": min(10.0, config.training.epochs / 20)}}
-        config = from_dict(kind, merge(own, settings))
+        own = {"schedule": "cosine", "warmup_epochs": min(10.0, config.training.epochs / 20)}
+        config = from_dict(kind, merge({"training": own}, settings))
     if config.data.image_size:
         return config
     size = _EMBEDDED_SIZE if config.data.source == "embedded" else _DEFAULT_SIZE
@@ -212,15 +212,15 @@ def _check_training(training: TrainingConfig) -> None:
         raise ConfigError("training.warmup_epochs is for the schedule cosine", "Add --set training.schedule=cosine")
     if training.warmup_epochs >= training.epochs:
         raise ConfigError(
-            f"training.warmup_epochs is {training.warmup_epochs:g}, and there are {training.epochs} epochs in all",
+            f"training.warmup_epochs is {training.warmup_epochs:g} of {training.epochs} in all",
             "Add --set training.warmup_epochs=0, or train longer",
         )
 
 
-def _run_folder(out: Path, config: Any, made_from: dict[str, str], resume: bool) -> RunFolder:
+def _run_folder(out: Path, config: Any, made_from: dict[str, str]) -> RunFolder:
     """The run's folder; on resuming, what the run is made from must be what it was."""
     now = environment(config.training.threads) | {"fingerprints": made_from}
-    if not resume:
+    if not (out / "config.toml").exists():
         return RunFolder.create(out, config, now)
     begun = read_json(out / "environment.json")
     fingerprints = begun.get("fingerprints")

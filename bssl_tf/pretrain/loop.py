@@ -8,6 +8,7 @@ variable that a step reads.
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import sys
 import time
@@ -196,7 +197,7 @@ class _StageLoop:
                 if stop_requested():
                     raise Interrupted(
                         f"stopped after step {self._done}, which is saved",
-                        f"Go on with the same command and --out {self._run.path} --resume",
+                        f"Go on with the same command and --out {shlex.quote(str(self._run.path))} --resume",
                     )
 
     def _schedule(self, step: int, steps: int) -> float:
@@ -260,7 +261,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
         if requested:
             raise KeyboardInterrupt
         requested = True
-        print("\nstopping behind this step; press Ctrl-C again to stop at once", file=sys.stderr)
+        print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
 
     try:
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -83,9 +83,7 @@ class RunFolder:
             begun = re.compile(r"run\.lock|environment\.json|\..*\.tmp")
             taken = any(not begun.fullmatch(item.name) for item in path.iterdir())
         if taken:
-            raise RunFolderError(
-                f"{path} is not empty", "Add --resume to go on with it, or choose another folder with --out"
-            )
+            raise RunFolderError(f"{path} is not empty and holds no run", "Choose another folder with --out")
         run = cls(path)
         write_json(path / "environment.json", environment)
         # Last, because its presence is what makes the folder a run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,10 @@ def load_teacher(path: str, preprocessing: Preprocessing, pixel_range: str = "no
 def _from_run(folder: Path) -> Teacher:
     saved = folder / "teacher"
     if not (saved / "network.json").exists():
-        raise NetworkError(
-            f"{folder} holds no trained teacher", f"Finish it with `bssl-tf teacher --out {folder} --resume`"
-        )
+        hint = "Train one with `bssl-tf teacher`, or check --teacher"
+        if (folder / "config.toml").exists():
+            hint = f"Finish it with `bssl-tf teacher --out {shlex.quote(str(folder))} --resume`"
+        raise NetworkError(f"{folder} holds no trained teacher", hint)
     network = read_network(saved)
     backbone = network.build()
     head = mlp_head("head", backbone.output_shape[-1], network.head, use_batch_norm=network.head_batch_norm)

@@ -63,7 +63,11 @@ def test_help_of_each_command_is_light(name: str) -> None:
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "augmentation.name=light"], 3, "'lite'"),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "augmentation.min_area=7"], 3, "min_area"),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "moco.queue_size=100"], 3, "multiple of batch"),
-        (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "training.warmup_epochs=300"], 3, "200 epochs"),
+        (
+            ["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "training.warmup_epochs=300"],
+            3,
+            "300 of 200 in all",
+        ),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "training.learning_rate=inf"], 3, "is inf"),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--limit", "9"], 4, "fewer than one batch of 256"),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--backbone", "resnet"], 12, "no network is called"),
@@ -121,7 +125,7 @@ def test_evaluate_goes_on_without_the_teacher_and_says_so(
     (run / "config.toml").write_text(re.sub(r'^teacher = ".*"$', 'teacher = "gone"', text, flags=re.M))
     done = bssl_tf("evaluate", run)
     assert done.returncode == 0, done.stderr
-    assert "no row for the teacher: error[network]: there is no teacher at gone" in done.stderr
+    assert "no row for the teacher: there is no teacher at gone" in done.stderr
     assert "float teacher" not in done.stdout
 
 

@@ -187,7 +187,7 @@ def test_the_newest_version_is_taken(tmp_path: Path) -> None:
         ("mnst", r"TFDS knows no data set mnst, and none is in .*Did you mean tfds:mnist\?"),
         ("tiny_plane", r"Did you mean tfds:tiny_plain\?"),
         ("qqqqqqqq", r"TFDS knows no data set qqqqqqqq.*catalog"),
-        ("cifar10", r"tfds:cifar10 is not in .*downloads are not allowed\. Allow downloads"),
+        ("cifar10", r"tfds:cifar10 is not in .*downloads are not allowed\. Leave --no-download away"),
     ],
 )
 def test_names_that_lead_nowhere_are_errors_with_a_next_step(tmp_path: Path, spec: str, message: str) -> None:

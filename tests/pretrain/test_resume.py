@@ -248,10 +248,19 @@ def test_two_processes_do_not_train_in_one_folder(finished: Path, bssl_tf: Calla
     assert "another process is training in" in done.stderr
 
 
-def test_resuming_nothing_is_one_clear_line(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
+def test_resuming_nothing_begins_a_run_or_says_what_is_missing(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
+    """Whoever was stopped before the first step can give the same command with --resume all the same."""
     done = bssl_tf("teacher", "--out", tmp_path / "none", "--resume")
-    assert done.returncode == 5
-    assert "is no run folder" in done.stderr
+    assert done.returncode == 3
+    assert "no data set is named" in done.stderr
+    done = bssl_tf("teacher", "--out", tmp_path / "run", "--resume", *TINY_TEACHER)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "teacher" / "network.json").exists()
+
+
+def test_one_epoch_needs_no_further_setting(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
+    done = bssl_tf("teacher", "--out", tmp_path / "run", *TINY_TEACHER, "--epochs", "1")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
