@@ -181,6 +181,8 @@ def settled(kind: type[Config], settings: dict[str, Any]) -> Config:
         # The paper warms up for 10 of 200 epochs; a shorter run for as large a share.
         own = {"schedule": "cosine", "warmup_epochs": min(10.0, config.training.epochs / 20)}
         config = from_dict(kind, merge({"training": own}, settings))
+    if config.training.schedule == "linear" and "warmup_epochs" not in settings.get("training", {}):
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, warmup_epochs=0.0))
     if config.data.image_size:
         return config
     size = _EMBEDDED_SIZE if config.data.source == "embedded" else _DEFAULT_SIZE

@@ -190,7 +190,8 @@ def test_every_setting_of_the_recipes_has_a_default_from_its_paper() -> None:
     [
         ({"method": "bssl"}, "cosine", 10),
         ({"method": "bssl", "training": {"epochs": 20}}, "cosine", 1),
-        ({"method": "bssl", "training": {"schedule": "linear", "warmup_epochs": 0}}, "linear", 0),
+        ({"method": "bssl", "training": {"schedule": "linear"}}, "linear", 0),
+        ({"method": "bssl", "training": {"warmup_epochs": 3.0}}, "cosine", 3),
         ({"method": "s2bnn"}, "linear", 0),
         ({}, "linear", 0),
     ],
