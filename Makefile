@@ -1,5 +1,8 @@
 # `make help` lists the targets. PYTHON picks the interpreter for the environment (3.10 to 3.12).
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
+# The first one that runs: a name on the PATH may be a version manager's, for a version that is not switched on.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
+    "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+    && echo "$$python" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,6 +17,7 @@ setup: $(STAMP) ## make .venv with the project, its tests' tools and the extra `
 
 # An old pip needs minutes to resolve the extra `zoo`, a new one seconds: upgrade it first.
 $(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed: install one, or name it with make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[zoo,dev]'
