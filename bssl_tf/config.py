@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from bssl_tf.errors import ConfigError
+from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import write_text
 
 if sys.version_info >= (3, 11):
@@ -266,6 +266,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is missing", "Check the path") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML ({error})", "Mend the file, or remove it") from error
+
+
+def read_run_config(run: Path) -> dict[str, Any]:
+    """The tables of a run folder's config.toml.
+
+    Raises:
+        RunFolderError: `run` is no run folder.
+        ConfigError: the file is not TOML.
+    """
+    path = run / "config.toml"
+    if not path.is_file():
+        raise RunFolderError(f"{run} is no run folder (it has no config.toml)", "Check the path")
+    return read_toml(path)
 
 
 def presets() -> list[str]:

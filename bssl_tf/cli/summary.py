@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from bssl_tf.config import read_run_config
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json, read_records
 
@@ -19,8 +20,7 @@ from bssl_tf.files import read_json, read_records
 def command(run: str, as_json: bool) -> None:
     """Show what is known of RUN: its accuracy, its bundles, and the newest benchmark."""
     folder = Path(run)
-    if not (folder / "config.toml").is_file():
-        raise RunFolderError(f"{folder} is no run folder (it has no config.toml)", "Check the path")
+    read_run_config(folder)
     known: dict[str, Any] = {
         "evaluation": read_json(folder / "evaluation.json") if (folder / "evaluation.json").exists() else None,
         "bundles": {path.parent.name: read_json(path) for path in sorted(folder.glob("*/manifest.json"))},

@@ -11,6 +11,7 @@ from PIL import Image
 
 from bssl_tf.data.image_set import ImageSet, spread_indices
 from bssl_tf.errors import ConfigError
+from bssl_tf_deploy.preprocess import normalise
 
 MIN_IMAGE_SIZE = 8
 MAX_IMAGE_SIZE = 1024
@@ -93,9 +94,7 @@ class Preprocessing:
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(pixel / 255 - mean) / std in float32; uint8 [..., C] to float32 [..., C]."""
-        scaled = pixels.astype(np.float32) / np.float32(255)
-        normalised: NDArray[np.float32] = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return normalised
+        return normalise(pixels, self.mean, self.std)
 
     def eval_view(self, image_set: ImageSet, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """The central square of each picture, in true geometry, resized to `image_size` and normalised.

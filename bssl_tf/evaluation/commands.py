@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bssl_tf.backend import configure, keras
-from bssl_tf.config import DataConfig, PretrainConfig, from_dict, read_toml
+from bssl_tf.config import DataConfig, PretrainConfig, from_dict, read_run_config
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
@@ -64,9 +64,7 @@ def run_config(run: Path) -> PretrainConfig:
     Raises:
         RunFolderError: `run` is none, or is not finished.
     """
-    if not (run / "config.toml").is_file():
-        raise RunFolderError(f"{run} is no run folder (it has no config.toml)", "Check the path")
-    content = read_toml(run / "config.toml")
+    content = read_run_config(run)
     if "method" not in content:
         raise RunFolderError(f"{run} is a teacher's run", "Give the run folder of a `bssl-tf pretrain`")
     if not (run / "student" / "network.json").is_file():

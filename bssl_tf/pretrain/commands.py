@@ -16,7 +16,7 @@ from bssl_tf.config import (
     differences,
     from_dict,
     merge,
-    read_toml,
+    read_run_config,
 )
 from bssl_tf.data.augmentation import PRESETS, Augmentation
 from bssl_tf.data.image_set import DataSplits
@@ -149,7 +149,7 @@ def _begin(
 
 
 def _resumed(kind: type[Config], command: str, settings: dict[str, Any], out: Path) -> Config:
-    content = read_toml(out / "config.toml")
+    content = read_run_config(out)
     begun_by = "pretrain" if "method" in content else "teacher"
     if begun_by != command:
         raise RunFolderError(
@@ -238,4 +238,4 @@ def _run_folder(out: Path, config: Any, made_from: dict[str, str]) -> RunFolder:
             f"the run in {out} was begun with {begun.get('threads')} threads, and now there are {now['threads']}",
             "Resume it where as many cores are free; sums are split by thread, so the result would differ",
         )
-    return RunFolder.open(out)
+    return RunFolder(out)

@@ -81,13 +81,13 @@ def train(
 
     method: Method | None = None
     with _stop_requests() as stop_requested:
-        for number, (stage, end) in enumerate(zip(stages, ends, strict=True)):
+        for stage, end in zip(stages, ends, strict=True):
             begin = end - stage.epochs * per_epoch
             # A checkpoint on the border belongs to the stage that ends there; the next one takes its networks over.
             if found and done > end:
                 continue
             previous, method = method, build_method(stage)
-            loop = _StageLoop(run, stage, number, method, inputs, config, begin, end, per_epoch)
+            loop = _StageLoop(run, stage, method, inputs, config, begin, end, per_epoch)
             if found and begin < done <= end:
                 loop.restore(found)
             elif previous is not None:
@@ -104,7 +104,6 @@ class _StageLoop:
         self,
         run: RunFolder,
         stage: Stage,
-        number: int,
         method: Method,
         inputs: Inputs,
         config: TrainingConfig,
@@ -112,7 +111,7 @@ class _StageLoop:
         end: int,
         per_epoch: int,
     ) -> None:
-        self._run, self._stage, self._number, self._method = run, stage, number, method
+        self._run, self._stage, self._method = run, stage, method
         self._inputs, self._config = inputs, config
         self._begin, self._end, self._per_epoch = begin, end, per_epoch
         self._optimizer = keras.optimizers.Adam(learning_rate=config.learning_rate)

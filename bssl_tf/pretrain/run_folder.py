@@ -55,7 +55,7 @@ class Checkpoint:
 
 
 class RunFolder:
-    """One run on disk. Build it with `create` or `open`."""
+    """One run on disk; `create` makes a fresh one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,14 +88,6 @@ class RunFolder:
         write_json(path / "environment.json", environment)
         # Last, because its presence is what makes the folder a run.
         write_config(run.config_path, config)
-        return run
-
-    @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """Opens an existing run folder. Raises `RunFolderError` when there is none."""
-        run = cls(path)
-        if not run.config_path.is_file():
-            raise RunFolderError(f"{path} is no run folder (it has no config.toml)", "Check the path")
         return run
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,15 +43,13 @@ def load_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
         pixels = _central_square(open_picture(path, channels), size)
     except UnreadableImageError as error:
         raise ImageError(f"{path} cannot be read: {error}", "Check the file, or leave it out") from error
-    return normalise(pixels.reshape(1, size, size, channels), preprocessing)
+    return normalise(pixels.reshape(1, size, size, channels), preprocessing.mean, preprocessing.std)
 
 
-def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """(pixel / 255 - mean) / std in float32; uint8 [..., C] to float32 [..., C]."""
+def normalise(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """(pixel / 255 - mean) / std in float32; uint8 [..., C] to float32 [..., C]. The host calls it too."""
     scaled = pixels.astype(np.float32) / np.float32(255)
-    normalised: NDArray[np.float32] = (scaled - np.asarray(preprocessing.mean, np.float32)) / np.asarray(
-        preprocessing.std, np.float32
-    )
+    normalised: NDArray[np.float32] = (scaled - np.array(mean, np.float32)) / np.array(std, np.float32)
     return normalised
 
 
