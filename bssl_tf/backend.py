@@ -93,7 +93,7 @@ def keras_safe_mode() -> AbstractContextManager[None]:
     return serialization_lib.SafeModeScope(True)
 
 
-def configure(threads: int) -> None:
+def configure(threads: int, precision: str = "float32") -> None:
     """Makes every op deterministic and sets how many threads TensorFlow may use.
 
     Call it once, before the first op runs. The thread count changes how sums are split, so two runs agree bit for
@@ -101,8 +101,10 @@ def configure(threads: int) -> None:
 
     Args:
         threads: threads for one op, at least 1.
+        precision: `bfloat16` lets oneDNN compute convolutions and products in bfloat16, with float32 variables.
     """
     tf.config.experimental.enable_op_determinism()
+    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": precision == "bfloat16"})
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError as error:

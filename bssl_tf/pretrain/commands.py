@@ -140,7 +140,7 @@ def _begin(
         check_choice("method", config.method, METHODS)
         check_teacher(config.teacher, config.teacher_pixels)
     # Threads and determinism must be set before TensorFlow does anything, even for the data.
-    configure(resolved_threads(config.training.threads))
+    configure(resolved_threads(config.training.threads), config.training.precision)
     data = open_data(config.data, report, labels_needed=False)
     report(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
     if not begun:
@@ -204,6 +204,7 @@ def _augmentation(config: TeacherConfig | PretrainConfig) -> Augmentation:
 
 def _check_training(training: TrainingConfig) -> None:
     check_choice("schedule", training.schedule, ("linear", "cosine"))
+    check_choice("precision", training.precision, ("float32", "bfloat16"))
     for name in ("epochs", "batch_size", "learning_rate", "checkpoint_every_s"):
         if not getattr(training, name) > 0:
             raise ConfigError(f"training.{name} is {getattr(training, name)}", "Give a value above zero")
