@@ -70,12 +70,14 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a network is optimised. Adam, no weight decay (S2-BNN, section 3.1).
+    """How a network is optimised. Adam and no weight decay is what both papers use (S2-BNN, section 3.1).
 
     Attributes:
-        epochs: for each stage.
+        epochs: for each of the two stages; a direct training lasts twice as long in its only one.
         batch_size: images a step.
-        learning_rate: Adam's, at its highest.
+        optimizer: `adam`, or `sgd` with momentum 0.9.
+        learning_rate: the optimiser's, at its highest.
+        weight_decay: added to the gradient as so much of every weight (L2, as in PyTorch's SGD).
         warmup_epochs: the learning rate rises over so many epochs (schedule `cosine` only).
         schedule: `linear` or `cosine`, both to zero at the end of each stage.
         seed: the one seed that all others derive from.
@@ -86,7 +88,9 @@ class TrainingConfig:
 
     epochs: int = 200
     batch_size: int = 256
+    optimizer: str = "adam"
     learning_rate: float = 3e-4
+    weight_decay: float = 0.0
     warmup_epochs: float = 0.0
     schedule: str = "linear"
     seed: int = 0
@@ -105,7 +109,7 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class MocoConfig:
-    """MoCo v2 (arXiv 2003.04297) for the teacher.
+    """MoCo v2 (METHOD moco; arXiv 2003.04297), for a teacher or a student, and s2bnn's contrastive part.
 
     Attributes:
         embedding_width: D of the projection head.
@@ -124,38 +128,95 @@ class MocoConfig:
 
 @dataclass(frozen=True)
 class S2bnnConfig:
-    """Guided distribution calibration (METHOD s2bnn; arXiv 2102.08946)."""
+    """Guided distribution calibration (METHOD s2bnn; arXiv 2102.08946).
+
+    Attributes:
+        temperature: of both softmaxes.
+        contrastive: add MoCo's loss, weighted alike; its settings are the section `moco`.
+    """
 
     temperature: float = 0.2
+    contrastive: bool = False
 
 
 @dataclass(frozen=True)
 class BsslConfig:
-    """Joint classifier training (METHOD bssl; arXiv 2110.08851).
+    """Joint classifier training (METHOD bssl; arXiv 2110.08851). Each of its four parts can be switched off.
 
     Attributes:
+        classifier: `joint` trains the classifier on the teacher's features too; `frozen` leaves it random.
+        feature_similarity: between the classifiers' `outputs`, between the backbones' `features`, or `off`.
+        balance_start: weight of the KL term at the first step.
+        balance_end: weight of the KL term at the last step; the same value twice switches dynamic balancing off.
+        carry_classifier: the second stage goes on with the classifier of the first (modified multi-stage training);
+            otherwise with a fresh one.
         temperature: of both softmaxes.
         hidden_width: hidden units of both classifiers.
         output_width: outputs of both classifiers.
-        balance_start: weight of the KL term at the first step.
-        balance_end: weight of the KL term at the last step.
     """
 
+    classifier: str = "joint"
+    feature_similarity: str = "outputs"
+    balance_start: float = 0.1
+    balance_end: float = 0.3
+    carry_classifier: bool = True
     temperature: float = 0.2
     hidden_width: int = 2000
     output_width: int = 2000
-    balance_start: float = 0.1
-    balance_end: float = 0.3
+
+
+@dataclass(frozen=True)
+class ByolConfig:
+    """BYOL (METHOD byol; arXiv 2006.07733).
+
+    Attributes:
+        hidden_width: hidden units of projection head and predictor.
+        embedding_width: outputs of both.
+        momentum: of the target network at the first step; rises to 1 along half a cosine.
+    """
+
+    hidden_width: int = 512
+    embedding_width: int = 128
+    momentum: float = 0.99
+
+
+@dataclass(frozen=True)
+class SwavConfig:
+    """SwAV (METHOD swav; arXiv 2006.09882) with two crops.
+
+    Attributes:
+        hidden_width: hidden units of the projection head.
+        embedding_width: its outputs.
+        prototypes: K, the clusters.
+        temperature: of the student's softmax.
+        epsilon: how soft the balanced assignment is.
+        iterations: of Sinkhorn and Knopp's algorithm.
+        frozen_epochs: so many epochs go by before the prototypes move.
+    """
+
+    hidden_width: int = 512
+    embedding_width: int = 128
+    prototypes: int = 300
+    temperature: float = 0.1
+    epsilon: float = 0.05
+    iterations: int = 3
+    frozen_epochs: float = 1.0
 
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """A run of `bssl-tf teacher`."""
+    """A run of `bssl-tf teacher`.
 
+    Attributes:
+        method: `moco` or `byol`.
+    """
+
+    method: str = "moco"
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("float_resnet"))
     augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig("moco_v2"))
     moco: MocoConfig = field(default_factory=MocoConfig)
+    byol: ByolConfig = field(default_factory=ByolConfig)
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(schedule="cosine", warmup_epochs=1.0, learning_rate=1e-3)
     )
@@ -166,20 +227,30 @@ class PretrainConfig:
     """A run of `bssl-tf pretrain`.
 
     Attributes:
-        method: `s2bnn` or `bssl`.
+        method: `s2bnn`, `bssl`, or a baseline without a teacher: `moco`, `byol`, `swav`, `supervised`.
+        stages: `progressive` binarises activations first and weights in a second stage; `direct` both at once.
         teacher: a run folder of `bssl-tf teacher`, or a saved Keras model (.keras or .h5).
         teacher_pixels: what a saved Keras model wants: `normalized`, `0..1`, `-1..1` or `0..255`.
+        initial: `zoo:NAME`, whose weights the student begins with; empty for random ones.
+        teacher_cache_epochs: the views of so many epochs are shown again and again, and what the teacher says of them
+            is kept on disk; 0 draws fresh views in every epoch.
     """
 
     method: str = "s2bnn"
+    stages: str = "progressive"
     teacher: str = ""
     teacher_pixels: str = "normalized"
+    initial: str = ""
+    teacher_cache_epochs: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("binary_resnet"))
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     s2bnn: S2bnnConfig = field(default_factory=S2bnnConfig)
     bssl: BsslConfig = field(default_factory=BsslConfig)
+    moco: MocoConfig = field(default_factory=MocoConfig)
+    byol: ByolConfig = field(default_factory=ByolConfig)
+    swav: SwavConfig = field(default_factory=SwavConfig)
 
 
 def check_choice(name: str, value: str, choices: typing.Iterable[str]) -> None:
@@ -283,6 +354,11 @@ def read_run_config(run: Path) -> dict[str, Any]:
     return read_toml(path)
 
 
+def command_of(content: dict[str, Any]) -> str:
+    """Which command began the run with these tables: `pretrain` or `teacher`."""
+    return "pretrain" if "s2bnn" in content else "teacher"
+
+
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
     folder = importlib.resources.files("bssl_tf.configs")
@@ -301,9 +377,11 @@ def read_preset(name: str, command: str) -> dict[str, Any]:
         check_choice("the preset", name, presets())
         text = importlib.resources.files("bssl_tf.configs").joinpath(f"{name}.toml").read_text(encoding="utf-8")
         content = tomllib.loads(text)
-    unknown = content.keys() - {"teacher", "pretrain"}
+    unknown = content.keys() - {"teacher", "pretrain", "compare"}
     if unknown:
-        raise ConfigError(f"preset {name} has an unknown table {sorted(unknown)[0]}", "Known: teacher, pretrain")
+        raise ConfigError(
+            f"preset {name} has an unknown table {sorted(unknown)[0]}", "Known: teacher, pretrain, compare"
+        )
     if command not in content:
         raise ConfigError(f"preset {name} has no table [{command}]", "Choose a preset that has one")
     return dict(content[command])

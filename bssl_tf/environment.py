@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import subprocess
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from bssl_tf_deploy.benchmark import machine
@@ -30,7 +32,27 @@ def environment(threads: int) -> dict[str, Any]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
+        "commit": _commit(),
         "python": platform.python_version(),
         "versions": versions,
         "threads": resolved_threads(threads),
     }
+
+
+def _commit() -> str | None:
+    """The commit that this package is run from, with `+` when files differ; None where it was installed without git."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    # A package inside somebody else's repository, in a .venv say, is not under that repository's version control.
+    if described.returncode or not (here.parent / ".git").exists():
+        return None
+    return described.stdout.strip() or None

@@ -21,19 +21,45 @@ from bssl_tf.files import append_record
 @click.option("--download/--no-download", default=None, help="May TFDS download? [yes]")
 @click.option("--limit", type=int, help="Use so many images of each split. [all]")
 @click.option("--max-unreadable-share", type=float, help="Skip unreadable files up to this share. [the run's]")
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    metavar="NAME",
+    help="knn-20, knn-200, linear-probe, linear-probe-sgd, few-shot-svm, finetune-1% or finetune-10%; may be repeated."
+    " [knn-20 and linear-probe]",
+)
+@click.option("--controls/--no-controls", default=True, help="Measure the three controls too? [yes]")
+@click.option("--save/--no-save", default=True, help="Replace table and probe in RUN? [yes]")
 @click.option("--record", "record_file", metavar="FILE", help="Append the record to FILE, a line of JSON each.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def command(run: str, record_file: str | None, as_json: bool, **options: Any) -> None:
-    """Probe the student of RUN, a folder of `bssl-tf pretrain`, beside two controls.
+def command(
+    run: str,
+    protocols: tuple[str, ...],
+    controls: bool,
+    save: bool,
+    record_file: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Probe the student of RUN, a folder of `bssl-tf pretrain`, beside its controls.
 
-    k-nearest neighbours and a linear probe, each for the student, for the same student untrained, and for raw pixels
-    (averaged down to 32 px a side or less).
-    Saves the table and the student's probe, which `bssl-tf export` puts on top of the network.
+    Each protocol for the student, for the same student untrained, for raw pixels (averaged down to 32 px a side or
+    less), and for the teacher. Fine-tuning is for the student, trained and untrained.
+    Saves the table and the student's linear probe, which `bssl-tf export` puts on top of the network.
     """
     overrides = collect(options)
-    from bssl_tf.evaluation.commands import NEIGHBOURS, evaluate
+    from bssl_tf.evaluation.commands import evaluate
+    from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
 
-    result = evaluate(Path(run), overrides, report=prose)
+    result = evaluate(
+        Path(run),
+        overrides,
+        report=prose,
+        protocols=protocols or DEFAULT_PROTOCOLS,
+        controls=controls,
+        save=save,
+    )
     if record_file:
         append_record(Path(record_file), dataclasses.asdict(result))
     if as_json:
@@ -43,7 +69,11 @@ def command(run: str, record_file: str | None, as_json: bool, **options: Any) ->
         f"{result.data}: {result.train_images} training and {result.test_images} test images, "
         f"{result.classes} classes; top-1 accuracy in percent, seed {result.seed}"
     )
-    click.echo(f"{'features':28} {'width':>6} {f'{NEIGHBOURS}-NN':>8} {'linear probe':>14}")
+    names = list(dict.fromkeys(name for row in result.rows for name in row.scores))
+    click.echo(f"{'features':28} {'width':>6} " + " ".join(f"{name:>16}" for name in names))
     for row in result.rows:
-        click.echo(f"{row.features:28} {row.width:6d} {row.knn_top1:8.1f} {row.linear_probe_top1:14.1f}")
+        means = {name: f"{sum(draws) / len(draws):.1f}" for name, draws in row.scores.items()}
+        click.echo(f"{row.features:28} {row.width:6d} " + " ".join(f"{means.get(name, '-'):>16}" for name in names))
+    if not save:
+        return
     prose(f"next: bssl-tf export {shlex.quote(run)} --target arm64")

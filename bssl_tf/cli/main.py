@@ -14,9 +14,12 @@ from bssl_tf.errors import BsslError, Interrupted
 
 # Name -> one line of help, here so that `--help` loads none of them.
 COMMANDS = {
-    "teacher": "Train a float teacher on unlabelled images (MoCo v2).",
-    "pretrain": "Train a binary student from a teacher, without labels (s2bnn, bssl).",
-    "evaluate": "Probe a student beside two controls.",
+    "teacher": "Train a float teacher on unlabelled images (MoCo v2, BYOL).",
+    "import-teacher": "Make a teacher of a PyTorch checkpoint: MoCo v2, SwAV, EfficientNet-Lite0.",
+    "pretrain": "Train a binary student without labels (s2bnn, bssl), or by one of the baselines.",
+    "evaluate": "Probe a student beside its controls.",
+    "compare": "Compare methods over seeds: records, a table, a figure.",
+    "zoo": "List pretrained students, or begin a run folder with one.",
     "export": "Convert a student and its probe into a bundle for a device.",
     "run": "Classify images with a bundle.",
     "bench": "Time a bundle on this machine, beside the float network of the same shape.",
@@ -33,7 +36,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"bssl_tf.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"bssl_tf.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -76,6 +76,12 @@ def settle(
     """
     settings = read_preset(preset, command) if preset else {}
     settings = merge(settings, collect(options))
+    return merge(settings, assigned(assignments))
+
+
+def assigned(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """Nested settings from `--set KEY=VALUE`. Raises `ConfigError`."""
+    settings: dict[str, Any] = {}
     for assignment in assignments:
         settings = merge(settings, _assigned(assignment))
     return settings

@@ -12,11 +12,16 @@ from bssl_tf.cli.options import data_options, prose, settle, training_options
 
 
 @click.command("pretrain")
-@click.option("--method", metavar="NAME", help="s2bnn (guided distillation) or bssl (joint classifier). [s2bnn]")
+@click.option(
+    "--method",
+    metavar="NAME",
+    help="s2bnn (guided distillation) or bssl (joint classifier); baselines without a teacher: moco, byol, swav,"
+    " supervised. [s2bnn]",
+)
 @click.option("--teacher", metavar="PATH", help="A run folder of `bssl-tf teacher`, or a .keras or .h5 model.")
 @data_options
 @training_options
-@click.option("--student", "backbone__name", metavar="NAME", help="The binary network. [binary_resnet]")
+@click.option("--student", "backbone__name", metavar="NAME", help="The binary network, or zoo:NAME. [binary_resnet]")
 @click.option("--width", "backbone__width", type=int, help="Channels of its first stage. [the network's own]")
 @click.option("--depth", "backbone__depth", type=int, help="Binary convolutions in a stage. [the network's own]")
 def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:

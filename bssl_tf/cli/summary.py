@@ -50,10 +50,15 @@ Lines = list[tuple[str, str]]
 def _evaluation(record: dict[str, Any] | None) -> Lines:
     if record is None:
         return []
-    return [
-        (f"{row['features']}, linear probe / kNN", f"{row['linear_probe_top1']:.1f} % / {row['knn_top1']:.1f} %")
-        for row in record["rows"]
-    ]
+    lines: Lines = []
+    for row in record["rows"]:
+        figures = " / ".join(f"{_mean(draws):.1f} %" for draws in row["scores"].values())
+        lines.append((f"{row['features']}, {' / '.join(row['scores'])}", figures))
+    return lines
+
+
+def _mean(draws: list[float]) -> float:
+    return sum(draws) / len(draws)
 
 
 def _bundles(manifests: dict[str, Any]) -> Lines:

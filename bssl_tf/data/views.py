@@ -6,6 +6,7 @@ So a run that is resumed at step s sees exactly what an unbroken run would have 
 from __future__ import annotations
 
 import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,25 @@ from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import DataError
 
-__all__ = ["batches", "epoch_order", "steps_per_epoch", "view_seeds"]
+__all__ = ["Batch", "batches", "epoch_order", "steps_per_epoch", "view_seeds"]
 
 _PREFETCHED_BATCHES = 2
 # Streams of one Philox key that never overlap: the purpose is the counter's top word.
 _ORDER, _VIEWS = 0, 1
+
+
+class Batch(NamedTuple):
+    """What a step takes. Position i is the same image everywhere.
+
+    Attributes:
+        views: tensors [B, S, S, C] float32, normalised, each an independent view of every image.
+        labels: int32 [B], or None when they were not asked for.
+        teacher: one tensor [B, D] float32 a view, what the frozen teacher says of it; empty when there is none.
+    """
+
+    views: tuple[tf.Tensor, ...]
+    labels: tf.Tensor | None = None
+    teacher: tuple[tf.Tensor, ...] = ()
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -58,6 +73,9 @@ def batches(
     seed: int,
     first_step: int,
     last_step: int,
+    replay_epochs: int = 0,
+    with_labels: bool = False,
+    teacher: NDArray[np.float16] | None = None,
 ) -> tf.data.Dataset:
     """The batches of the steps `first_step`, ..., `last_step` - 1.
 
@@ -70,10 +88,13 @@ def batches(
         seed: 0 to 2^63 - 1.
         first_step: counted from the start of training, not of this run.
         last_step: the step after the last one.
+        replay_epochs: after so many epochs the same batches come again; 0 for never.
+        with_labels: whether batches hold the images' labels.
+        teacher: float16 [replay_epochs * steps an epoch, views, B, D], what the teacher says of the views of each step;
+            for `replay_epochs` above 0 only.
 
     Returns:
-        A data set of tuples of `views` tensors, each float32 [B, image_size, image_size, C], normalised. Position i
-        shows the same image in each.
+        A data set of `Batch`.
 
     Raises:
         DataError: there are fewer images than one batch holds.
@@ -88,30 +109,53 @@ def batches(
     def order_of(epoch: int) -> NDArray[np.int64]:
         return epoch_order(len(image_set), seed, epoch)
 
-    def gather(step: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
-        epoch, position = divmod(int(step), per_epoch)
+    labels = image_set.require_labels().astype(np.int32) if with_labels else None
+    cycle = replay_epochs * per_epoch
+
+    def gather(step: NDArray[np.int64]) -> list[NDArray[Any]]:
+        number = int(step) % cycle if cycle else int(step)
+        epoch, position = divmod(number, per_epoch)
         # Rising order reads a memmap front to back; it costs nothing, because a batch is a set.
         chosen = np.sort(order_of(epoch)[position * batch_size : (position + 1) * batch_size])
-        return image_set.images[chosen], image_set.aspect_ratios[chosen], view_seeds(seed, int(step), views)
+        parts: list[NDArray[Any]] = [image_set.images[chosen], image_set.aspect_ratios[chosen]]
+        parts.append(view_seeds(seed, number, views))
+        if labels is not None:
+            parts.append(labels[chosen])
+        if teacher is not None:
+            parts.append(teacher[number].astype(np.float32))
+        return parts
 
-    def read(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        images, ratios, seeds = tf.numpy_function(gather, [step], [tf.uint8, tf.float32, tf.int32], stateful=False)
-        images.set_shape((batch_size, *image_set.images.shape[1:]))
-        ratios.set_shape((batch_size,))
-        seeds.set_shape((views, 2))
-        return images, ratios, seeds
+    kinds = [tf.uint8, tf.float32, tf.int32]
+    shapes: list[tuple[int, ...]] = [(batch_size, *image_set.images.shape[1:]), (batch_size,), (views, 2)]
+    if labels is not None:
+        kinds.append(tf.int32)
+        shapes.append((batch_size,))
+    if teacher is not None:
+        kinds.append(tf.float32)
+        shapes.append(teacher.shape[1:])
+
+    def read(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        parts = tf.numpy_function(gather, [step], kinds, stateful=False)
+        for part, shape in zip(parts, shapes, strict=True):
+            part.set_shape(shape)
+        return tuple(parts)
 
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
 
-    def make_views(images: tf.Tensor, ratios: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return tuple(
-            (augment(images, ratios, seeds[view], augmentation, preprocessing.image_size) - mean) / std
-            for view in range(views)
+    def make_batch(images: tf.Tensor, ratios: tf.Tensor, seeds: tf.Tensor, *others: tf.Tensor) -> Batch:
+        rest = list(others)
+        return Batch(
+            tuple(
+                (augment(images, ratios, seeds[view], augmentation, preprocessing.image_size) - mean) / std
+                for view in range(views)
+            ),
+            rest.pop(0) if labels is not None else None,
+            tuple(tf.unstack(rest.pop(0))) if teacher is not None else (),
         )
 
     steps = tf.data.Dataset.range(first_step, last_step)
     gathered = steps.map(read, num_parallel_calls=1, deterministic=True)
-    augmented = gathered.map(make_views, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    augmented = gathered.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return augmented.prefetch(_PREFETCHED_BATCHES)
 
 

@@ -1,10 +1,10 @@
-"""What `bssl-tf evaluate` does: features of the student and of its controls, both protocols, one table."""
+"""What `bssl-tf evaluate` does: the student and its controls, each by every protocol that was asked for, one table."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,33 +12,44 @@ from typing import Any
 import numpy as np
 
 from bssl_tf.backend import configure, keras
-from bssl_tf.config import DataConfig, PretrainConfig, from_dict, read_run_config
-from bssl_tf.data.image_set import ImageSet
+from bssl_tf.config import DataConfig, PretrainConfig, command_of, from_dict, read_run_config
 from bssl_tf.data.open import open_data
-from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
+from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import BsslError, DataError, RunFolderError
-from bssl_tf.evaluation.knn import knn_top1
-from bssl_tf.evaluation.linear_probe import LinearProbe, fit_linear_probe, save_probe, top1
+from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe, top1
+from bssl_tf.evaluation.protocols import (
+    DEFAULT_PROTOCOLS,
+    NETWORK_PROTOCOLS,
+    PROTOCOLS,
+    Bench,
+    Subject,
+    check_protocols,
+    compiled,
+    features_of,
+)
 from bssl_tf.files import write_json
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.seeding import named_seed
 from bssl_tf.teachers.teacher import load_teacher
 
-NEIGHBOURS = 20
-_BATCH = 256
 _MAX_PIXEL_SIZE = 32
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what the features are, and both accuracies in percent."""
+    """One line of the table: what the features are, and how well each protocol does with them.
+
+    Attributes:
+        features: whose.
+        width: how many.
+        scores: protocol -> top-1 in percent, one for each draw of it (a single one for most).
+    """
 
     features: str
     width: int
-    knn_top1: float
-    linear_probe_top1: float
+    scores: dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ def run_config(run: Path) -> PretrainConfig:
         RunFolderError: `run` is none, or is not finished.
     """
     content = read_run_config(run)
-    if "method" not in content:
+    if command_of(content) != "pretrain":
         raise RunFolderError(f"{run} is a teacher's run", "Give the run folder of a `bssl-tf pretrain`")
     if not (run / "student" / "network.json").is_file():
         raise RunFolderError(
@@ -74,18 +85,31 @@ def run_config(run: Path) -> PretrainConfig:
     return from_dict(PretrainConfig, content)
 
 
-def evaluate(run: Path, overrides: dict[str, Any], *, report: Report) -> Evaluation:
+def evaluate(
+    run: Path,
+    overrides: dict[str, Any],
+    *,
+    report: Report,
+    protocols: Sequence[str] = DEFAULT_PROTOCOLS,
+    controls: bool = True,
+    save: bool = True,
+) -> Evaluation:
     """Evaluates the student of `run` beside its controls and saves its probe and the table there.
 
     Args:
         run: a finished run of `bssl-tf pretrain`.
         overrides: settings of `DataConfig` for a labelled data set other than the one it was trained on.
         report: takes lines of prose for the user.
+        protocols: names of `bssl_tf.evaluation.protocols.PROTOCOLS`.
+        controls: whether to measure the untrained student, raw pixels and the teacher too.
+        save: whether the table, and the probe if there is one, replace those in `run`.
 
     Raises:
+        ConfigError: a protocol is unknown.
         DataError: the data set has no labels.
         BsslError: see `bssl_tf.errors`.
     """
+    check_protocols(protocols)
     config = run_config(run)
     configure(resolved_threads(config.training.threads))
     network = read_network(run / "student")
@@ -108,32 +132,28 @@ def evaluate(run: Path, overrides: dict[str, Any], *, report: Report) -> Evaluat
             "Add labelled images, about six for each class or more, or a folder test/ beside train/",
         )
     seed = config.training.seed
-    keras.utils.set_random_seed(named_seed(seed, "student weights"))
-    untrained = network.build()
     student = network.build()
     load_weights(run / "student", {"student": student})
+    subjects = [Subject("student", features_of(student), student)]
+    if controls:
+        keras.utils.set_random_seed(named_seed(seed, "student weights"))
+        untrained = network.build()
+        subjects.append(Subject("control: untrained student", features_of(untrained), untrained))
+        subjects.append(Subject("control: raw pixels", _raw_pixels))
+        subjects += _teacher(config, preprocessing, report)
 
-    sources: list[tuple[str, Callable[[np.ndarray], np.ndarray]]] = [
-        ("student", _features(student)),
-        ("control: untrained student", _features(untrained)),
-        ("control: raw pixels", _raw_pixels),
-    ]
-    teacher = _teacher_features(config, preprocessing, report)
-    if teacher is not None:
-        sources.append(("float teacher", teacher))
-
-    rows, probe = [], None
-    for name, features in sources:
-        report(f"evaluating {name}")
-        row, weights, bias = _evaluate_features(name, features, data.train, data.test, preprocessing, seed)
-        rows.append(row)
-        if probe is None:  # the student comes first, and its probe is the one that is kept
-            # A class without a training image cannot be told; the device is not offered it.
-            known = np.unique(data.train.labels)
-            names = tuple(data.train.class_names[label] for label in known)
-            probe = LinearProbe(weights[:, known], bias[known], names, row.linear_probe_top1, data_config)
-    assert probe is not None
-    save_probe(run / "probe", probe)
+    rows = []
+    for subject in subjects:
+        report(f"evaluating {subject.name}")
+        bench = Bench(subject, data.train, data.test, preprocessing, seed)
+        scores: dict[str, tuple[float, ...]] = {}
+        for protocol in protocols:
+            if subject.network is None and protocol in NETWORK_PROTOCOLS:
+                continue  # raw pixels have no weights to tune, and the teacher's are not ours
+            scores |= PROTOCOLS[protocol](bench)
+        rows.append(Row(subject.name, bench.train_features.shape[1], scores))
+        if save and subject is subjects[0] and bench.probe is not None:
+            _save_probe(run, bench, data_config)
     evaluation = Evaluation(
         run=str(run),
         data=data.name,
@@ -147,8 +167,20 @@ def evaluate(run: Path, overrides: dict[str, Any], *, report: Report) -> Evaluat
         conditions=environment(config.training.threads),
         rows=tuple(rows),
     )
-    write_json(run / "evaluation.json", dataclasses.asdict(evaluation))
+    if save:
+        write_json(run / "evaluation.json", dataclasses.asdict(evaluation))
     return evaluation
+
+
+def _save_probe(run: Path, bench: Bench, data: DataConfig) -> None:
+    """Keeps the student's probe for export."""
+    assert bench.probe is not None
+    weights, bias = bench.probe
+    # A class without a training image cannot be told; the device is not offered it.
+    known = np.unique(bench.train_labels)
+    names = tuple(bench.train.class_names[label] for label in known)
+    accuracy = top1(weights, bias, bench.test_features, bench.test_labels)
+    save_probe(run / "probe", LinearProbe(weights[:, known], bias[known], names, accuracy, data))
 
 
 def _raw_pixels(batch: np.ndarray) -> np.ndarray:
@@ -159,35 +191,13 @@ def _raw_pixels(batch: np.ndarray) -> np.ndarray:
     return cut.reshape(len(batch), size, step, size, step, -1).mean(axis=(2, 4)).reshape(len(batch), -1)
 
 
-def _features(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda batch: model(batch, training=False).numpy()
-
-
-def _teacher_features(
-    config: PretrainConfig, preprocessing: Preprocessing, report: Report
-) -> Callable[[np.ndarray], np.ndarray] | None:
+def _teacher(config: PretrainConfig, preprocessing: Preprocessing, report: Report) -> list[Subject]:
+    if not config.teacher:
+        return []
     try:
         teacher = load_teacher(config.teacher, preprocessing, config.teacher_pixels)
     except BsslError as error:
         # The student stands without its teacher, which may have been moved away; its row is left out, aloud.
         report(f"no row for the teacher: {error.what}")
-        return None
-    return lambda batch: teacher.features(batch).numpy()
-
-
-def _evaluate_features(
-    name: str,
-    features: Callable[[np.ndarray], np.ndarray],
-    train: ImageSet,
-    test: ImageSet,
-    preprocessing: Preprocessing,
-    seed: int,
-) -> tuple[Row, np.ndarray, np.ndarray]:
-    x, x_test = (
-        np.concatenate([features(batch) for batch in evaluation_batches(images, preprocessing, _BATCH)])
-        for images in (train, test)
-    )
-    y, y_test = train.require_labels(), test.require_labels()
-    weights, bias = fit_linear_probe(x, y, len(train.class_names), seed=named_seed(seed, "probe"))
-    row = Row(name, x.shape[1], knn_top1(x, y, x_test, y_test, NEIGHBOURS), top1(weights, bias, x_test, y_test))
-    return row, weights, bias
+        return []
+    return [Subject("float teacher", compiled(teacher.features))]

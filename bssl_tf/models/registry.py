@@ -1,4 +1,4 @@
-"""Names of networks and what builds them. To add one: write its file, add one line here, and a row to the tests."""
+"""Names of networks and what builds them. README.md beside this file says how to add one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from typing import Any
 from bssl_tf.backend import keras
 from bssl_tf.errors import NetworkError
 from bssl_tf.models.binary_resnet import binary_resnet
+from bssl_tf.models.bireal_net import bireal_net18
 from bssl_tf.models.float_resnet import float_resnet
+from bssl_tf.models.quicknet import quicknet, quicknet_large, quicknet_small, quicknet_tiny
+from bssl_tf.models.reactnet import reactnet_a
+from bssl_tf.models.xnor_net import xnor_net
 
 BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "binary_resnet": binary_resnet,
+    "bireal_net18": bireal_net18,
     "float_resnet": float_resnet,
+    "quicknet": quicknet,
+    "quicknet_large": quicknet_large,
+    "quicknet_small": quicknet_small,
+    "quicknet_tiny": quicknet_tiny,
+    "reactnet_a": reactnet_a,
+    "xnor_net": xnor_net,
 }
 
 

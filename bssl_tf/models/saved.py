@@ -11,6 +11,8 @@ from bssl_tf.checkpoints import match_tensors, read_tensors, write_tensors
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import NetworkError
 from bssl_tf.files import read_json, write_json
+from bssl_tf.models.binarization import binary_layers
+from bssl_tf.models.packing import pack, unpack
 from bssl_tf.models.registry import build_backbone
 
 FORMAT = 1
@@ -47,13 +49,30 @@ def named_weights(model: keras.Model) -> dict[str, Any]:
     return named
 
 
-def save_network(folder: Path, network: Network, parts: dict[str, keras.Model]) -> None:
-    """Saves `parts` (the backbone, and perhaps its head) and how to build them. Raises `StorageError`."""
+def save_network(folder: Path, network: Network, parts: dict[str, keras.Model], *, packed: bool = False) -> None:
+    """Saves `parts` (the backbone, and perhaps its head) and how to build them.
+
+    Args:
+        folder: gets `network.json` and `weights.safetensors`.
+        network: how to build it.
+        parts: networks by name.
+        packed: keep of binary kernels their signs and scales only, a thirtieth of the bytes; see `models.packing`.
+
+    Raises:
+        StorageError: the files cannot be written.
+    """
     tensors = {
         f"{part}/{name}": weight.numpy()
         for part, model in parts.items()
         for name, weight in named_weights(model).items()
     }
+    if packed:
+        kernels = {
+            f"{part}/{layer.kernel.name.removesuffix(':0')}"
+            for part, model in parts.items()
+            for layer in binary_layers(model)
+        }
+        tensors = pack(tensors, kernels)
     write_tensors(folder / "weights.safetensors", tensors, {"format": str(FORMAT)})
     description = asdict(network) | {"format": FORMAT, "preprocessing": network.preprocessing.to_dict()}
     write_json(folder / "network.json", description)
@@ -88,7 +107,7 @@ def load_weights(folder: Path, parts: dict[str, keras.Model]) -> None:
     """
     path = folder / "weights.safetensors"
     tensors, _ = read_tensors(path)
-    tensors = {name: tensor for name, tensor in tensors.items() if name.split("/", 1)[0] in parts}
+    tensors = {name: tensor for name, tensor in unpack(tensors).items() if name.split("/", 1)[0] in parts}
     variables = {f"{part}/{name}": w for part, model in parts.items() for name, w in named_weights(model).items()}
     match_tensors(path, tensors, {name: variable.numpy() for name, variable in variables.items()})
     for name, variable in variables.items():

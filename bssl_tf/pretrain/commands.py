@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bssl_tf import zoo
 from bssl_tf.backend import configure, keras
 from bssl_tf.config import (
+    BackboneConfig,
     PretrainConfig,
     TeacherConfig,
     TrainingConfig,
     check_choice,
+    command_of,
     differences,
     from_dict,
     merge,
@@ -24,28 +27,34 @@ from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.environment import environment, resolved_threads
-from bssl_tf.errors import ConfigError, RunFolderError
+from bssl_tf.errors import ConfigError, DataError, RunFolderError
 from bssl_tf.files import read_json
 from bssl_tf.models.binarization import binarize
-from bssl_tf.models.saved import Network, save_network
+from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.pretrain.bssl import Bssl
+from bssl_tf.pretrain.byol import Byol
 from bssl_tf.pretrain.loop import Inputs, train
 from bssl_tf.pretrain.method import Method
 from bssl_tf.pretrain.moco import Moco, check_queue
 from bssl_tf.pretrain.run_folder import RunFolder
-from bssl_tf.pretrain.s2bnn import S2bnn
-from bssl_tf.pretrain.stages import Stage, progressive_binarization
+from bssl_tf.pretrain.s2bnn import ContrastiveS2bnn, S2bnn
+from bssl_tf.pretrain.stages import STAGES, Stage
+from bssl_tf.pretrain.supervised import Supervised
+from bssl_tf.pretrain.swav import Swav
+from bssl_tf.pretrain.teacher_cache import with_teacher_cache
 from bssl_tf.seeding import named_seed
 from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
 
-METHODS = ("s2bnn", "bssl")
+TEACHER_METHODS = ("moco", "byol")
+# Name -> whether it learns from a teacher.
+METHODS = {"s2bnn": True, "bssl": True, "moco": False, "byol": False, "swav": False, "supervised": False}
 _EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
 Config = TypeVar("Config", TeacherConfig, PretrainConfig)
 Report = Callable[[str], None]
 
 
 def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: Report) -> Path:
-    """Trains a float teacher with MoCo v2.
+    """Trains a float teacher without labels.
 
     Args:
         settings: tables of `TeacherConfig`; with `resume` they may only repeat what the run was begun with.
@@ -61,33 +70,30 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
     """
     config, data = _begin(TeacherConfig, "teacher", settings, out, resume, report)
     preprocessing = Preprocessing.fit(data.train, config.data.image_size)
-    network = Network(
-        config.backbone.name,
-        preprocessing,
-        dict(config.backbone.arguments()),
-        (0, config.moco.embedding_width),
-        config.moco.head_batch_norm,
-    )
+    network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()))
 
     def build(stage: Stage) -> Method:
         keras.utils.set_random_seed(named_seed(config.training.seed, "teacher weights"))
-        queue_seed = named_seed(config.training.seed, "queue")
-        return Moco(network.build(), config.moco, batch_size=config.training.batch_size, seed=queue_seed)
+        if config.method == "byol":
+            return Byol(network.build(), config.byol, part="teacher")
+        return _moco(config, network.build(), "teacher")
 
-    stages = (Stage("moco", False, config.training.epochs),)
+    stages = (Stage(config.method, False, config.training.epochs),)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     _try_out(build, stages, inputs, config.training)
     run = _run_folder(out, config, {"data": data.train.fingerprint()})
     with run.locked():
         method = train(run, stages, build, inputs, config.training)
-        backbone, head = method.trained.values()
-        network = dataclasses.replace(network, head=(backbone.output_shape[-1], config.moco.embedding_width))
+        backbone, head = method.trained["teacher"], method.trained["head"]
+        norms = [layer for layer in head.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        widths = tuple(layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense))
+        network = dataclasses.replace(network, head=widths, head_batch_norm=bool(norms))
         save_network(out / "teacher", network, {"teacher": backbone, "head": head})
     return out / "teacher"
 
 
 def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Report) -> Path:
-    """Trains a binary student from a float teacher, without labels.
+    """Trains a binary student: from a float teacher without labels, or with one of the baselines.
 
     Args and errors as for `train_teacher`, with tables of `PretrainConfig`.
 
@@ -95,38 +101,65 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
         `out/student`, where the binary backbone is saved.
     """
     config, data = _begin(PretrainConfig, "pretrain", settings, out, resume, report)
-    fitted = Preprocessing.fit(data.train, config.data.image_size)
-    teacher = load_teacher(config.teacher, fitted, config.teacher_pixels)
-    # Teacher and student see the same crop, so a teacher trained here decides how it is normalised.
-    preprocessing = teacher.preprocessing or fitted
+    preprocessing = Preprocessing.fit(data.train, config.data.image_size)
+    made_from = {"data": data.train.fingerprint()}
+    teacher = None
+    if METHODS[config.method]:
+        teacher = load_teacher(config.teacher, preprocessing, config.teacher_pixels)
+        # Teacher and student see the same crop, so a teacher trained here decides how it is normalised.
+        preprocessing = teacher.preprocessing or preprocessing
+        made_from["teacher"] = teacher.fingerprint()
     network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()))
 
     def build(stage: Stage) -> Method:
         keras.utils.set_random_seed(named_seed(config.training.seed, "student weights"))
-        student = binarize(network.build(), weights=stage.binary_weights)
-        return _method(config, student, teacher)
+        student = network.build()
+        if config.initial:
+            load_weights(zoo.find(config.initial.removeprefix(zoo.PREFIX)).folder, {"student": student})
+        student = binarize(student, weights=stage.binary_weights)
+        return _method(config, student, teacher, len(data.train.class_names), stage.epochs)
 
-    stages = progressive_binarization(config.training.epochs)
+    stages = STAGES[config.stages](config.training.epochs)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
-    _try_out(build, stages, inputs, config.training)
-    made_from = {"data": data.train.fingerprint(), "teacher": teacher.fingerprint()}
+    method = _try_out(build, stages, inputs, config.training)
     run = _run_folder(out, config, made_from)
     with run.locked():
+        if config.teacher_cache_epochs:
+            inputs = with_teacher_cache(
+                inputs, method, config.training, config.teacher_cache_epochs, made_from["teacher"], report
+            )
         method = train(run, stages, build, inputs, config.training)
         save_network(out / "student", network, {"student": method.trained["student"]})
     return out / "student"
 
 
-def _method(config: PretrainConfig, student: keras.Model, teacher: Teacher) -> Method:
+def _method(config: PretrainConfig, student: keras.Model, teacher: Teacher | None, classes: int, epochs: int) -> Method:
+    if teacher is None:
+        if config.method == "moco":
+            return _moco(config, student, "student")
+        if config.method == "byol":
+            return Byol(student, config.byol, part="student")
+        if config.method == "swav":
+            return Swav(student, config.swav, epochs=epochs)
+        return Supervised(student, classes)
     if config.method == "bssl":
         return Bssl(student, teacher, config.bssl)
+    if config.s2bnn.contrastive:
+        size, seed = config.training.batch_size, named_seed(config.training.seed, "queue")
+        return ContrastiveS2bnn(student, teacher, config.s2bnn, config.moco, batch_size=size, seed=seed)
     return S2bnn(student, teacher, config.s2bnn)
+
+
+def _moco(config: TeacherConfig | PretrainConfig, backbone: keras.Model, part: str) -> Moco:
+    queue_seed = named_seed(config.training.seed, "queue")
+    return Moco(backbone, config.moco, part=part, batch_size=config.training.batch_size, seed=queue_seed)
 
 
 def _begin(
     kind: type[Config], command: str, settings: dict[str, Any], out: Path, resume: bool, report: Report
 ) -> tuple[Config, DataSplits]:
     """Settles the configuration and loads the data; on resuming, both must be what the run was begun with."""
+    settings = _from_zoo(settings)
     begun = (out / "config.toml").exists()
     if begun and not resume:
         raise RunFolderError(f"{out} already holds a run", "Add --resume to go on with it, or choose another --out")
@@ -134,23 +167,38 @@ def _begin(
     # All that needs no data is checked before the data, which may take an hour to decode.
     _check_training(config.training)
     _augmentation(config)
-    if isinstance(config, TeacherConfig):
-        check_queue(config.moco, config.training.batch_size)
-    else:
-        check_choice("method", config.method, METHODS)
-        check_teacher(config.teacher, config.teacher_pixels)
+    _check_method(config)
     # Threads and determinism must be set before TensorFlow does anything, even for the data.
     configure(resolved_threads(config.training.threads), config.training.precision)
-    data = open_data(config.data, report, labels_needed=False)
+    data = open_data(config.data, report, labels_needed=config.method == "supervised")
+    if config.method == "supervised" and data.train.labels is None:
+        raise DataError(
+            f"{data.name} has no labels, and supervised training needs them",
+            "Pass --data with one sub-folder for each class, or choose a method that needs no labels",
+        )
     report(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
     if not begun:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=data.train.channels))
     return config, data
 
 
+def _from_zoo(settings: dict[str, Any]) -> dict[str, Any]:
+    """A student called `zoo:NAME` is that network, beginning with its weights."""
+    backbone = settings.get("backbone", {})
+    name = backbone.get("name", "")
+    if not isinstance(name, str) or not name.startswith(zoo.PREFIX):
+        return settings
+    network = read_network(zoo.find(name.removeprefix(zoo.PREFIX)).folder)
+    ours = dataclasses.asdict(BackboneConfig(network.backbone, **network.arguments))
+    changed = [key for key, value in backbone.items() if key != "name" and value and value != ours[key]]
+    if changed:
+        raise ConfigError(f"{name} has a {changed[0]} of its own, {ours[changed[0]]}", f"Leave {changed[0]} away")
+    return settings | {"backbone": ours, "initial": name}
+
+
 def _resumed(kind: type[Config], command: str, settings: dict[str, Any], out: Path) -> Config:
     content = read_run_config(out)
-    begun_by = "pretrain" if "method" in content else "teacher"
+    begun_by = command_of(content)
     if begun_by != command:
         raise RunFolderError(
             f"{out} holds a run of `bssl-tf {begun_by}`", f"Go on with `bssl-tf {begun_by} --out {out} --resume`"
@@ -168,7 +216,7 @@ def _resumed(kind: type[Config], command: str, settings: dict[str, Any], out: Pa
 def settled(kind: type[Config], settings: dict[str, Any]) -> Config:
     """The configuration of a fresh run: `settings` over the method's defaults.
 
-    BSSL trains with warm-up and cosine decay (section 5), S2-BNN with linear decay, which is the general default.
+    BSSL, BYOL and SwAV train with warm-up and cosine decay, S2-BNN with linear decay, which is the general default.
 
     Raises:
         ConfigError: a setting is unknown or of the wrong type.
@@ -177,8 +225,8 @@ def settled(kind: type[Config], settings: dict[str, Any]) -> Config:
     if isinstance(config, TeacherConfig):
         own: dict[str, Any] = {"warmup_epochs": min(config.training.warmup_epochs, config.training.epochs / 10)}
         config = from_dict(kind, merge({"training": own}, settings))
-    elif config.method == "bssl":
-        # The paper warms up for 10 of 200 epochs; a shorter run for as large a share.
+    elif config.method in ("bssl", "byol", "swav"):
+        # BSSL warms up for 10 of 200 epochs (section 5); a shorter run for as large a share.
         own = {"schedule": "cosine", "warmup_epochs": min(10.0, config.training.epochs / 20)}
         config = from_dict(kind, merge({"training": own}, settings))
     if config.training.schedule == "linear" and "warmup_epochs" not in settings.get("training", {}):
@@ -191,10 +239,10 @@ def settled(kind: type[Config], settings: dict[str, Any]) -> Config:
 
 def _try_out(
     build: Callable[[Stage], Method], stages: tuple[Stage, ...], inputs: Inputs, training: TrainingConfig
-) -> None:
+) -> Method:
     """Finds what is wrong with networks and batch size before a run folder is made."""
     steps_per_epoch(len(inputs.images), training.batch_size)
-    build(stages[0])
+    return build(stages[0])
 
 
 def _augmentation(config: TeacherConfig | PretrainConfig) -> Augmentation:
@@ -202,13 +250,33 @@ def _augmentation(config: TeacherConfig | PretrainConfig) -> Augmentation:
     return dataclasses.replace(PRESETS[config.augmentation.name], min_area=config.augmentation.min_area)
 
 
+def _check_method(config: TeacherConfig | PretrainConfig) -> None:
+    """What can be said of the method's settings before any data is there. Raises `BsslError`."""
+    if isinstance(config, TeacherConfig):
+        check_choice("method", config.method, TEACHER_METHODS)
+    else:
+        check_choice("method", config.method, METHODS)
+        check_choice("stages", config.stages, STAGES)
+        check_choice("bssl.classifier", config.bssl.classifier, ("joint", "frozen"))
+        check_choice("bssl.feature_similarity", config.bssl.feature_similarity, ("outputs", "features", "off"))
+        if config.teacher_cache_epochs < 0:
+            raise ConfigError(f"teacher_cache_epochs is {config.teacher_cache_epochs}", "Give zero or more")
+        if METHODS[config.method]:
+            check_teacher(config.teacher, config.teacher_pixels)
+        elif config.teacher_cache_epochs:
+            raise ConfigError(f"teacher_cache_epochs is set, and {config.method} has no teacher", "Leave it away")
+    if config.method == "moco" or (isinstance(config, PretrainConfig) and config.s2bnn.contrastive):
+        check_queue(config.moco, config.training.batch_size)
+
+
 def _check_training(training: TrainingConfig) -> None:
     check_choice("schedule", training.schedule, ("linear", "cosine"))
+    check_choice("optimizer", training.optimizer, ("adam", "sgd"))
     check_choice("precision", training.precision, ("float32", "bfloat16"))
     for name in ("epochs", "batch_size", "learning_rate", "checkpoint_every_s"):
         if not getattr(training, name) > 0:
             raise ConfigError(f"training.{name} is {getattr(training, name)}", "Give a value above zero")
-    for name in ("warmup_epochs", "seed", "threads"):
+    for name in ("warmup_epochs", "weight_decay", "seed", "threads"):
         if getattr(training, name) < 0:
             raise ConfigError(f"training.{name} is {getattr(training, name)}", "Give zero or more")
     if training.warmup_epochs and training.schedule == "linear":

@@ -26,7 +26,7 @@ from bssl_tf.config import TrainingConfig
 from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import Preprocessing
-from bssl_tf.data.views import batches, steps_per_epoch
+from bssl_tf.data.views import Batch, batches, steps_per_epoch
 from bssl_tf.errors import Interrupted, RunFolderError, TrainingError
 from bssl_tf.models.saved import named_weights
 from bssl_tf.pretrain.method import Method
@@ -38,11 +38,37 @@ from bssl_tf.seeding import named_seed
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the loop feeds to a method."""
+    """What the loop feeds to a method.
+
+    Attributes:
+        images: the training images.
+        preprocessing: size and normalisation of the views.
+        augmentation: what makes a view.
+        replay_epochs: after so many epochs the same views come again; 0 for never.
+        teacher: what the teacher says of them, if it was kept; see `data.views.batches`.
+    """
 
     images: ImageSet
     preprocessing: Preprocessing
     augmentation: Augmentation
+    replay_epochs: int = 0
+    teacher: np.ndarray | None = None
+
+    def batches(self, method: Method, config: TrainingConfig, first_step: int, last_step: int) -> tf.data.Dataset:
+        """The batches of these steps, as `method` wants them."""
+        return batches(
+            self.images,
+            self.preprocessing,
+            self.augmentation,
+            views=method.views,
+            batch_size=config.batch_size,
+            seed=named_seed(config.seed, "views"),
+            first_step=first_step,
+            last_step=last_step,
+            replay_epochs=self.replay_epochs,
+            with_labels=method.needs_labels,
+            teacher=self.teacher,
+        )
 
 
 def train(
@@ -114,9 +140,9 @@ class _StageLoop:
         self._run, self._stage, self._method = run, stage, method
         self._inputs, self._config = inputs, config
         self._begin, self._end, self._per_epoch = begin, end, per_epoch
-        self._optimizer = keras.optimizers.Adam(learning_rate=config.learning_rate)
+        self._optimizer = _optimizer(config)
         self._optimizer.build(method.trainable_variables())
-        self._step_function = _step_function(method, self._optimizer)
+        self._step_function = _step_function(method, self._optimizer, config.weight_decay)
         self._done = begin
         self._sums: dict[str, float] = {}
 
@@ -148,26 +174,17 @@ class _StageLoop:
         config, steps = self._config, self._end - self._begin
         if self._done == self._end:
             return
-        views = batches(
-            self._inputs.images,
-            self._inputs.preprocessing,
-            self._inputs.augmentation,
-            views=self._method.views,
-            batch_size=config.batch_size,
-            seed=named_seed(config.seed, "views"),
-            first_step=self._done,
-            last_step=self._end,
-        )
+        stream = self._inputs.batches(self._method, config, self._done, self._end)
         saved_at = epoch_began = time.monotonic()
         epoch_first = self._done
         with tqdm(
             total=steps, initial=self._done - self._begin, desc=self._stage.name, unit="step", file=sys.stderr
         ) as bar:
-            for batch in views:
+            for batch in stream:
                 step = self._done - self._begin
                 rate = config.learning_rate * self._schedule(step, steps)
                 losses = self._step_function(
-                    batch, tf.constant(rate, tf.float32), tf.constant(self._method.balance(step / steps), tf.float32)
+                    batch, tf.constant(rate, tf.float32), tf.constant(self._method.scheduled(step / steps), tf.float32)
                 )
                 parts = {name: float(value) for name, value in losses.items()}
                 if not math.isfinite(parts["loss"]):
@@ -188,7 +205,7 @@ class _StageLoop:
 
                 epoch_ended = (self._done - self._begin) % self._per_epoch == 0
                 if epoch_ended:
-                    self._record_epoch(rate, images_per_s)
+                    self._record_epoch(rate, images_per_s, now - epoch_began)
                     epoch_began, epoch_first = now, self._done
                 if epoch_ended or now - saved_at > config.checkpoint_every_s or stop_requested():
                     self._checkpoint()
@@ -204,7 +221,7 @@ class _StageLoop:
             return warmup_cosine(step, steps, round(self._config.warmup_epochs * self._per_epoch))
         return linear_decay(step, steps)
 
-    def _record_epoch(self, rate: float, images_per_s: float) -> None:
+    def _record_epoch(self, rate: float, images_per_s: float, seconds: float) -> None:
         means = {name: total / self._per_epoch for name, total in self._sums.items()}
         self._sums = {}
         self._run.record(
@@ -214,22 +231,39 @@ class _StageLoop:
                 "epoch": (self._done - self._begin) // self._per_epoch,
                 "learning_rate": rate,
                 "images_per_s": round(images_per_s, 1),
+                "seconds": round(seconds, 1),
                 **means,
             }
         )
+        reason = self._method.collapsed(means)
+        if reason:
+            raise TrainingError(
+                f"stopped behind epoch {(self._done - self._begin) // self._per_epoch}: {reason}",
+                "Start anew with a lower --learning-rate, a larger --batch-size, or another method's settings",
+            )
 
 
-def _step_function(method: Method, optimizer: Any) -> Callable[..., dict[str, tf.Tensor]]:
+def _optimizer(config: TrainingConfig) -> Any:
+    if config.optimizer == "sgd":
+        return keras.optimizers.SGD(learning_rate=config.learning_rate, momentum=0.9)
+    return keras.optimizers.Adam(learning_rate=config.learning_rate)
+
+
+def _step_function(method: Method, optimizer: Any, weight_decay: float) -> Callable[..., dict[str, tf.Tensor]]:
     variables = method.trainable_variables()
 
     @tf.function
-    def step(views: tuple[tf.Tensor, ...], learning_rate: tf.Tensor, balance: tf.Tensor) -> dict[str, tf.Tensor]:
+    def step(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
+        if method.teacher_outputs is not None and not batch.teacher:
+            batch = batch._replace(teacher=tuple(method.teacher_outputs(view) for view in batch.views))
         with tf.GradientTape() as tape:
-            losses = dict(method.losses(views, balance))
+            losses = dict(method.losses(batch, scheduled))
         gradients = tape.gradient(losses["loss"], variables)
+        if weight_decay:
+            gradients = [g + weight_decay * v for g, v in zip(gradients, variables, strict=True)]
         optimizer.learning_rate.assign(learning_rate)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        method.after_step()
+        method.after_step(scheduled)
         return losses
 
     return step
@@ -246,8 +280,12 @@ def _check_place(found: Checkpoint, stages: Sequence[Stage], ends: Sequence[int]
 
 
 def _take_over(previous: Method, method: Method) -> None:
-    for name, model in method.trained.items():
-        model.set_weights(previous.trained[name].get_weights())
+    """Networks, momentum encoders and queues go on where the stage before left them."""
+    for models, before in ((method.trained, previous.trained), (method.companions, previous.companions)):
+        for name in models.keys() - method.fresh_each_stage:
+            models[name].set_weights(before[name].get_weights())
+    for name, variable in method.state.items():
+        variable.assign(previous.state[name])
 
 
 @contextmanager

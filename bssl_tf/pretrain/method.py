@@ -1,11 +1,12 @@
-"""What a pretraining method is: networks to train, a loss for a tuple of views, and what happens behind a step."""
+"""What a pretraining method is: networks to train, a loss for a batch of views, and what happens behind a step."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from bssl_tf.backend import keras, tf
+from bssl_tf.data.views import Batch
 
 
 class Method(abc.ABC):
@@ -13,36 +14,54 @@ class Method(abc.ABC):
 
     Attributes:
         views: how many augmented views of each image a step takes.
+        needs_labels: whether a step takes labels too.
+        teacher_outputs: what the frozen teacher says of a view, [B, S, S, C] to [B, D]; None without a teacher.
         trained: the networks that the optimiser changes, by name; saved in checkpoints.
         companions: further networks whose weights change, such as a momentum encoder; saved in checkpoints.
         state: variables beside the networks', such as a queue; saved in checkpoints.
+        fresh_each_stage: names of networks that a second stage does not take over from the first.
     """
 
     views: int = 1
+    needs_labels: bool = False
+    teacher_outputs: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     def __init__(self) -> None:
         self.trained: dict[str, keras.Model] = {}
         self.companions: dict[str, keras.Model] = {}
         self.state: dict[str, tf.Variable] = {}
+        self.fresh_each_stage: frozenset[str] = frozenset()
 
-    def balance(self, progress: float) -> float:
-        """The weight that `losses` gets; `progress` goes from 0 at the stage's first step to 1 at its end."""
+    def scheduled(self, progress: float) -> float:
+        """A number that changes while the stage goes on, for `losses` and `after_step`; 0 at all times by default.
+
+        Args:
+            progress: 0 at the stage's first step, towards 1 at its end.
+        """
         return 0.0
 
     @abc.abstractmethod
-    def losses(self, views: Sequence[tf.Tensor], balance: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
         """The loss and what it is made of.
 
         Args:
-            views: `self.views` tensors [B, S, S, C] float32, normalised.
-            balance: float32 scalar, what `balance` says for this step.
+            batch: `self.views` views, labels if `needs_labels`, and what the teacher says of each view if there is one.
+            scheduled: float32 scalar, what `self.scheduled` says for this step.
 
         Returns:
             Float32 scalars by name; `loss` is the one that is minimised, the others are logged beside it.
         """
 
-    def after_step(self) -> None:  # noqa: B027 - most methods have nothing to do here
+    def after_step(self, scheduled: tf.Tensor) -> None:  # noqa: B027 - most methods have nothing to do here
         """Runs in the graph behind the optimiser's update; nothing by default."""
+
+    def collapsed(self, means: Mapping[str, float]) -> str | None:
+        """Says what is wrong when an epoch's mean losses show that the method learns nothing any more.
+
+        Args:
+            means: what `losses` returned, averaged over the epoch.
+        """
+        return None
 
     def trainable_variables(self) -> list[tf.Variable]:
         """What the optimiser changes, in a fixed order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -23,3 +24,11 @@ class Stage:
 def progressive_binarization(epochs: int) -> tuple[Stage, ...]:
     """Binary activations first, then binary weights too (S2-BNN, section 3.1; BSSL, section 4.3)."""
     return Stage("binary_activations", False, epochs), Stage("binary_weights", True, epochs)
+
+
+def direct(epochs: int) -> tuple[Stage, ...]:
+    """Both at once from the beginning, for as many epochs as the two stages have together."""
+    return (Stage("binary", True, 2 * epochs),)
+
+
+STAGES: dict[str, Callable[[int], tuple[Stage, ...]]] = {"progressive": progressive_binarization, "direct": direct}

@@ -99,9 +99,12 @@ def _from_run(folder: Path) -> Teacher:
         raise NetworkError(f"{folder} holds no trained teacher", hint)
     network = read_network(saved)
     backbone = network.build()
-    head = mlp_head("head", backbone.output_shape[-1], network.head, use_batch_norm=network.head_batch_norm)
-    load_weights(saved, {"teacher": backbone, "head": head})
-    return Teacher(str(folder), backbone, head, network.preprocessing)
+    parts = {"teacher": backbone}
+    if network.head:
+        width = backbone.output_shape[-1]
+        parts["head"] = mlp_head("head", width, network.head, use_batch_norm=network.head_batch_norm)
+    load_weights(saved, parts)
+    return Teacher(str(folder), backbone, parts.get("head"), network.preprocessing)
 
 
 def check_teacher(path: str, pixel_range: str) -> None:

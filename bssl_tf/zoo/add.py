@@ -1,0 +1,48 @@
+"""Adds a run's student to the zoo: `python -m bssl_tf.zoo.add RUN NAME COMMAND`. For who maintains the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from bssl_tf.config import PretrainConfig, from_dict, read_run_config, write_config
+from bssl_tf.files import read_json
+from bssl_tf.models.saved import load_weights, read_network, save_network
+from bssl_tf.zoo import Entry, write_entry, zoo_folder
+
+_PROTOCOL = "linear-probe"
+
+
+def add(run: Path, name: str, command: str, folder: Path | None = None) -> Entry:
+    """Packs the student of `run`, which must have been evaluated, into the zoo.
+
+    Args:
+        run: a run folder.
+        name: after `zoo:`.
+        command: what trained it, for the record.
+        folder: the zoo; None for the package's own.
+    """
+    folder = folder or zoo_folder()
+    network, config = read_network(run / "student"), from_dict(PretrainConfig, read_run_config(run))
+    student = network.build()
+    load_weights(run / "student", {"student": student})
+    save_network(folder / name, network, {"student": student}, packed=True)
+    # The teacher and the data lay somewhere on the machine that trained; neither comes along.
+    data = dataclasses.replace(config.data, data_dir="", source=config.data.source)
+    write_config(folder / name / "config.toml", dataclasses.replace(config, teacher="", data=data))
+    evaluation, environment = read_json(run / "evaluation.json"), read_json(run / "environment.json")
+    facts = {
+        "method": config.method,
+        "data": config.data.source,
+        "command": command,
+        "commit": str(environment["commit"]),
+        "protocol": _PROTOCOL,
+        "top1": round(evaluation["rows"][0]["scores"][_PROTOCOL][0], 2),
+    }
+    return write_entry(folder, name, facts)
+
+
+if __name__ == "__main__":
+    made = add(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    print(f"{made.folder}: {made.weights_bytes} bytes, {made.protocol} {made.top1} %")

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bssl_tf.comparison.grid import read_grid
+from bssl_tf.config import PretrainConfig, from_dict, presets, read_preset
+from bssl_tf.errors import ConfigError
+from bssl_tf.pretrain.commands import METHODS
+
+PRESET = """
+[pretrain]
+data = { source = "embedded" }
+training = { epochs = 1, learning_rate = 1e-3 }
+
+[compare]
+protocols = ["knn-20"]
+[[compare.rows]]
+method = "s2bnn"
+seeds = [0, 1]
+headline = true
+[[compare.rows]]
+method = "moco"
+variant = "plain, SGD"
+settings = { training = { optimizer = "sgd" } }
+"""
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_rows_lay_their_settings_over_the_presets(tmp_path: Path) -> None:
+    grid = read_grid(write(tmp_path / "mine.toml", PRESET))
+    assert grid.preset == "mine"
+    first, second = grid.rows
+    assert (first.name, first.slug, first.seeds, first.headline) == ("s2bnn", "s2bnn", (0, 1), True)
+    assert (second.name, second.slug, second.seeds) == ("moco, plain, SGD", "moco-plain-sgd", (0,))
+    config = from_dict(PretrainConfig, second.settings)
+    assert (config.method, config.training.optimizer, config.training.epochs) == ("moco", "sgd", 1)
+    assert from_dict(PretrainConfig, first.settings).training.optimizer == "adam"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = [0, 1]", "seeds = 3", r"rows\[1\]\.seeds is 3"),
+        ("seeds = [0, 1]", "seeds = [true]", r"rows\[1\]\.seeds"),
+        ("seeds = [0, 1]", "sedes = [0]", r"unknown setting compare\.rows\[1\]\.sedes"),
+        ('protocols = ["knn-20"]', "protocols = 1", "compare.protocols is 1"),
+        ('protocols = ["knn-20"]', 'protocol = ["knn-20"]', r"unknown setting compare\.protocol"),
+        ('method = "moco"', "", r"rows\[2\] names no method"),
+        ('method = "moco"\nvariant = "plain, SGD"', 'method = "s2bnn"', "two rows s2bnn"),
+        ('optimizer = "sgd"', 'optimiser = "sgd"', "unknown setting training.optimiser.*Did you mean"),
+        ("[[compare.rows]]", "[[compare.row]]", "unknown setting compare.row"),
+    ],
+)
+def test_a_wrong_grid_is_one_clear_line(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in PRESET
+    with pytest.raises(ConfigError, match=message):
+        read_grid(write(tmp_path / "mine.toml", PRESET.replace(old, new)))
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if name != "demo"])
+def test_presets_compare_methods_fairly(name: str) -> None:
+    """Same student, images, epochs and batch for every row, whatever else a row changes."""
+    grid = read_grid(name)
+    configs = [from_dict(PretrainConfig, row.settings) for row in grid.rows]
+    shared = {(c.data, c.backbone, c.training.epochs, c.training.batch_size, c.training.precision) for c in configs}
+    assert len(shared) == 1
+    assert {c.method for c in configs} == set(METHODS)
+
+
+def test_a_preset_without_a_grid_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"preset demo has no table \[compare\]"):
+        read_grid("demo")
+    assert "compare" not in read_preset("demo", "pretrain")

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bssl_tf.comparison.records import FIELDS, Measured, load, measured
+from bssl_tf.errors import RunFolderError
+
+# Two-sided 95 % quantiles of Student's t, from a printed table: degrees of freedom -> quantile.
+T_TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=5))
+def test_the_interval_is_the_textbooks(values: list[float]) -> None:
+    mean = sum(values) / len(values)
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    expected = T_TABLE[len(values) - 1] * deviation / math.sqrt(len(values))
+    found = Measured(tuple(values))
+    assert found.mean == pytest.approx(mean, abs=1e-9)
+    assert found.interval == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+def test_the_interval_covers_the_mean_in_ninety_five_of_a_hundred_draws() -> None:
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(2000):
+        found = Measured(tuple(rng.normal(50, 4, 3)))
+        hits += abs(found.mean - 50) <= (found.interval or 0)
+    assert 0.935 < hits / 2000 < 0.965  # three standard deviations of a binomial with p = 0.95
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert Measured((71.25,)).interval is None
+    assert str(Measured((71.25,))) == "71.2"
+    assert str(Measured((70.0, 72.0))) == "71.0 ± 12.7"
+
+
+def record(**changes: object) -> dict[str, object]:
+    base: dict[str, object] = dict.fromkeys(FIELDS, "x")
+    return base | {"seed": 0, "top1": 50.0} | changes
+
+
+def test_the_last_record_of_a_seed_counts() -> None:
+    records = [record(seed=1, top1=40.0), record(seed=0, top1=10.0), record(seed=0, top1=20.0), record(method="y")]
+    found = measured(records, method="x")
+    assert found is not None and found.values == (20.0, 40.0)
+    assert measured(records, method="z") is None
+
+
+def test_a_record_that_lacks_a_field_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    whole = record()
+    assert load(path) == []
+    path.write_text(json.dumps(whole) + "\n" + json.dumps({k: v for k, v in whole.items() if k != "commit"}) + "\n")
+    with pytest.raises(RunFolderError, match=r"record 2 in .* has no commit"):
+        load(path)

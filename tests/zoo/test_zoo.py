@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bssl_tf import zoo
+from bssl_tf.errors import NetworkError, RunFolderError
+from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.zoo.add import add
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def own_zoo(tiny_student: Path, tmp_path: Path) -> Path:
+    """A zoo with one entry, made of a run."""
+    (tmp_path / "zoo").mkdir()
+    add(tiny_student, "tiny", "bssl-tf pretrain ...", tmp_path / "zoo")
+    return tmp_path / "zoo"
+
+
+def test_an_entry_says_what_it_is_and_holds_the_same_network(own_zoo: Path, tiny_student: Path) -> None:
+    entry = zoo.find("tiny", own_zoo)
+    evaluation = json.loads((tiny_student / "evaluation.json").read_text())
+    assert entry.top1 == pytest.approx(evaluation["rows"][0]["scores"]["linear-probe"][0], abs=0.01)
+    assert (entry.method, entry.data, entry.command) == ("s2bnn", "embedded", "bssl-tf pretrain ...")
+    network = read_network(entry.folder)
+    ours, theirs = network.build(), network.build()
+    load_weights(entry.folder, {"student": ours})
+    load_weights(tiny_student / "student", {"student": theirs})
+    x = np.random.default_rng(0).standard_normal((4, *ours.input_shape[1:])).astype(np.float32)
+    np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+    # The teacher's path belongs to the machine that trained.
+    assert "teacher" not in [
+        line.split(" =")[0] for line in (entry.folder / "config.toml").read_text().splitlines() if '"/' in line
+    ]
+
+
+def test_a_changed_file_and_an_unknown_name_are_refused(own_zoo: Path) -> None:
+    with pytest.raises(NetworkError, match=r"the zoo has no 'tinny'\. Did you mean zoo:tiny\?"):
+        zoo.find("tinny", own_zoo)
+    weights = own_zoo / "tiny" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(NetworkError, match="not those of its entry"):
+        zoo.find("tiny", own_zoo)
+    (own_zoo / "tiny" / "entry.json").write_text('{"surprise": 1}')
+    with pytest.raises(NetworkError, match="is damaged"):
+        zoo.find("tiny", own_zoo)
+
+
+def test_a_run_folder_of_an_entry_is_evaluated_like_any_other(own_zoo: Path, tmp_path: Path, bssl_tf: Call) -> None:
+    out = tmp_path / "run"
+    zoo.make_run(zoo.find("tiny", own_zoo), out)
+    with pytest.raises(RunFolderError, match="is not empty"):
+        zoo.make_run(zoo.find("tiny", own_zoo), out)
+    done = bssl_tf("evaluate", out, "--protocol", "linear-probe")
+    assert done.returncode == 0, done.stderr
+    assert (out / "probe" / "probe.json").exists()
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_entry_of_the_package_is_whole_and_small(name: str) -> None:
+    entry = zoo.find(name)
+    assert entry.weights_bytes == (entry.folder / "weights.safetensors").stat().st_size < 1_000_000
+    network = read_network(entry.folder)
+    load_weights(entry.folder, {"student": network.build()})
+    assert entry.command.startswith("bssl-tf ") and 0 < entry.top1 <= 100
+
+
+def test_pretraining_begins_with_the_weights_of_an_entry(
+    own_zoo: Path, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a learning rate of nothing the student ends as it began."""
+    from bssl_tf.errors import ConfigError
+    from bssl_tf.pretrain.commands import pretrain
+
+    monkeypatch.setattr(zoo, "zoo_folder", lambda: own_zoo)
+    settings = {
+        "teacher": str(tiny_teacher),
+        "data": {"source": "embedded", "limit": 32},
+        "backbone": {"name": "zoo:tiny"},
+        "training": {"epochs": 1, "batch_size": 32, "learning_rate": 1e-12, "threads": 1},
+    }
+    with pytest.raises(ConfigError, match="zoo:tiny has a width of its own"):
+        pretrain(settings | {"backbone": {"name": "zoo:tiny", "width": 64}}, tmp_path / "a", resume=False, report=print)
+    saved = pretrain(settings, tmp_path / "run", resume=False, report=print)
+    pretrain(settings, tmp_path / "run", resume=True, report=print)
+    network = read_network(saved)
+    before, after = network.build(), network.build()
+    load_weights(own_zoo / "tiny", {"student": before})
+    load_weights(saved, {"student": after})
+    for a, b in zip(before.trainable_variables, after.trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    shutil.rmtree(saved)
