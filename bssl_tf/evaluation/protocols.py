@@ -20,7 +20,6 @@ from bssl_tf.evaluation.sgd_probe import fit_sgd_probe
 from bssl_tf.seeding import named_seed
 
 _BATCH = 256
-_SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
 Scores = dict[str, tuple[float, ...]]
 
 
@@ -101,7 +100,7 @@ def _linear_probe_sgd(bench: Bench) -> Scores:
 
 def _few_shot(bench: Bench) -> Scores:
     data = bench.train_features, bench.train_labels, bench.test_features, bench.test_labels
-    accuracies = few_shot_svm(*data, shots=_SHOTS, seed=named_seed(bench.seed, "few-shot"))
+    accuracies = few_shot_svm(*data, seed=named_seed(bench.seed, "few-shot"))
     return {f"few-shot-svm-{shots}": draws for shots, draws in accuracies.items()}
 
 

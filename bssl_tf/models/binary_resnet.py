@@ -77,7 +77,8 @@ def _binary_block(x: object, filters: int, strides: int, name: str) -> object:
         kernel_constraint="weight_clip",
         name=f"{name}_conv",
     )(x)
-    # LCE fuses a ReLU and a batch norm behind it, in this order, into the convolution: the non-linearity is free.
+    # In this order a ReLU and a batch norm can become part of the convolution. LCE fuses them for kernels without a
+    # scale only; with ours they stay small operators of their own for now.
     y = layers.ReLU(name=f"{name}_relu")(y)
     y = batch_norm(f"{name}_norm")(y)
     return layers.Add(name=f"{name}_add")([y, shortcut])

@@ -101,7 +101,7 @@ def _stem(x: tf.Tensor, filters: int, stride: int) -> tf.Tensor:
 
 def _residual(x: tf.Tensor, filters: int, name: str) -> tf.Tensor:
     y = binary_conv(filters, 3, f"{name}_conv")(x)
-    # LCE fuses a ReLU and a batch norm behind it, in this order, into the convolution.
+    # The zoo's order, which LCE fuses into one operator where kernels have no scale; README.md has what it does here.
     y = layers.ReLU(name=f"{name}_relu")(y)
     y = batch_norm(f"{name}_norm")(y)
     return layers.Add(name=f"{name}_add")([y, x])

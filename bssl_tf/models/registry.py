@@ -10,20 +10,24 @@ from bssl_tf.backend import keras
 from bssl_tf.errors import NetworkError
 from bssl_tf.models.binary_resnet import binary_resnet
 from bssl_tf.models.bireal_net import bireal_net18
+from bssl_tf.models.efficientnet_lite0 import efficientnet_lite0
 from bssl_tf.models.float_resnet import float_resnet
 from bssl_tf.models.quicknet import quicknet, quicknet_large, quicknet_small, quicknet_tiny
 from bssl_tf.models.reactnet import reactnet_a
+from bssl_tf.models.resnet50 import resnet50
 from bssl_tf.models.xnor_net import xnor_net
 
 BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "binary_resnet": binary_resnet,
     "bireal_net18": bireal_net18,
+    "efficientnet_lite0": efficientnet_lite0,
     "float_resnet": float_resnet,
     "quicknet": quicknet,
     "quicknet_large": quicknet_large,
     "quicknet_small": quicknet_small,
     "quicknet_tiny": quicknet_tiny,
     "reactnet_a": reactnet_a,
+    "resnet50": resnet50,
     "xnor_net": xnor_net,
 }
 
