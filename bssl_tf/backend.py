@@ -57,6 +57,7 @@ def _interrupt_deferred() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+_KEPT_IN_FLOAT32 = "MatMul,BatchMatMul,BatchMatMulV2,Einsum"
 _NEXT_STEP = "Install it again in a fresh environment with `make setup` or `pip install bssl-tf`"
 
 try:
@@ -101,9 +102,11 @@ def configure(threads: int, precision: str = "float32") -> None:
 
     Args:
         threads: threads for one op, at least 1.
-        precision: `bfloat16` lets oneDNN compute convolutions and products in bfloat16, with float32 variables.
+        precision: `bfloat16` lets oneDNN compute convolutions in bfloat16; variables, heads and losses stay float32.
     """
     tf.config.experimental.enable_op_determinism()
+    # Left to itself the rewriter takes the losses too, as they follow a product; three digits are too few there.
+    os.environ.setdefault("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE", _KEPT_IN_FLOAT32)
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": precision == "bfloat16"})
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
