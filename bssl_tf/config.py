@@ -28,6 +28,13 @@ else:
 
 T = TypeVar("T")
 
+# Name -> whether it learns from a teacher.
+METHODS = {"s2bnn": True, "bssl": True, "moco": False, "byol": False, "swav": False, "supervised": False}
+PROTOCOLS = (
+    *("knn-20", "knn-200", "linear-probe", "linear-probe-sgd", "linear-probe-held-out"),
+    *("few-shot-svm", "finetune-1%", "finetune-10%"),
+)
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -132,10 +139,12 @@ class S2bnnConfig:
 
     Attributes:
         temperature: of both softmaxes.
-        contrastive: add MoCo's loss, weighted alike; its settings are the section `moco`.
+        head_batch_norm: batch norm inside the projection head; the paper has none.
+        contrastive: add MoCo's loss, weighted alike; its settings are the section `moco`, but for the head's.
     """
 
     temperature: float = 0.2
+    head_batch_norm: bool = False
     contrastive: bool = False
 
 
@@ -187,11 +196,11 @@ class SwavConfig:
     Attributes:
         hidden_width: hidden units of the projection head.
         embedding_width: its outputs.
-        prototypes: K, the clusters.
+        prototypes: K, the clusters; balancing needs about as many images in a batch, as there is no queue here.
         temperature: of the student's softmax.
         epsilon: how soft the balanced assignment is.
         iterations: of Sinkhorn and Knopp's algorithm.
-        frozen_epochs: so many epochs go by before the prototypes move.
+        frozen_epochs: so many epochs of the first stage go by before the prototypes move.
     """
 
     hidden_width: int = 512
@@ -384,6 +393,8 @@ def read_preset(name: str, command: str) -> dict[str, Any]:
         )
     if command not in content:
         raise ConfigError(f"preset {name} has no table [{command}]", "Choose a preset that has one")
+    if not isinstance(content[command], dict):
+        raise ConfigError(f"[{command}] in preset {name} is no table", f"Write [{command}] and its settings below it")
     return dict(content[command])
 
 

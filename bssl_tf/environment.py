@@ -40,19 +40,21 @@ def environment(threads: int) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit that this package is run from, with `+` when files differ; None where it was installed without git."""
+    """The commit that this package is run from, with `+` when its files differ; None where there is no git."""
     here = Path(__file__).parent
     try:
-        described = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
+        # A package inside somebody else's repository, in a .venv say, is not under that repository's version control.
+        if not (here.parent / ".git").exists():
+            return None
+        head = _git(here.parent, "rev-parse", "--short=12", "HEAD")
+        changed = _git(here.parent, "status", "--porcelain", "--", "bssl_tf", "converters", "deploy", "pyproject.toml")
     except (OSError, subprocess.SubprocessError):
         return None
-    # A package inside somebody else's repository, in a .venv say, is not under that repository's version control.
-    if described.returncode or not (here.parent / ".git").exists():
-        return None
-    return described.stdout.strip() or None
+    return head + ("+" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()

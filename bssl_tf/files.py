@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bssl_tf.errors import RunFolderError
 from bssl_tf_deploy.files import atomic_writer, storage_errors, write_bytes, write_text
@@ -43,12 +44,31 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Appends one JSON object as a line. Raises `StorageError`."""
+def append_record(path: Path, *records: dict[str, Any]) -> None:
+    """Appends JSON objects, a line each, in one write; a line that a killed process left half written goes away.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode()
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with storage_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, sort_keys=True) + "\n")
+        with path.open("ab+") as file:
+            file.truncate(_end_of_last_line(file))
+            file.write(lines)
+
+
+def _end_of_last_line(file: BinaryIO) -> int:
+    """Where the last newline ends, 0 without one."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

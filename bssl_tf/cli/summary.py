@@ -52,9 +52,15 @@ def _evaluation(record: dict[str, Any] | None) -> Lines:
         return []
     lines: Lines = []
     for row in record["rows"]:
-        figures = " / ".join(f"{_mean(draws):.1f} %" for draws in row["scores"].values())
-        lines.append((f"{row['features']}, {' / '.join(row['scores'])}", figures))
+        scores = row.get("scores") or _older(row)
+        figures = " / ".join(f"{_mean(draws):.1f} %" for draws in scores.values())
+        lines.append((f"{row['features']}, {' / '.join(scores)}", figures))
     return lines
+
+
+def _older(row: dict[str, Any]) -> dict[str, list[float]]:
+    """The scores of a record of version 0.1, which had two protocols."""
+    return {"knn-20": [row["knn_top1"]], "linear-probe": [row["linear_probe_top1"]]}
 
 
 def _mean(draws: list[float]) -> float:

@@ -9,8 +9,7 @@ from typing import Any
 from bssl_tf.comparison.grid import read_grid
 from bssl_tf.comparison.records import load
 from bssl_tf.comparison.report import figure, markdown
-from bssl_tf.comparison.runner import run_grid, train_teacher
-from bssl_tf.config import merge
+from bssl_tf.comparison.runner import Place, run_grid
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import write_text
 
@@ -31,7 +30,7 @@ def compare(
 
     Args:
         preset: a preset with a `[compare]` table, or the TOML file of one.
-        teacher: a run folder of `bssl-tf teacher`; None for one trained here with the preset's `[teacher]` table.
+        teacher: a run folder of `bssl-tf teacher`, or a Keras model; None for `RUNS/teacher`, trained when needed.
         runs: where run folders are; None for `runs/PRESET`.
         results: where `PRESET.jsonl`, `PRESET.md` and `PRESET.svg` go.
         data: `data_dir` and `download` of every run's `DataConfig`.
@@ -48,29 +47,24 @@ def compare(
         RunFolderError: a run failed, or there is nothing to report.
         Interrupted: a run was stopped; the same call goes on.
     """
-    grid = read_grid(preset)
+    grid = read_grid(preset, overrides)
     known = [row.slug for row in grid.rows]
     for name in only:
         if name not in known:
             raise ConfigError(f"preset {preset} has no row {name!r}", f"Choose one of {', '.join(known)}")
     runs = runs or Path("runs") / grid.preset
-    records_file = results / f"{grid.preset}.jsonl"
+    place = Place(runs, results / f"{grid.preset}.jsonl", teacher or runs / "teacher", data)
     table = results / f"{grid.preset}.md"
 
     def write_report() -> None:
-        records = load(records_file)
+        records = load(place.records)
         if records:
             write_text(table, markdown(grid, records, f"bssl-tf compare {preset}"))
             figure(grid, records, grid.protocols[0], results / f"{grid.preset}.svg")
 
     if train:
-        teacher = teacher or train_teacher(preset, runs / "teacher", data, report)
-        settings = merge(overrides, {"data": data, "teacher": str(teacher)})
-        run_grid(
-            grid, runs=runs, records_file=records_file, overrides=settings, only=only, report=report,
-            recorded=write_report,
-        )  # fmt: skip
-    if not load(records_file):
-        raise RunFolderError(f"{records_file} has no records", "Run the comparison without --report-only")
+        run_grid(grid, place, only=only, report=report, recorded=write_report)
+    if not load(place.records):
+        raise RunFolderError(f"{place.records} has no records", "Run the comparison without --report-only")
     write_report()
     return table

@@ -17,11 +17,22 @@ settings = { s2bnn = { contrastive = true } }    # laid over the preset's [pretr
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from bssl_tf.config import PretrainConfig, from_dict, merge, read_preset
+from bssl_tf.config import (
+    METHODS,
+    PROTOCOLS,
+    DataConfig,
+    PretrainConfig,
+    check_choice,
+    from_dict,
+    merge,
+    read_preset,
+)
 from bssl_tf.errors import ConfigError
 
 
@@ -45,6 +56,15 @@ class Row:
         """The name in letters, digits and hyphens."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
+    @property
+    def settings_sha256(self) -> str:
+        """Hash of all settings that can change a result; records of other settings are not this row's."""
+        settings = dataclasses.asdict(from_dict(PretrainConfig, self.settings))
+        for section, key in (("data", "data_dir"), ("data", "download"), ("training", "checkpoint_every_s")):
+            del settings[section][key]
+        del settings["teacher"]  # its weights count, not where they are
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -52,23 +72,29 @@ class Grid:
 
     Attributes:
         preset: its name.
+        source: what it was read by, its name or the path of its file.
         rows: in the order of the table.
         protocols: measured for every run on the data set it was trained on.
         headline_protocols: measured beside them for headline rows.
-        transfer: data sets that headline rows are measured on too, as settings of `DataConfig`.
+        transfer: data sets that headline rows are measured on too.
         transfer_protocols: how.
     """
 
     preset: str
+    source: str
     rows: tuple[Row, ...]
     protocols: tuple[str, ...]
     headline_protocols: tuple[str, ...]
-    transfer: tuple[dict[str, Any], ...]
+    transfer: tuple[DataConfig, ...]
     transfer_protocols: tuple[str, ...]
 
 
-def read_grid(preset: str) -> Grid:
+def read_grid(preset: str, overrides: dict[str, Any] | None = None) -> Grid:
     """The grid of the preset called `preset`, or of the TOML file of that path.
+
+    Args:
+        preset: as above.
+        overrides: settings of `PretrainConfig` laid over every row's.
 
     Raises:
         ConfigError: there is none, or a key or a value in it is wrong.
@@ -77,7 +103,9 @@ def read_grid(preset: str) -> Grid:
     base = read_preset(preset, "pretrain")
     known = {"rows", "protocols", "headline_protocols", "transfer", "transfer_protocols"}
     _refuse_unknown(content, known, "compare")
-    rows = tuple(_row(item, number, base) for number, item in enumerate(_list(content, "rows", dict), start=1))
+    rows = tuple(
+        _row(item, number, base, overrides or {}) for number, item in enumerate(_list(content, "rows", dict), start=1)
+    )
     if not rows:
         raise ConfigError(f"preset {preset} has no [[compare.rows]]", "Add one for each method to compare")
     names = [row.slug for row in rows]
@@ -87,25 +115,45 @@ def read_grid(preset: str) -> Grid:
     name = preset.rsplit("/", 1)[-1].removesuffix(".toml")
     return Grid(
         name,
+        preset,
         rows,
-        tuple(_list(content, "protocols", str)) or ("linear-probe", "knn-20"),
-        tuple(_list(content, "headline_protocols", str)),
-        tuple(_list(content, "transfer", dict)),
-        tuple(_list(content, "transfer_protocols", str)) or ("linear-probe",),
+        _protocols(content, "protocols") or ("linear-probe", "knn-20"),
+        _protocols(content, "headline_protocols"),
+        tuple(_data(item, number) for number, item in enumerate(_list(content, "transfer", dict), start=1)),
+        _protocols(content, "transfer_protocols") or ("linear-probe",),
     )
 
 
-def _row(item: dict[str, Any], number: int, base: dict[str, Any]) -> Row:
+def _protocols(content: dict[str, Any], key: str) -> tuple[str, ...]:
+    names = tuple(_list(content, key, str))
+    for name in names:
+        check_choice(f"compare.{key}", name, PROTOCOLS)
+    return names
+
+
+def _data(item: dict[str, Any], number: int) -> DataConfig:
+    where = f"compare.transfer[{number}]"
+    _refuse_unknown(item, {"source", "limit"}, where)  # size and channels are the network's
+    data = from_dict(DataConfig, item, f"{where}.")
+    if not data.source:
+        raise ConfigError(f"{where} names no source", 'Write for example source = "tfds:cifar100"')
+    return data
+
+
+def _row(item: dict[str, Any], number: int, base: dict[str, Any], overrides: dict[str, Any]) -> Row:
     where = f"compare.rows[{number}]"
     _refuse_unknown(item, {field.name for field in dataclasses.fields(Row)}, where)
     seeds, settings = item.get("seeds", [0]), item.get("settings", {})
     if not isinstance(item.get("method"), str):
         raise ConfigError(f"{where} names no method", 'Write for example method = "s2bnn"')
+    check_choice(f"{where}.method", item["method"], METHODS)
+    if not isinstance(item.get("headline", False), bool):
+        raise ConfigError(f"{where}.headline is {item['headline']!r}", "Write headline = true, or leave it away")
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ConfigError(f"{where}.seeds is {seeds!r}", "Write for example seeds = [0, 1, 2]")
     if not isinstance(settings, dict):
         raise ConfigError(f"{where}.settings is {settings!r}, not a table", "Write settings = { section = {...} }")
-    settings = merge(base, merge(settings, {"method": item["method"]}))
+    settings = merge(merge(base, merge(settings, {"method": item["method"]})), overrides)
     from_dict(PretrainConfig, settings)  # a wrong setting is found before the first run, not before the tenth
     return Row(item["method"], str(item.get("variant", "")), tuple(seeds), bool(item.get("headline", False)), settings)
 

@@ -14,10 +14,12 @@ from scipy import stats
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_records
 
-# What every record holds at least; `top1` in percent, `epochs` in all stages together, `wall_s` of training.
+# What every record holds at least: `top1` in percent, the mean of `draws`; `settings` and `teacher`, short hashes;
+# `epochs` of all stages together; `wall_s` of training, `teacher_cache_s` before it; the commits that trained and that
+# measured. Of a control only what was measured is there, the rest is null.
 FIELDS = (
-    *("preset", "method", "variant", "seed", "dataset", "features", "protocol", "top1"),
-    *("epochs", "wall_s", "commit", "machine"),
+    *("preset", "method", "variant", "seed", "settings", "dataset", "features", "protocol", "top1", "draws"),
+    *("epochs", "wall_s", "teacher", "teacher_cache_s", "commit", "evaluated_commit", "machine", "threads", "versions"),
 )
 STUDENT = "student"
 
@@ -55,6 +57,9 @@ def load(path: Path) -> list[dict[str, Any]]:
         RunFolderError: a record lacks one of `FIELDS`.
     """
     records = read_records(path)
+    lines = path.read_text(encoding="utf-8", errors="replace").count("\n") if path.exists() else 0
+    if len(records) < lines:
+        raise RunFolderError(f"line {len(records) + 1} in {path} is no record", "Remove that line and compare again")
     for number, record in enumerate(records, start=1):
         missing = [name for name in FIELDS if name not in record]
         if missing:

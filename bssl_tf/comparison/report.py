@@ -25,7 +25,7 @@ def markdown(grid: Grid, records: list[dict[str, Any]], command: str) -> str:
         records: see `bssl_tf.comparison.records`.
         command: what makes the records again.
     """
-    records = [record for record in records if record["preset"] == grid.preset]
+    records = _current(grid, records)
     datasets = list(dict.fromkeys(record["dataset"] for record in records))
     blocks = [
         f"# Comparison `{grid.preset}`\n",
@@ -39,6 +39,17 @@ def markdown(grid: Grid, records: list[dict[str, Any]], command: str) -> str:
     return "\n".join(blocks)
 
 
+def _current(grid: Grid, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of this grid as it is now; those of a row's earlier settings, or of no row, are left out."""
+    known = {(row.method, row.variant, row.settings_sha256) for row in grid.rows}
+    return [
+        record
+        for record in records
+        if record["preset"] == grid.preset
+        and (record["features"] != STUDENT or (record["method"], record["variant"], record["settings"]) in known)
+    ]
+
+
 def _table(grid: Grid, records: list[dict[str, Any]]) -> str:
     protocols = list(dict.fromkeys(record["protocol"] for record in records))
     head = ["method", "seeds", "epochs", "training s", *protocols]
@@ -47,8 +58,8 @@ def _table(grid: Grid, records: list[dict[str, Any]]) -> str:
         own = [record for record in _of(records, row) if record["features"] == STUDENT]
         if own:
             seeds = len({record["seed"] for record in own})
-            seconds = {record["seed"]: record["wall_s"] for record in own}.values()
-            figures = [str(measured(own, protocol=name) or "") for name in protocols]
+            seconds = {record["seed"]: record["wall_s"] + record["teacher_cache_s"] for record in own}.values()
+            figures = [_cell(measured(own, protocol=name), seeds) for name in protocols]
             lines.append([row.name, str(seeds), str(own[0]["epochs"]), f"{sum(seconds) / len(seconds):.0f}", *figures])
     for name in dict.fromkeys(record["features"] for record in records if record["features"] != STUDENT):
         figures = [str(measured(records, features=name, protocol=protocol) or "") for protocol in protocols]
@@ -56,18 +67,24 @@ def _table(grid: Grid, records: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def _cell(found: Measured | None, seeds: int) -> str:
+    if found is None:
+        return ""
+    return str(found) if len(found.values) == seeds else f"{found} ({len(found.values)} of {seeds} seeds)"
+
+
 def _conditions(records: list[dict[str, Any]], command: str) -> str:
     def all_of(name: str) -> str:
-        return ", ".join(dict.fromkeys(str(record[name]) for record in records))
+        found = dict.fromkeys(str(record[name]) for record in records if record[name] is not None)
+        return ", ".join(dict.fromkeys(part for text in found for part in text.split(", ")))
 
-    versions = [
-        ", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records[-1:]
-    ]
+    pairs = dict.fromkeys(f"{name} {version}" for record in records for name, version in record["versions"].items())
     return (
         f"## Conditions\n\nCommand: `{command}`. Machine: {all_of('machine')}; threads: {all_of('threads')}. "
-        f"Commits that trained: {all_of('commit')}.\nVersions: {''.join(versions)}.\n"
-        "`epochs` are those of all stages together; `training s` is the time of training alone, on a machine that did "
-        "other work too.\n"
+        f"Commits that trained: {all_of('commit')}; that measured: {all_of('evaluated_commit')}.\n"
+        f"Versions: {', '.join(pairs)}.\n"
+        "`epochs` are those of all stages together; `training s` is the time of training, and of asking the teacher "
+        "beforehand where its answers were kept, on a machine that did other work too.\n"
     )
 
 
@@ -88,6 +105,7 @@ def figure(grid: Grid, records: list[dict[str, Any]], protocol: str, path: Path)
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
+    records = _current(grid, records)
     dataset = records[0]["dataset"]
     chosen = [record for record in records if (record["dataset"], record["protocol"]) == (dataset, protocol)]
     bars: list[tuple[Row, Measured]] = [

@@ -1,19 +1,23 @@
 """Runs a grid: what is missing is trained and evaluated, one process at a time, and recorded as it finishes.
 
 Every run and every evaluation is a `bssl-tf` command of its own, so that one that is killed costs its own minutes only:
-the same comparison, called again, goes on where it was.
+the same comparison, called again, goes on where it was. A record counts for a row as long as its settings and its
+teacher are the row's; a run folder of other settings is refused, not taken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import itertools
-import json
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,177 +25,237 @@ import tomli_w
 
 from bssl_tf.comparison.grid import Grid, Row
 from bssl_tf.comparison.records import STUDENT, load
-from bssl_tf.config import DataConfig, from_dict, merge, read_preset
-from bssl_tf.errors import Interrupted, RunFolderError
-from bssl_tf.files import append_record, read_records, storage_errors, write_text
+from bssl_tf.config import (
+    METHODS,
+    DataConfig,
+    PretrainConfig,
+    differences,
+    from_dict,
+    merge,
+    read_preset,
+    read_run_config,
+)
+from bssl_tf.errors import BsslError, ConfigError, Interrupted, RunFolderError
+from bssl_tf.files import append_record, read_json, read_records, storage_errors, write_text
 
 Report = Callable[[str], None]
-# A run of one of these knows the teacher that the controls include.
-_WITH_TEACHER = ("s2bnn", "bssl")
+# One evaluation by this protocol gives several figures: few-shot-svm-1, few-shot-svm-2, ...
+_SEVERAL = "few-shot-svm"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a comparison reads and writes.
+
+    Attributes:
+        runs: run folders, one a row and seed.
+        records: the file that gets a line for each run and protocol.
+        teacher: a teacher's folder; trained there with the preset's `[teacher]` table when it is missing.
+        data: `data_dir` and `download` for every data set.
+    """
+
+    runs: Path
+    records: Path
+    teacher: Path
+    data: dict[str, Any]
 
 
 def run_grid(
-    grid: Grid,
-    *,
-    runs: Path,
-    records_file: Path,
-    overrides: dict[str, Any],
-    only: Iterable[str],
-    report: Report,
-    recorded: Callable[[], None] = lambda: None,
+    grid: Grid, place: Place, *, only: Iterable[str], report: Report, recorded: Callable[[], None] = lambda: None
 ) -> None:
-    """Trains and evaluates what `records_file` does not have yet.
+    """Trains and evaluates what the records do not have yet.
 
-    Seeds come in turns, the first of every row before the second of any, so that a table is there early.
+    Seeds come in turns, the first of every row before the second of any, so that a table is there early. A row that
+    fails does not stop the others.
 
     Args:
         grid: rows and protocols.
-        runs: where run folders are, one a row and seed, beside the teacher's.
-        records_file: gets a line for each run and protocol.
-        overrides: settings of `PretrainConfig` over every row's.
+        place: where things are.
         only: slugs of the rows to run; empty for all.
         report: takes lines of prose for the user.
         recorded: called after new records.
 
     Raises:
-        RunFolderError: another comparison runs in `runs`, or a run fails; its own message went to stderr.
+        RunFolderError: another comparison runs there, or rows failed; their own messages went to stderr.
         Interrupted: a run was stopped; what is recorded stays.
     """
     chosen = set(only)
+    rows = [row for row in grid.rows if not chosen or row.slug in chosen]
+    turns = itertools.zip_longest(*([(row, seed) for seed in row.seeds] for row in rows))
+    failed = []
+    with _locked(place.runs):
+        for row, seed in filter(None, itertools.chain.from_iterable(turns)):
+            try:
+                if _run(grid, row, seed, place, report):
+                    recorded()
+            except Interrupted:
+                raise
+            except BsslError as error:
+                report(str(error))
+                failed.append(f"{row.slug} seed {seed}")
+    if failed:
+        raise RunFolderError(f"these rows failed: {', '.join(failed)}", "See their messages above, then run it again")
+
+
+@contextlib.contextmanager
+def _locked(runs: Path) -> Iterator[None]:
     with storage_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
-    with storage_errors(runs), (runs / "compare.lock").open("w") as lock:
+        lock = (runs / "compare.lock").open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunFolderError(
                 f"another comparison runs in {runs}", "Wait for it, or choose another --runs"
             ) from error
-        rows = [row for row in grid.rows if not chosen or row.slug in chosen]
-        turns = itertools.zip_longest(*([(row, seed) for seed in row.seeds] for row in rows))
-        for row, seed in filter(None, itertools.chain.from_iterable(turns)):
-            if _run(grid, row, seed, runs, records_file, overrides, report):
-                recorded()
+        yield
 
 
-def train_teacher(preset: str, folder: Path, data: dict[str, Any], report: Report) -> Path:
-    """Trains the teacher of the preset's `[teacher]` table in `folder`, unless it is there; returns the folder.
-
-    Raises:
-        RunFolderError: it fails; its own message went to stderr.
-        Interrupted: it was stopped.
-    """
-    if not (folder / "teacher" / "network.json").exists():
-        report(f"training the teacher in {folder}")
-        place = _data_arguments({"source": from_dict(DataConfig, read_preset(preset, "teacher")["data"]).source} | data)
-        _call("teacher", "--preset", preset, *place, "--out", str(folder), "--resume")
-    return folder
-
-
-def _run(
-    grid: Grid, row: Row, seed: int, runs: Path, records_file: Path, overrides: dict[str, Any], report: Report
-) -> bool:
+def _run(grid: Grid, row: Row, seed: int, place: Place, report: Report) -> bool:
     """One row and seed; whether there was anything to do."""
-    settings = merge(merge(row.settings, overrides), {"training": {"seed": seed}})
+    settings = merge(row.settings, {"data": place.data, "training": {"seed": seed}})
     own = from_dict(DataConfig, settings.get("data", {}))
-    folder = runs / f"{row.slug}-seed{seed}"
-    wanted: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-        ({"source": own.source}, grid.protocols + (grid.headline_protocols if row.headline else ()))
-    ]
+    teacher = _teacher_of(row, grid, place, report)
+    wanted = [(own, grid.protocols + (grid.headline_protocols if row.headline else ()))]
     if row.headline:
-        wanted += [(dict(item), grid.transfer_protocols) for item in grid.transfer]
-    missing = [
-        (data, lacking)
-        for data, protocols in wanted
-        if (lacking := _missing(load(records_file), grid.preset, row, seed, data["source"], protocols))
-    ]
+        wanted += [(data, grid.transfer_protocols) for data in grid.transfer]
+    records = [r for r in load(place.records) if r["preset"] == grid.preset]
+    ours = [r for r in records if (r["method"], r["variant"], r["seed"]) == (row.method, row.variant, seed)]
+    ours = [r for r in ours if (r["settings"], r["teacher"]) == (row.settings_sha256, teacher)]
+    missing = [(data, lacking) for data, names in wanted if (lacking := _lacking(ours, data.source, names))]
     if not missing:
         return False
     report(f"{row.name}, seed {seed}")
-    if not (folder / "student" / "network.json").exists():
-        preset = runs / "presets" / f"{folder.name}.toml"
-        write_text(preset, tomli_w.dumps({"pretrain": settings}))
-        _call("pretrain", "--preset", str(preset), "--out", str(folder), "--resume")
+    folder = place.runs / f"{row.slug}-seed{seed}"
+    if teacher is not None:
+        settings = merge(settings, {"teacher": str(place.teacher)})
+    _trained(folder, settings, place, teacher)
     for data, protocols in missing:
         arguments = [part for name in protocols for part in ("--protocol", name)]
-        if data["source"] != own.source:
-            data = {"data_dir": own.data_dir, "download": own.download} | data
-            arguments += ["--no-save", *_data_arguments(data)]
-        if not _controls_wanted(load(records_file), grid.preset, row, data["source"]):
+        if data.source != own.source:
+            arguments += ["--no-save", "--data", data.source, *_data_arguments(place.data)]
+            arguments += ["--limit", str(data.limit)] if data.limit else []
+        if teacher is None or not _controls_missing(records, data.source, protocols):
             arguments.append("--no-controls")
-        with tempfile.TemporaryDirectory() as place:
-            file = Path(place) / "evaluation.jsonl"
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / "evaluation.jsonl"
             _call("evaluate", str(folder), *arguments, "--record", str(file))
             (evaluation,) = read_records(file)
-        for record in _records(grid.preset, row, seed, data["source"], folder, evaluation):
-            append_record(records_file, record)
+        facts = {"preset": grid.preset, "dataset": data.source, "teacher": teacher}
+        append_record(place.records, *_records(facts, row, seed, folder, evaluation))
     return True
 
 
-def _controls_wanted(records: list[dict[str, Any]], preset: str, row: Row, source: str) -> bool:
-    """The untrained network, raw pixels and the teacher are measured once for each data set."""
-    there = any(
-        (record["preset"], record["dataset"]) == (preset, source) and record["features"] != STUDENT
-        for record in records
-    )
-    return row.method in _WITH_TEACHER and not there
+def _teacher_of(row: Row, grid: Grid, place: Place, report: Report) -> str | None:
+    """A short hash of the teacher's weights, None for a method without; trains it where it is missing."""
+    if not METHODS[row.method]:
+        return None
+    saved = place.teacher / "teacher" / "weights.safetensors"
+    if place.teacher.is_file():
+        saved = place.teacher
+    elif not (place.teacher / "teacher" / "network.json").exists():
+        report(f"training the teacher in {place.teacher}")
+        try:
+            table = read_preset(grid.source, "teacher")
+        except ConfigError as error:
+            raise ConfigError(f"there is no teacher in {place.teacher}", "Name one with --teacher") from error
+        preset = place.runs / "presets" / "teacher.toml"
+        write_text(preset, tomli_w.dumps({"teacher": merge(table, {"data": place.data})}))
+        _call("teacher", "--preset", str(preset), "--out", str(place.teacher), "--resume")
+    return hashlib.sha256(saved.read_bytes()).hexdigest()[:16]
+
+
+def _trained(folder: Path, settings: dict[str, Any], place: Place, teacher: str | None) -> None:
+    """Trains in `folder`, or finds that it was done with just these settings."""
+    if (folder / "config.toml").exists():
+        there = from_dict(PretrainConfig, read_run_config(folder))
+        wanted = {key: value for key, value in settings.items() if key != "teacher"}
+        changed = differences(there, merge(wanted, {"data": {k: getattr(there.data, k) for k in place.data}}))
+        if changed:
+            raise RunFolderError(
+                f"{folder} was trained with other settings: {changed[0]}", "Remove it, or choose --runs"
+            )
+    if not (folder / "student" / "network.json").exists():
+        preset = place.runs / "presets" / f"{folder.name}.toml"
+        write_text(preset, tomli_w.dumps({"pretrain": settings}))
+        _call("pretrain", "--preset", str(preset), "--out", str(folder), "--resume")
+        if teacher is not None:
+            write_text(folder / "teacher.sha256", teacher + "\n")
+    elif teacher is not None and (folder / "teacher.sha256").read_text(encoding="utf-8").strip() != teacher:
+        raise RunFolderError(f"{folder} was trained with another teacher", "Remove it, or choose --runs")
+
+
+def _lacking(records: list[dict[str, Any]], source: str, protocols: Iterable[str]) -> list[str]:
+    """The protocols without a record of the student on this data set."""
+    there = {r["protocol"] for r in records if (r["dataset"], r["features"]) == (source, STUDENT)}
+    return [
+        name
+        for name in protocols
+        if name not in there and not (name == _SEVERAL and any(have.startswith(f"{name}-") for have in there))
+    ]
+
+
+def _controls_missing(records: list[dict[str, Any]], source: str, protocols: Iterable[str]) -> bool:
+    """The untrained network, raw pixels and the teacher are measured once for each data set and protocol."""
+    there = [r | {"features": STUDENT} for r in records if r["features"] != STUDENT]
+    return bool(_lacking(there, source, protocols))
 
 
 def _data_arguments(data: dict[str, Any]) -> list[str]:
-    arguments = ["--data", str(data["source"])]
-    if data.get("data_dir"):
-        arguments += ["--data-dir", str(data["data_dir"])]
-    if data.get("limit"):
-        arguments += ["--limit", str(data["limit"])]
-    return [*arguments, "--download" if data.get("download", True) else "--no-download"]
-
-
-def _missing(
-    records: list[dict[str, Any]], preset: str, row: Row, seed: int, source: str, protocols: Iterable[str]
-) -> list[str]:
-    there = {
-        record["protocol"]
-        for record in records
-        if (record["preset"], record["method"], record["variant"]) == (preset, row.method, row.variant)
-        and (record["seed"], record["dataset"], record["features"]) == (seed, source, STUDENT)
-    }
-    # A protocol such as few-shot gives several figures: few-shot-svm-1, few-shot-svm-2, ...
-    return [name for name in protocols if not any(have == name or have.startswith(f"{name}-") for have in there)]
+    place = ["--data-dir", str(data["data_dir"])] if data.get("data_dir") else []
+    return place if data.get("download", True) else [*place, "--no-download"]
 
 
 def _records(
-    preset: str, row: Row, seed: int, source: str, folder: Path, evaluation: dict[str, Any]
-) -> Iterable[dict[str, Any]]:
-    trained = read_records(folder / "metrics.jsonl")
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    facts: dict[str, Any], row: Row, seed: int, folder: Path, evaluation: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    trained, environment = read_records(folder / "metrics.jsonl"), read_json(folder / "environment.json")
+    cache = folder / "teacher_cache.json"
+    conditions = evaluation["conditions"]
+    of_training = {
+        "method": row.method,
+        "variant": row.variant,
+        "settings": row.settings_sha256,
+        "epochs": len(trained),
+        "wall_s": round(sum(record.get("seconds", 0.0) for record in trained), 1),
+        "teacher_cache_s": read_json(cache)["seconds"] if cache.exists() else 0.0,
+        "commit": environment.get("commit"),
+    }
     for line in evaluation["rows"]:
+        own = of_training if line["features"] == STUDENT else dict.fromkeys(of_training)
         for protocol, draws in line["scores"].items():
             yield {
-                "preset": preset,
-                "method": row.method,
-                "variant": row.variant,
+                **facts,
+                **own,
                 "seed": seed,
-                "dataset": source,
                 "features": line["features"],
                 "width": line["width"],
                 "protocol": protocol,
                 "top1": sum(draws) / len(draws),
                 "draws": draws,
-                "epochs": len(trained),
-                "wall_s": round(sum(record["seconds"] for record in trained), 1),
-                "commit": environment["commit"],
-                "machine": environment["machine"],
-                "versions": environment["versions"],
-                "threads": environment["threads"],
-                "time": evaluation["conditions"]["time"],
+                "evaluated_commit": conditions["commit"],
+                **{name: conditions[name] for name in ("machine", "versions", "threads", "python", "time")},
             }
 
 
 def _call(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "bssl_tf", *arguments], check=False, stdout=subprocess.DEVNULL)
-    if done.returncode == Interrupted.exit_status or done.returncode < 0:
+    """Runs `bssl-tf`. Ctrl-C reaches it too and lets it save, so we wait for it; SIGTERM is handed on.
+
+    Raises:
+        Interrupted: it was stopped.
+        RunFolderError: it failed, or was killed; its message went to stderr.
+    """
+    process = subprocess.Popen([sys.executable, "-m", "bssl_tf", *arguments], stdout=subprocess.DEVNULL)
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if status in (Interrupted.exit_status, -signal.SIGINT, -signal.SIGTERM):
         raise Interrupted("the comparison was stopped", "Run the same command again to go on")
-    if done.returncode:
-        raise RunFolderError(
-            f"`bssl-tf {shlex.join(arguments)}` failed with status {done.returncode}", "See its message above"
-        )
+    if status:
+        cause = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
+        raise RunFolderError(f"`bssl-tf {shlex.join(arguments)}` {cause}", "See its message above")

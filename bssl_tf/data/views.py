@@ -19,6 +19,8 @@ from bssl_tf.errors import DataError
 
 __all__ = ["Batch", "batches", "epoch_order", "steps_per_epoch", "view_seeds"]
 
+# Part of the key of what is kept about views: raise it when a seed makes another view than before.
+VIEWS_FORMAT = 1
 _PREFETCHED_BATCHES = 2
 # Streams of one Philox key that never overlap: the purpose is the counter's top word.
 _ORDER, _VIEWS = 0, 1

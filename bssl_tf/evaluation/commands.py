@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,14 @@ from bssl_tf.errors import BsslError, DataError, RunFolderError
 from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe, top1
 from bssl_tf.evaluation.protocols import (
     DEFAULT_PROTOCOLS,
-    NETWORK_PROTOCOLS,
-    PROTOCOLS,
     Bench,
     Subject,
     check_protocols,
     compiled,
     features_of,
+    measure,
 )
-from bssl_tf.files import write_json
+from bssl_tf.files import read_json, write_json
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.seeding import named_seed
 from bssl_tf.teachers.teacher import load_teacher
@@ -100,7 +100,7 @@ def evaluate(
         run: a finished run of `bssl-tf pretrain`.
         overrides: settings of `DataConfig` for a labelled data set other than the one it was trained on.
         report: takes lines of prose for the user.
-        protocols: names of `bssl_tf.evaluation.protocols.PROTOCOLS`.
+        protocols: names of `bssl_tf.config.PROTOCOLS`.
         controls: whether to measure the untrained student, raw pixels and the teacher too.
         save: whether the table, and the probe if there is one, replace those in `run`.
 
@@ -146,11 +146,7 @@ def evaluate(
     for subject in subjects:
         report(f"evaluating {subject.name}")
         bench = Bench(subject, data.train, data.test, preprocessing, seed)
-        scores: dict[str, tuple[float, ...]] = {}
-        for protocol in protocols:
-            if subject.network is None and protocol in NETWORK_PROTOCOLS:
-                continue  # raw pixels have no weights to tune, and the teacher's are not ours
-            scores |= PROTOCOLS[protocol](bench)
+        scores = measure(bench, protocols)
         rows.append(Row(subject.name, bench.train_features.shape[1], scores))
         if save and subject is subjects[0] and bench.probe is not None:
             _save_probe(run, bench, data_config)
@@ -168,8 +164,21 @@ def evaluate(
         rows=tuple(rows),
     )
     if save:
-        write_json(run / "evaluation.json", dataclasses.asdict(evaluation))
+        path = run / "evaluation.json"
+        before = read_json(path) if path.exists() else {}
+        write_json(path, _merged(before, json.loads(json.dumps(dataclasses.asdict(evaluation)))))
     return evaluation
+
+
+def _merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """`now`, with what an earlier evaluation on the same data found by other protocols."""
+    same = all(before.get(key) == now[key] for key in ("data", "train_images", "test_images"))
+    if not same or not all("scores" in row for row in before["rows"]):
+        return now
+    scores = {row["features"]: row["scores"] for row in before["rows"]}
+    rows = [row | {"scores": scores.pop(row["features"], {}) | row["scores"]} for row in now["rows"]]
+    rest = [row for row in before["rows"] if row["features"] in scores]
+    return now | {"rows": rows + rest}
 
 
 def _save_probe(run: Path, bench: Bench, data: DataConfig) -> None:

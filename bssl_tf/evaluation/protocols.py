@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.config import check_choice
+from bssl_tf.config import PROTOCOLS, check_choice
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
-from bssl_tf.evaluation.few_shot import few_shot_svm
+from bssl_tf.evaluation.few_shot import class_ranks, few_shot_svm
 from bssl_tf.evaluation.finetune import finetune
 from bssl_tf.evaluation.knn import knn_top1
 from bssl_tf.evaluation.linear_probe import fit_linear_probe, top1
@@ -92,6 +92,14 @@ def _linear_probe(bench: Bench) -> Scores:
     return {"linear-probe": (top1(*bench.probe, bench.test_features, bench.test_labels),)}
 
 
+def _linear_probe_held_out(bench: Bench) -> Scores:
+    """Fitted on five sixths of the training images and measured on the rest: for choosing settings without the test."""
+    held = class_ranks(bench.train_labels, named_seed(bench.seed, "held out")) % 6 == 0
+    x, y, classes = bench.train_features, bench.train_labels, len(bench.train.class_names)
+    fitted = fit_linear_probe(x[~held], y[~held], classes, seed=named_seed(bench.seed, "probe"))
+    return {"linear-probe-held-out": (top1(*fitted, x[held], y[held]),)}
+
+
 def _linear_probe_sgd(bench: Bench) -> Scores:
     classes, seed = len(bench.train.class_names), named_seed(bench.seed, "probe")
     fitted = fit_sgd_probe(bench.train_features, bench.train_labels, classes, seed=seed)
@@ -113,17 +121,27 @@ def _finetune(share: float) -> Callable[[Bench], Scores]:
     return protocol
 
 
-PROTOCOLS: dict[str, Callable[[Bench], Scores]] = {
+_PROTOCOLS: dict[str, Callable[[Bench], Scores]] = {
     "knn-20": lambda bench: {"knn-20": (bench.neighbour_votes[0],)},
     "knn-200": lambda bench: {"knn-200": (bench.neighbour_votes[1],)},
     "linear-probe": _linear_probe,
     "linear-probe-sgd": _linear_probe_sgd,
+    "linear-probe-held-out": _linear_probe_held_out,
     "few-shot-svm": _few_shot,
     "finetune-1%": _finetune(0.01),
     "finetune-10%": _finetune(0.10),
 }
 NETWORK_PROTOCOLS = ("finetune-1%", "finetune-10%")
 DEFAULT_PROTOCOLS = ("knn-20", "linear-probe")
+
+
+def measure(bench: Bench, protocols: Iterable[str]) -> Scores:
+    """Every protocol that fits the subject: raw pixels have no weights to tune, and the teacher's are not ours."""
+    scores: Scores = {}
+    for name in protocols:
+        if bench.subject.network is not None or name not in NETWORK_PROTOCOLS:
+            scores |= _PROTOCOLS[name](bench)
+    return scores
 
 
 def check_protocols(names: Iterable[str]) -> None:

@@ -60,9 +60,9 @@ def unpack(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _unpacked(signs: np.ndarray, scales: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    sizes = tuple(int(size) for size in shape.reshape(-1))
     if signs.dtype != np.uint8 or scales.dtype != np.float32 or shape.dtype != np.int32:
         raise ValueError("wrong dtypes")
+    sizes = tuple(int(size) for size in shape.reshape(-1))
     if not sizes or min(sizes) < 1 or max(sizes) > _MAX_WEIGHTS:
         raise ValueError(f"shape {list(sizes)}")
     count = 1

@@ -80,7 +80,7 @@ class Bssl(Method):
         if means["target_information"] >= _COLLAPSED_INFORMATION:
             return None
         return (
-            f"the jointly trained classifier has collapsed: its targets say the same of every image "
+            f"the classifier on the teacher's features has collapsed: its targets say the same of every image "
             f"(target_information {means['target_information']:.4f} nats, entropy {means['target_entropy']:.2f})"
         )
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from bssl_tf import zoo
 from bssl_tf.backend import configure, keras
 from bssl_tf.config import (
+    METHODS,
     BackboneConfig,
     PretrainConfig,
     TeacherConfig,
@@ -28,7 +29,7 @@ from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import ConfigError, DataError, RunFolderError
-from bssl_tf.files import read_json
+from bssl_tf.files import read_json, write_json
 from bssl_tf.models.binarization import binarize
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.pretrain.bssl import Bssl
@@ -46,8 +47,6 @@ from bssl_tf.seeding import named_seed
 from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
 
 TEACHER_METHODS = ("moco", "byol")
-# Name -> whether it learns from a teacher.
-METHODS = {"s2bnn": True, "bssl": True, "moco": False, "byol": False, "swav": False, "supervised": False}
 _EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
 Config = TypeVar("Config", TeacherConfig, PretrainConfig)
 Report = Callable[[str], None]
@@ -112,12 +111,15 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
     network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()))
 
     def build(stage: Stage) -> Method:
-        keras.utils.set_random_seed(named_seed(config.training.seed, "student weights"))
+        # What a later stage does not take over is drawn anew, not once more the same.
+        names = ("student weights",) if stage is stages[0] else ("student weights", stage.name)
+        keras.utils.set_random_seed(named_seed(config.training.seed, *names))
         student = network.build()
         if config.initial:
             load_weights(zoo.find(config.initial.removeprefix(zoo.PREFIX)).folder, {"student": student})
         student = binarize(student, weights=stage.binary_weights)
-        return _method(config, student, teacher, len(data.train.class_names), stage.epochs)
+        frozen_share = config.swav.frozen_epochs / stage.epochs if stage is stages[0] else 0.0
+        return _method(config, student, teacher, len(data.train.class_names), frozen_share)
 
     stages = STAGES[config.stages](config.training.epochs)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
@@ -125,22 +127,26 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
     run = _run_folder(out, config, made_from)
     with run.locked():
         if config.teacher_cache_epochs:
-            inputs = with_teacher_cache(
+            inputs, seconds = with_teacher_cache(
                 inputs, method, config.training, config.teacher_cache_epochs, made_from["teacher"], report
             )
+            if not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
+                write_json(out / "teacher_cache.json", {"seconds": round(seconds, 1)})
         method = train(run, stages, build, inputs, config.training)
         save_network(out / "student", network, {"student": method.trained["student"]})
     return out / "student"
 
 
-def _method(config: PretrainConfig, student: keras.Model, teacher: Teacher | None, classes: int, epochs: int) -> Method:
+def _method(
+    config: PretrainConfig, student: keras.Model, teacher: Teacher | None, classes: int, frozen_share: float
+) -> Method:
     if teacher is None:
         if config.method == "moco":
             return _moco(config, student, "student")
         if config.method == "byol":
             return Byol(student, config.byol, part="student")
         if config.method == "swav":
-            return Swav(student, config.swav, epochs=epochs)
+            return Swav(student, config.swav, frozen_share=frozen_share)
         return Supervised(student, classes)
     if config.method == "bssl":
         return Bssl(student, teacher, config.bssl)
@@ -185,15 +191,23 @@ def _begin(
 def _from_zoo(settings: dict[str, Any]) -> dict[str, Any]:
     """A student called `zoo:NAME` is that network, beginning with its weights."""
     backbone = settings.get("backbone", {})
-    name = backbone.get("name", "")
+    name = backbone.get("name", "") if isinstance(backbone, dict) else ""
     if not isinstance(name, str) or not name.startswith(zoo.PREFIX):
         return settings
+    from_dict(BackboneConfig, backbone, "backbone.")
     network = read_network(zoo.find(name.removeprefix(zoo.PREFIX)).folder)
     ours = dataclasses.asdict(BackboneConfig(network.backbone, **network.arguments))
     changed = [key for key, value in backbone.items() if key != "name" and value and value != ours[key]]
     if changed:
         raise ConfigError(f"{name} has a {changed[0]} of its own, {ours[changed[0]]}", f"Leave {changed[0]} away")
-    return settings | {"backbone": ours, "initial": name}
+    # At another size some networks have other strides: the weights would fit and mean something else.
+    p = network.preprocessing
+    sizes = {"image_size": p.image_size, "channels": p.channels}
+    data = settings.get("data", {})
+    for key, value in sizes.items():
+        if isinstance(data, dict) and data.get(key, value) not in (0, value):
+            raise ConfigError(f"{name} is for {key} {value}, not {data[key]}", f"Leave data.{key} away")
+    return merge(settings, {"backbone": ours, "initial": name, "data": sizes})
 
 
 def _resumed(kind: type[Config], command: str, settings: dict[str, Any], out: Path) -> Config:
@@ -254,19 +268,52 @@ def _check_method(config: TeacherConfig | PretrainConfig) -> None:
     """What can be said of the method's settings before any data is there. Raises `BsslError`."""
     if isinstance(config, TeacherConfig):
         check_choice("method", config.method, TEACHER_METHODS)
+        _check_recipes(config)
     else:
         check_choice("method", config.method, METHODS)
+        _check_recipes(config)
         check_choice("stages", config.stages, STAGES)
         check_choice("bssl.classifier", config.bssl.classifier, ("joint", "frozen"))
         check_choice("bssl.feature_similarity", config.bssl.feature_similarity, ("outputs", "features", "off"))
         if config.teacher_cache_epochs < 0:
             raise ConfigError(f"teacher_cache_epochs is {config.teacher_cache_epochs}", "Give zero or more")
+        epochs = 2 * config.training.epochs
+        if config.teacher_cache_epochs > epochs:
+            raise ConfigError(
+                f"teacher_cache_epochs is {config.teacher_cache_epochs}, and there are {epochs} epochs",
+                "Give fewer, or train longer",
+            )
         if METHODS[config.method]:
             check_teacher(config.teacher, config.teacher_pixels)
-        elif config.teacher_cache_epochs:
-            raise ConfigError(f"teacher_cache_epochs is set, and {config.method} has no teacher", "Leave it away")
-    if config.method == "moco" or (isinstance(config, PretrainConfig) and config.s2bnn.contrastive):
+        elif config.teacher_cache_epochs or config.teacher:
+            setting = "teacher" if config.teacher else "teacher_cache_epochs"
+            raise ConfigError(f"{setting} is set, and {config.method} has no teacher", "Leave it away")
+    contrastive = isinstance(config, PretrainConfig) and config.method == "s2bnn" and config.s2bnn.contrastive
+    if config.method == "moco" or contrastive:
         check_queue(config.moco, config.training.batch_size)
+
+
+def _check_recipes(config: TeacherConfig | PretrainConfig) -> None:
+    """Ranges of what the recipes are made of. Raises `ConfigError`."""
+    recipes = [
+        (name, getattr(config, name)) for name in ("moco", "byol", "s2bnn", "bssl", "swav") if hasattr(config, name)
+    ]
+    for section, recipe in recipes:
+        for key, value in dataclasses.asdict(recipe).items():
+            if (
+                key in ("temperature", "epsilon")
+                or key.endswith(("_width", "_size"))
+                or key in ("prototypes", "iterations")
+            ):
+                if not value > 0:
+                    raise ConfigError(f"{section}.{key} is {value}", "Give a value above zero")
+            elif key == "momentum" or key.startswith("balance_"):
+                if not 0 <= value <= 1:
+                    raise ConfigError(f"{section}.{key} is {value}", "Give a value from 0 to 1")
+            elif key == "frozen_epochs" and not 0 <= value < config.training.epochs:
+                hint = f"Give less than the {config.training.epochs} epochs of a stage"
+                if config.method == "swav":
+                    raise ConfigError(f"swav.frozen_epochs is {value}", hint)
 
 
 def _check_training(training: TrainingConfig) -> None:
@@ -291,6 +338,7 @@ def _check_training(training: TrainingConfig) -> None:
 def _run_folder(out: Path, config: Any, made_from: dict[str, str]) -> RunFolder:
     """The run's folder; on resuming, what the run is made from must be what it was."""
     now = environment(config.training.threads) | {"fingerprints": made_from}
+    commit = now["commit"]
     if not (out / "config.toml").exists():
         return RunFolder.create(out, config, now)
     begun = read_json(out / "environment.json")
@@ -307,4 +355,6 @@ def _run_folder(out: Path, config: Any, made_from: dict[str, str]) -> RunFolder:
             f"the run in {out} was begun with {begun.get('threads')} threads, and now there are {now['threads']}",
             "Resume it where as many cores are free; sums are split by thread, so the result would differ",
         )
+    if commit is not None and commit not in str(begun.get("commit")).split(", "):
+        write_json(out / "environment.json", begun | {"commit": f"{begun.get('commit')}, {commit}"})
     return RunFolder(out)

@@ -35,6 +35,8 @@ from bssl_tf.pretrain.stages import Stage
 from bssl_tf.schedules import linear_decay, warmup_cosine
 from bssl_tf.seeding import named_seed
 
+_SECONDS = "seconds"
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -175,7 +177,7 @@ class _StageLoop:
         if self._done == self._end:
             return
         stream = self._inputs.batches(self._method, config, self._done, self._end)
-        saved_at = epoch_began = time.monotonic()
+        saved_at = epoch_began = stepped = time.monotonic()
         epoch_first = self._done
         with tqdm(
             total=steps, initial=self._done - self._begin, desc=self._stage.name, unit="step", file=sys.stderr
@@ -197,6 +199,9 @@ class _StageLoop:
                     self._sums[name] = self._sums.get(name, 0.0) + value
 
                 now = time.monotonic()
+                # Kept in the checkpoint with the sums, so that a cut does not make an epoch look shorter.
+                self._sums[_SECONDS] = self._sums.get(_SECONDS, 0.0) + now - stepped
+                stepped = now
                 images_per_s = (self._done - epoch_first) * config.batch_size / (now - epoch_began)
                 bar.set_postfix(
                     {k: f"{v:.3f}" for k, v in parts.items()} | {"images/s": f"{images_per_s:.0f}"}, refresh=False
@@ -205,7 +210,7 @@ class _StageLoop:
 
                 epoch_ended = (self._done - self._begin) % self._per_epoch == 0
                 if epoch_ended:
-                    self._record_epoch(rate, images_per_s, now - epoch_began)
+                    self._record_epoch(rate, images_per_s)
                     epoch_began, epoch_first = now, self._done
                 if epoch_ended or now - saved_at > config.checkpoint_every_s or stop_requested():
                     self._checkpoint()
@@ -221,7 +226,8 @@ class _StageLoop:
             return warmup_cosine(step, steps, round(self._config.warmup_epochs * self._per_epoch))
         return linear_decay(step, steps)
 
-    def _record_epoch(self, rate: float, images_per_s: float, seconds: float) -> None:
+    def _record_epoch(self, rate: float, images_per_s: float) -> None:
+        seconds = self._sums.pop(_SECONDS)
         means = {name: total / self._per_epoch for name, total in self._sums.items()}
         self._sums = {}
         self._run.record(

@@ -36,7 +36,8 @@ class S2bnn(Method):
         self._temperature = config.temperature
         width = student.output_shape[-1]
         # Section 3.1: MLP d-d-128; the width follows the teacher's so that the two distributions can be compared.
-        head = mlp_head("head", width, (width, teacher.embedding_width), use_batch_norm=False)
+        widths = (width, teacher.embedding_width)
+        head = mlp_head("head", width, widths, use_batch_norm=config.head_batch_norm)
         self.trained = {"student": student, "head": head}
 
     def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
@@ -57,7 +58,10 @@ class ContrastiveS2bnn(Moco):
         batch_size: int,
         seed: int,
     ) -> None:
-        moco = dataclasses.replace(moco, embedding_width=teacher.embedding_width)
+        # One head for both losses, the one of distillation alone, so that the two variants differ in the loss only.
+        moco = dataclasses.replace(
+            moco, embedding_width=teacher.embedding_width, head_batch_norm=config.head_batch_norm
+        )
         super().__init__(student, moco, part="student", batch_size=batch_size, seed=seed)
         self.teacher_outputs = teacher.embed
         self._distillation_temperature = config.temperature

@@ -5,8 +5,9 @@
     code of a view = its scores, balanced over the prototypes by Sinkhorn and Knopp   (no gradient)
     loss = cross-entropy( code of view 1, softmax(scores of view 2 / 0.1) ), plus the reverse
 
-Prototypes have length one, and stand still at the beginning. Small crops beside the two large ones, which the paper
-calls multi-crop, are left out: at 32 px they would be smaller than the network's field of view.
+Prototypes have length one, and stand still at the beginning of the first stage. There is no queue of features, so a
+batch should hold about as many images as there are prototypes, or more (section 3.1). Small crops beside the two large
+ones, which the paper calls multi-crop, are left out: at 32 px they would be smaller than the network's field of view.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from bssl_tf.pretrain.method import Method
 
 
 class Swav(Method):
-    """The recipe above for one stage of `epochs` epochs."""
+    """The recipe above for one stage; `frozen_share` of it the prototypes stand still."""
 
     views = 2
 
-    def __init__(self, student: keras.Model, config: SwavConfig, *, epochs: int) -> None:
+    def __init__(self, student: keras.Model, config: SwavConfig, *, frozen_share: float) -> None:
         super().__init__()
         self._config = config
-        self._frozen_share = config.frozen_epochs / epochs
+        self._frozen_share = frozen_share
         widths = (config.hidden_width, config.embedding_width)
         prototypes = keras.Sequential(
             [
@@ -56,7 +57,7 @@ class Swav(Method):
         for view in batch.views:
             z = tf.math.l2_normalize(head(student(view, training=True), training=True), axis=-1)
             kernel = prototypes.layers[-1].kernel
-            # Without a gradient Adam, which knows no weight decay here, leaves the prototypes where they are.
+            # Without a gradient Adam leaves the prototypes where they are.
             scores.append(tf.matmul(z, scheduled * kernel + (1.0 - scheduled) * tf.stop_gradient(kernel)))
         codes = [balanced_assignment(s, c.epsilon, c.iterations) for s in scores]
         loss = sum(swapped_prediction(codes[1 - i], scores[i], c.temperature) for i in (0, 1)) / 2.0

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from bssl_tf import __version__
 from bssl_tf.backend import tf
 from bssl_tf.config import TrainingConfig
 from bssl_tf.data.cache import cache_key, default_cache_dir
-from bssl_tf.data.views import steps_per_epoch
-from bssl_tf.errors import StorageError
+from bssl_tf.data.views import VIEWS_FORMAT, steps_per_epoch
+from bssl_tf.environment import resolved_threads
+from bssl_tf.errors import StorageError, TrainingError
 from bssl_tf.files import atomic_writer
 from bssl_tf.pretrain.loop import Inputs
 from bssl_tf.pretrain.method import Method
@@ -29,8 +32,8 @@ Report = Callable[[str], None]
 
 def with_teacher_cache(
     inputs: Inputs, method: Method, config: TrainingConfig, epochs: int, teacher_fingerprint: str, report: Report
-) -> Inputs:
-    """`inputs` whose views repeat every `epochs` epochs, with what `method`'s teacher says of them.
+) -> tuple[Inputs, float]:
+    """`inputs` whose views repeat every `epochs` epochs, with what `method`'s teacher says; and the seconds spent.
 
     Args:
         inputs: images and how they become views.
@@ -42,6 +45,7 @@ def with_teacher_cache(
 
     Raises:
         StorageError: the cache cannot be written.
+        TrainingError: the teacher says something that is not finite in float16.
     """
     inputs = dataclasses.replace(inputs, replay_epochs=epochs)
     steps = epochs * steps_per_epoch(len(inputs.images), config.batch_size)
@@ -53,9 +57,10 @@ def with_teacher_cache(
         inputs.preprocessing.to_dict(),
         dataclasses.asdict(inputs.augmentation),
         [getattr(method.teacher_outputs, "__name__", ""), method.views, config.batch_size, config.seed, epochs],
-        config.precision,
+        [config.precision, resolved_threads(config.threads), VIEWS_FORMAT, __version__],
     )
     path = default_cache_dir() / f"{key}.teacher.npy"
+    began = time.monotonic()
     if not path.exists():
         report(f"asking the teacher once about the views of {epochs} epochs, kept in {path}")
         _write(path, inputs, method, config, steps)
@@ -63,7 +68,7 @@ def with_teacher_cache(
         outputs = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise StorageError(f"{path} cannot be read ({error})", "Remove it and run the same command again") from error
-    return dataclasses.replace(inputs, teacher=outputs)
+    return dataclasses.replace(inputs, teacher=outputs), time.monotonic() - began
 
 
 def _write(path: Path, inputs: Inputs, method: Method, config: TrainingConfig, steps: int) -> None:
@@ -78,6 +83,11 @@ def _write(path: Path, inputs: Inputs, method: Method, config: TrainingConfig, s
         stream = inputs.batches(method, config, 0, steps)
         for step, batch in enumerate(tqdm(stream, total=steps, desc="teacher", unit="step", file=sys.stderr)):
             block = outputs(batch.views).numpy()
+            if not np.all(np.isfinite(block)):
+                raise TrainingError(
+                    "the teacher's outputs are too large for float16, in which they are kept",
+                    "Add --set teacher_cache_epochs=0",
+                )
             if step == 0:
                 header = {"descr": "<f2", "fortran_order": False, "shape": (steps, *block.shape)}
                 np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]

@@ -27,13 +27,15 @@ class Teacher:
         backbone: [B, S, S, C] float32, normalised, to [B, D] features.
         head: [B, D] to [B, E]; None where the model has none: then its features are the embedding.
         preprocessing: what the teacher was trained with; None when unknown, as with a plain Keras model.
-        pixels: undoes the normalisation where the model wants other numbers; see `load_teacher`.
+        pixel_range: what the model wants instead of normalised pixels, if anything; see `load_teacher`.
+        pixels: undoes the normalisation accordingly.
     """
 
     name: str
     backbone: keras.Model
     head: keras.Model | None
     preprocessing: Preprocessing | None
+    pixel_range: str = "normalized"
     pixels: Callable[[tf.Tensor], tf.Tensor] = tf.identity
 
     @property
@@ -49,6 +51,8 @@ class Teacher:
     def fingerprint(self) -> str:
         """SHA-256, in hex, over all weights and the normalisation; another teacher makes another student."""
         digest = hashlib.sha256(repr(self.preprocessing).encode())
+        if self.pixel_range != "normalized":
+            digest.update(self.pixel_range.encode())
         for model in (self.backbone, self.head):
             for weight in model.get_weights() if model is not None else ():
                 digest.update(np.ascontiguousarray(weight).tobytes())
@@ -84,7 +88,7 @@ def load_teacher(path: str, preprocessing: Preprocessing, pixel_range: str = "no
     check_teacher(path, pixel_range)
     location = Path(path)
     pixels = _pixels(preprocessing, pixel_range)
-    teacher = _from_run(location) if location.is_dir() else _from_keras(location, pixels)
+    teacher = _from_run(location) if location.is_dir() else _from_keras(location, pixel_range, pixels)
     wanted = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
     _check_shapes(teacher, wanted)
     return teacher
@@ -124,7 +128,7 @@ def _pixels(preprocessing: Preprocessing, pixel_range: str) -> Callable[[tf.Tens
     return lambda images: (images * std + mean) * scale + shift
 
 
-def _from_keras(path: Path, pixels: Callable[[tf.Tensor], tf.Tensor]) -> Teacher:
+def _from_keras(path: Path, pixel_range: str, pixels: Callable[[tf.Tensor], tf.Tensor]) -> Teacher:
     if path.suffix not in (".keras", ".h5"):
         raise NetworkError(
             f"{path} is neither a run folder nor a .keras or .h5 file",
@@ -140,7 +144,7 @@ def _from_keras(path: Path, pixels: Callable[[tf.Tensor], tf.Tensor]) -> Teacher
             "Save a model of plain Keras layers with model.save('teacher.keras') under tf-keras",
         ) from error
     model.trainable = False
-    return Teacher(str(path), model, None, None, pixels)
+    return Teacher(str(path), model, None, None, pixel_range, pixels)
 
 
 def _check_shapes(teacher: Teacher, wanted: tuple[int, int, int]) -> None:
