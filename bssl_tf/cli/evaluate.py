@@ -27,7 +27,7 @@ from bssl_tf.files import append_record
     multiple=True,
     metavar="NAME",
     help="knn-20, knn-200, linear-probe, linear-probe-sgd, linear-probe-held-out, few-shot-svm, finetune-1% or"
-    " finetune-10%; may be repeated. [knn-20 and linear-probe]",
+    " finetune-10%; may be repeated. [linear-probe and knn-20]",
 )
 @click.option("--controls/--no-controls", default=True, help="Measure the three controls too? [yes]")
 @click.option("--save/--no-save", default=True, help="Replace table and probe in RUN? [yes]")

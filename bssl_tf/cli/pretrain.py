@@ -18,6 +18,10 @@ from bssl_tf.cli.options import data_options, prose, settle, training_options
     help="s2bnn (guided distillation) or bssl (joint classifier); baselines without a teacher: moco, byol, swav,"
     " supervised. [s2bnn]",
 )
+@click.option("--classifier", "bssl__classifier", metavar="KIND", help="bssl: joint or frozen. [joint]")
+@click.option(
+    "--feature-similarity", "bssl__feature_similarity", metavar="OF", help="bssl: outputs, features or off. [outputs]"
+)
 @click.option("--teacher", metavar="PATH", help="A run folder of `bssl-tf teacher`, or a .keras or .h5 model.")
 @data_options
 @training_options

@@ -41,7 +41,7 @@ def command(run: str, as_json: bool) -> None:
         lines = [("not finished; next", f"bssl-tf pretrain --out {shlex.quote(run)} --resume")]
     elif not lines:
         lines = [("nothing known yet; next", f"bssl-tf evaluate {shlex.quote(run)}")]
-    click.echo("\n".join(f"{name:<48} {value}" for name, value in lines))
+    click.echo("\n".join(f"{name:<50} {value}" for name, value in lines))
 
 
 Lines = list[tuple[str, str]]

@@ -132,7 +132,7 @@ _PROTOCOLS: dict[str, Callable[[Bench], Scores]] = {
     "finetune-10%": _finetune(0.10),
 }
 NETWORK_PROTOCOLS = ("finetune-1%", "finetune-10%")
-DEFAULT_PROTOCOLS = ("knn-20", "linear-probe")
+DEFAULT_PROTOCOLS = ("linear-probe", "knn-20")
 
 
 def measure(bench: Bench, protocols: Iterable[str]) -> Scores:

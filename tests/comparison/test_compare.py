@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,7 +83,15 @@ def test_records_hold_what_a_figure_needs(compared: Path) -> None:
     assert {"few-shot-svm-1", "few-shot-svm-8"} <= {protocol for *_, protocol in transfer}
     for record in records:
         assert set(FIELDS) <= set(record)
-        assert 0 <= record["top1"] <= 100 and record["epochs"] == 2 and record["wall_s"] > 0
+        assert 0 <= record["top1"] <= 100
+        if record["features"] == "student":
+            assert (
+                record["epochs"] == 2
+                and record["wall_s"] > 0
+                and (record["teacher"] is None) == ("sup" in record["method"])
+            )
+        else:
+            assert record["method"] is record["epochs"] is record["wall_s"] is None
     # The controls are measured once for each data set.
     controls = [r["features"] for r in records if r["protocol"] == "knn-20" and r["features"] != "student"]
     assert controls == ["control: untrained student", "control: raw pixels", "float teacher"]
@@ -109,12 +122,55 @@ def test_a_run_that_fails_is_named_and_what_is_recorded_stays(compared: Path, bs
     preset = tmp_path / "broken.toml"
     preset.write_text((PRESET % "/nowhere").replace("depth = 1", "depth = 1, width = 33"))
     teacher = compared / "runs" / "teacher"
-    done = bssl_tf("compare", preset, "--teacher", teacher, "--runs", tmp_path / "runs", "--results", tmp_path)
+    only = ("--only", "s2bnn", "--only", "supervised-with-labels")
+    done = bssl_tf("compare", preset, "--teacher", teacher, "--runs", tmp_path / "runs", "--results", tmp_path, *only)
     assert done.returncode == 5
-    lines = done.stderr.strip().splitlines()
-    assert "width 33 is not a multiple of 32" in lines[-2]
-    assert lines[-1].startswith("error[run-folder]: `bssl-tf pretrain") and "failed with status 3" in lines[-1]
+    assert done.stderr.count("width 33 is not a multiple of 32") == 3, "one row does not stop the others"
+    last = done.stderr.strip().splitlines()[-1]
+    assert "these rows failed: s2bnn seed 0, supervised-with-labels seed 0, s2bnn seed 1" in last
+    assert "failed with status 3" in done.stderr
     assert not (tmp_path / "broken.jsonl").exists()
+
+
+def test_other_settings_and_another_teacher_are_not_taken_for_the_same(compared: Path, bssl_tf: Call) -> None:
+    place = ("--runs", compared / "runs", "--results", compared / "results")
+    before = (compared / "results" / "tiny.jsonl").read_text()
+    done = bssl_tf("compare", compared / "tiny.toml", *place, "--set", "training.learning_rate=1e-2")
+    assert done.returncode == 5
+    assert "was trained with other settings: training.learning_rate is 0.0003 there and 0.01 here" in done.stderr
+    assert (compared / "results" / "tiny.jsonl").read_text() == before
+
+
+def test_a_comparison_that_is_stopped_lets_its_run_save(compared: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "long.toml"
+    preset.write_text(
+        (PRESET % "/nowhere").replace(
+            "epochs = 1, batch_size = 32, threads = 1 }\n\n[compare]",
+            "epochs = 500, batch_size = 32, threads = 1, checkpoint_every_s = 0.5 }\n\n[compare]",
+        )
+    )
+    command = [
+        "compare",
+        preset,
+        "--runs",
+        tmp_path / "runs",
+        "--results",
+        tmp_path,
+        "--only",
+        "supervised-with-labels",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bssl_tf", *map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    checkpoints = tmp_path / "runs" / "supervised-with-labels-seed0" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("step-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "which is saved" in stderr and "the comparison was stopped" in stderr
 
 
 def test_unknown_rows_and_empty_reports_are_refused(compared: Path, bssl_tf: Call, tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from bssl_tf.comparison.grid import read_grid
-from bssl_tf.config import PretrainConfig, from_dict, presets, read_preset
+from bssl_tf.config import METHODS, PretrainConfig, from_dict, presets, read_preset
 from bssl_tf.errors import ConfigError
-from bssl_tf.pretrain.commands import METHODS
 
 PRESET = """
 [pretrain]
@@ -55,6 +54,12 @@ def test_rows_lay_their_settings_over_the_presets(tmp_path: Path) -> None:
         ('method = "moco"\nvariant = "plain, SGD"', 'method = "s2bnn"', "two rows s2bnn"),
         ('optimizer = "sgd"', 'optimiser = "sgd"', "unknown setting training.optimiser.*Did you mean"),
         ("[[compare.rows]]", "[[compare.row]]", "unknown setting compare.row"),
+        ('method = "moco"', 'method = "mocco"', "mocco.*Did you mean 'moco'"),
+        ('"knn-20"', '"knn-21"', "Did you mean 'knn-20'"),
+        ("headline = true", 'headline = "false"', r"rows\[1\]\.headline is 'false'"),
+        ("[compare]", "[compare]\ntransfer = [{ limit = 3 }]", r"transfer\[1\] names no source"),
+        ("[compare]", '[compare]\ntransfer = [{ sorce = "x" }]', r"unknown setting compare\.transfer\[1\]\.sorce"),
+        ("training = { epochs = 1, learning_rate = 1e-3 }", "training = 3", "training is 3, not a table"),
     ],
 )
 def test_a_wrong_grid_is_one_clear_line(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -71,6 +76,19 @@ def test_presets_compare_methods_fairly(name: str) -> None:
     shared = {(c.data, c.backbone, c.training.epochs, c.training.batch_size, c.training.precision) for c in configs}
     assert len(shared) == 1
     assert {c.method for c in configs} == set(METHODS)
+    # MoCo v2's own views are one of the things that S2-BNN's improvements replace; all other rows share theirs.
+    others = [
+        c for row, c in zip(grid.rows, configs, strict=True) if row.variant.split(",")[0] not in ("plain", "Adam")
+    ]
+    assert len({c.augmentation for c in others}) == 1
+
+
+def test_settings_that_change_a_result_change_the_hash(tmp_path: Path) -> None:
+    preset = write(tmp_path / "mine.toml", PRESET)
+    (row, _), (same, _) = read_grid(preset).rows, read_grid(preset, {"data": {"data_dir": "/elsewhere"}}).rows
+    (other, _) = read_grid(preset, {"training": {"epochs": 2}}).rows
+    assert row.settings_sha256 == same.settings_sha256 != other.settings_sha256
+    assert from_dict(PretrainConfig, other.settings).training.epochs == 2
 
 
 def test_a_preset_without_a_grid_is_refused() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bssl_tf.comparison.records import FIELDS, Measured, load, measured
 from bssl_tf.errors import RunFolderError
+from bssl_tf.files import append_record
 
 # Two-sided 95 % quantiles of Student's t, from a printed table: degrees of freedom -> quantile.
 T_TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
@@ -59,4 +60,23 @@ def test_a_record_that_lacks_a_field_is_named(tmp_path: Path) -> None:
     assert load(path) == []
     path.write_text(json.dumps(whole) + "\n" + json.dumps({k: v for k, v in whole.items() if k != "commit"}) + "\n")
     with pytest.raises(RunFolderError, match=r"record 2 in .* has no commit"):
+        load(path)
+
+
+def test_a_cut_line_costs_itself_only(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    append_record(path, record(seed=1), record(seed=2))
+    whole = path.read_bytes()
+    for cut in (1, len(whole) // 2 - 5, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        kept = whole[:cut].count(b"\n")
+        append_record(path, record(seed=3))
+        assert [r["seed"] for r in load(path)] == [*[1, 2][:kept], 3]
+
+
+def test_a_damaged_line_among_others_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    append_record(path, record(), record())
+    path.write_text(path.read_text().replace('"seed"', "seed", 1))
+    with pytest.raises(RunFolderError, match=r"line 1 in .* is no record"):
         load(path)

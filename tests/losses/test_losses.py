@@ -172,5 +172,9 @@ def test_codes_get_no_gradient() -> None:
     scores = tf.constant(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4))
     with tf.GradientTape() as tape:
         tape.watch(scores)
-        loss = swapped_prediction(balanced_assignment(scores, 0.05, 3), tf.stop_gradient(scores), 0.1)
+        code = balanced_assignment(scores, 0.05, 3)
+    assert tape.gradient(code, scores) is None
+    with tf.GradientTape() as tape:
+        tape.watch(scores)
+        loss = swapped_prediction(tf.nn.softmax(scores), tf.constant(scores.numpy()), 0.1)
     assert tape.gradient(loss, scores) is None

@@ -23,7 +23,7 @@ from bssl_tf.data.augmentation import LITE
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.data.views import Batch
-from bssl_tf.errors import ConfigError, TrainingError
+from bssl_tf.errors import BsslError, ConfigError, TrainingError
 from bssl_tf.files import read_records
 from bssl_tf.models.binarization import binarize
 from bssl_tf.models.binary_resnet import binary_resnet
@@ -74,7 +74,7 @@ def recipe(name: str, teacher: Teacher) -> Build:
         recipes: dict[str, Callable[[], Method]] = {
             "moco": lambda: Moco(student, moco, part="student", batch_size=BATCH, seed=0),
             "byol": lambda: Byol(student, ByolConfig(32, 16, momentum=0.9), part="student"),
-            "swav": lambda: Swav(student, SwavConfig(32, 16, prototypes=12), epochs=stage.epochs),
+            "swav": lambda: Swav(student, SwavConfig(32, 16, prototypes=12), frozen_share=0.25),
             "supervised": lambda: Supervised(student, 10),
             "s2bnn": lambda: S2bnn(student, teacher, S2bnnConfig()),
             "contrastive s2bnn": lambda: ContrastiveS2bnn(
@@ -264,7 +264,7 @@ def test_each_method_has_its_papers_schedule(
     assert (config.training.schedule, config.training.warmup_epochs) == (schedule, warmup)
 
 
-def test_stage_two_takes_over_momentum_encoder_and_queue(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+def test_stage_two_takes_over_the_momentum_encoder(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
     """With a learning rate of nearly zero and momentum, what stage one ended with is what stage two goes on from."""
     built: list[Method] = []
 
@@ -284,6 +284,57 @@ def test_stage_two_takes_over_momentum_encoder_and_queue(teacher: Teacher, input
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_stage_two_takes_over_the_queue(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+    built: list[Method] = []
+    config = TrainingConfig(epochs=1, batch_size=BATCH, learning_rate=1e-9)
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=BATCH).train)
+
+    def build(stage: Stage) -> Method:
+        built.append(recipe("moco", teacher)(stage))
+        return built[-1]
+
+    train(run_folder(tmp_path / "run"), progressive_binarization(1), build, few, config)
+    first, second = (method.state["queue"].numpy() for method in built)
+    # One batch a stage into a queue of two: the second stage overwrites the half that the first one left.
+    np.testing.assert_array_equal(second[:BATCH], first[:BATCH])
+    assert np.abs(second[BATCH:] - first[BATCH:]).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["moco", "byol", "swav", "supervised", "contrastive s2bnn", "bssl frozen"])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_run_that_was_cut_ends_bit_for_bit_like_one_that_was_not(
+    name: str, cut: int, teacher: Teacher, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut behind the first checkpoint, on the border of the stages, and in the second stage."""
+    tf.config.experimental.enable_op_determinism()
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=64).train)
+    config, stages, build = (
+        TrainingConfig(epochs=2, batch_size=BATCH),
+        progressive_binarization(2),
+        recipe(name, teacher),
+    )
+    whole = train(run_folder(tmp_path / "whole"), stages, build, few, config)
+
+    save, saved = RunFolder.save_checkpoint, []
+
+    def save_and_die(self: RunFolder, *arguments: object) -> None:
+        save(self, *arguments)  # type: ignore[arg-type]
+        saved.append(1)
+        if len(saved) == cut:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(run_folder(tmp_path / "cut"), stages, build, few, config)
+    resumed = train(RunFolder(tmp_path / "cut"), stages, build, few, config)
+    for models in ("trained", "companions"):
+        for part, model in getattr(whole, models).items():
+            for a, b in zip(model.weights, getattr(resumed, models)[part].weights, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=f"{part} {a.name}")
+    for key, variable in whole.state.items():
+        np.testing.assert_array_equal(variable, resumed.state[key])
 
 
 @pytest.mark.parametrize(("name", "same"), [("bssl", True), ("bssl frozen", True), ("bssl fresh", False)])
@@ -401,7 +452,7 @@ def test_byol_momentum_rises_to_one_and_the_target_follows(rng: np.random.Genera
 
 
 def test_swav_holds_its_prototypes_still_at_first_and_at_length_one(rng: np.random.Generator) -> None:
-    method = recipe("swav", None)(Stage("only", True, 4))  # type: ignore[arg-type]
+    method = recipe("swav", None)(Stage("only", True, 1))  # type: ignore[arg-type]
     assert [method.scheduled(p) for p in (0.0, 0.24, 0.25, 1.0)] == [0, 0, 1, 1]
     kernel = method.trained["prototypes"].trainable_variables[0]
     np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, rtol=1e-5)
@@ -459,8 +510,9 @@ def test_a_kept_teacher_gives_the_run_that_a_present_one_gives(
     config = TrainingConfig(epochs=3, batch_size=BATCH, learning_rate=1e-3)
     stage, build = Stage("only", False, 3), recipe("bssl", teacher)
     asked: list[str] = []
-    kept = with_teacher_cache(inputs, build(stage), config, 2, teacher.fingerprint(), asked.append)
-    again = with_teacher_cache(inputs, build(stage), config, 2, teacher.fingerprint(), asked.append)
+    kept, seconds = with_teacher_cache(inputs, build(stage), config, 2, teacher.fingerprint(), asked.append)
+    again, less = with_teacher_cache(inputs, build(stage), config, 2, teacher.fingerprint(), asked.append)
+    assert 0 <= less < seconds
     assert len(asked) == 1, "the second run reads what the first one wrote"
     assert kept.teacher is not None and again.teacher is not None and kept.teacher.dtype == np.float16
     for name, given in (("kept", kept), ("present", dataclasses.replace(kept, teacher=None))):
@@ -483,6 +535,16 @@ def test_a_kept_teacher_gives_the_run_that_a_present_one_gives(
         ({"method": "moco", "moco": {"queue_size": 100}}, "not a multiple"),
         ({"method": "moco", "training": {"optimizer": "lion"}}, "optimizer is 'lion'"),
         ({"method": "moco", "training": {"precision": "float8"}}, "precision is 'float8'"),
+        ({"method": "moco", "teacher": "/somewhere"}, "teacher is set, and moco has no teacher"),
+        ({"method": "moco", "moco": {"temperature": 0.0}}, "moco.temperature is 0.0"),
+        ({"method": "byol", "byol": {"momentum": 1.5}}, "byol.momentum is 1.5"),
+        ({"method": "byol", "byol": {"hidden_width": 0}}, "byol.hidden_width is 0"),
+        ({"method": "swav", "swav": {"iterations": 0}}, "swav.iterations is 0"),
+        ({"method": "swav", "swav": {"frozen_epochs": 5.0}, "training": {"epochs": 5}}, "swav.frozen_epochs is 5.0"),
+        ({"method": "bssl", "bssl": {"balance_end": 2.0}}, "bssl.balance_end is 2.0"),
+        ({"method": "s2bnn", "teacher_cache_epochs": 9, "training": {"epochs": 4}}, "there are 8 epochs"),
+        ({"method": "moco", "backbone": "quicknet"}, "backbone is 'quicknet', not a table"),
+        ({"method": "moco", "backbone": {"name": "zoo:nothing"}}, "the zoo has no 'nothing'"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_loaded(
@@ -490,6 +552,6 @@ def test_a_wrong_setting_is_refused_before_anything_is_loaded(
 ) -> None:
     from bssl_tf.pretrain.commands import pretrain
 
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(BsslError, match=message):
         pretrain({"data": {"source": "/nowhere"}, **settings}, tmp_path / "run", resume=False, report=print)
     assert not (tmp_path / "run").exists()
