@@ -154,6 +154,8 @@ class BsslConfig:
 
     Attributes:
         classifier: `joint` trains the classifier on the teacher's features too; `frozen` leaves it random.
+        classifier_rate: learning rate of that classifier as a share of the student's. The paper names none (1); the
+            slower, the longer until both classifiers agree on a constant.
         feature_similarity: between the classifiers' `outputs`, between the backbones' `features`, or `off`.
         balance_start: weight of the KL term at the first step.
         balance_end: weight of the KL term at the last step; the same value twice switches dynamic balancing off.
@@ -165,6 +167,7 @@ class BsslConfig:
     """
 
     classifier: str = "joint"
+    classifier_rate: float = 1.0
     feature_similarity: str = "outputs"
     balance_start: float = 0.1
     balance_end: float = 0.3

@@ -53,7 +53,9 @@ def compare(
         if name not in known:
             raise ConfigError(f"preset {preset} has no row {name!r}", f"Choose one of {', '.join(known)}")
     runs = runs or Path("runs") / grid.preset
-    place = Place(runs, results / f"{grid.preset}.jsonl", teacher or runs / "teacher", data)
+    place = Place(
+        runs, results / f"{grid.preset}.jsonl", teacher or runs / "teacher", data, overrides.get("data", {}) | data
+    )
     table = results / f"{grid.preset}.md"
 
     def write_report() -> None:

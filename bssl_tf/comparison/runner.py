@@ -52,12 +52,14 @@ class Place:
         records: the file that gets a line for each run and protocol.
         teacher: a teacher's folder; trained there with the preset's `[teacher]` table when it is missing.
         data: `data_dir` and `download` for every data set.
+        teacher_data: settings of the data that a missing teacher is trained on, over the preset's.
     """
 
     runs: Path
     records: Path
     teacher: Path
     data: dict[str, Any]
+    teacher_data: dict[str, Any]
 
 
 def run_grid(
@@ -161,7 +163,7 @@ def _teacher_of(row: Row, grid: Grid, place: Place, report: Report) -> str | Non
         except ConfigError as error:
             raise ConfigError(f"there is no teacher in {place.teacher}", "Name one with --teacher") from error
         preset = place.runs / "presets" / "teacher.toml"
-        write_text(preset, tomli_w.dumps({"teacher": merge(table, {"data": place.data})}))
+        write_text(preset, tomli_w.dumps({"teacher": merge(table, {"data": place.teacher_data})}))
         _call("teacher", "--preset", str(preset), "--out", str(place.teacher), "--resume")
     return hashlib.sha256(saved.read_bytes()).hexdigest()[:16]
 

@@ -8,8 +8,11 @@
 
 Modified multi-stage training: stage 2 begins with the student, its classifier and the jointly trained g of stage 1.
 The released code holds g still; the paper trains it, and so does this unless `bssl.classifier=frozen`. Each of the four
-parts has a switch in `BsslConfig`. A moving target can collapse: its entropy, its spread and what it tells about the
-image are logged, and the run stops when it tells nothing any more.
+parts has a switch in `BsslConfig`.
+
+Nothing in the loss keeps f and g from agreeing on a constant, and left to themselves they may: the target's entropy,
+its spread and what it tells about the image are logged, and the run stops when it tells nothing any more. A slow g
+(`bssl.classifier_rate`) delays that; similarity of `features`, which h holds in place, leaves the student something.
 """
 
 from __future__ import annotations
@@ -44,6 +47,8 @@ class Bssl(Method):
         self._classifier = mlp_head("teacher_classifier", teacher.feature_width, widths, use_batch_norm=True)
         # A frozen classifier still normalises by the batch, so its moving averages change: it is a companion.
         (self.trained if config.classifier == "joint" else self.companions)["teacher_classifier"] = self._classifier
+        if config.classifier == "joint":
+            self.rates = {"teacher_classifier": config.classifier_rate}
         if not config.carry_classifier:
             self.fresh_each_stage = frozenset({"teacher_classifier"})
         if config.feature_similarity == "features" and width != teacher.feature_width:

@@ -307,7 +307,7 @@ def _check_recipes(config: TeacherConfig | PretrainConfig) -> None:
             ):
                 if not value > 0:
                     raise ConfigError(f"{section}.{key} is {value}", "Give a value above zero")
-            elif key == "momentum" or key.startswith("balance_"):
+            elif key in ("momentum", "classifier_rate") or key.startswith("balance_"):
                 if not 0 <= value <= 1:
                     raise ConfigError(f"{section}.{key} is {value}", "Give a value from 0 to 1")
             elif key == "frozen_epochs" and not 0 <= value < config.training.epochs:

@@ -257,6 +257,9 @@ def _optimizer(config: TrainingConfig) -> Any:
 
 def _step_function(method: Method, optimizer: Any, weight_decay: float) -> Callable[..., dict[str, tf.Tensor]]:
     variables = method.trainable_variables()
+    slow = [
+        (v, rate) for name, rate in method.rates.items() for v in method.trained[name].trainable_variables if rate != 1
+    ]
 
     @tf.function
     def step(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -268,7 +271,11 @@ def _step_function(method: Method, optimizer: Any, weight_decay: float) -> Calla
         if weight_decay:
             gradients = [g + weight_decay * v for g, v in zip(gradients, variables, strict=True)]
         optimizer.learning_rate.assign(learning_rate)
+        before = [tf.identity(variable) for variable, _ in slow]
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        # Adam does not care how long a gradient is, so it is the step that is made shorter.
+        for (variable, rate), old in zip(slow, before, strict=True):
+            variable.assign(old + rate * (variable - old))
         method.after_step(scheduled)
         return losses
 

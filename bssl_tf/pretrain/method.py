@@ -19,6 +19,7 @@ class Method(abc.ABC):
         trained: the networks that the optimiser changes, by name; saved in checkpoints.
         companions: further networks whose weights change, such as a momentum encoder; saved in checkpoints.
         state: variables beside the networks', such as a queue; saved in checkpoints.
+        rates: learning rates of networks in `trained` as a share of the run's; 1 for those that are not named.
         fresh_each_stage: names of networks that a second stage does not take over from the first.
     """
 
@@ -30,6 +31,7 @@ class Method(abc.ABC):
         self.trained: dict[str, keras.Model] = {}
         self.companions: dict[str, keras.Model] = {}
         self.state: dict[str, tf.Variable] = {}
+        self.rates: dict[str, float] = {}
         self.fresh_each_stage: frozenset[str] = frozenset()
 
     def scheduled(self, progress: float) -> float:

@@ -231,6 +231,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(teacher: Teacher, inputs: Input
 def test_every_setting_of_the_recipes_has_a_default_from_its_paper() -> None:
     assert dataclasses.asdict(BsslConfig()) == {
         "classifier": "joint",
+        "classifier_rate": 1.0,
         "feature_similarity": "outputs",
         "balance_start": 0.1,
         "balance_end": 0.3,
@@ -495,6 +496,34 @@ def test_sgd_and_weight_decay_do_what_their_formula_says(teacher: Teacher, input
     train(run_folder(tmp_path / "run"), [Stage("only", False, 1)], build, few, config)
     for before, after in zip(begun, built[0].trained["head"].get_weights(), strict=True):
         np.testing.assert_allclose(after, 0.9 * before, atol=1e-4)
+
+
+def test_a_slow_classifier_takes_steps_of_that_share(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+    """After one step of Adam every weight has moved by the learning rate, and the slow ones by their share of it."""
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=BATCH).train)
+    moved = {}
+    for rate in (1.0, 0.25):
+        built: list[Method] = []
+        begun: dict[str, np.ndarray] = {}
+
+        def build(
+            stage: Stage, rate: float = rate, built: list[Method] = built, begun: dict[str, np.ndarray] = begun
+        ) -> Method:
+            keras.utils.set_random_seed(0)
+            student = binarize(binary_resnet(28, 1, depth=1), weights=False)
+            config = BsslConfig(hidden_width=32, output_width=32, classifier_rate=rate)
+            built.append(Bssl(student, teacher, config))
+            begun.update({name: model.get_weights()[0] for name, model in built[0].trained.items()})
+            return built[0]
+
+        config = TrainingConfig(epochs=1, batch_size=BATCH, learning_rate=1e-3)
+        train(run_folder(tmp_path / str(rate)), [Stage("only", False, 1)], build, few, config)
+        moved[rate] = {
+            name: float(np.median(np.abs(model.get_weights()[0] - begun[name])))
+            for name, model in built[0].trained.items()
+        }
+    assert moved[1.0]["head"] == pytest.approx(moved[0.25]["head"], rel=1e-3) == pytest.approx(1e-3, rel=0.05)
+    assert moved[0.25]["teacher_classifier"] == pytest.approx(moved[1.0]["teacher_classifier"] / 4, rel=1e-3)
 
 
 def test_direct_stages_last_as_long_as_progressive_ones() -> None:
