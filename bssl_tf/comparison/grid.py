@@ -2,8 +2,8 @@
 
 [compare]
 protocols = ["linear-probe", "knn-20"]           # measured for every run, on its own data set
-transfer_protocols = ["linear-probe"]            # measured for headline rows, on each of the data sets below
-headline_protocols = ["finetune-1%"]             # measured for headline rows only, on the run's own data set
+    headline_protocols = ["finetune-1%"]             # beside them for headline rows, first seed
+transfer_protocols = ["linear-probe"]            # for headline rows, first seed, on each of the data sets below
 [[compare.transfer]]
 source = "tfds:tiny_imagenet_100"                # settings of `DataConfig`
 [[compare.rows]]
@@ -75,8 +75,8 @@ class Grid:
         source: what it was read by, its name or the path of its file.
         rows: in the order of the table.
         protocols: measured for every run on the data set it was trained on.
-        headline_protocols: measured beside them for headline rows.
-        transfer: data sets that headline rows are measured on too.
+        headline_protocols: measured beside them for the first seed of headline rows.
+        transfer: data sets that the first seed of headline rows is measured on too.
         transfer_protocols: how.
     """
 
