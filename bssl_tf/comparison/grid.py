@@ -2,7 +2,7 @@
 
 [compare]
 protocols = ["linear-probe", "knn-20"]           # measured for every run, on its own data set
-    headline_protocols = ["finetune-1%"]             # beside them for headline rows, first seed
+headline_protocols = ["finetune-1%"]             # beside them for headline rows, first seed
 transfer_protocols = ["linear-probe"]            # for headline rows, first seed, on each of the data sets below
 [[compare.transfer]]
 source = "tfds:tiny_imagenet_100"                # settings of `DataConfig`
@@ -58,11 +58,15 @@ class Row:
 
     @property
     def settings_sha256(self) -> str:
-        """Hash of all settings that can change a result; records of other settings are not this row's."""
-        settings = dataclasses.asdict(from_dict(PretrainConfig, self.settings))
-        for section, key in (("data", "data_dir"), ("data", "download"), ("training", "checkpoint_every_s")):
-            del settings[section][key]
-        del settings["teacher"]  # its weights count, not where they are
+        """Hash of what the preset says of this row; records of other settings are not this row's.
+
+        Settings that it leaves to their defaults are not in it, so that a new one does not make old records worthless;
+        which defaults they had, the record's commit tells.
+        """
+        settings = {key: dict(value) if isinstance(value, dict) else value for key, value in self.settings.items()}
+        for key in ("data_dir", "download"):
+            settings.get("data", {}).pop(key, None)
+        settings.pop("teacher", None)  # its weights count, not where they are
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

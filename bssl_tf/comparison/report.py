@@ -112,7 +112,7 @@ def figure(grid: Grid, records: list[dict[str, Any]], protocol: str, path: Path)
         (row, found) for row in grid.rows if (found := measured(_of(chosen, row), features=STUDENT)) is not None
     ]
     # Ids and dates from a fixed salt, so that the same records give the same file.
-    with plt.rc_context({"svg.hashsalt": grid.preset, "font.size": 9}):
+    with plt.rc_context({"svg.hashsalt": grid.preset, "svg.fonttype": "none", "font.size": 9}):
         canvas, axes = plt.subplots(figsize=(8, 0.36 * len(bars) + 1.4), layout="constrained")
         for place, (row, found) in enumerate(bars):
             axes.barh(place, found.mean, color=_COLOURS.get(row.method, "#444444"), height=0.7)
