@@ -54,7 +54,8 @@ def test_a_wrong_setting_is_named(settings: dict[str, object], message: str) -> 
 def test_every_preset_is_valid_for_its_commands() -> None:
     assert "demo" in presets()
     for name in presets():
-        from_dict(TeacherConfig, read_preset(name, "teacher"))
+        if name != "cifar10-tuning":  # it takes the teacher of another
+            from_dict(TeacherConfig, read_preset(name, "teacher"))
         from_dict(PretrainConfig, read_preset(name, "pretrain"))
 
 

@@ -36,7 +36,7 @@ def add(run: Path, name: str, command: str, folder: Path | None = None) -> Entry
         "method": config.method,
         "data": config.data.source,
         "command": command,
-        "commit": str(environment["commit"]),
+        "commit": str(environment.get("commit") or "unknown"),
         "protocol": _PROTOCOL,
         "top1": round(evaluation["rows"][0]["scores"][_PROTOCOL][0], 2),
     }

@@ -84,8 +84,8 @@ def test_the_summary_is_short_and_has_it_all(run: Path, bssl_tf: Command) -> Non
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) <= 10
     for pattern in (
-        r"^student, linear probe / kNN +\d+\.\d % / \d+\.\d %$",
-        r"^control: raw pixels, linear probe / kNN +\d+\.\d % / ",
+        r"^student, knn-20 / linear-probe +\d+\.\d % / \d+\.\d %$",
+        r"^control: raw pixels, knn-20 / linear-probe +\d+\.\d % / ",
         r"^bundle: model for arm64 +\d+\.\d KiB$",
         r"^bundle: binary / float convolutions +3 / 1$",
         r"^median latency here, 1 thread, binary / float +\d+\.\d+ ms / \d+\.\d+ ms$",
