@@ -140,7 +140,7 @@ def _run(grid: Grid, row: Row, seed: int, place: Place, report: Report) -> bool:
         if data.source != own.source:
             arguments += ["--no-save", "--data", data.source, *_data_arguments(place.data)]
             arguments += ["--limit", str(data.limit)] if data.limit else []
-        if teacher is None or not _controls_missing(records, data.source, protocols):
+        if teacher is None or data.source != own.source or not _controls_missing(records, data.source, protocols):
             arguments.append("--no-controls")
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary) / "evaluation.jsonl"
@@ -201,7 +201,7 @@ def _lacking(records: list[dict[str, Any]], source: str, protocols: Iterable[str
 
 
 def _controls_missing(records: list[dict[str, Any]], source: str, protocols: Iterable[str]) -> bool:
-    """The untrained network, raw pixels and the teacher are measured once for each data set and protocol."""
+    """The untrained network, raw pixels and the teacher are measured once for each protocol, on the runs' own data."""
     there = [r | {"features": STUDENT} for r in records if r["features"] != STUDENT]
     return bool(_lacking(there, source, protocols))
 
