@@ -180,14 +180,20 @@ def _trained(folder: Path, settings: dict[str, Any], place: Place, teacher: str 
             raise RunFolderError(
                 f"{folder} was trained with other settings: {changed[0]}", "Remove it, or choose --runs"
             )
+    # Beside the preset, written before training: a run that is killed at its end is not without it.
+    known = place.runs / "presets" / f"{folder.name}.teacher"
+    if teacher is not None:
+        if (
+            (folder / "config.toml").exists()
+            and known.exists()
+            and known.read_text(encoding="utf-8").strip() != teacher
+        ):
+            raise RunFolderError(f"{folder} was trained with another teacher", "Remove it, or choose --runs")
+        write_text(known, teacher + "\n")
     if not (folder / "student" / "network.json").exists():
         preset = place.runs / "presets" / f"{folder.name}.toml"
         write_text(preset, tomli_w.dumps({"pretrain": settings}))
         _call("pretrain", "--preset", str(preset), "--out", str(folder), "--resume")
-        if teacher is not None:
-            write_text(folder / "teacher.sha256", teacher + "\n")
-    elif teacher is not None and (folder / "teacher.sha256").read_text(encoding="utf-8").strip() != teacher:
-        raise RunFolderError(f"{folder} was trained with another teacher", "Remove it, or choose --runs")
 
 
 def _lacking(records: list[dict[str, Any]], source: str, protocols: Iterable[str]) -> list[str]:

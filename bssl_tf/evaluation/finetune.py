@@ -21,6 +21,7 @@ from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
 from bssl_tf.data.views import Batch, batches
 from bssl_tf.errors import ConfigError, DataError, TrainingError
 from bssl_tf.evaluation.few_shot import class_ranks
+from bssl_tf.models.binarization import copy_of
 from bssl_tf.schedules import linear_decay
 from bssl_tf.seeding import named_seed
 
@@ -204,8 +205,7 @@ def fine_tuned(
 
 
 def _with_classifier(backbone: keras.Model, classes: int) -> keras.Model:
-    copy = keras.models.clone_model(backbone)
-    copy.set_weights(backbone.get_weights())
+    copy = copy_of(backbone)
     copy.trainable = True  # a teacher may come frozen
     # From zero: no class is preferred, and the features are not pulled along by a random classifier.
     logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(copy.output)

@@ -81,10 +81,27 @@ def fit_linear_probe(
     if len(present) == 2:  # scikit-learn gives one row for two classes: the log odds of the second
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    weights = np.zeros((x.shape[1], classes))
-    bias = np.full(classes, -1e4)
-    weights[:, present] = coefficients.T / scaler.scale_[:, np.newaxis]
-    bias[present] = intercepts - scaler.mean_ @ weights[:, present]
+    return for_raw_features(coefficients.T, intercepts, scaler, present, classes)
+
+
+def for_raw_features(
+    kernel: np.ndarray, offset: np.ndarray, scaler: StandardScaler, present: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A classifier of standardised features as one of the features themselves, for all classes.
+
+    Args:
+        kernel: [D, P] float, for standardised features and the P classes in `present`.
+        offset: [P] float.
+        scaler: what standardised them.
+        present: [P] integers below `classes`.
+        classes: K; those not in `present` get the lowest logit.
+
+    Returns:
+        weights float32 [D, K] and bias float32 [K].
+    """
+    weights, bias = np.zeros((len(kernel), classes)), np.full(classes, -1e4)
+    weights[:, present] = kernel / scaler.scale_[:, np.newaxis]
+    bias[present] = offset - scaler.mean_ @ weights[:, present]
     return weights.astype(np.float32), bias.astype(np.float32)
 
 

@@ -12,7 +12,7 @@ from bssl_tf.backend import keras, tf
 from bssl_tf.data.views import epoch_order, steps_per_epoch
 from bssl_tf.errors import ConfigError, DataError
 from bssl_tf.evaluation.few_shot import class_ranks
-from bssl_tf.evaluation.linear_probe import top1
+from bssl_tf.evaluation.linear_probe import for_raw_features, top1
 from bssl_tf.seeding import named_seed
 
 # The papers' 30 is for features of another scale; these are standardised.
@@ -63,10 +63,7 @@ def fit_sgd_probe(
         )
     kernel, offset = _descend(x, y, best, epochs, order_seed)
 
-    weights, bias = np.zeros((x.shape[1], classes)), np.full(classes, -1e4)
-    weights[:, present] = kernel / scaler.scale_[:, np.newaxis]
-    bias[present] = offset - scaler.mean_ @ weights[:, present]
-    return weights.astype(np.float32), bias.astype(np.float32)
+    return for_raw_features(kernel, offset, scaler, present, classes)
 
 
 def rate_factor(epoch: int, epochs: int) -> float:

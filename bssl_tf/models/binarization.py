@@ -33,7 +33,7 @@ def binarize(model: keras.Model, *, weights: bool) -> keras.Model:
             config.update(kernel_quantizer=None, kernel_constraint=None)
         return type(layer).from_config(config)
 
-    return _cloned(model, clone)
+    return copy_of(model, clone)
 
 
 def float_twin(model: keras.Model) -> keras.Model:
@@ -50,10 +50,11 @@ def float_twin(model: keras.Model) -> keras.Model:
             return keras.layers.Conv2D.from_config(config)
         return type(layer).from_config(config)
 
-    return _cloned(model, clone)
+    return copy_of(model, clone)
 
 
-def _cloned(model: keras.Model, clone: Any) -> keras.Model:
+def copy_of(model: keras.Model, clone: Any = None) -> keras.Model:
+    """A second network with the weights of `model` in variables of its own; `clone` makes each layer's counterpart."""
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())
     return copy

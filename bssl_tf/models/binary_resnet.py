@@ -8,10 +8,9 @@ repeated twice along the channels, so that it needs no convolution of its own.
 
 from __future__ import annotations
 
-from bssl_tf.backend import keras, lq
+from bssl_tf.backend import keras
 from bssl_tf.errors import ConfigError
-from bssl_tf.models.layers import batch_norm
-from bssl_tf.quantizers import activation_quantizer, kernel_quantizer
+from bssl_tf.models.layers import batch_norm, binary_conv
 
 layers = keras.layers
 
@@ -64,19 +63,7 @@ def _binary_block(x: object, filters: int, strides: int, name: str) -> object:
     if strides == 2:
         pooled = layers.AveragePooling2D(2, strides=2, padding="same", name=f"{name}_shortcut_pool")(x)
         shortcut = layers.Concatenate(name=f"{name}_shortcut")([pooled, pooled])
-    y = lq.layers.QuantConv2D(
-        filters,
-        3,
-        strides=strides,
-        padding="same",
-        pad_values=1.0,
-        use_bias=False,
-        input_quantizer=activation_quantizer(),
-        kernel_quantizer=kernel_quantizer(),
-        # Latent weights beyond 1 get no gradient from the clipped straight-through estimator; keep them within.
-        kernel_constraint="weight_clip",
-        name=f"{name}_conv",
-    )(x)
+    y = binary_conv(filters, 3, f"{name}_conv", strides=strides)(x)
     # In this order a ReLU and a batch norm can become part of the convolution. LCE fuses them for kernels without a
     # scale only; with ours they stay small operators of their own for now.
     y = layers.ReLU(name=f"{name}_relu")(y)

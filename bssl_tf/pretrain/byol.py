@@ -17,9 +17,10 @@ from bssl_tf.backend import keras, tf
 from bssl_tf.config import ByolConfig
 from bssl_tf.data.views import Batch
 from bssl_tf.losses.feature_similarity import feature_similarity
+from bssl_tf.models.binarization import copy_of
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.pretrain.method import Method
-from bssl_tf.pretrain.momentum import copy_of, follow
+from bssl_tf.pretrain.momentum import follow
 from bssl_tf.schedules import dynamic_balance
 
 # Of the spread that embeddings in all directions have; an untrained network has about a half.

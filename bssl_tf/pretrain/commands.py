@@ -266,12 +266,9 @@ def _augmentation(config: TeacherConfig | PretrainConfig) -> Augmentation:
 
 def _check_method(config: TeacherConfig | PretrainConfig) -> None:
     """What can be said of the method's settings before any data is there. Raises `BsslError`."""
-    if isinstance(config, TeacherConfig):
-        check_choice("method", config.method, TEACHER_METHODS)
-        _check_recipes(config)
-    else:
-        check_choice("method", config.method, METHODS)
-        _check_recipes(config)
+    check_choice("method", config.method, TEACHER_METHODS if isinstance(config, TeacherConfig) else METHODS)
+    _check_recipes(config)
+    if isinstance(config, PretrainConfig):
         check_choice("stages", config.stages, STAGES)
         check_choice("bssl.classifier", config.bssl.classifier, ("joint", "frozen"))
         check_choice("bssl.feature_similarity", config.bssl.feature_similarity, ("outputs", "features", "off"))

@@ -21,9 +21,10 @@ from bssl_tf.config import MocoConfig
 from bssl_tf.data.views import Batch
 from bssl_tf.errors import ConfigError
 from bssl_tf.losses.info_nce import info_nce
+from bssl_tf.models.binarization import copy_of
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.pretrain.method import Method
-from bssl_tf.pretrain.momentum import copy_of, follow
+from bssl_tf.pretrain.momentum import follow
 
 
 class Moco(Method):

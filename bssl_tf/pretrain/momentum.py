@@ -5,13 +5,6 @@ from __future__ import annotations
 from bssl_tf.backend import keras, tf
 
 
-def copy_of(model: keras.Model) -> keras.Model:
-    """A second network of the same shape and weights, with variables of its own."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
 def follow(follower: keras.Model, leader: keras.Model, momentum: float | tf.Tensor) -> None:
     """follower = momentum * follower + (1 - momentum) * leader, for every trainable weight.
 
