@@ -1,0 +1,409 @@
+#include "bconv2d.h"
+
+#include "attributes.h"
+#include "geometry.h"
+#include "tensors.h"
+
+namespace bssl {
+namespace {
+
+// A chunk's input should stay in the second-level cache beside a block's weights.
+constexpr size_t kChunkBytes = 96 * 1024;
+// With several threads: chunks for each, so that a thread that was held up does not hold up the rest.
+constexpr int kChunksPerThread = 4;
+constexpr int kTileAlignmentInts = 16;
+
+const MicroKernel* kernel_for(const KernelChoice& choice, int channels) {
+  const MicroKernel* best = nullptr;
+  for (int i = 0; i < kMicroKernelCount; ++i) {
+    const MicroKernel* kernel = kMicroKernels[i];
+    if (kernel->isa != choice.isa || kernel->in_order != choice.in_order) continue;
+    // The narrowest that holds all channels, else the widest.
+    if (best == nullptr) {
+      best = kernel;
+    } else if (best->channels < channels ? kernel->channels > best->channels
+                                         : kernel->channels >= channels && kernel->channels < best->channels) {
+      best = kernel;
+    }
+  }
+  return best;
+}
+
+int bytes_per_word(Layout layout) { return layout == Layout::kNibbles ? 8 : 4; }
+
+}  // namespace
+
+const char* Bconv2d::init(const TfLiteContext* context, const TfLiteNode* node, const KernelChoice& choice) {
+  if (count_of(node->inputs) != 5 || count_of(node->outputs) != 1) return "LceBconv2d wants 5 inputs and 1 output";
+  if (const char* wrong = read_attributes(node)) return wrong;
+  const TfLiteTensor* input = tensor_at(context, node->inputs->data[0]);
+  const TfLiteTensor* filter = tensor_at(context, node->inputs->data[1]);
+  const TfLiteTensor* output = tensor_at(context, node->outputs->data[0]);
+  if (input == nullptr || filter == nullptr || output == nullptr) return "LceBconv2d lacks a tensor";
+  if (input->type != kTfLiteInt32) return "LceBconv2d: the input is not bitpacked (int32)";
+  if (filter->type != kTfLiteInt32 || rank(filter) != 4) return "LceBconv2d: the filter is not bitpacked with 4 dimensions";
+  if (!is_constant(filter) || !is_whole(filter) || elements(filter) <= 0) return "LceBconv2d: the filter is not constant";
+  output_channels_ = filter->dims->data[0];
+  filter_height_ = filter->dims->data[1];
+  filter_width_ = filter->dims->data[2];
+  group_words_ = filter->dims->data[3];
+  input_words_ = words_for(input_channels_);
+  if (group_words_ != input_words_) {
+    if (input_words_ % group_words_ != 0) return "LceBconv2d: the filter's depth does not divide the input's";
+    groups_ = input_words_ / group_words_;
+    if (input_channels_ % groups_ != 0 || input_channels_ / groups_ % 32 != 0 || output_channels_ % groups_ != 0) {
+      return "LceBconv2d: groups of input channels that are not a multiple of 32, or of unequal output channels";
+    }
+  }
+  // Twice a count must fit 32 bits; so must the offsets of taps, which prepare() checks.
+  const int64_t depth = static_cast<int64_t>(filter_height_) * filter_width_ * group_words_ * 32;
+  if (depth > (int64_t{1} << 28)) return "LceBconv2d: the filter is too large";
+  if (const char* wrong = read_output_transform(context, node, output)) return wrong;
+  filter_ = static_cast<const uint32_t*>(filter->data);
+  return pack(filter_, choice);
+}
+
+const char* Bconv2d::read_attributes(const TfLiteNode* node) {
+  const Attributes attributes(node->custom_initial_data,
+                              node->custom_initial_data_size < 0 ? 0 : static_cast<size_t>(node->custom_initial_data_size));
+  int32_t padding, pad_values, activation;
+  if (!attributes.find("stride_height", &stride_height_) || !attributes.find("stride_width", &stride_width_) ||
+      !attributes.find("dilation_height_factor", &dilation_height_) ||
+      !attributes.find("dilation_width_factor", &dilation_width_) || !attributes.find("padding", &padding) ||
+      !attributes.find("pad_values", &pad_values) || !attributes.find("channels_in", &input_channels_) ||
+      !attributes.find("fused_activation_function", &activation)) {
+    return "LceBconv2d: an attribute is missing or does not fit an integer";
+  }
+  if (stride_height_ <= 0 || stride_width_ <= 0 || dilation_height_ <= 0 || dilation_width_ <= 0 ||
+      stride_height_ > kMaxDimension || stride_width_ > kMaxDimension || dilation_height_ > kMaxDimension ||
+      dilation_width_ > kMaxDimension) {
+    return "LceBconv2d: a stride or dilation is out of range";
+  }
+  if (padding != 0 && padding != 1) return "LceBconv2d: padding is neither SAME (0) nor VALID (1)";
+  if (pad_values != 0 && pad_values != 1) return "LceBconv2d: pad_values is neither 0 nor 1";
+  if (input_channels_ <= 0 || input_channels_ > kMaxDimension) return "LceBconv2d: channels_in is out of range";
+  same_padding_ = padding == 0;
+  pad_with_zero_ = same_padding_ && pad_values == 0;
+  // Other numbers mean no activation: so does LCE read them.
+  activation_ = activation >= 1 && activation <= 3 ? static_cast<Activation>(activation) : Activation::kNone;
+  return nullptr;
+}
+
+const char* Bconv2d::read_output_transform(const TfLiteContext* context, const TfLiteNode* node,
+                                           const TfLiteTensor* output) {
+  output_type_ = output->type;
+  const size_t channels = static_cast<size_t>(output_channels_);
+  // Steps work on whole blocks, so what they read for each channel is as long as the last block may be.
+  const size_t padded = (channels + kMaxTileChannels - 1) / kMaxTileChannels * kMaxTileChannels + kMaxTileChannels;
+  if (output_type_ == kTfLiteInt32) {
+    const TfLiteTensor* tensor = tensor_at(context, node->inputs->data[4]);
+    const int32_t* thresholds = static_cast<const int32_t*>(constant_vector(tensor, kTfLiteInt32, output_channels_));
+    if (thresholds == nullptr) return "LceBconv2d: the thresholds are not a constant integer for each output channel";
+    if (!thresholds_.allocate(padded) || !doubled_thresholds_.allocate(padded)) return "out of memory";
+    constexpr int32_t limit = 1 << 30;  // no count reaches it
+    for (size_t c = 0; c < channels; ++c) {
+      thresholds_[c] = thresholds[c];
+      const int32_t limited = thresholds[c] > limit - 1 ? limit - 1 : thresholds[c] < -limit ? -limit : thresholds[c];
+      doubled_thresholds_[c] = limited * 2;
+    }
+    return nullptr;
+  }
+  if (output_type_ != kTfLiteFloat32 && output_type_ != kTfLiteInt8) {
+    return "LceBconv2d: the output is neither float32 nor int8 nor bitpacked (int32)";
+  }
+  const float* multiplier = static_cast<const float*>(
+      constant_vector(tensor_at(context, node->inputs->data[2]), kTfLiteFloat32, output_channels_));
+  const float* bias = static_cast<const float*>(
+      constant_vector(tensor_at(context, node->inputs->data[3]), kTfLiteFloat32, output_channels_));
+  if (multiplier == nullptr || bias == nullptr) {
+    return "LceBconv2d: multiplier and bias are not a constant float for each output channel";
+  }
+  double scale = 1.0, zero_point = 0.0;
+  if (output_type_ == kTfLiteInt8) {
+    if (output->quantization.type != kTfLiteAffineQuantization || !(output->params.scale > 0.0f)) {
+      return "LceBconv2d: the int8 output has no scale";
+    }
+    scale = static_cast<double>(output->params.scale);
+    zero_point = output->params.zero_point;
+  }
+  if (!multiplier_.allocate(padded) || !bias_.allocate(padded)) return "out of memory";
+  const int32_t depth = filter_height_ * filter_width_ * (input_channels_ / groups_);
+  // In double, as LCE does: then both round to the same floats.
+  for (size_t c = 0; c < channels; ++c) {
+    const double post_multiplier = static_cast<double>(multiplier[c]);
+    const double post_bias = static_cast<double>(bias[c]);
+    multiplier_[c] = static_cast<float>(-1 * post_multiplier / scale);
+    bias_[c] = static_cast<float>((post_bias + static_cast<double>(depth) * post_multiplier) / scale + zero_point);
+  }
+  int32_t low = -depth, high = depth;
+  if (activation_ == Activation::kRelu || activation_ == Activation::kRelu6) low = 0;
+  if (activation_ == Activation::kRelu6 && high > 6) high = 6;
+  if (activation_ == Activation::kReluN1To1) {
+    low = low < -1 ? -1 : low;
+    high = high > 1 ? 1 : high;
+  }
+  clamp_min_ = depth - high;
+  clamp_max_ = depth - low;
+  return nullptr;
+}
+
+const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
+  const int group_channels = output_channels_ / groups_;
+  const int taps = filter_height_ * filter_width_;
+  const size_t words = static_cast<size_t>(taps) * static_cast<size_t>(group_words_);
+  int blocks = 0;
+  size_t bytes = 0;
+  // Twice: to count, then to fill.
+  for (int filling = 0; filling < 2; ++filling) {
+    if (filling) {
+      if (!blocks_.allocate(static_cast<size_t>(blocks)) || !weights_.allocate(bytes)) return "out of memory";
+      blocks = 0;
+      bytes = 0;
+    }
+    for (int group = 0; group < groups_; ++group) {
+      for (int done = 0; done < group_channels;) {
+        const int left = group_channels - done;
+        // Blocks but the last are whole words of output bits: 48 channels are 32 and 16, not 64.
+        const MicroKernel* kernel = kernel_for(choice, left > 32 && left < 64 && left <= 48 ? 32 : left);
+        if (kernel == nullptr) return "no micro-kernel for this processor";
+        const int count = left < kernel->channels ? left : kernel->channels;
+        if (filling) {
+          ChannelBlock& block = blocks_[static_cast<size_t>(blocks)];
+          block.kernel = kernel;
+          block.first = group * group_channels + done;
+          block.count = count;
+          block.group_offset = group * group_words_ * 4;
+          block.weights_offset = bytes;
+          uint8_t* packed = weights_.data() + bytes;
+          for (int c = 0; c < count; ++c) {
+            const uint32_t* row = filter + static_cast<size_t>(block.first + c) * words;
+            for (size_t w = 0; w < words; ++w) {
+              const size_t width = static_cast<size_t>(kernel->channels);
+              if (kernel->layout == Layout::kWords) {
+                memcpy(packed + (w * width + static_cast<size_t>(c)) * 4, &row[w], 4);
+              } else {
+                for (size_t n = 0; n < 8; ++n) {
+                  packed[(w * 8 + n) * width + static_cast<size_t>(c)] = row[w] >> (4 * n) & 0xf;
+                }
+              }
+            }
+          }
+        }
+        ++blocks;
+        bytes += words * static_cast<size_t>(kernel->channels * bytes_per_word(kernel->layout));
+        bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+        done += count;
+      }
+    }
+  }
+  return nullptr;
+}
+
+const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
+  if (rank(input) != 4 || elements(input) <= 0) return "LceBconv2d: the input has not 4 dimensions, or is empty";
+  if (input->dims->data[3] != input_words_) return "LceBconv2d: the input's depth is not channels_in, bitpacked";
+  images_ = input->dims->data[0];
+  input_height_ = input->dims->data[1];
+  input_width_ = input->dims->data[2];
+  if (!output_size(input_height_, filter_height_, stride_height_, dilation_height_, same_padding_, &output_height_, &pad_top_) ||
+      !output_size(input_width_, filter_width_, stride_width_, dilation_width_, same_padding_, &output_width_, &pad_left_)) {
+    return "LceBconv2d: the input is smaller than the filter";
+  }
+  const int64_t outputs = static_cast<int64_t>(images_) * output_height_ * output_width_ * output_channels_;
+  if (outputs > kMaxElements) return "LceBconv2d: the output is too large";
+
+  const int64_t reach_height = static_cast<int64_t>(filter_height_ - 1) * dilation_height_ + 1;
+  const int64_t reach_width = static_cast<int64_t>(filter_width_ - 1) * dilation_width_ + 1;
+  const int64_t rows_needed = static_cast<int64_t>(output_height_ - 1) * stride_height_ + reach_height;
+  const int64_t width_needed = static_cast<int64_t>(output_width_ - 1) * stride_width_ + reach_width;
+  copies_ = rows_needed > input_height_ || width_needed > input_width_;
+  const int64_t row_words = (copies_ ? width_needed : input_width_) * input_words_;
+  // Offsets are 32 bits of bytes. A padded image beyond that is no image.
+  if (row_words * (reach_height + stride_height_) > (int64_t{1} << 28)) return "LceBconv2d: the input is too large";
+  row_words_ = static_cast<size_t>(row_words);
+
+  // Chunks: small enough for the cache and, with several threads, enough of them.
+  int64_t rows = output_height_;
+  if (copies_) {
+    const int64_t fitting = (static_cast<int64_t>(kChunkBytes / 4) / row_words - reach_height) / stride_height_ + 1;
+    if (rows > fitting) rows = fitting < 1 ? 1 : fitting;
+  }
+  if (threads > 1) {
+    const int64_t shared = (output_height_ + static_cast<int64_t>(threads) * kChunksPerThread - 1) / (static_cast<int64_t>(threads) * kChunksPerThread);
+    if (rows > shared) rows = shared;
+  }
+  chunk_rows_ = static_cast<int>(rows);
+  chunks_ = (output_height_ + chunk_rows_ - 1) / chunk_rows_;
+  chunk_words_ = 0;
+  if (copies_) {
+    chunk_words_ = static_cast<size_t>((rows - 1) * stride_height_ + reach_height) * row_words_;
+    chunk_words_ = (chunk_words_ + kTileAlignmentInts - 1) / kTileAlignmentInts * kTileAlignmentInts;
+    if (!copies_memory_.allocate(chunk_words_ * static_cast<size_t>(threads))) return "out of memory";
+  }
+
+  const size_t words = static_cast<size_t>(filter_height_) * static_cast<size_t>(filter_width_) * static_cast<size_t>(group_words_);
+  if (!offsets_.allocate(words)) return "out of memory";
+  size_t i = 0;
+  for (int y = 0; y < filter_height_; ++y) {
+    for (int x = 0; x < filter_width_; ++x) {
+      const int64_t tap = static_cast<int64_t>(y) * dilation_height_ * row_words + static_cast<int64_t>(x) * dilation_width_ * input_words_;
+      for (int w = 0; w < group_words_; ++w) offsets_[i++] = static_cast<int32_t>((tap + w) * 4);
+    }
+  }
+  return pad_with_zero_ && copies_ ? prepare_correction() : nullptr;
+}
+
+// Zero padding. The padded bits are 0, which stands for 1, so a tap outside of the input has added its weights' sum,
+// channels - 2 * popcount(weights). Each output row sees some of the filter's rows outside, each column some of its
+// columns; few such cases differ, and each has its correction for each channel, in units of half a count.
+const char* Bconv2d::prepare_correction() {
+  const int heights[2] = {output_height_, output_width_};
+  Array<int32_t>* classes[2] = {&row_class_, &column_class_};
+  Array<uint8_t> outside[2];  // [class][tap]
+  int counts[2] = {0, 0};
+  for (int axis = 0; axis < 2; ++axis) {
+    const int taps = axis == 0 ? filter_height_ : filter_width_;
+    const int stride = axis == 0 ? stride_height_ : stride_width_;
+    const int dilation = axis == 0 ? dilation_height_ : dilation_width_;
+    const int padding = axis == 0 ? pad_top_ : pad_left_;
+    const int size = axis == 0 ? input_height_ : input_width_;
+    const size_t outputs = static_cast<size_t>(heights[axis]);
+    // Positions with a tap outside differ at most as often as there are taps before and behind, and there is the middle.
+    const size_t most = 2 * static_cast<size_t>(taps) + 2;
+    if (!classes[axis]->allocate(outputs) || !outside[axis].allocate((most + 1) * static_cast<size_t>(taps))) return "out of memory";
+    for (size_t o = 0; o < outputs; ++o) {
+      uint8_t* row = outside[axis].data() + static_cast<size_t>(counts[axis]) * static_cast<size_t>(taps);
+      for (int t = 0; t < taps; ++t) {
+        const int64_t at = static_cast<int64_t>(o) * stride - padding + static_cast<int64_t>(t) * dilation;
+        row[t] = at < 0 || at >= size;
+      }
+      int found = -1;
+      for (int k = 0; k < counts[axis] && found < 0; ++k) {
+        if (memcmp(outside[axis].data() + static_cast<size_t>(k) * static_cast<size_t>(taps), row, static_cast<size_t>(taps)) == 0) found = k;
+      }
+      if (found < 0) {
+        if (static_cast<size_t>(counts[axis]) >= most) return "LceBconv2d: the padding is beyond reason";
+        found = counts[axis]++;
+      }
+      (*classes[axis])[o] = found;
+    }
+  }
+  column_classes_ = counts[1];
+  const size_t channels = static_cast<size_t>(output_channels_);
+  const size_t size = static_cast<size_t>(counts[0]) * static_cast<size_t>(counts[1]) * channels;
+  const int taps = filter_height_ * filter_width_;
+  // A bound for hostile models: a 7 x 7 filter with 1,024 channels needs a hundredth of it.
+  if (size > (size_t{1} << 24) || size * static_cast<size_t>(taps) > (size_t{1} << 30)) {
+    return "LceBconv2d: the padding is beyond reason";
+  }
+  Array<int32_t> sums;  // [channel][tap]: sum of the weights
+  if (!corrections_.allocate(size) || !sums.allocate(channels * static_cast<size_t>(taps))) return "out of memory";
+  const uint32_t* word = filter_;
+  for (size_t i = 0; i < channels * static_cast<size_t>(taps); ++i) {
+    int ones = 0;
+    for (int w = 0; w < group_words_; ++w) ones += __builtin_popcount(*word++);
+    sums[i] = input_channels_ / groups_ - 2 * ones;
+  }
+  for (int row = 0; row < counts[0]; ++row) {
+    for (int column = 0; column < counts[1]; ++column) {
+      int32_t* out = corrections_.data() + static_cast<size_t>(row * counts[1] + column) * channels;
+      for (size_t c = 0; c < channels; ++c) {
+        int32_t sum = 0;
+        for (int y = 0; y < filter_height_; ++y) {
+          for (int x = 0; x < filter_width_; ++x) {
+            if (outside[0][static_cast<size_t>(row * filter_height_ + y)] || outside[1][static_cast<size_t>(column * filter_width_ + x)]) {
+              sum += sums[c * static_cast<size_t>(taps) + static_cast<size_t>(y * filter_width_ + x)];
+            }
+          }
+        }
+        // The sum was added to depth - 2 * count; taking it away adds it to 2 * count.
+        out[c] = sum;
+      }
+    }
+  }
+  return nullptr;
+}
+
+void Bconv2d::correct(const Tile& tile, int32_t* accum) const {
+  const int stride = tile.block->kernel->channels;
+  for (int p = 0; p < tile.pixels; ++p) {
+    const int pixel = tile.first_pixel + p;
+    const int row = row_class_[static_cast<size_t>(pixel / output_width_)];
+    const int column = column_class_[static_cast<size_t>(pixel % output_width_)];
+    const int32_t* correction = corrections_.data() +
+        static_cast<size_t>(row * column_classes_ + column) * static_cast<size_t>(output_channels_) + tile.block->first;
+    int32_t* counts = accum + p * stride;
+    for (int c = 0; c < tile.block->count; ++c) counts[c] = 2 * counts[c] + correction[c];
+  }
+}
+
+void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, void* context) {
+  const int image = task / chunks_;
+  const int first_row = task % chunks_ * chunk_rows_;
+  const int end_row = first_row + chunk_rows_ < output_height_ ? first_row + chunk_rows_ : output_height_;
+  const size_t image_words = static_cast<size_t>(input_height_) * static_cast<size_t>(input_width_) * static_cast<size_t>(input_words_);
+  const uint32_t* source = static_cast<const uint32_t*>(input) + static_cast<size_t>(image) * image_words;
+  const int64_t first_input_row = static_cast<int64_t>(first_row) * stride_height_ - pad_top_;
+  const uint32_t* rows = source + static_cast<size_t>(first_input_row < 0 ? 0 : first_input_row) * row_words_;
+  if (copies_) {
+    uint32_t* copy = copies_memory_.data() + static_cast<size_t>(thread) * chunk_words_;
+    const int64_t count = static_cast<int64_t>(end_row - first_row - 1) * stride_height_ + static_cast<int64_t>(filter_height_ - 1) * dilation_height_ + 1;
+    const size_t before = static_cast<size_t>(pad_left_) * static_cast<size_t>(input_words_);
+    size_t middle = static_cast<size_t>(input_width_) * static_cast<size_t>(input_words_);
+    const size_t source_words = middle;
+    if (before + middle > row_words_) middle = row_words_ - before;
+    const size_t after = row_words_ - before - middle;
+    uint32_t* out = copy;
+    for (int64_t y = first_input_row; y < first_input_row + count; ++y, out += row_words_) {
+      if (y < 0 || y >= input_height_) {
+        memset(out, 0, row_words_ * 4);
+        continue;
+      }
+      memset(out, 0, before * 4);
+      memcpy(out + before, source + static_cast<size_t>(y) * source_words, middle * 4);
+      memset(out + before + middle, 0, after * 4);
+    }
+    rows = copy;
+  }
+
+  const bool correcting = pad_with_zero_ && copies_;
+  const int words = static_cast<int>(offsets_.size());
+  const ptrdiff_t step = static_cast<ptrdiff_t>(stride_width_) * input_words_ * 4;
+  const ptrdiff_t row_step = static_cast<ptrdiff_t>(row_words_) * stride_height_ * 4;
+  alignas(kAlignment) int32_t accum[kMaxTile];
+  const uint8_t* inputs[kMaxTilePixels];
+  for (size_t b = 0; b < blocks_.size(); ++b) {
+    const ChannelBlock& block = blocks_[b];
+    const MicroKernel& kernel = *block.kernel;
+    const uint8_t* weights = weights_.data() + block.weights_offset;
+    const uint8_t* row_start = reinterpret_cast<const uint8_t*>(rows) + block.group_offset;
+    const uint8_t* at = row_start;
+    int column = 0;
+    Tile tile;
+    tile.thread = thread;
+    tile.image = image;
+    tile.block = &block;
+    tile.accum = accum;
+    tile.shift = correcting ? 0 : 1;
+    const int end = end_row * output_width_;
+    for (int pixel = first_row * output_width_; pixel < end; pixel += kernel.pixels) {
+      const int count = end - pixel < kernel.pixels ? end - pixel : kernel.pixels;
+      for (int p = 0; p < count; ++p) {
+        inputs[p] = at;
+        at += step;
+        if (++column == output_width_) {
+          column = 0;
+          row_start += row_step;
+          at = row_start;
+        }
+      }
+      kernel.run(inputs, count, offsets_.data(), words, weights, accum);
+      tile.first_pixel = pixel;
+      tile.pixels = count;
+      if (correcting) correct(tile, accum);
+      work(context, tile);
+    }
+  }
+}
+
+}  // namespace bssl

@@ -1,0 +1,110 @@
+// LceBconv2d: a convolution of inputs and weights that are -1 or 1, a bit each.
+//
+// The output is cut into chunks of rows, the unit of work of a thread, and those into tiles of a few pixels and up to 64
+// channels. A chunk's input rows are copied, with their padding, to memory of the thread; after that a tap is an offset
+// from its pixel, the same for all of them, so there is no im2col, no table of pointers and no border to look out for.
+// A micro-kernel counts one tile's bits into the nearest cache, where a program of steps (program.h) turns them into what
+// follows the convolution.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "array.h"
+#include "kernels/kernel.h"
+#include "tflite_abi.h"
+
+namespace bssl {
+
+enum class Activation { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
+
+// The kernels to use, of those that the processor can run.
+struct KernelChoice {
+  Isa isa = Isa::kPortable;
+  bool in_order = false;
+};
+
+// A block of output channels that one micro-kernel does at once. All of them read the same group of input channels.
+struct ChannelBlock {
+  const MicroKernel* kernel;
+  int first;             // output channel
+  int count;             // at most kernel->channels
+  int group_offset;      // bytes from a pixel's first word to the group's
+  size_t weights_offset; // bytes
+};
+
+class Bconv2d {
+ public:
+  // Reads the op and packs its weights. Null, or what is wrong.
+  const char* init(const TfLiteContext* context, const TfLiteNode* node, const KernelChoice& choice);
+
+  // Takes up the input's size, which may have changed, for `threads` threads. Null, or what is wrong.
+  const char* prepare(const TfLiteTensor* input, int threads);
+
+  struct Tile {
+    int thread;
+    int image;
+    int first_pixel;  // of the image
+    int pixels;
+    const ChannelBlock* block;
+    const int32_t* accum;  // [pixel][block->kernel->channels]
+    int shift;             // see StepArgs
+  };
+  using TileWork = void (*)(void* context, const Tile& tile);
+
+  // Independent pieces of work, for any thread.
+  int tasks() const { return images_ * chunks_; }
+  void run_task(const void* input, int task, int thread, TileWork work, void* context);
+
+  TfLiteType output_type() const { return output_type_; }
+  int images() const { return images_; }
+  int output_height() const { return output_height_; }
+  int output_width() const { return output_width_; }
+  int output_channels() const { return output_channels_; }
+  const float* multiplier() const { return multiplier_.data(); }
+  const float* bias() const { return bias_.data(); }
+  int32_t clamp_min() const { return clamp_min_; }
+  int32_t clamp_max() const { return clamp_max_; }
+  // For counts, and for counts that were doubled (StepArgs::shift).
+  const int32_t* thresholds(int shift) const { return shift ? thresholds_.data() : doubled_thresholds_.data(); }
+
+ private:
+  const char* read_attributes(const TfLiteNode* node);
+  const char* read_output_transform(const TfLiteContext* context, const TfLiteNode* node, const TfLiteTensor* output);
+  const char* pack(const uint32_t* filter, const KernelChoice& choice);
+  const char* prepare_correction();
+  void correct(const Tile& tile, int32_t* accum) const;
+
+  // Attributes.
+  int stride_height_ = 0, stride_width_ = 0, dilation_height_ = 0, dilation_width_ = 0;
+  bool same_padding_ = false, pad_with_zero_ = false;
+  int input_channels_ = 0;
+  Activation activation_ = Activation::kNone;
+  TfLiteType output_type_ = kTfLiteNoType;
+
+  // From the filter.
+  int filter_height_ = 0, filter_width_ = 0, output_channels_ = 0, group_words_ = 0, groups_ = 1, input_words_ = 0;
+  const uint32_t* filter_ = nullptr;  // the model's own, constant
+  Array<uint8_t> weights_;
+  Array<ChannelBlock> blocks_;
+  Array<float> multiplier_, bias_;
+  Array<int32_t> thresholds_, doubled_thresholds_;
+  int32_t clamp_min_ = 0, clamp_max_ = 0;
+
+  // From the input's size.
+  int images_ = 0, input_height_ = 0, input_width_ = 0, output_height_ = 0, output_width_ = 0;
+  int pad_top_ = 0, pad_left_ = 0;
+  bool copies_ = true;
+  int chunks_ = 0, chunk_rows_ = 0;  // output rows
+  size_t row_words_ = 0;             // of a copied, or direct, input row
+  size_t chunk_words_ = 0;           // of a thread's copy
+  Array<int32_t> offsets_;
+  Array<uint32_t> copies_memory_;
+
+  // What zero padding adds: corrections_[row class * column_classes_ + column class][output channel].
+  Array<int32_t> row_class_, column_class_;
+  int column_classes_ = 0;
+  Array<int32_t> corrections_;
+};
+
+}  // namespace bssl

@@ -1,0 +1,212 @@
+#include "bit_ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "attributes.h"
+#include "geometry.h"
+#include "groups.h"
+#include "tensors.h"
+
+namespace bssl {
+namespace {
+
+constexpr int64_t kRowsBytes = 64 * 1024;  // what a task moves
+
+struct Job {
+  const void* input;
+  void* output;
+  int64_t rows;
+  int64_t rows_per_task;
+  int channels;
+  int words;
+  TfLiteType type;
+  int32_t zero_point;
+  int8_t zero_bit, one_bit;
+};
+
+void quantize_rows(void* context, int task, int) {
+  const Job& job = *static_cast<const Job*>(context);
+  const int64_t first = task * job.rows_per_task;
+  const int64_t end = first + job.rows_per_task < job.rows ? first + job.rows_per_task : job.rows;
+  const int32_t below = job.type == kTfLiteBool ? 1 : job.zero_point;  // false is -1
+  for (int64_t row = first; row < end; ++row) {
+    const int8_t* in = static_cast<const int8_t*>(job.input) + row * job.channels;
+    uint32_t* out = static_cast<uint32_t*>(job.output) + row * job.words;
+    for (int w = 0; w < job.words; ++w) {
+      const int count = job.channels - 32 * w < 32 ? job.channels - 32 * w : 32;
+      uint32_t word = 0;
+      for (int c = 0; c < count; ++c) word |= static_cast<uint32_t>(in[32 * w + c] < below) << c;
+      out[w] = word;
+    }
+  }
+}
+
+// Four bits become four floats, by a table that is a cache line for each four of them.
+struct alignas(64) FloatTable {
+  float values[16][4];
+};
+
+constexpr FloatTable make_float_table() {
+  FloatTable table{};
+  for (int bits = 0; bits < 16; ++bits) {
+    for (int i = 0; i < 4; ++i) table.values[bits][i] = bits >> i & 1 ? -1.0f : 1.0f;
+  }
+  return table;
+}
+
+constexpr FloatTable kFloats = make_float_table();
+
+void dequantize_rows(void* context, int task, int) {
+  const Job& job = *static_cast<const Job*>(context);
+  const int64_t first = task * job.rows_per_task;
+  const int64_t end = first + job.rows_per_task < job.rows ? first + job.rows_per_task : job.rows;
+  for (int64_t row = first; row < end; ++row) {
+    const uint32_t* in = static_cast<const uint32_t*>(job.input) + row * job.words;
+    if (job.type == kTfLiteFloat32) {
+      float* out = static_cast<float*>(job.output) + row * job.channels;
+      int c = 0;
+      for (; c + 4 <= job.channels; c += 4) memcpy(out + c, kFloats.values[in[c / 32] >> (c % 32) & 0xf], 16);
+      for (; c < job.channels; ++c) out[c] = in[c / 32] >> (c % 32) & 1 ? -1.0f : 1.0f;
+    } else {
+      int8_t* out = static_cast<int8_t*>(job.output) + row * job.channels;
+      for (int c = 0; c < job.channels; ++c) out[c] = in[c / 32] >> (c % 32) & 1 ? job.one_bit : job.zero_bit;
+    }
+  }
+}
+
+}  // namespace
+
+const char* BitOp::init(const TfLiteContext* context, const TfLiteNode* node, LceOp op) {
+  op_ = op;
+  if (count_of(node->inputs) != 1 || count_of(node->outputs) != 1) return "an Lce op wants 1 input and 1 output";
+  input_ = node->inputs->data[0];
+  output_ = node->outputs->data[0];
+  const TfLiteTensor* input = tensor_at(context, input_);
+  const TfLiteTensor* output = tensor_at(context, output_);
+  if (input == nullptr || output == nullptr) return "an Lce op lacks a tensor";
+  if (op == LceOp::kQuantize) {
+    if (input->type != kTfLiteInt8 && input->type != kTfLiteBool) return "LceQuantize: the input is neither float32 nor int8 nor bool";
+    if (output->type != kTfLiteInt32) return "LceQuantize: the output is not bitpacked (int32)";
+  } else if (op == LceOp::kDequantize) {
+    if (input->type != kTfLiteInt32) return "LceDequantize: the input is not bitpacked (int32)";
+    if (output->type != kTfLiteFloat32 && output->type != kTfLiteInt8 && output->type != kTfLiteBool) return "LceDequantize: the output is neither float32 nor int8 nor bool";
+    if (output->type == kTfLiteInt8 && !(output->params.scale > 0.0f)) return "LceDequantize: the int8 output has no scale";
+  } else {
+    if (input->type != kTfLiteInt32 || output->type != kTfLiteInt32) return "LceBMaxPool2d: input and output are not bitpacked (int32)";
+    const Attributes attributes(node->custom_initial_data,
+                                node->custom_initial_data_size < 0 ? 0 : static_cast<size_t>(node->custom_initial_data_size));
+    int32_t padding;
+    if (!attributes.find("filter_height", &filter_height_) || !attributes.find("filter_width", &filter_width_) ||
+        !attributes.find("stride_height", &stride_height_) || !attributes.find("stride_width", &stride_width_) ||
+        !attributes.find("padding", &padding)) {
+      return "LceBMaxPool2d: an attribute is missing or does not fit an integer";
+    }
+    if (filter_height_ <= 0 || filter_width_ <= 0 || stride_height_ <= 0 || stride_width_ <= 0 || filter_height_ > kMaxDimension ||
+        filter_width_ > kMaxDimension || stride_height_ > kMaxDimension || stride_width_ > kMaxDimension) {
+      return "LceBMaxPool2d: a filter or stride is out of range";
+    }
+    if (padding != 0 && padding != 1) return "LceBMaxPool2d: padding is neither SAME (0) nor VALID (1)";
+    same_padding_ = padding == 0;
+  }
+  return nullptr;
+}
+
+const char* BitOp::prepare(TfLiteContext* context) {
+  const TfLiteTensor* input = &context->tensors[input_];
+  TfLiteTensor* output = &context->tensors[output_];
+  if (rank(input) < 1 || elements(input) < 0) return "an Lce op's input has no dimensions, or too large ones";
+  if (op_ == LceOp::kBMaxPool2d) return prepare_pool(context, input, output);
+  if (op_ == LceOp::kDequantize) {
+    // Bits do not tell how many channels there were, so the output's size is the model's word.
+    if (rank(output) != rank(input) || elements(output) < 0) return "LceDequantize: the output has another number of dimensions";
+    for (int d = 0; d + 1 < rank(input); ++d) {
+      if (input->dims->data[d] != output->dims->data[d]) return "LceDequantize: the output has another size than the input; a resized input is not supported here";
+    }
+    if (last_dimension(input) != words_for(last_dimension(output))) return "LceDequantize: the output's channels do not fit the input's words";
+    keeps_ = is_constant(input);
+    done_ = false;
+    if (keeps_) output->allocation_type = kTfLiteArenaRwPersistent;
+  }
+  TfLiteIntArray* size = static_cast<TfLiteIntArray*>(malloc(sizeof(TfLiteIntArray) + sizeof(int) * static_cast<size_t>(rank(input))));
+  if (size == nullptr) return "out of memory";
+  size->size = rank(input);
+  for (int d = 0; d < size->size; ++d) size->data[d] = input->dims->data[d];
+  size->data[size->size - 1] = op_ == LceOp::kQuantize ? words_for(last_dimension(input)) : last_dimension(output);
+  return context->ResizeTensor(context, output, size) == kTfLiteOk ? nullptr : "the interpreter did not resize an output";
+}
+
+const char* BitOp::prepare_pool(TfLiteContext* context, const TfLiteTensor* input, TfLiteTensor* output) {
+  if (rank(input) != 4 || elements(input) <= 0) return "LceBMaxPool2d: the input has not 4 dimensions, or is empty";
+  int height, width;
+  if (!output_size(input->dims->data[1], filter_height_, stride_height_, 1, same_padding_, &height, &pad_top_) ||
+      !output_size(input->dims->data[2], filter_width_, stride_width_, 1, same_padding_, &width, &pad_left_)) {
+    return "LceBMaxPool2d: the input is smaller than the filter";
+  }
+  TfLiteIntArray* size = static_cast<TfLiteIntArray*>(malloc(sizeof(TfLiteIntArray) + sizeof(int) * 4));
+  if (size == nullptr) return "out of memory";
+  size->size = 4;
+  size->data[0] = input->dims->data[0];
+  size->data[1] = height;
+  size->data[2] = width;
+  size->data[3] = input->dims->data[3];
+  return context->ResizeTensor(context, output, size) == kTfLiteOk ? nullptr : "the interpreter did not resize an output";
+}
+
+void BitOp::run(TfLiteContext* context, ThreadPool* pool) {
+  const TfLiteTensor* input = &context->tensors[input_];
+  TfLiteTensor* output = &context->tensors[output_];
+  if (op_ == LceOp::kBMaxPool2d) {
+    const int* in = input->dims->data;
+    const int* out = output->dims->data;
+    const size_t words = static_cast<size_t>(in[3]);
+    uint32_t* to = static_cast<uint32_t*>(output->data);
+    for (int image = 0; image < out[0]; ++image) {
+      const uint32_t* from = static_cast<const uint32_t*>(input->data) + static_cast<size_t>(image) * static_cast<size_t>(in[1]) * static_cast<size_t>(in[2]) * words;
+      for (int y = 0; y < out[1]; ++y) {
+        for (int x = 0; x < out[2]; ++x, to += words) {
+          const int64_t top = static_cast<int64_t>(y) * stride_height_ - pad_top_, left = static_cast<int64_t>(x) * stride_width_ - pad_left_;
+          const int64_t bottom = top + filter_height_ < in[1] ? top + filter_height_ : in[1];
+          const int64_t right = left + filter_width_ < in[2] ? left + filter_width_ : in[2];
+          memset(to, 0xff, words * 4);
+          // The largest of -1 and 1: a bit stays 1 where all are.
+          for (int64_t row = top < 0 ? 0 : top; row < bottom; ++row) {
+            for (int64_t column = left < 0 ? 0 : left; column < right; ++column) {
+              const uint32_t* pixel = from + static_cast<size_t>(row * in[2] + column) * words;
+              for (size_t w = 0; w < words; ++w) to[w] &= pixel[w];
+            }
+          }
+        }
+      }
+    }
+    return;
+  }
+  if (keeps_ && done_) return;
+  Job job = {};
+  job.input = input->data;
+  job.output = output->data;
+  const TfLiteTensor* unpacked = op_ == LceOp::kQuantize ? input : output;
+  job.channels = last_dimension(unpacked);
+  job.words = words_for(job.channels);
+  if (job.channels <= 0) return;
+  job.rows = elements(unpacked) / job.channels;
+  job.type = unpacked->type;
+  job.zero_point = unpacked->params.zero_point;
+  if (job.type == kTfLiteBool) {
+    job.zero_bit = 1;
+    job.one_bit = 0;
+  } else if (job.type == kTfLiteInt8) {
+    // One, in steps of the scale, rounded with halves away from zero.
+    const float inverse = 1.0f / unpacked->params.scale;
+    const int32_t step = inverse > 1000.0f ? 1000 : static_cast<int32_t>(inverse) + (inverse - static_cast<float>(static_cast<int32_t>(inverse)) >= 0.5f);
+    const int32_t high = job.zero_point + step, low = job.zero_point - step;
+    job.zero_bit = static_cast<int8_t>(high > 127 ? 127 : high);
+    job.one_bit = static_cast<int8_t>(low < -128 ? -128 : low);
+  }
+  job.rows_per_task = kRowsBytes / job.channels + 1;
+  const int tasks = static_cast<int>((job.rows + job.rows_per_task - 1) / job.rows_per_task);
+  pool->run(tasks, op_ == LceOp::kQuantize ? quantize_rows : dequantize_rows, &job);
+  done_ = true;
+}
+
+}  // namespace bssl

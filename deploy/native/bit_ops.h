@@ -1,0 +1,31 @@
+// The ops that only move bits: LceQuantize of integers, LceDequantize, LceBMaxPool2d.
+#pragma once
+
+#include "tflite_abi.h"
+#include "threads.h"
+
+namespace bssl {
+
+enum class LceOp;
+
+class BitOp {
+ public:
+  const char* init(const TfLiteContext* context, const TfLiteNode* node, LceOp op);
+  const char* prepare(TfLiteContext* context);
+  void run(TfLiteContext* context, ThreadPool* pool);
+
+ private:
+  const char* prepare_pool(TfLiteContext* context, const TfLiteTensor* input, TfLiteTensor* output);
+
+  LceOp op_{};
+  int input_ = -1, output_ = -1;
+  // LceBMaxPool2d's.
+  int filter_height_ = 0, filter_width_ = 0, stride_height_ = 0, stride_width_ = 0;
+  bool same_padding_ = false;
+  int pad_top_ = 0, pad_left_ = 0;
+  // What a constant LceDequantize wrote stays; it is done once.
+  bool keeps_ = false;
+  bool done_ = false;
+};
+
+}  // namespace bssl

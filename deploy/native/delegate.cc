@@ -1,0 +1,232 @@
+// The door: what an interpreter looks up in the library, and the ops it gets in place of a model's.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bit_ops.h"
+#include "cpu.h"
+#include "groups.h"
+#include "program.h"
+#include "tensors.h"
+#include "tflite_abi.h"
+#include "threads.h"
+
+#ifndef BSSL_RUNTIME_VERSION
+#define BSSL_RUNTIME_VERSION "0.1.0"
+#endif
+#define BSSL_EXPORT __attribute__((visibility("default")))
+
+namespace bssl {
+struct InPlace {};
+}  // namespace bssl
+
+inline void* operator new(size_t, void* memory, bssl::InPlace) noexcept { return memory; }
+
+namespace bssl {
+namespace {
+
+struct Delegate {
+  TfLiteDelegate base = {};
+  KernelChoice choice;
+  int threads = 0;  // 0: what the interpreter recommends
+  bool started = false;
+  ThreadPool pool;
+};
+
+// One delegate node.
+struct Op {
+  Delegate* delegate = nullptr;
+  const char* wrong = nullptr;
+  bool is_program = false;
+  Program program;
+  BitOp bit_op;
+};
+
+// The library is linked without libstdc++, so memory and construction are asked for one by one.
+template <typename T>
+T* create() {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, kAlignment, (sizeof(T) + kAlignment - 1) / kAlignment * kAlignment) != 0) return nullptr;
+  return new (memory, InPlace()) T();
+}
+
+template <typename T>
+void destroy(T* object) {
+  if (object == nullptr) return;
+  object->~T();
+  free(object);
+}
+
+void report(TfLiteContext* context, const char* wrong) { context->ReportError(context, "bssl-tf runtime: %s.", wrong); }
+
+void* op_init(TfLiteContext* context, const char* buffer, size_t) {
+  const TfLiteDelegateParams* params = reinterpret_cast<const TfLiteDelegateParams*>(buffer);
+  if (params == nullptr) return nullptr;
+  Op* op = create<Op>();
+  if (op == nullptr) return nullptr;
+  op->delegate = static_cast<Delegate*>(params->delegate->data);
+  TfLiteNode* node = nullptr;
+  TfLiteRegistration* registration = nullptr;
+  if (count_of(params->nodes_to_replace) < 1 ||
+      context->GetNodeAndRegistration(context, params->nodes_to_replace->data[0], &node, &registration) != kTfLiteOk) {
+    op->wrong = "the interpreter handed over an empty node";
+    return op;
+  }
+  const LceOp kind = lce_op(registration);
+  const TfLiteTensor* input = count_of(node->inputs) > 0 ? tensor_at(context, node->inputs->data[0]) : nullptr;
+  const bool float_quantize = kind == LceOp::kQuantize && input != nullptr && input->type == kTfLiteFloat32;
+  op->is_program = kind == LceOp::kBconv2d || kind == LceOp::kNone || float_quantize;
+  op->wrong = op->is_program
+                  ? op->program.init(context, params->nodes_to_replace, params->output_tensors, op->delegate->choice)
+                  : op->bit_op.init(context, node, kind);
+  return op;
+}
+
+void op_free(TfLiteContext*, void* buffer) { destroy(static_cast<Op*>(buffer)); }
+
+TfLiteStatus op_prepare(TfLiteContext* context, TfLiteNode* node) {
+  Op* op = static_cast<Op*>(node->user_data);
+  const char* wrong = "out of memory";
+  if (op != nullptr) {
+    wrong = op->wrong;
+    if (wrong == nullptr) {
+      wrong = op->is_program ? op->program.prepare(context, op->delegate->pool.threads()) : op->bit_op.prepare(context);
+    }
+  }
+  if (wrong == nullptr) return kTfLiteOk;
+  report(context, wrong);
+  return kTfLiteError;
+}
+
+void run_program_task(void* program, int task, int thread) { static_cast<Program*>(program)->run_task(task, thread); }
+
+TfLiteStatus op_invoke(TfLiteContext* context, TfLiteNode* node) {
+  Op* op = static_cast<Op*>(node->user_data);
+  if (op == nullptr || op->wrong != nullptr) return kTfLiteError;
+  if (!op->is_program) {
+    op->bit_op.run(context, &op->delegate->pool);
+    return kTfLiteOk;
+  }
+  op->program.start(context);
+  op->delegate->pool.run(op->program.tasks(), &run_program_task, &op->program);
+  return kTfLiteOk;
+}
+
+TfLiteStatus delegate_prepare(TfLiteContext* context, TfLiteDelegate* base) {
+  Delegate* delegate = static_cast<Delegate*>(base->data);
+  if (!delegate->started) {
+    delegate->pool.start(delegate->threads > 0 ? delegate->threads : context->recommended_num_threads);
+    delegate->started = true;
+  }
+  Groups groups;
+  if (const char* wrong = groups.find(context)) {
+    report(context, wrong);
+    return kTfLiteError;
+  }
+  TfLiteRegistration registration = {};
+  registration.init = op_init;
+  registration.free = op_free;
+  registration.prepare = op_prepare;
+  registration.invoke = op_invoke;
+  registration.custom_name = "BsslBinary";
+  registration.version = 1;
+  for (int i = 0; i < groups.count(); ++i) {
+    const TfLiteStatus status = context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, groups.nodes(i), base);
+    if (status != kTfLiteOk) return status;
+  }
+  return kTfLiteOk;
+}
+
+KernelChoice best_choice() {
+  KernelChoice choice;
+  choice.isa = cpu().avx512 ? Isa::kAvx512 : cpu().avx2 ? Isa::kAvx2 : cpu().neon ? Isa::kNeon : Isa::kPortable;
+  choice.in_order = choice.isa == Isa::kNeon && cpu().in_order;
+  return choice;
+}
+
+const char* set_option(Delegate* delegate, const char* key, const char* value) {
+  if (strcmp(key, "num_threads") == 0) {
+    char* end = nullptr;
+    const long threads = strtol(value, &end, 10);
+    if (end == value || *end != 0 || threads < 1 || threads > kMaxThreads) return "num_threads wants a number from 1 to 64";
+    delegate->threads = static_cast<int>(threads);
+    return nullptr;
+  }
+  if (strcmp(key, "isa") == 0) {
+    if (strcmp(value, "auto") == 0) return nullptr;
+    static const struct {
+      const char* name;
+      Isa isa;
+      bool in_order;
+    } kNames[] = {{"portable", Isa::kPortable, false}, {"avx2", Isa::kAvx2, false}, {"avx512", Isa::kAvx512, false},
+                  {"neon", Isa::kNeon, false},         {"neon_inorder", Isa::kNeon, true}};
+    for (const auto& entry : kNames) {
+      if (strcmp(value, entry.name) != 0) continue;
+      if (!cpu().has(entry.isa)) return "isa names instructions that this processor does not have";
+      delegate->choice.isa = entry.isa;
+      delegate->choice.in_order = entry.in_order;
+      return nullptr;
+    }
+    return "isa wants auto, portable, avx2, avx512, neon or neon_inorder";
+  }
+  return "the options are num_threads and isa";
+}
+
+}  // namespace
+}  // namespace bssl
+
+extern "C" {
+
+// Makes a delegate for one interpreter. Options, as strings: num_threads (1 to 64; else the interpreter's), isa (auto,
+// portable, avx2, avx512, neon, neon_inorder). Null where an option is wrong or there is no memory; `report_error` says
+// which.
+BSSL_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report_error)(const char*)) {
+  using namespace bssl;
+  Delegate* delegate = create<Delegate>();
+  const char* wrong = delegate == nullptr ? "out of memory" : nullptr;
+  if (wrong == nullptr) delegate->choice = best_choice();
+  for (size_t i = 0; i < count && wrong == nullptr; ++i) wrong = set_option(delegate, keys[i], values[i]);
+  if (wrong != nullptr) {
+    destroy(delegate);
+    char line[160];
+    snprintf(line, sizeof(line), "bssl-tf runtime: %s.", wrong);
+    if (report_error != nullptr) report_error(line);
+    return nullptr;
+  }
+  delegate->base.data = delegate;
+  delegate->base.Prepare = delegate_prepare;
+  delegate->base.flags = kTfLiteDelegateFlagsAllowDynamicTensors;
+  return &delegate->base;
+}
+
+BSSL_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
+  if (delegate != nullptr) bssl::destroy(static_cast<bssl::Delegate*>(delegate->data));
+}
+
+BSSL_EXPORT const char* bssl_runtime_version(void) { return BSSL_RUNTIME_VERSION; }
+
+// Names of the micro-kernels that this processor can run, those in use first, with commas between.
+BSSL_EXPORT const char* bssl_runtime_kernels(void) {
+  using namespace bssl;
+  static char names[512];
+  if (names[0] != 0) return names;
+  const KernelChoice best = best_choice();
+  size_t used = 0;
+  char line[sizeof(names)] = {};
+  for (int others = 0; others < 2; ++others) {
+    for (int i = 0; i < kMicroKernelCount; ++i) {
+      const MicroKernel& kernel = *kMicroKernels[i];
+      const bool chosen = kernel.isa == best.isa && kernel.in_order == best.in_order;
+      if (!cpu().has(kernel.isa) || chosen == (others != 0)) continue;
+      const size_t length = strlen(kernel.name);
+      if (used + length + 2 > sizeof(line)) break;
+      if (used > 0) line[used++] = ',';
+      memcpy(line + used, kernel.name, length);
+      used += length;
+    }
+  }
+  memcpy(names, line, sizeof(names));
+  return names;
+}
+
+}  // extern "C"

@@ -1,0 +1,140 @@
+#include "groups.h"
+
+#include <string.h>
+
+#include "program.h"
+#include "tensors.h"
+
+namespace bssl {
+namespace {
+
+constexpr int kCustom = 32;   // the schema's BuiltinOperator_CUSTOM
+constexpr int kWindow = 64;   // how far behind its first op a group looks for more
+
+}  // namespace
+
+LceOp lce_op(const TfLiteRegistration* registration) {
+  if (registration->builtin_code != kCustom || registration->custom_name == nullptr) return LceOp::kNone;
+  const char* name = registration->custom_name;
+  if (strcmp(name, "LceBconv2d") == 0) return LceOp::kBconv2d;
+  if (strcmp(name, "LceQuantize") == 0) return LceOp::kQuantize;
+  if (strcmp(name, "LceDequantize") == 0) return LceOp::kDequantize;
+  if (strcmp(name, "LceBMaxPool2d") == 0) return LceOp::kBMaxPool2d;
+  return LceOp::kNone;
+}
+
+const char* Groups::find(TfLiteContext* context) {
+  TfLiteIntArray* plan = nullptr;
+  if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return "the interpreter has no plan";
+  const size_t size = static_cast<size_t>(count_of(plan));
+  if (size == 0) return nullptr;
+  if (!plan_.allocate(size) || !made_at_.allocate(context->tensors_size + 1) || !inside_of_.allocate(context->tensors_size + 1) ||
+      !memory_.allocate(2 * size) || !starts_.allocate(size)) {
+    return "out of memory";
+  }
+  for (size_t t = 0; t < made_at_.size(); ++t) made_at_[t] = -1;
+  for (size_t i = 0; i < size; ++i) {
+    PlannedNode& planned = plan_[i];
+    planned.index = plan->data[i];
+    planned.claimed = false;
+    if (context->GetNodeAndRegistration(context, planned.index, &planned.node, &planned.registration) != kTfLiteOk) return "the interpreter does not know a node of its own";
+    for (int k = 0; k < count_of(planned.node->outputs); ++k) {
+      const int tensor = planned.node->outputs->data[k];
+      if (tensor_at(context, tensor) != nullptr) made_at_[static_cast<size_t>(tensor)] = static_cast<int>(i);
+    }
+  }
+
+  size_t used = 0;
+  int group[kMaxOps];
+  for (int i = 0; i < static_cast<int>(size); ++i) {
+    if (plan_[static_cast<size_t>(i)].claimed) continue;
+    const PlannedNode& planned = plan_[static_cast<size_t>(i)];
+    const LceOp op = lce_op(planned.registration);
+    const StepOp step = step_op(planned.node, planned.registration);
+    int members = 0;
+    if (op == LceOp::kBconv2d || (op == LceOp::kNone && step != StepOp::kNone)) {
+      bool quantizes = false;
+      members = grow(context, i, group, &quantizes);
+      // Element-wise ops alone are the interpreter's business, but for those that end in bits.
+      if (op == LceOp::kNone && !quantizes) members = 0;
+    } else if (op != LceOp::kNone) {
+      group[0] = i;
+      members = 1;
+    }
+    if (members == 0) continue;
+    starts_[static_cast<size_t>(count_++)] = used;
+    memory_[used++] = members;
+    for (int k = 0; k < members; ++k) {
+      plan_[static_cast<size_t>(group[k])].claimed = true;
+      memory_[used++] = plan_[static_cast<size_t>(group[k])].index;
+    }
+  }
+  return nullptr;
+}
+
+int Groups::grow(TfLiteContext* context, int seed, int* group, bool* quantizes) {
+  const PlannedNode& first = plan_[static_cast<size_t>(seed)];
+  int members = 0;
+  group[members++] = seed;
+  if (count_of(first.node->outputs) != 1) return members;
+  const int out = first.node->outputs->data[0];
+  const TfLiteTensor* like = tensor_at(context, out);
+  if (like == nullptr || like->type != kTfLiteFloat32 || rank(like) < 1 || elements(like) <= 0) return members;
+  const bool convolution = lce_op(first.registration) == LceOp::kBconv2d;
+  if (!convolution) {
+    // The first op's own operands: one at least is as large as the result.
+    bool same = false;
+    for (int k = 0; k < count_of(first.node->inputs); ++k) {
+      const TfLiteTensor* tensor = tensor_at(context, first.node->inputs->data[k]);
+      const Shape shape = tensor == nullptr ? Shape::kNone : shape_beside(tensor, like);
+      if (shape == Shape::kNone || (shape == Shape::kScalar && !is_constant(tensor))) return 0;
+      same |= shape == Shape::kSame && !is_constant(tensor);
+    }
+    if (!same) return 0;
+  }
+  inside_of_[static_cast<size_t>(out)] = seed + 1;
+  const int end = seed + kWindow < static_cast<int>(plan_.size()) ? seed + kWindow : static_cast<int>(plan_.size());
+  for (int i = seed + 1; i < end && members < kMaxOps; ++i) {
+    const PlannedNode& planned = plan_[static_cast<size_t>(i)];
+    if (planned.claimed || !fits(context, i, seed, like, quantizes)) continue;
+    inside_of_[static_cast<size_t>(planned.node->outputs->data[0])] = seed + 1;
+    group[members++] = i;
+  }
+  return members;
+}
+
+bool Groups::fits(TfLiteContext* context, int position, int seed, const TfLiteTensor* like, bool* quantizes) {
+  const PlannedNode& planned = plan_[static_cast<size_t>(position)];
+  const StepOp op = step_op(planned.node, planned.registration);
+  if (op == StepOp::kNone) return false;
+  const TfLiteTensor* output = tensor_at(context, planned.node->outputs->data[0]);
+  if (output == nullptr) return false;
+  bool any_inside = false;
+  for (int k = 0; k < planned.node->inputs->size; ++k) {
+    const int index = planned.node->inputs->data[k];
+    const TfLiteTensor* tensor = tensor_at(context, index);
+    if (tensor == nullptr) return false;
+    if (inside_of_[static_cast<size_t>(index)] == seed + 1) {
+      any_inside = true;
+      continue;
+    }
+    // PRELU's slopes and what LceQuantize reads.
+    if (k == 0 && (op == StepOp::kPrelu || planned.node->inputs->size == 1)) return false;
+    const Shape shape = shape_beside(tensor, like);
+    if (is_constant(tensor)) {
+      if (shape != Shape::kPerChannel && shape != Shape::kScalar) return false;
+      continue;
+    }
+    if (op == StepOp::kPrelu || shape == Shape::kNone || shape == Shape::kScalar) return false;
+    if (made_at_[static_cast<size_t>(index)] >= seed) return false;
+  }
+  if (!any_inside) return false;
+  if (op == StepOp::kQuantize) {
+    if (output->type != kTfLiteInt32) return false;
+    *quantizes = true;
+    return true;
+  }
+  return output->type == kTfLiteFloat32 && same_dimensions(output, like);
+}
+
+}  // namespace bssl

@@ -1,0 +1,44 @@
+// Which ops become one delegate node.
+//
+// Every Lce op is claimed, as nothing else can run it. A binary convolution with float output also takes what follows it
+// element by element, up to the next LceQuantize; so does a chain of such ops that ends in an LceQuantize. A group reads
+// nothing that was made after its first op, so that it can stand in that op's place.
+#pragma once
+
+#include "array.h"
+#include "tflite_abi.h"
+
+namespace bssl {
+
+class Groups {
+ public:
+  // Null, or what is wrong.
+  const char* find(TfLiteContext* context);
+
+  int count() const { return count_; }
+  // Indices of group `i`'s nodes, in the order of execution.
+  const TfLiteIntArray* nodes(int i) const { return reinterpret_cast<const TfLiteIntArray*>(memory_.data() + starts_[static_cast<size_t>(i)]); }
+
+ private:
+  struct PlannedNode {
+    int index;
+    TfLiteNode* node;
+    TfLiteRegistration* registration;
+    bool claimed;
+  };
+
+  int grow(TfLiteContext* context, int seed, int* group, bool* quantizes);
+  bool fits(TfLiteContext* context, int position, int seed, const TfLiteTensor* like, bool* quantizes);
+
+  Array<PlannedNode> plan_;
+  Array<int> made_at_;    // by tensor: position in the plan of the op that makes it, or -1
+  Array<int> inside_of_;  // by tensor: the seed of the group that makes it, plus 1
+  Array<int> memory_;     // groups one behind the other, each its size and its nodes
+  Array<size_t> starts_;
+  int count_ = 0;
+};
+
+enum class LceOp { kNone, kQuantize, kDequantize, kBconv2d, kBMaxPool2d };
+LceOp lce_op(const TfLiteRegistration* registration);
+
+}  // namespace bssl

@@ -1,0 +1,93 @@
+// The two tables that a set of instructions fills: micro-kernels, which count differing bits, and steps, which work on
+// what was counted while it is in the nearest cache.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../cpu.h"
+
+namespace bssl {
+
+// How a block of weights lies in memory. Each begins with the first 32 input channels of the first tap.
+enum class Layout {
+  kWords,    // [word][output channel], 32 bits each
+  kNibbles,  // [word][nibble, lowest first][output channel], 4 bits in a byte: an index into a table of 16
+};
+
+// Widest tile of any micro-kernel.
+constexpr int kMaxTilePixels = 12;
+constexpr int kMaxTileChannels = 64;
+constexpr int kMaxTile = 256;  // pixels x channels
+
+// Counts, for `count` output pixels (1 to `pixels`) and `channels` output channels, the bits in which the input differs
+// from the weights: accum[p * channels + c] = sum over w < words of popcount(input[p][offsets[w]] ^ weights[w][c]).
+// `inputs[p]` is where pixel p's first tap lies, `offsets[w]` counts bytes from there to a 32-bit word. `accum` and
+// `weights` are 64-byte aligned.
+struct MicroKernel {
+  const char* name;
+  Isa isa;
+  bool in_order;  // scheduled for cores that issue in order
+  int pixels;
+  int channels;
+  Layout layout;
+  void (*run)(const uint8_t* const* inputs, int count, const int32_t* offsets, int words, const void* weights,
+              int32_t* accum);
+};
+
+// What a step reads and writes: a tile of `pixels` x `channels`. Strides count elements from one pixel to the next;
+// 0 means that all pixels share one row.
+struct StepArgs {
+  int pixels;
+  int channels;
+  // Counts; `shift` is 1 where they are plain counts, and 0 where they were doubled to take up a padding correction.
+  const int32_t* accum;
+  int accum_stride;
+  int shift;
+  int32_t clamp_min;
+  int32_t clamp_max;
+  const float* multiplier;
+  const float* bias;
+  const int32_t* thresholds;
+  // Operands and result. `out` may be `a` or `b`.
+  const float* a;
+  ptrdiff_t a_stride;
+  const float* b;
+  ptrdiff_t b_stride;
+  float low;
+  float high;
+  float* out;
+  ptrdiff_t out_stride;
+  // Bits: pixel p's channel c goes to bit first_bit + c of the words at bits + p * bits_stride. Bits below `first_bit`
+  // are kept, those above the last channel's become 0.
+  uint32_t* bits;
+  ptrdiff_t bits_stride;
+  int first_bit;
+  int8_t* bytes;
+  ptrdiff_t bytes_stride;
+};
+
+using Step = void (*)(const StepArgs& args);
+
+// Every member rounds once an operation, in the order that the interpreter's own kernels do, so that a fused step gives
+// the same bits as the ops it replaces.
+struct Steps {
+  Step transform;      // out = clamp(accum << shift) * multiplier + bias
+  Step transform_add;  // out = limit(clamp(accum << shift) * multiplier + bias + b)
+  Step transform_int8; // bytes = saturate(round(clamp(accum << shift) * multiplier + bias)), halves away from zero
+  Step accum_bits;     // bit = accum > thresholds
+  Step add;            // out = limit(a + b)
+  Step sub;            // out = limit(a - b)
+  Step mul;            // out = limit(a * b)
+  Step prelu;          // out = a >= 0 ? a : a * b
+  Step limit;          // out = min(max(a, low), high)
+  Step sign_bits;      // bit = a < 0
+};
+
+// The list of micro-kernels, best first within a set of instructions and a width: list.inc.
+extern const MicroKernel* const kMicroKernels[];
+extern const int kMicroKernelCount;
+
+const Steps& steps_for(Isa isa);
+
+}  // namespace bssl

@@ -1,0 +1,458 @@
+#include "program.h"
+
+#include "tensors.h"
+
+namespace bssl {
+namespace {
+
+// Numbers of the schema's BuiltinOperator.
+enum Builtin : int32_t {
+  kBuiltinAdd = 0,
+  kBuiltinMul = 18,
+  kBuiltinRelu = 19,
+  kBuiltinReluN1To1 = 20,
+  kBuiltinRelu6 = 21,
+  kBuiltinCustom = 32,
+  kBuiltinSub = 41,
+  kBuiltinPrelu = 54,
+};
+
+// Element-wise ops without a convolution: a tile of theirs.
+constexpr int kTilePixels = 4;
+constexpr size_t kChunkElements = 16384;
+
+// The first member of TfLiteAddParams, TfLiteSubParams and TfLiteMulParams.
+int activation_of(const TfLiteNode* node) {
+  if (node->builtin_data == nullptr) return 0;
+  int32_t activation;
+  memcpy(&activation, node->builtin_data, sizeof(activation));
+  return activation;
+}
+
+void limits_of(int activation, float* low, float* high) {
+  *low = activation == 1 || activation == 3 ? 0.0f : activation == 2 ? -1.0f : -__builtin_inff();
+  *high = activation == 2 ? 1.0f : activation == 3 ? 6.0f : __builtin_inff();
+}
+
+size_t padded_channels(int channels) {
+  const size_t widest = kMaxTileChannels;
+  return (static_cast<size_t>(channels) + widest - 1) / widest * widest + widest;
+}
+
+}  // namespace
+
+StepOp step_op(const TfLiteNode* node, const TfLiteRegistration* registration) {
+  StepOp op = StepOp::kNone;
+  int inputs = 2;
+  switch (registration->builtin_code) {
+    case kBuiltinAdd: op = StepOp::kAdd; break;
+    case kBuiltinSub: op = StepOp::kSub; break;
+    case kBuiltinMul: op = StepOp::kMul; break;
+    case kBuiltinPrelu: op = StepOp::kPrelu; break;
+    case kBuiltinRelu: op = StepOp::kRelu; inputs = 1; break;
+    case kBuiltinReluN1To1: op = StepOp::kReluN1To1; inputs = 1; break;
+    case kBuiltinRelu6: op = StepOp::kRelu6; inputs = 1; break;
+    case kBuiltinCustom:
+      inputs = 1;
+      if (registration->custom_name != nullptr && strcmp(registration->custom_name, "LceQuantize") == 0) op = StepOp::kQuantize;
+      break;
+    default: break;
+  }
+  if (count_of(node->inputs) != inputs || count_of(node->outputs) != 1) return StepOp::kNone;
+  if (op == StepOp::kAdd || op == StepOp::kSub || op == StepOp::kMul) {
+    const int activation = activation_of(node);
+    if (activation < 0 || activation > 3) return StepOp::kNone;
+  }
+  return op;
+}
+
+Shape shape_beside(const TfLiteTensor* tensor, const TfLiteTensor* like) {
+  if (tensor->type != kTfLiteFloat32 || rank(like) < 1 || rank(tensor) > rank(like)) return Shape::kNone;
+  if (same_dimensions(tensor, like)) return Shape::kSame;
+  const int64_t count = elements(tensor);
+  if (count == 1) return Shape::kScalar;
+  if (count <= 0 || last_dimension(tensor) != last_dimension(like)) return Shape::kNone;
+  if (count == last_dimension(like)) return Shape::kPerChannel;
+  // [images, 1, 1, channels], as a squeeze-and-excitation's.
+  if (rank(tensor) == rank(like) && tensor->dims->data[0] == like->dims->data[0] &&
+      count == static_cast<int64_t>(like->dims->data[0]) * last_dimension(like)) {
+    return Shape::kPerImage;
+  }
+  return Shape::kNone;
+}
+
+const char* Program::init(TfLiteContext* context, const TfLiteIntArray* nodes, const TfLiteIntArray* outputs,
+                          const KernelChoice& choice) {
+  steps_ = &steps_for(choice.isa);
+  if (!output_list_.allocate(static_cast<size_t>(count_of(outputs)))) return "out of memory";
+  for (int i = 0; i < count_of(outputs); ++i) output_list_[static_cast<size_t>(i)] = outputs->data[i];
+  if (count_of(nodes) < 1 || count_of(nodes) > kMaxOps) return "a fused node has too many ops";
+
+  TfLiteNode* node = nullptr;
+  TfLiteRegistration* registration = nullptr;
+  size_t constants = 0;
+  for (int i = 0; i < count_of(nodes); ++i) {
+    if (context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration) != kTfLiteOk) return "the interpreter does not know a node of its own";
+    if (step_op(node, registration) == StepOp::kNone) continue;
+    for (int k = 0; k < count_of(node->inputs); ++k) {
+      const TfLiteTensor* tensor = tensor_at(context, node->inputs->data[k]);
+      constants += tensor != nullptr && is_constant(tensor);
+    }
+  }
+  for (int i = 0; i < count_of(nodes); ++i) {
+    context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration);
+    const StepOp op = step_op(node, registration);
+    const char* wrong = nullptr;
+    if (op != StepOp::kNone) {
+      if (i == 0) {
+        const TfLiteTensor* like = tensor_at(context, node->outputs->data[0]);
+        const TfLiteTensor* input = tensor_at(context, node->inputs->data[0]);
+        if (like == nullptr || input == nullptr) return "an element-wise op lacks a tensor";
+        like_ = op == StepOp::kQuantize ? node->inputs->data[0] : node->outputs->data[0];
+        channels_ = last_dimension(tensor_at(context, like_));
+        if (channels_ <= 0 || channels_ > kMaxDimension) return "an element-wise op has no channels";
+      }
+      if (constants_.size() == 0 && constants > 0 && !constants_.allocate(constants * padded_channels(channels_))) return "out of memory";
+      if (i == 0 || !has_convolution_ || convolution_.output_type() == kTfLiteFloat32) {
+        wrong = add_step(context, node, op);
+      } else {
+        wrong = "a fused node has an op that cannot follow";
+      }
+    } else {
+      if (i != 0) return "a fused node has an op that cannot follow";
+      if (const char* bad = convolution_.init(context, node, choice)) return bad;
+      wrong = add_convolution(context, node);
+    }
+    if (wrong != nullptr) return wrong;
+  }
+  fuse_residual();
+  return assign_registers();
+}
+
+const char* Program::add_convolution(TfLiteContext*, const TfLiteNode* node) {
+  has_convolution_ = true;
+  convolution_input_ = node->inputs->data[0];
+  like_ = node->outputs->data[0];
+  channels_ = convolution_.output_channels();
+  Instruction& instruction = instructions_[count_++];
+  instruction.from_accum = true;
+  switch (convolution_.output_type()) {
+    case kTfLiteInt32:
+      instruction.step = &Steps::accum_bits;
+      instruction.to_bits = true;
+      break;
+    case kTfLiteInt8:
+      instruction.step = &Steps::transform_int8;
+      instruction.to_bytes = true;
+      break;
+    default: instruction.step = &Steps::transform;
+  }
+  return result_for(like_, &instruction.out);
+}
+
+const char* Program::add_step(TfLiteContext* context, const TfLiteNode* node, StepOp op) {
+  Instruction& instruction = instructions_[count_++];
+  int activation = 0;
+  switch (op) {
+    case StepOp::kAdd: instruction.step = &Steps::add; activation = activation_of(node); break;
+    case StepOp::kSub: instruction.step = &Steps::sub; activation = activation_of(node); break;
+    case StepOp::kMul: instruction.step = &Steps::mul; activation = activation_of(node); break;
+    case StepOp::kPrelu: instruction.step = &Steps::prelu; break;
+    case StepOp::kRelu: instruction.step = &Steps::limit; activation = 1; break;
+    case StepOp::kReluN1To1: instruction.step = &Steps::limit; activation = 2; break;
+    case StepOp::kRelu6: instruction.step = &Steps::limit; activation = 3; break;
+    case StepOp::kQuantize:
+      instruction.step = &Steps::sign_bits;
+      instruction.to_bits = true;
+      break;
+    case StepOp::kNone: return "a fused node has an op that cannot follow";
+  }
+  limits_of(activation, &instruction.low, &instruction.high);
+  if (const char* wrong = operand_for(context, node->inputs->data[0], &instruction.a)) return wrong;
+  if (node->inputs->size > 1) {
+    if (const char* wrong = operand_for(context, node->inputs->data[1], &instruction.b)) return wrong;
+  }
+  const TfLiteTensor* output = tensor_at(context, node->outputs->data[0]);
+  if (output == nullptr || output->type != (op == StepOp::kQuantize ? kTfLiteInt32 : kTfLiteFloat32)) {
+    return "an element-wise op writes another type than it should";
+  }
+  if (const char* wrong = result_for(node->outputs->data[0], &instruction.out)) return wrong;
+  if (op == StepOp::kQuantize && instruction.out.kind != Operand::kTensor) --count_;  // bits that nobody reads
+  return nullptr;
+}
+
+const char* Program::operand_for(TfLiteContext* context, int index, Operand* operand) {
+  for (int i = 0; i < inner_count_; ++i) {
+    if (inner_[i] == index) {
+      operand->kind = Operand::kRegister;
+      operand->index = i;
+      return nullptr;
+    }
+  }
+  const TfLiteTensor* tensor = tensor_at(context, index);
+  if (tensor == nullptr) return "an element-wise op lacks a tensor";
+  if (tensor->type != kTfLiteFloat32) return "an element-wise op reads another type than float32";
+  const Shape shape = index == like_ ? Shape::kSame : shape_beside(tensor, tensor_at(context, like_));
+  if (is_constant(tensor) && (shape == Shape::kPerChannel || shape == Shape::kScalar)) {
+    if (!is_whole(tensor) || (shape == Shape::kPerChannel && elements(tensor) != channels_)) return "an element-wise op's constant has another length than its channels";
+    operand->kind = Operand::kConstant;
+    return copy_constant(tensor, &operand->offset) ? nullptr : "out of memory";
+  }
+  if (shape != Shape::kSame && shape != Shape::kPerImage && shape != Shape::kPerChannel) return "an element-wise op's operands do not fit each other";
+  operand->kind = shape == Shape::kSame ? Operand::kTensor : Operand::kPerImage;
+  for (operand->index = 0; operand->index < tensor_count_; ++operand->index) {
+    if (tensors_[operand->index] == index) return nullptr;
+  }
+  if (tensor_count_ == kMaxOperands) return "a fused node has too many tensors";
+  tensors_[tensor_count_++] = index;
+  return nullptr;
+}
+
+const char* Program::result_for(int index, Operand* operand) {
+  for (size_t i = 0; i < output_list_.size(); ++i) {
+    if (output_list_[i] != index) continue;
+    if (tensor_count_ == kMaxOperands) return "a fused node has too many tensors";
+    operand->kind = Operand::kTensor;
+    operand->index = tensor_count_;
+    tensors_[tensor_count_++] = index;
+    return nullptr;
+  }
+  operand->kind = Operand::kRegister;
+  operand->index = inner_count_;
+  inner_[inner_count_++] = index;
+  return nullptr;
+}
+
+bool Program::copy_constant(const TfLiteTensor* tensor, size_t* offset) {
+  const size_t length = padded_channels(channels_);
+  if (constants_used_ + length > constants_.size()) return false;
+  const float* values = static_cast<const float*>(tensor->data);
+  const bool scalar = elements(tensor) == 1;
+  for (int c = 0; c < channels_; ++c) constants_[constants_used_ + static_cast<size_t>(c)] = values[scalar ? 0 : c];
+  *offset = constants_used_;
+  constants_used_ += length;
+  return true;
+}
+
+// A convolution's result that only the ADD behind it reads is added to in one step: it saves a pass over the tile.
+void Program::fuse_residual() {
+  if (count_ < 2 || instructions_[0].step != &Steps::transform || instructions_[0].out.kind != Operand::kRegister) return;
+  const int value = instructions_[0].out.index;
+  Instruction& add = instructions_[1];
+  if (add.step != &Steps::add) return;
+  const bool first = add.a.kind == Operand::kRegister && add.a.index == value;
+  const bool second = add.b.kind == Operand::kRegister && add.b.index == value;
+  if (first == second) return;
+  for (int i = 2; i < count_; ++i) {
+    const Instruction& later = instructions_[i];
+    if ((later.a.kind == Operand::kRegister && later.a.index == value) || (later.b.kind == Operand::kRegister && later.b.index == value)) return;
+  }
+  add.step = &Steps::transform_add;
+  add.from_accum = true;
+  if (first) add.a = add.b;
+  add.b = add.a;
+  add.a = Operand();
+  for (int i = 1; i < count_; ++i) instructions_[i - 1] = instructions_[i];
+  --count_;
+}
+
+// Values become registers; one that is not read any more gives its register to the next, so that few stay in the cache.
+const char* Program::assign_registers() {
+  int owner[kMaxRegisters];
+  for (int& value : owner) value = -1;
+  int assigned[kMaxOps];
+  for (int i = 0; i < count_; ++i) {
+    Operand* read[2] = {&instructions_[i].a, &instructions_[i].b};
+    int value_of[2] = {-1, -1};
+    for (int k = 0; k < 2; ++k) {
+      if (read[k]->kind != Operand::kRegister) continue;
+      value_of[k] = read[k]->index;
+      read[k]->index = assigned[value_of[k]];
+    }
+    for (int k = 0; k < 2; ++k) {
+      if (value_of[k] < 0) continue;
+      bool later = false;
+      for (int j = i + 1; j < count_; ++j) {
+        later |= instructions_[j].a.kind == Operand::kRegister && instructions_[j].a.index == value_of[k];
+        later |= instructions_[j].b.kind == Operand::kRegister && instructions_[j].b.index == value_of[k];
+      }
+      if (!later) owner[assigned[value_of[k]]] = -1;
+    }
+    Operand& out = instructions_[i].out;
+    if (out.kind != Operand::kRegister) continue;
+    int free = 0;
+    while (free < kMaxRegisters && owner[free] >= 0) ++free;
+    if (free == kMaxRegisters) return "a fused node keeps too many values";
+    owner[free] = out.index;
+    assigned[out.index] = free;
+    out.index = free;
+    if (free + 1 > registers_) registers_ = free + 1;
+  }
+  return nullptr;
+}
+
+const char* Program::prepare(TfLiteContext* context, int threads) {
+  TfLiteTensor* like = &context->tensors[like_];
+  int dimensions[8] = {};
+  int ranks;
+  if (has_convolution_) {
+    if (const char* wrong = convolution_.prepare(&context->tensors[convolution_input_], threads)) return wrong;
+    ranks = 4;
+    dimensions[0] = convolution_.images();
+    dimensions[1] = convolution_.output_height();
+    dimensions[2] = convolution_.output_width();
+    dimensions[3] = channels_;
+    images_ = convolution_.images();
+    pixels_ = static_cast<size_t>(convolution_.output_height()) * static_cast<size_t>(convolution_.output_width());
+  } else {
+    // The size is that of the first operand that lies outside, and is as large as the result.
+    const TfLiteTensor* source = nullptr;
+    for (int i = 0; i < count_ && source == nullptr; ++i) {
+      if (instructions_[i].a.kind == Operand::kTensor) source = &context->tensors[tensors_[instructions_[i].a.index]];
+      if (source == nullptr && instructions_[i].b.kind == Operand::kTensor) source = &context->tensors[tensors_[instructions_[i].b.index]];
+    }
+    if (source == nullptr) source = like;
+    ranks = rank(source);
+    if (ranks < 1 || ranks > 8 || elements(source) <= 0) return "an element-wise op's operand is empty, or has more than 8 dimensions";
+    for (int i = 0; i < ranks; ++i) dimensions[i] = source->dims->data[i];
+    if (dimensions[ranks - 1] != channels_) return "the number of channels changed";
+    images_ = ranks > 1 ? dimensions[0] : 1;
+    pixels_ = static_cast<size_t>(elements(source)) / static_cast<size_t>(images_) / static_cast<size_t>(channels_);
+    chunk_pixels_ = kChunkElements / static_cast<size_t>(channels_);
+    if (chunk_pixels_ < kTilePixels) chunk_pixels_ = kTilePixels;
+    chunks_ = static_cast<int>((pixels_ + chunk_pixels_ - 1) / chunk_pixels_);
+  }
+
+  // Results take the size; what is read must have it.
+  for (int i = 0; i < count_; ++i) {
+    const Instruction& instruction = instructions_[i];
+    if (instruction.out.kind == Operand::kTensor) {
+      TfLiteIntArray* size = static_cast<TfLiteIntArray*>(malloc(sizeof(TfLiteIntArray) + sizeof(int) * static_cast<size_t>(ranks)));
+      if (size == nullptr) return "out of memory";
+      size->size = ranks;
+      for (int d = 0; d < ranks; ++d) size->data[d] = dimensions[d];
+      if (instruction.to_bits) size->data[ranks - 1] = words_for(channels_);
+      TfLiteTensor* tensor = &context->tensors[tensors_[instruction.out.index]];
+      if (context->ResizeTensor(context, tensor, size) != kTfLiteOk) return "the interpreter did not resize an output";
+    }
+    const Operand* operands[2] = {&instruction.a, &instruction.b};
+    for (const Operand* operand : operands) {
+      if (operand->kind != Operand::kTensor && operand->kind != Operand::kPerImage) continue;
+      const TfLiteTensor* tensor = &context->tensors[tensors_[operand->index]];
+      bool fits = elements(tensor) > 0;
+      if (operand->kind == Operand::kTensor) {
+        fits = fits && rank(tensor) == ranks;
+        for (int d = 0; fits && d < ranks; ++d) fits = tensor->dims->data[d] == dimensions[d];
+      } else {
+        // One row for all images, or one for each.
+        const bool each = elements(tensor) == static_cast<int64_t>(images_) * channels_;
+        fits = fits && (each || elements(tensor) == channels_);
+        image_strides_[operand->index] = each && images_ > 1 ? static_cast<size_t>(channels_) : 0;
+      }
+      if (!fits) return "an element-wise op's operands do not fit each other";
+    }
+  }
+  if (registers_ > 0 && !register_memory_.allocate(static_cast<size_t>(threads) * static_cast<size_t>(registers_) * kMaxTile)) return "out of memory";
+  return nullptr;
+}
+
+int Program::tasks() const { return has_convolution_ ? convolution_.tasks() : images_ * chunks_; }
+
+void Program::start(TfLiteContext* context) {
+  for (int i = 0; i < tensor_count_; ++i) memory_[i] = context->tensors[tensors_[i]].data;
+  if (has_convolution_) input_ = context->tensors[convolution_input_].data;
+}
+
+void Program::run_task(int task, int thread) {
+  if (has_convolution_) {
+    convolution_.run_task(input_, task, thread, &Program::run_tile, this);
+  } else {
+    run_elementwise(task, thread);
+  }
+}
+
+void Program::run_elementwise(int task, int thread) {
+  // Without a kernel, all that a tile needs of it is its width.
+  static const MicroKernel kNone = {"", Isa::kPortable, false, kTilePixels, kMaxTileChannels, Layout::kWords, nullptr};
+  Bconv2d::Tile tile = {};
+  tile.thread = thread;
+  tile.image = task / chunks_;
+  const size_t first = static_cast<size_t>(task % chunks_) * chunk_pixels_;
+  const size_t end = first + chunk_pixels_ < pixels_ ? first + chunk_pixels_ : pixels_;
+  for (size_t pixel = first; pixel < end; pixel += kTilePixels) {
+    tile.first_pixel = static_cast<int>(pixel);
+    tile.pixels = static_cast<int>(end - pixel < kTilePixels ? end - pixel : kTilePixels);
+    for (int c = 0; c < channels_; c += kMaxTileChannels) {
+      const ChannelBlock block = {&kNone, c, channels_ - c < kMaxTileChannels ? channels_ - c : kMaxTileChannels, 0, 0};
+      tile.block = &block;
+      run_tile(this, tile);
+    }
+  }
+}
+
+void Program::run_tile(void* program, const Bconv2d::Tile& tile) {
+  Program& self = *static_cast<Program*>(program);
+  const ChannelBlock& block = *tile.block;
+  const size_t channels = static_cast<size_t>(self.channels_);
+  const size_t pixel = static_cast<size_t>(tile.image) * self.pixels_ + static_cast<size_t>(tile.first_pixel);
+  const size_t first = static_cast<size_t>(block.first);
+  const ptrdiff_t tile_stride = block.kernel->channels;
+  float* registers = self.register_memory_.data();
+  if (registers != nullptr) registers += static_cast<size_t>(tile.thread * self.registers_) * kMaxTile;
+
+  StepArgs args = {};
+  args.pixels = tile.pixels;
+  args.channels = block.count;
+  args.accum = tile.accum;
+  args.accum_stride = block.kernel->channels;
+  args.shift = tile.shift;
+  args.clamp_min = self.convolution_.clamp_min();
+  args.clamp_max = self.convolution_.clamp_max();
+  if (self.convolution_.multiplier() != nullptr) {
+    args.multiplier = self.convolution_.multiplier() + first;
+    args.bias = self.convolution_.bias() + first;
+  }
+
+  const auto locate = [&](const Operand& operand, ptrdiff_t* stride) -> float* {
+    switch (operand.kind) {
+      case Operand::kRegister:
+        *stride = tile_stride;
+        return registers + operand.index * kMaxTile;
+      case Operand::kTensor:
+        *stride = self.channels_;
+        return static_cast<float*>(self.memory_[operand.index]) + pixel * channels + first;
+      case Operand::kPerImage:
+        *stride = 0;
+        return static_cast<float*>(self.memory_[operand.index]) + self.image_strides_[operand.index] * static_cast<size_t>(tile.image) + first;
+      case Operand::kConstant:
+        *stride = 0;
+        return self.constants_.data() + operand.offset + first;
+      case Operand::kNone: break;
+    }
+    *stride = 0;
+    return nullptr;
+  };
+
+  for (int i = 0; i < self.count_; ++i) {
+    const Instruction& instruction = self.instructions_[i];
+    args.low = instruction.low;
+    args.high = instruction.high;
+    args.a = locate(instruction.a, &args.a_stride);
+    args.b = locate(instruction.b, &args.b_stride);
+    if (instruction.to_bits) {
+      const size_t words = static_cast<size_t>(words_for(self.channels_));
+      args.bits = static_cast<uint32_t*>(self.memory_[instruction.out.index]) + pixel * words + first / 32;
+      args.bits_stride = static_cast<ptrdiff_t>(words);
+      args.first_bit = block.first % 32;
+      if (instruction.from_accum) args.thresholds = self.convolution_.thresholds(tile.shift) + first;
+    } else if (instruction.to_bytes) {
+      args.bytes = static_cast<int8_t*>(self.memory_[instruction.out.index]) + pixel * channels + first;
+      args.bytes_stride = self.channels_;
+    } else {
+      args.out = locate(instruction.out, &args.out_stride);
+    }
+    (self.steps_->*instruction.step)(args);
+  }
+}
+
+}  // namespace bssl
