@@ -17,7 +17,7 @@ const MicroKernel* kernel_for(const KernelChoice& choice, int channels) {
   const MicroKernel* best = nullptr;
   for (int i = 0; i < kMicroKernelCount; ++i) {
     const MicroKernel* kernel = kMicroKernels[i];
-    if (kernel->isa != choice.isa || kernel->in_order != choice.in_order) continue;
+    if (kernel->isa != choice.isa) continue;
     // The narrowest that holds all channels, else the widest.
     if (best == nullptr) {
       best = kernel;

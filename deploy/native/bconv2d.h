@@ -21,7 +21,6 @@ enum class Activation { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
 // The kernels to use, of those that the processor can run.
 struct KernelChoice {
   Isa isa = Isa::kPortable;
-  bool in_order = false;
 };
 
 // A block of output channels that one micro-kernel does at once. All of them read the same group of input channels.

@@ -3,10 +3,6 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <stdint.h>
-#elif defined(__aarch64__)
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #endif
 
 namespace bssl {
@@ -39,35 +35,9 @@ Cpu detect() {
 
 #elif defined(__aarch64__)
 
-// Linux and Android name each core in /proc/cpuinfo. A mixed processor counts as out of order: the scheduler puts long
-// work on its large cores.
 Cpu detect() {
   Cpu found;
-  found.neon = true;
-  FILE* file = fopen("/proc/cpuinfo", "re");
-  if (file == nullptr) return found;
-  char line[256];
-  bool any = false, all_in_order = true;
-  while (fgets(line, sizeof(line), file) != nullptr) {
-    if (strncmp(line, "CPU part", 8) != 0) continue;
-    const char* colon = strchr(line, ':');
-    if (colon == nullptr) continue;
-    const unsigned long part = strtoul(colon + 1, nullptr, 16);
-    any = true;
-    switch (part) {
-      case 0xd02:  // Cortex-A34
-      case 0xd03:  // Cortex-A53
-      case 0xd04:  // Cortex-A35
-      case 0xd05:  // Cortex-A55
-      case 0xd46:  // Cortex-A510
-      case 0xd80:  // Cortex-A520
-        break;
-      default:
-        all_in_order = false;
-    }
-  }
-  fclose(file);
-  found.in_order = any && all_in_order;
+  found.neon = true;  // every AArch64 has it
   return found;
 }
 

@@ -12,7 +12,6 @@ struct Cpu {
   bool avx2 = false;
   bool avx512 = false;    // F, BW, DQ, VL and VPOPCNTDQ, and an operating system that saves the registers
   bool neon = false;
-  bool in_order = false;  // an ARM core that issues in order: Cortex-A53, A55, A510, A520 and older ones
 
   bool has(Isa isa) const;
 };

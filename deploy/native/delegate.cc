@@ -140,7 +140,6 @@ TfLiteStatus delegate_prepare(TfLiteContext* context, TfLiteDelegate* base) {
 KernelChoice best_choice() {
   KernelChoice choice;
   choice.isa = cpu().avx512 ? Isa::kAvx512 : cpu().avx2 ? Isa::kAvx2 : cpu().neon ? Isa::kNeon : Isa::kPortable;
-  choice.in_order = choice.isa == Isa::kNeon && cpu().in_order;
   return choice;
 }
 
@@ -157,17 +156,14 @@ const char* set_option(Delegate* delegate, const char* key, const char* value) {
     static const struct {
       const char* name;
       Isa isa;
-      bool in_order;
-    } kNames[] = {{"portable", Isa::kPortable, false}, {"avx2", Isa::kAvx2, false}, {"avx512", Isa::kAvx512, false},
-                  {"neon", Isa::kNeon, false},         {"neon_inorder", Isa::kNeon, true}};
+    } kNames[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}, {"neon", Isa::kNeon}};
     for (const auto& entry : kNames) {
       if (strcmp(value, entry.name) != 0) continue;
       if (!cpu().has(entry.isa)) return "isa names instructions that this processor does not have";
       delegate->choice.isa = entry.isa;
-      delegate->choice.in_order = entry.in_order;
       return nullptr;
     }
-    return "isa wants auto, portable, avx2, avx512, neon or neon_inorder";
+    return "isa wants auto, portable, avx2, avx512 or neon";
   }
   return "the options are num_threads and isa";
 }
@@ -178,7 +174,7 @@ const char* set_option(Delegate* delegate, const char* key, const char* value) {
 extern "C" {
 
 // Makes a delegate for one interpreter. Options, as strings: num_threads (1 to 64; else the interpreter's), isa (auto,
-// portable, avx2, avx512, neon, neon_inorder). Null where an option is wrong or there is no memory; `report_error` says
+// portable, avx2, avx512, neon). Null where an option is wrong or there is no memory; `report_error` says
 // which.
 BSSL_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report_error)(const char*)) {
   using namespace bssl;
@@ -216,7 +212,7 @@ BSSL_EXPORT const char* bssl_runtime_kernels(void) {
   for (int others = 0; others < 2; ++others) {
     for (int i = 0; i < kMicroKernelCount; ++i) {
       const MicroKernel& kernel = *kMicroKernels[i];
-      const bool chosen = kernel.isa == best.isa && kernel.in_order == best.in_order;
+      const bool chosen = kernel.isa == best.isa;
       if (!cpu().has(kernel.isa) || chosen == (others != 0)) continue;
       const size_t length = strlen(kernel.name);
       if (used + length + 2 > sizeof(line)) break;

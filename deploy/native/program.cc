@@ -373,7 +373,7 @@ void Program::run_task(int task, int thread) {
 
 void Program::run_elementwise(int task, int thread) {
   // Without a kernel, all that a tile needs of it is its width.
-  static const MicroKernel kNone = {"", Isa::kPortable, false, kTilePixels, kMaxTileChannels, Layout::kWords, nullptr};
+  static const MicroKernel kNone = {"", Isa::kPortable, kTilePixels, kMaxTileChannels, Layout::kWords, nullptr};
   Bconv2d::Tile tile = {};
   tile.thread = thread;
   tile.image = task / chunks_;

@@ -4,7 +4,7 @@
 namespace bssl {
 
 extern const MicroKernel avx2_4x64;
-const MicroKernel avx2_4x64 = {"avx2_4x64", Isa::kAvx2, false, 4, 64, Layout::kNibbles, avx2_run<4, 2>};
+const MicroKernel avx2_4x64 = {"avx2_4x64", Isa::kAvx2, 4, 64, Layout::kNibbles, avx2_run<4, 2>};
 
 }  // namespace bssl
 #endif

@@ -4,7 +4,7 @@
 namespace bssl {
 
 extern const MicroKernel avx512_12x16;
-const MicroKernel avx512_12x16 = {"avx512_12x16", Isa::kAvx512, false, 12, 16, Layout::kWords, avx512_run<12, 1>};
+const MicroKernel avx512_12x16 = {"avx512_12x16", Isa::kAvx512, 12, 16, Layout::kWords, avx512_run<12, 1>};
 
 }  // namespace bssl
 #endif

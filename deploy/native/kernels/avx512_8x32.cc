@@ -4,7 +4,7 @@
 namespace bssl {
 
 extern const MicroKernel avx512_8x32;
-const MicroKernel avx512_8x32 = {"avx512_8x32", Isa::kAvx512, false, 8, 32, Layout::kWords, avx512_run<8, 2>};
+const MicroKernel avx512_8x32 = {"avx512_8x32", Isa::kAvx512, 8, 32, Layout::kWords, avx512_run<8, 2>};
 
 }  // namespace bssl
 #endif

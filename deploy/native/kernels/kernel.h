@@ -23,11 +23,11 @@ constexpr int kMaxTile = 256;  // pixels x channels
 // Counts, for `count` output pixels (1 to `pixels`) and `channels` output channels, the bits in which the input differs
 // from the weights: accum[p * channels + c] = sum over w < words of popcount(input[p][offsets[w]] ^ weights[w][c]).
 // `inputs[p]` is where pixel p's first tap lies, `offsets[w]` counts bytes from there to a 32-bit word. `accum` and
-// `weights` are 64-byte aligned.
+// `weights` are 64-byte aligned. A kernel may read 64 bytes behind the weights, one offset behind the last, and the
+// input there: Array leaves room for the first and a zero for the second.
 struct MicroKernel {
   const char* name;
   Isa isa;
-  bool in_order;  // scheduled for cores that issue in order
   int pixels;
   int channels;
   Layout layout;

@@ -3,6 +3,6 @@
 namespace bssl {
 
 extern const MicroKernel portable_2x16;
-const MicroKernel portable_2x16 = {"portable_2x16", Isa::kPortable, false, 2, 16, Layout::kWords, portable_run<16>};
+const MicroKernel portable_2x16 = {"portable_2x16", Isa::kPortable, 2, 16, Layout::kWords, portable_run<16>};
 
 }  // namespace bssl
