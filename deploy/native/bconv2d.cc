@@ -60,6 +60,7 @@ const char* Bconv2d::init(const TfLiteContext* context, const TfLiteNode* node, 
   if (depth > (int64_t{1} << 28)) return "LceBconv2d: the filter is too large";
   if (const char* wrong = read_output_transform(context, node, output)) return wrong;
   filter_ = static_cast<const uint32_t*>(filter->data);
+  steps_ = &steps_for(choice.isa);
   return pack(filter_, choice);
 }
 
@@ -287,6 +288,15 @@ const char* Bconv2d::prepare_correction() {
       }
       (*classes[axis])[o] = found;
     }
+    int first = 0, end = heights[axis];
+    const auto inside = [&](int o) {
+      const uint8_t* row = outside[axis].data() + static_cast<size_t>((*classes[axis])[static_cast<size_t>(o)]) * static_cast<size_t>(taps);
+      return memchr(row, 1, static_cast<size_t>(taps)) == nullptr;
+    };
+    while (first < end && !inside(first)) ++first;
+    while (end > first && !inside(end - 1)) --end;
+    (axis == 0 ? inner_top_ : inner_left_) = first;
+    (axis == 0 ? inner_bottom_ : inner_right_) = end;
   }
   column_classes_ = counts[1];
   const size_t channels = static_cast<size_t>(output_channels_);
@@ -332,9 +342,16 @@ void Bconv2d::correct(const Tile& tile, int32_t* accum) const {
     const int column = column_class_[static_cast<size_t>(pixel % output_width_)];
     const int32_t* correction = corrections_.data() +
         static_cast<size_t>(row * column_classes_ + column) * static_cast<size_t>(output_channels_) + tile.block->first;
-    int32_t* counts = accum + p * stride;
-    for (int c = 0; c < tile.block->count; ++c) counts[c] = 2 * counts[c] + correction[c];
+    steps_->correct(accum + p * stride, correction, tile.block->count);
   }
+}
+
+bool Bconv2d::touches_padding(int first_pixel, int pixels) const {
+  const int last_pixel = first_pixel + pixels - 1;
+  const int top = first_pixel / output_width_, bottom = last_pixel / output_width_;
+  if (top < inner_top_ || bottom >= inner_bottom_ || top != bottom) return true;
+  const int left = first_pixel - top * output_width_, right = last_pixel - top * output_width_;
+  return left < inner_left_ || right >= inner_right_;
 }
 
 void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, void* context) {
@@ -384,7 +401,6 @@ void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, v
     tile.image = image;
     tile.block = &block;
     tile.accum = accum;
-    tile.shift = correcting ? 0 : 1;
     const int end = end_row * output_width_;
     for (int pixel = first_row * output_width_; pixel < end; pixel += kernel.pixels) {
       const int count = end - pixel < kernel.pixels ? end - pixel : kernel.pixels;
@@ -400,7 +416,9 @@ void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, v
       kernel.run(inputs, count, offsets_.data(), words, weights, accum);
       tile.first_pixel = pixel;
       tile.pixels = count;
-      if (correcting) correct(tile, accum);
+      const bool corrected = correcting && touches_padding(pixel, count);
+      if (corrected) correct(tile, accum);
+      tile.shift = corrected ? 0 : 1;
       work(context, tile);
     }
   }

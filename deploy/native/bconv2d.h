@@ -73,6 +73,7 @@ class Bconv2d {
   const char* pack(const uint32_t* filter, const KernelChoice& choice);
   const char* prepare_correction();
   void correct(const Tile& tile, int32_t* accum) const;
+  bool touches_padding(int first_pixel, int pixels) const;
 
   // Attributes.
   int stride_height_ = 0, stride_width_ = 0, dilation_height_ = 0, dilation_width_ = 0;
@@ -103,6 +104,9 @@ class Bconv2d {
   // What zero padding adds: corrections_[row class * column_classes_ + column class][output channel].
   Array<int32_t> row_class_, column_class_;
   int column_classes_ = 0;
+  const Steps* steps_ = nullptr;
+  // Rows and columns whose taps all lie inside: from the first to before the last.
+  int inner_top_ = 0, inner_bottom_ = 0, inner_left_ = 0, inner_right_ = 0;
   Array<int32_t> corrections_;
 };
 

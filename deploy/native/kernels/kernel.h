@@ -69,6 +69,9 @@ struct StepArgs {
 
 using Step = void (*)(const StepArgs& args);
 
+// counts[i] = 2 * counts[i] + correction[i]: takes up what padding with zeros changes.
+using Correct = void (*)(int32_t* counts, const int32_t* correction, int channels);
+
 // Every member rounds once an operation, in the order that the interpreter's own kernels do, so that a fused step gives
 // the same bits as the ops it replaces.
 struct Steps {
@@ -82,6 +85,7 @@ struct Steps {
   Step prelu;          // out = a >= 0 ? a : a * b
   Step limit;          // out = min(max(a, low), high)
   Step sign_bits;      // bit = a < 0
+  Correct correct;
 };
 
 // The list of micro-kernels, best first within a set of instructions and a width: list.inc.

@@ -162,9 +162,16 @@ void accum_bits(const StepArgs& args) {
   }
 }
 
+void correct(int32_t* counts, const int32_t* correction, int channels) {
+  for_width(channels, [&](int width) __attribute__((always_inline)) {
+    BSSL_VECTORIZE
+    for (int c = 0; c < width; ++c) counts[c] = 2 * counts[c] + correction[c];
+  });
+}
+
 #define BSSL_DEFINE_STEPS(name)   \
   extern const Steps name;        \
-  const Steps name = {transform, transform_add, transform_int8, accum_bits, add, sub, mul, prelu, limit, sign_bits};
+  const Steps name = {transform, transform_add, transform_int8, accum_bits, add, sub, mul, prelu, limit, sign_bits, correct};
 
 }  // namespace
 }  // namespace bssl
