@@ -29,7 +29,22 @@ const MicroKernel* kernel_for(const KernelChoice& choice, int channels) {
   return best;
 }
 
-int bytes_per_word(Layout layout) { return layout == Layout::kNibbles ? 8 : 4; }
+// Copies `words` words in the layout that the kernels read.
+uint8_t* copy_words(uint8_t* out, const uint32_t* words, size_t count, int word_bytes) {
+  if (word_bytes == 4) {
+    memcpy(out, words, count * 4);
+    return out + count * 4;
+  }
+  for (size_t w = 0; w < count; ++w, out += 8) {
+    uint64_t nibbles = words[w];
+    nibbles = (nibbles | nibbles << 16) & 0x0000ffff0000ffffu;
+    nibbles = (nibbles | nibbles << 8) & 0x00ff00ff00ff00ffu;
+    nibbles = (nibbles | nibbles << 4) & 0x0f0f0f0f0f0f0f0fu;
+    nibbles <<= 4;
+    memcpy(out, &nibbles, 8);
+  }
+  return out;
+}
 
 }  // namespace
 
@@ -169,11 +184,12 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
         if (kernel == nullptr) return "no micro-kernel for this processor";
         const int count = left < kernel->channels ? left : kernel->channels;
         if (filling) {
+          word_bytes_ = bytes_per_word(kernel->layout);  // one set of instructions has one layout
           ChannelBlock& block = blocks_[static_cast<size_t>(blocks)];
           block.kernel = kernel;
           block.first = group * group_channels + done;
           block.count = count;
-          block.group_offset = group * group_words_ * 4;
+          block.group_offset = group * group_words_ * word_bytes_;
           block.weights_offset = bytes;
           uint8_t* packed = weights_.data() + bytes;
           for (int c = 0; c < count; ++c) {
@@ -217,16 +233,17 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
   const int64_t reach_width = static_cast<int64_t>(filter_width_ - 1) * dilation_width_ + 1;
   const int64_t rows_needed = static_cast<int64_t>(output_height_ - 1) * stride_height_ + reach_height;
   const int64_t width_needed = static_cast<int64_t>(output_width_ - 1) * stride_width_ + reach_width;
-  copies_ = rows_needed > input_height_ || width_needed > input_width_;
+  copies_ = word_bytes_ != 4 || rows_needed > input_height_ || width_needed > input_width_;
+  pads_ = rows_needed > input_height_ || width_needed > input_width_;
   const int64_t row_words = (copies_ ? width_needed : input_width_) * input_words_;
   // Offsets are 32 bits of bytes. A padded image beyond that is no image.
-  if (row_words * (reach_height + stride_height_) > (int64_t{1} << 28)) return "LceBconv2d: the input is too large";
+  if (row_words * (reach_height + stride_height_) > (int64_t{1} << 27)) return "LceBconv2d: the input is too large";
   row_words_ = static_cast<size_t>(row_words);
 
   // Chunks: small enough for the cache and, with several threads, enough of them.
   int64_t rows = output_height_;
   if (copies_) {
-    const int64_t fitting = (static_cast<int64_t>(kChunkBytes / 4) / row_words - reach_height) / stride_height_ + 1;
+    const int64_t fitting = (static_cast<int64_t>(kChunkBytes) / word_bytes_ / row_words - reach_height) / stride_height_ + 1;
     if (rows > fitting) rows = fitting < 1 ? 1 : fitting;
   }
   if (threads > 1) {
@@ -239,7 +256,7 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
   if (copies_) {
     chunk_words_ = static_cast<size_t>((rows - 1) * stride_height_ + reach_height) * row_words_;
     chunk_words_ = (chunk_words_ + kTileAlignmentInts - 1) / kTileAlignmentInts * kTileAlignmentInts;
-    if (!copies_memory_.allocate(chunk_words_ * static_cast<size_t>(threads))) return "out of memory";
+    if (!copies_memory_.allocate(chunk_words_ * static_cast<size_t>(threads) * static_cast<size_t>(word_bytes_))) return "out of memory";
   }
 
   const size_t words = static_cast<size_t>(filter_height_) * static_cast<size_t>(filter_width_) * static_cast<size_t>(group_words_);
@@ -248,10 +265,10 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
   for (int y = 0; y < filter_height_; ++y) {
     for (int x = 0; x < filter_width_; ++x) {
       const int64_t tap = static_cast<int64_t>(y) * dilation_height_ * row_words + static_cast<int64_t>(x) * dilation_width_ * input_words_;
-      for (int w = 0; w < group_words_; ++w) offsets_[i++] = static_cast<int32_t>((tap + w) * 4);
+      for (int w = 0; w < group_words_; ++w) offsets_[i++] = static_cast<int32_t>((tap + w) * word_bytes_);
     }
   }
-  return pad_with_zero_ && copies_ ? prepare_correction() : nullptr;
+  return pad_with_zero_ && pads_ ? prepare_correction() : nullptr;
 }
 
 // Zero padding. The padded bits are 0, which stands for 1, so a tap outside of the input has added its weights' sum,
@@ -361,39 +378,42 @@ void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, v
   const size_t image_words = static_cast<size_t>(input_height_) * static_cast<size_t>(input_width_) * static_cast<size_t>(input_words_);
   const uint32_t* source = static_cast<const uint32_t*>(input) + static_cast<size_t>(image) * image_words;
   const int64_t first_input_row = static_cast<int64_t>(first_row) * stride_height_ - pad_top_;
-  const uint32_t* rows = source + static_cast<size_t>(first_input_row < 0 ? 0 : first_input_row) * row_words_;
+  const uint8_t* rows = reinterpret_cast<const uint8_t*>(source + static_cast<size_t>(first_input_row < 0 ? 0 : first_input_row) * row_words_);
   if (copies_) {
-    uint32_t* copy = copies_memory_.data() + static_cast<size_t>(thread) * chunk_words_;
+    uint8_t* copy = copies_memory_.data() + static_cast<size_t>(thread) * chunk_words_ * static_cast<size_t>(word_bytes_);
     const int64_t count = static_cast<int64_t>(end_row - first_row - 1) * stride_height_ + static_cast<int64_t>(filter_height_ - 1) * dilation_height_ + 1;
     const size_t before = static_cast<size_t>(pad_left_) * static_cast<size_t>(input_words_);
     size_t middle = static_cast<size_t>(input_width_) * static_cast<size_t>(input_words_);
     const size_t source_words = middle;
     if (before + middle > row_words_) middle = row_words_ - before;
     const size_t after = row_words_ - before - middle;
-    uint32_t* out = copy;
-    for (int64_t y = first_input_row; y < first_input_row + count; ++y, out += row_words_) {
+    const size_t bytes = static_cast<size_t>(word_bytes_);
+    uint8_t* out = copy;
+    uint8_t* row_end = copy;
+    for (int64_t y = first_input_row; y < first_input_row + count; ++y, out = row_end) {
+      row_end = out + row_words_ * bytes;
       if (y < 0 || y >= input_height_) {
-        memset(out, 0, row_words_ * 4);
+        memset(out, 0, row_words_ * bytes);
         continue;
       }
-      memset(out, 0, before * 4);
-      memcpy(out + before, source + static_cast<size_t>(y) * source_words, middle * 4);
-      memset(out + before + middle, 0, after * 4);
+      memset(out, 0, before * bytes);
+      out = copy_words(out + before * bytes, source + static_cast<size_t>(y) * source_words, middle, word_bytes_);
+      memset(out, 0, after * bytes);
     }
     rows = copy;
   }
 
-  const bool correcting = pad_with_zero_ && copies_;
+  const bool correcting = pad_with_zero_ && pads_;
   const int words = static_cast<int>(offsets_.size());
-  const ptrdiff_t step = static_cast<ptrdiff_t>(stride_width_) * input_words_ * 4;
-  const ptrdiff_t row_step = static_cast<ptrdiff_t>(row_words_) * stride_height_ * 4;
+  const ptrdiff_t step = static_cast<ptrdiff_t>(stride_width_) * input_words_ * word_bytes_;
+  const ptrdiff_t row_step = static_cast<ptrdiff_t>(row_words_) * stride_height_ * word_bytes_;
   alignas(kAlignment) int32_t accum[kMaxTile];
   const uint8_t* inputs[kMaxTilePixels];
   for (size_t b = 0; b < blocks_.size(); ++b) {
     const ChannelBlock& block = blocks_[b];
     const MicroKernel& kernel = *block.kernel;
     const uint8_t* weights = weights_.data() + block.weights_offset;
-    const uint8_t* row_start = reinterpret_cast<const uint8_t*>(rows) + block.group_offset;
+    const uint8_t* row_start = rows + block.group_offset;
     const uint8_t* at = row_start;
     int column = 0;
     Tile tile;

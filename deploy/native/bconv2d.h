@@ -84,6 +84,7 @@ class Bconv2d {
 
   // From the filter.
   int filter_height_ = 0, filter_width_ = 0, output_channels_ = 0, group_words_ = 0, groups_ = 1, input_words_ = 0;
+  int word_bytes_ = 4;                // of the kernels' layout
   const uint32_t* filter_ = nullptr;  // the model's own, constant
   Array<uint8_t> weights_;
   Array<ChannelBlock> blocks_;
@@ -94,12 +95,12 @@ class Bconv2d {
   // From the input's size.
   int images_ = 0, input_height_ = 0, input_width_ = 0, output_height_ = 0, output_width_ = 0;
   int pad_top_ = 0, pad_left_ = 0;
-  bool copies_ = true;
+  bool copies_ = true, pads_ = true;
   int chunks_ = 0, chunk_rows_ = 0;  // output rows
   size_t row_words_ = 0;             // of a copied, or direct, input row
   size_t chunk_words_ = 0;           // of a thread's copy
   Array<int32_t> offsets_;
-  Array<uint32_t> copies_memory_;
+  Array<uint8_t> copies_memory_;
 
   // What zero padding adds: corrections_[row class * column_classes_ + column class][output channel].
   Array<int32_t> row_class_, column_class_;

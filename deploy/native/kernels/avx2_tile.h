@@ -36,6 +36,9 @@ inline void avx2_tile(const uint8_t* const* inputs, const int32_t* offsets, int 
                       int32_t* accum) {
   const uint8_t* weight = static_cast<const uint8_t*>(weights);
   const uint8_t* table = &kNibbleTable.counts[0][0];
+  const uint8_t* input[kPixels];
+#pragma GCC unroll 8
+  for (int p = 0; p < kPixels; ++p) input[p] = inputs[p];
   bool first = true;
   do {
     const int part = words < kWordsPerShort ? words : kWordsPerShort;
@@ -53,36 +56,26 @@ inline void avx2_tile(const uint8_t* const* inputs, const int32_t* offsets, int 
       }
       for (int w = begin; w < end; ++w) {
         const ptrdiff_t offset = offsets[w];
-        // Bits 4 to 7 of each byte, and bits 0 to 3 moved there: multiples of 16, the length of a table's row.
-        uint32_t even[kPixels], odd[kPixels];
 #pragma GCC unroll 8
-        for (int p = 0; p < kPixels; ++p) {
-          uint32_t word;
-          __builtin_memcpy(&word, inputs[p] + offset, sizeof(word));
-          odd[p] = word & 0xf0f0f0f0u;
-          even[p] = (word << 4) & 0xf0f0f0f0u;
-        }
-#pragma GCC unroll 4
-        for (int byte = 0; byte < 4; ++byte) {
+        for (int n = 0; n < 8; ++n) {
+          __m256i index[kVectors];
 #pragma GCC unroll 2
-          for (int half = 0; half < 2; ++half) {
-            __m256i index[kVectors];
+          for (int v = 0; v < kVectors; ++v) {
+            index[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight) + n * kVectors + v);
+          }
+#pragma GCC unroll 8
+          for (int p = 0; p < kPixels; ++p) {
+            const __m128i row = _mm_load_si128(reinterpret_cast<const __m128i*>(table + input[p][offset + n]));
+            const __m256i counts = _mm256_broadcastsi128_si256(row);
 #pragma GCC unroll 2
             for (int v = 0; v < kVectors; ++v) {
-              index[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight) + v);
-            }
-            weight += 32 * kVectors;
-#pragma GCC unroll 8
-            for (int p = 0; p < kPixels; ++p) {
-              const uint32_t row = (half == 0 ? even[p] : odd[p]) >> (8 * byte) & 0xff;
-              const __m256i counts = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table + row)));
-#pragma GCC unroll 2
-              for (int v = 0; v < kVectors; ++v) {
-                bytes[p][v] = _mm256_add_epi8(bytes[p][v], _mm256_shuffle_epi8(counts, index[v]));
-              }
+              bytes[p][v] = _mm256_add_epi8(bytes[p][v], _mm256_shuffle_epi8(counts, index[v]));
+              // Keeps the order of additions: sums of sums would need more registers than there are.
+              __asm__("" : "+x"(bytes[p][v]));
             }
           }
         }
+        weight += 8 * 32 * kVectors;
       }
       for (int p = 0; p < kPixels; ++p) {
         for (int v = 0; v < kVectors; ++v) {

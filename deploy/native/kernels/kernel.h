@@ -9,11 +9,16 @@
 
 namespace bssl {
 
-// How a block of weights lies in memory. Each begins with the first 32 input channels of the first tap.
+// How input and weights lie in memory for a kernel. Weights begin with the first 32 input channels of the first tap.
 enum class Layout {
-  kWords,    // [word][output channel], 32 bits each
-  kNibbles,  // [word][nibble, lowest first][output channel], 4 bits in a byte: an index into a table of 16
+  // Input: words of 32 bits, as the model has them. Weights: [word][output channel], 32 bits each.
+  kWords,
+  // Four bits to a byte, lowest first, so 8 bytes for a word. Input: times 16, which is where a table of 16 bytes begins.
+  // Weights: [word][nibble][output channel], an index into such a table.
+  kNibbles,
 };
+
+constexpr int bytes_per_word(Layout layout) { return layout == Layout::kNibbles ? 8 : 4; }
 
 // Widest tile of any micro-kernel.
 constexpr int kMaxTilePixels = 12;
@@ -22,7 +27,7 @@ constexpr int kMaxTile = 256;  // pixels x channels
 
 // Counts, for `count` output pixels (1 to `pixels`) and `channels` output channels, the bits in which the input differs
 // from the weights: accum[p * channels + c] = sum over w < words of popcount(input[p][offsets[w]] ^ weights[w][c]).
-// `inputs[p]` is where pixel p's first tap lies, `offsets[w]` counts bytes from there to a 32-bit word. `accum` and
+// `inputs[p]` is where pixel p's first tap lies, `offsets[w]` counts bytes from there to a word, in the kernel's layout. `accum` and
 // `weights` are 64-byte aligned. A kernel may read 64 bytes behind the weights, one offset behind the last, and the
 // input there: Array leaves room for the first and a zero for the second.
 struct MicroKernel {
