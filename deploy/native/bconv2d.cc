@@ -246,7 +246,13 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
     const int64_t fitting = (static_cast<int64_t>(kChunkBytes) / word_bytes_ / row_words - reach_height) / stride_height_ + 1;
     if (rows > fitting) rows = fitting < 1 ? 1 : fitting;
   }
-  if (threads > 1) {
+  parts_ = 1;
+  bool whole_words = true;  // else threads would write to one word
+  for (size_t b = 0; b < blocks_.size(); ++b) whole_words &= blocks_[b].first % 32 == 0;
+  if (threads > 1 && whole_words && blocks_.size() >= 2 * static_cast<size_t>(threads)) {
+    const size_t most = static_cast<size_t>(threads) * kChunksPerThread;
+    parts_ = static_cast<int>(blocks_.size() < most ? blocks_.size() : most);
+  } else if (threads > 1) {
     const int64_t shared = (output_height_ + static_cast<int64_t>(threads) * kChunksPerThread - 1) / (static_cast<int64_t>(threads) * kChunksPerThread);
     if (rows > shared) rows = shared;
   }
@@ -372,6 +378,8 @@ bool Bconv2d::touches_padding(int first_pixel, int pixels) const {
 }
 
 void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, void* context) {
+  const size_t part = static_cast<size_t>(task % parts_), parts = static_cast<size_t>(parts_);
+  task /= parts_;
   const int image = task / chunks_;
   const int first_row = task % chunks_ * chunk_rows_;
   const int end_row = first_row + chunk_rows_ < output_height_ ? first_row + chunk_rows_ : output_height_;
@@ -409,7 +417,7 @@ void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, v
   const ptrdiff_t row_step = static_cast<ptrdiff_t>(row_words_) * stride_height_ * word_bytes_;
   alignas(kAlignment) int32_t accum[kMaxTile];
   const uint8_t* inputs[kMaxTilePixels];
-  for (size_t b = 0; b < blocks_.size(); ++b) {
+  for (size_t b = blocks_.size() * part / parts; b < blocks_.size() * (part + 1) / parts; ++b) {
     const ChannelBlock& block = blocks_[b];
     const MicroKernel& kernel = *block.kernel;
     const uint8_t* weights = weights_.data() + block.weights_offset;

@@ -1,7 +1,7 @@
 // LceBconv2d: a convolution of inputs and weights that are -1 or 1, a bit each.
 //
-// The output is cut into chunks of rows, the unit of work of a thread, and those into tiles of a few pixels and up to 64
-// channels. A chunk's input rows are copied, with their padding, to memory of the thread; after that a tap is an offset
+// The output is cut into chunks of rows or, where it is deep and small, into parts of its channels: the unit of work of a
+// thread. Those are cut into tiles of a few pixels and up to 64 channels. A chunk's input rows are copied, with their padding, to memory of the thread; after that a tap is an offset
 // from its pixel, the same for all of them, so there is no im2col, no table of pointers and no border to look out for.
 // A micro-kernel counts one tile's bits into the nearest cache, where a program of steps (program.h) turns them into what
 // follows the convolution.
@@ -52,7 +52,7 @@ class Bconv2d {
   using TileWork = void (*)(void* context, const Tile& tile);
 
   // Independent pieces of work, for any thread.
-  int tasks() const { return images_ * chunks_; }
+  int tasks() const { return images_ * chunks_ * parts_; }
   void run_task(const void* input, int task, int thread, TileWork work, void* context);
 
   TfLiteType output_type() const { return output_type_; }
@@ -97,6 +97,7 @@ class Bconv2d {
   int pad_top_ = 0, pad_left_ = 0;
   bool copies_ = true, pads_ = true;
   int chunks_ = 0, chunk_rows_ = 0;  // output rows
+  int parts_ = 1;                    // of the blocks
   size_t row_words_ = 0;             // of a copied, or direct, input row
   size_t chunk_words_ = 0;           // of a thread's copy
   Array<int32_t> offsets_;

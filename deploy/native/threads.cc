@@ -48,18 +48,19 @@ void ThreadPool::run(int count, Work work, void* context) {
   work_ = work;
   context_ = context;
   count_ = count;
+  open_ = true;
   __atomic_store_n(&next_, 0, __ATOMIC_RELAXED);
-  __atomic_store_n(&busy_, helpers_, __ATOMIC_RELAXED);
   __atomic_fetch_add(&round_, 1, __ATOMIC_RELEASE);
   pthread_cond_broadcast(&wake_);
   pthread_mutex_unlock(&mutex_);
 
   work_off(0);
 
-  for (int spin = 0; spin < kSpins; ++spin) {
-    if (__atomic_load_n(&busy_, __ATOMIC_ACQUIRE) == 0) break;
-    relax();
-  }
+  // Nothing is left to take, so helpers that were not there in time are not waited for.
+  pthread_mutex_lock(&mutex_);
+  open_ = false;
+  pthread_mutex_unlock(&mutex_);
+  for (int spin = 0; spin < kSpins && __atomic_load_n(&busy_, __ATOMIC_ACQUIRE) != 0; ++spin) relax();
   if (__atomic_load_n(&busy_, __ATOMIC_ACQUIRE) != 0) {
     pthread_mutex_lock(&mutex_);
     while (__atomic_load_n(&busy_, __ATOMIC_ACQUIRE) != 0) pthread_cond_wait(&done_, &mutex_);
@@ -89,9 +90,11 @@ void ThreadPool::help(int number) {
     pthread_mutex_lock(&mutex_);
     while (__atomic_load_n(&round_, __ATOMIC_RELAXED) == seen) pthread_cond_wait(&wake_, &mutex_);
     seen = __atomic_load_n(&round_, __ATOMIC_RELAXED);
-    const bool stop = stopping_;
+    const bool stop = stopping_, join = open_;
+    if (join) __atomic_fetch_add(&busy_, 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&mutex_);
     if (stop) return;
+    if (!join) continue;
     work_off(number);
     // The mutex around the last one's signal, so that a caller between its test and its wait cannot miss it.
     if (__atomic_sub_fetch(&busy_, 1, __ATOMIC_ACQ_REL) == 0) {

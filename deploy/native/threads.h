@@ -52,9 +52,10 @@ class ThreadPool {
   // Written under the mutex, read without it while waiting actively: hence the atomic access.
   uint32_t round_ = 0;
   bool stopping_ = false;
+  bool open_ = false;   // helpers may still join the round
   bool taken_ = false;
   int next_ = 0;
-  int busy_ = 0;  // helpers that have not finished the round
+  int busy_ = 0;  // helpers that joined and have not finished
   int count_ = 0;
   Work work_ = nullptr;
   void* context_ = nullptr;
