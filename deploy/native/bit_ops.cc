@@ -75,9 +75,48 @@ void dequantize_rows(void* context, int task, int) {
   }
 }
 
+// Bits do not tell how many channels there were, so the output's size is the model's word.
+const char* check_sizes(const TfLiteTensor* input, const TfLiteTensor* output) {
+  if (rank(input) < 1 || elements(input) < 0) return "LceDequantize: the input has no dimensions, or too large ones";
+  if (rank(output) != rank(input) || elements(output) < 0) return "LceDequantize: the output has another number of dimensions";
+  for (int d = 0; d + 1 < rank(input); ++d) {
+    if (input->dims->data[d] != output->dims->data[d]) return "LceDequantize: the output has another size than the input; a resized input is not supported here";
+  }
+  if (last_dimension(input) != words_for(last_dimension(output))) return "LceDequantize: the output's channels do not fit the input's words";
+  return nullptr;
+}
+
+// What LceQuantize or LceDequantize does, cut into tasks of some rows.
+Job job_for(const TfLiteTensor* input, const TfLiteTensor* unpacked, void* output, int* tasks) {
+  Job job = {};
+  job.input = input->data;
+  job.output = output;
+  job.channels = last_dimension(unpacked);
+  job.words = words_for(job.channels);
+  *tasks = 0;
+  if (job.channels <= 0) return job;
+  job.rows = elements(unpacked) / job.channels;
+  job.type = unpacked->type;
+  job.zero_point = unpacked->params.zero_point;
+  if (job.type == kTfLiteBool) {
+    job.zero_bit = 1;
+    job.one_bit = 0;
+  } else if (job.type == kTfLiteInt8) {
+    // One, in steps of the scale, rounded with halves away from zero.
+    const float inverse = 1.0f / unpacked->params.scale;
+    const int32_t step = inverse > 1000.0f ? 1000 : static_cast<int32_t>(inverse) + (inverse - static_cast<float>(static_cast<int32_t>(inverse)) >= 0.5f);
+    const int32_t high = job.zero_point + step, low = job.zero_point - step;
+    job.zero_bit = static_cast<int8_t>(high > 127 ? 127 : high);
+    job.one_bit = static_cast<int8_t>(low < -128 ? -128 : low);
+  }
+  job.rows_per_task = kRowsBytes / job.channels + 1;
+  *tasks = static_cast<int>((job.rows + job.rows_per_task - 1) / job.rows_per_task);
+  return job;
+}
+
 }  // namespace
 
-const char* BitOp::init(const TfLiteContext* context, const TfLiteNode* node, LceOp op) {
+const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op) {
   op_ = op;
   if (count_of(node->inputs) != 1 || count_of(node->outputs) != 1) return "an Lce op wants 1 input and 1 output";
   input_ = node->inputs->data[0];
@@ -92,6 +131,7 @@ const char* BitOp::init(const TfLiteContext* context, const TfLiteNode* node, Lc
     if (input->type != kTfLiteInt32) return "LceDequantize: the input is not bitpacked (int32)";
     if (output->type != kTfLiteFloat32 && output->type != kTfLiteInt8 && output->type != kTfLiteBool) return "LceDequantize: the output is neither float32 nor int8 nor bool";
     if (output->type == kTfLiteInt8 && !(output->params.scale > 0.0f)) return "LceDequantize: the int8 output has no scale";
+    if (is_constant(input)) return unpack_constant(context);
   } else {
     if (input->type != kTfLiteInt32 || output->type != kTfLiteInt32) return "LceBMaxPool2d: input and output are not bitpacked (int32)";
     const Attributes attributes(node->custom_initial_data,
@@ -112,21 +152,33 @@ const char* BitOp::init(const TfLiteContext* context, const TfLiteNode* node, Lc
   return nullptr;
 }
 
+// Marked as a constant of the model, the output is one to delegates that come after us: they take a layer with binary
+// weights as one of their own, and pack its weights once.
+const char* BitOp::unpack_constant(TfLiteContext* context) {
+  const TfLiteTensor* input = &context->tensors[input_];
+  TfLiteTensor* output = &context->tensors[output_];
+  if (const char* wrong = check_sizes(input, output)) return wrong;
+  if (!is_whole(input)) return "LceDequantize: the input has another number of bytes than its size says";
+  const size_t bytes = static_cast<size_t>(elements(output)) * width_of(output->type);
+  if (!constant_.allocate(bytes)) return "out of memory";
+  int tasks;
+  Job job = job_for(input, output, constant_.data(), &tasks);
+  for (int task = 0; task < tasks; ++task) dequantize_rows(&job, task, 0);
+  output->data = constant_.data();
+  output->bytes = bytes;
+  output->allocation_type = kTfLiteMmapRo;
+  is_done_ = true;
+  return nullptr;
+}
+
 const char* BitOp::prepare(TfLiteContext* context) {
   const TfLiteTensor* input = &context->tensors[input_];
   TfLiteTensor* output = &context->tensors[output_];
   if (rank(input) < 1 || elements(input) < 0) return "an Lce op's input has no dimensions, or too large ones";
   if (op_ == LceOp::kBMaxPool2d) return prepare_pool(context, input, output);
   if (op_ == LceOp::kDequantize) {
-    // Bits do not tell how many channels there were, so the output's size is the model's word.
-    if (rank(output) != rank(input) || elements(output) < 0) return "LceDequantize: the output has another number of dimensions";
-    for (int d = 0; d + 1 < rank(input); ++d) {
-      if (input->dims->data[d] != output->dims->data[d]) return "LceDequantize: the output has another size than the input; a resized input is not supported here";
-    }
-    if (last_dimension(input) != words_for(last_dimension(output))) return "LceDequantize: the output's channels do not fit the input's words";
-    keeps_ = is_constant(input);
-    done_ = false;
-    if (keeps_) output->allocation_type = kTfLiteArenaRwPersistent;
+    if (const char* wrong = check_sizes(input, output)) return wrong;
+    if (is_done_) return nullptr;
   }
   TfLiteIntArray* size = static_cast<TfLiteIntArray*>(malloc(sizeof(TfLiteIntArray) + sizeof(int) * static_cast<size_t>(rank(input))));
   if (size == nullptr) return "out of memory";
@@ -181,32 +233,10 @@ void BitOp::run(TfLiteContext* context, ThreadPool* pool) {
     }
     return;
   }
-  if (keeps_ && done_) return;
-  Job job = {};
-  job.input = input->data;
-  job.output = output->data;
-  const TfLiteTensor* unpacked = op_ == LceOp::kQuantize ? input : output;
-  job.channels = last_dimension(unpacked);
-  job.words = words_for(job.channels);
-  if (job.channels <= 0) return;
-  job.rows = elements(unpacked) / job.channels;
-  job.type = unpacked->type;
-  job.zero_point = unpacked->params.zero_point;
-  if (job.type == kTfLiteBool) {
-    job.zero_bit = 1;
-    job.one_bit = 0;
-  } else if (job.type == kTfLiteInt8) {
-    // One, in steps of the scale, rounded with halves away from zero.
-    const float inverse = 1.0f / unpacked->params.scale;
-    const int32_t step = inverse > 1000.0f ? 1000 : static_cast<int32_t>(inverse) + (inverse - static_cast<float>(static_cast<int32_t>(inverse)) >= 0.5f);
-    const int32_t high = job.zero_point + step, low = job.zero_point - step;
-    job.zero_bit = static_cast<int8_t>(high > 127 ? 127 : high);
-    job.one_bit = static_cast<int8_t>(low < -128 ? -128 : low);
-  }
-  job.rows_per_task = kRowsBytes / job.channels + 1;
-  const int tasks = static_cast<int>((job.rows + job.rows_per_task - 1) / job.rows_per_task);
+  if (is_done_) return;
+  int tasks;
+  Job job = job_for(input, op_ == LceOp::kQuantize ? input : output, output->data, &tasks);
   pool->run(tasks, op_ == LceOp::kQuantize ? quantize_rows : dequantize_rows, &job);
-  done_ = true;
 }
 
 }  // namespace bssl

@@ -1,6 +1,7 @@
 // The ops that only move bits: LceQuantize of integers, LceDequantize, LceBMaxPool2d.
 #pragma once
 
+#include "array.h"
 #include "tflite_abi.h"
 #include "threads.h"
 
@@ -10,7 +11,7 @@ enum class LceOp;
 
 class BitOp {
  public:
-  const char* init(const TfLiteContext* context, const TfLiteNode* node, LceOp op);
+  const char* init(TfLiteContext* context, const TfLiteNode* node, LceOp op);
   const char* prepare(TfLiteContext* context);
   void run(TfLiteContext* context, ThreadPool* pool);
 
@@ -23,9 +24,10 @@ class BitOp {
   int filter_height_ = 0, filter_width_ = 0, stride_height_ = 0, stride_width_ = 0;
   bool same_padding_ = false;
   int pad_top_ = 0, pad_left_ = 0;
-  // What a constant LceDequantize wrote stays; it is done once.
-  bool keeps_ = false;
-  bool done_ = false;
+  // A constant LceDequantize is done when the model is loaded, and its output is a constant then.
+  const char* unpack_constant(TfLiteContext* context);
+  bool is_done_ = false;
+  Array<uint8_t> constant_;
 };
 
 }  // namespace bssl
