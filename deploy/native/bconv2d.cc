@@ -357,6 +357,11 @@ const char* Bconv2d::prepare_correction() {
   return nullptr;
 }
 
+int64_t Bconv2d::work() const {
+  const int64_t outputs = static_cast<int64_t>(images_) * output_height_ * output_width_ * output_channels_;
+  return outputs * static_cast<int64_t>(offsets_.size()) * 32;
+}
+
 void Bconv2d::correct(const Tile& tile, int32_t* accum) const {
   const int stride = tile.block->kernel->channels;
   for (int p = 0; p < tile.pixels; ++p) {

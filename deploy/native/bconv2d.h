@@ -55,6 +55,9 @@ class Bconv2d {
   int tasks() const { return images_ * chunks_ * parts_; }
   void run_task(const void* input, int task, int thread, TileWork work, void* context);
 
+  // Binary multiply-adds of one invocation.
+  int64_t work() const;
+
   TfLiteType output_type() const { return output_type_; }
   int images() const { return images_; }
   int output_height() const { return output_height_; }

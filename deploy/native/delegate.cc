@@ -108,7 +108,12 @@ TfLiteStatus op_invoke(TfLiteContext* context, TfLiteNode* node) {
     return kTfLiteOk;
   }
   op->program.start(context);
-  op->delegate->pool.run(op->program.tasks(), &run_program_task, &op->program);
+  Program& program = op->program;
+  if (program.worth_threads()) {
+    op->delegate->pool.run(program.tasks(), &run_program_task, &program);
+  } else {
+    for (int task = 0; task < program.tasks(); ++task) program.run_task(task, 0);
+  }
   return kTfLiteOk;
 }
 

@@ -20,6 +20,8 @@ enum Builtin : int32_t {
 // Element-wise ops without a convolution: a tile of theirs.
 constexpr int kTilePixels = 4;
 constexpr size_t kChunkElements = 16384;
+// A few microseconds' worth of binary multiply-adds; handing over work costs about as much.
+constexpr int64_t kSerialWork = 8'000'000;
 
 // The first member of TfLiteAddParams, TfLiteSubParams and TfLiteMulParams.
 int activation_of(const TfLiteNode* node) {
@@ -357,6 +359,8 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
 }
 
 int Program::tasks() const { return has_convolution_ ? convolution_.tasks() : images_ * chunks_; }
+
+bool Program::worth_threads() const { return !has_convolution_ || convolution_.work() > kSerialWork; }
 
 void Program::start(TfLiteContext* context) {
   for (int i = 0; i < tensor_count_; ++i) memory_[i] = context->tensors[tensors_[i]].data;

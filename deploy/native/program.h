@@ -38,6 +38,8 @@ class Program {
   const char* prepare(TfLiteContext* context, int threads);
 
   int tasks() const;
+  // Whether there is so much to do that waking helpers pays.
+  bool worth_threads() const;
   void start(TfLiteContext* context);  // looks up where the tensors lie now
   void run_task(int task, int thread);
 
