@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +17,7 @@ from bssl_tf_deploy.files import atomic_writer, storage_errors, write_bytes, wri
 __all__ = [
     "append_record",
     "atomic_writer",
+    "locked",
     "read_json",
     "read_records",
     "storage_errors",
@@ -20,6 +25,35 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, option: str) -> Iterator[None]:
+    """Holds the lock file `path` against a second process; the lock goes with the process, however it ends.
+
+    Args:
+        path: made if it is not there, with its folder.
+        what: who else holds it, for the message: "another process is training".
+        option: the command's option that names another folder: "--out".
+
+    Raises:
+        RunFolderError: another process holds it.
+        StorageError: the file cannot be made.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"{what} in {path.parent}", f"Wait for it, or choose another folder with {option}"
+            ) from error
+        except OSError as error:
+            # Some network file systems have no locks; a run there is worth more than the guard.
+            print(f"warning: {path.parent} cannot be locked ({error.strerror}); use it once only", file=sys.stderr)
+        yield
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -7,8 +7,6 @@ teacher are the row's; a run folder of other settings is refused, not taken.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import itertools
 import shlex
@@ -36,7 +34,7 @@ from bssl_tf.config import (
     read_run_config,
 )
 from bssl_tf.errors import BsslError, ConfigError, Interrupted, RunFolderError
-from bssl_tf.files import append_record, read_json, read_records, storage_errors, write_text
+from bssl_tf.files import append_record, locked, read_json, read_records, write_text
 
 Report = Callable[[str], None]
 # One evaluation by this protocol gives several figures: few-shot-svm-1, few-shot-svm-2, ...
@@ -85,7 +83,7 @@ def run_grid(
     rows = [row for row in grid.rows if not chosen or row.slug in chosen]
     turns = itertools.zip_longest(*([(row, seed) for seed in row.seeds] for row in rows))
     failed = []
-    with _locked(place.runs):
+    with locked(place.runs / "compare.lock", "another comparison runs", "--runs"):
         for row, seed in filter(None, itertools.chain.from_iterable(turns)):
             try:
                 if _run(grid, row, seed, place, report):
@@ -97,21 +95,6 @@ def run_grid(
                 failed.append(f"{row.slug} seed {seed}")
     if failed:
         raise RunFolderError(f"these rows failed: {', '.join(failed)}", "See their messages above, then run it again")
-
-
-@contextlib.contextmanager
-def _locked(runs: Path) -> Iterator[None]:
-    with storage_errors(runs):
-        runs.mkdir(parents=True, exist_ok=True)
-        lock = (runs / "compare.lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunFolderError(
-                f"another comparison runs in {runs}", "Wait for it, or choose another --runs"
-            ) from error
-        yield
 
 
 def _run(grid: Grid, row: Row, seed: int, place: Place, report: Report) -> bool:

@@ -15,11 +15,9 @@ cut metrics.jsonl back to its step, go on with the next step.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ import numpy as np
 from bssl_tf.checkpoints import read_tensors, write_tensors
 from bssl_tf.config import write_config
 from bssl_tf.errors import RunFolderError
-from bssl_tf.files import append_record, read_records, storage_errors, write_json, write_text
+from bssl_tf.files import append_record, locked, read_records, storage_errors, write_json, write_text
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\.safetensors")
 _KEPT_CHECKPOINTS = 2
@@ -90,29 +88,9 @@ class RunFolder:
         write_config(run.config_path, config)
         return run
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the folder against a second process; the lock goes with the process, however it ends.
-
-        Raises:
-            RunFolderError: another process trains here.
-        """
-        lock = self.path / "run.lock"
-        with storage_errors(lock):
-            file = lock.open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunFolderError(
-                    f"another process is training in {self.path}", "Wait for it, or choose another folder with --out"
-                ) from error
-            except OSError as error:
-                # Some network file systems have no locks; a run there is worth more than the guard.
-                print(
-                    f"warning: {self.path} cannot be locked ({error.strerror}); train in it once only", file=sys.stderr
-                )
-            yield
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Holds the folder against a second process. Raises `RunFolderError` where another one trains here."""
+        return locked(self.path / "run.lock", "another process is training", "--out")
 
     def record(self, record: dict[str, Any]) -> None:
         """Appends a line to metrics.jsonl. Raises `StorageError`."""
