@@ -8,20 +8,39 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-seeds test test-slow lint format clean
+.PHONY: help setup runtime wheels demo demo-seeds test test-slow lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## make .venv with the project, its tests' tools and the extra `zoo`
+setup: $(STAMP) runtime ## make .venv with the project, its tests' tools, the extra `zoo` and the device runtime
 
 # An old pip needs minutes to resolve the extra `zoo`, a new one seconds: upgrade it first.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml deploy/pyproject.toml deploy/setup.py
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed: install one, or name it with make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[zoo,dev]'
+	$(BIN)/python -m pip install --quiet --editable ./deploy --editable '.[zoo,dev]'
 	@touch $@
+
+# Compiles what has changed since; nothing when nothing has. There is a runtime for Linux only.
+runtime: $(STAMP) ## compile the device runtime for this machine
+ifeq ($(shell uname -s),Linux)
+	@$(BIN)/python deploy/native/build.py --out deploy/bssl_tf_deploy/lib/libbssl_tf_runtime.so
+endif
+
+# The library as released, by zig. Another process on the machine makes the times worthless; the report says so.
+bench: $(STAMP) ## time our runtime beside LCE and XNNPACK, into results/runtime-bench.md (17 minutes, quiet machine)
+	$(BIN)/python deploy/native/build.py --compiler zig --out deploy/bssl_tf_deploy/lib/libbssl_tf_runtime.so
+	PYTHONPATH=deploy $(BIN)/python -m benchmarks
+
+# On any machine, with zig, so that they run on every Linux since glibc 2.17.
+wheels: $(STAMP) ## wheels of the device side for x86-64 and 64-bit ARM, into dist/
+	@for target in x86_64 arm64; do \
+	    BSSL_TF_TARGET=$$target BSSL_TF_COMPILER=zig $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist ./deploy \
+	        || exit; \
+	done
+	@ls -l dist
 
 # A demo that was stopped goes on where it was; `make clean` lets it begin anew.
 demo: setup ## set up, then the whole way on the embedded images, in minutes
@@ -61,4 +80,5 @@ format: setup ## let ruff lay out the code
 	$(BIN)/ruff format .
 
 clean: ## remove caches and the demo's runs; keep .venv and your own runs
-	rm -rf runs/demo runs/demo-teacher runs/demo-seed* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf runs/demo runs/demo-teacher runs/demo-seed* build dist .pytest_cache .mypy_cache .ruff_cache \
+	    .hypothesis *.egg-info deploy/*.egg-info

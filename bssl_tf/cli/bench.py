@@ -12,14 +12,14 @@ from typing import Any
 
 import click
 
-from bssl_tf.cli.options import prose
+from bssl_tf.cli.options import prose, runtime_options
 
 _COLUMNS = ("first_ms", "p50_ms", "p90_ms", "p99_ms", "min_ms", "spread_ms")
 
 
 @click.command("bench")
 @click.argument("bundle")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads for one image.")
+@runtime_options
 @click.option("--repetitions", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls of each.")
 @click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0), help="Untimed calls of each.")
 @click.option(
@@ -29,26 +29,33 @@ _COLUMNS = ("first_ms", "p50_ms", "p90_ms", "p99_ms", "min_ms", "spread_ms")
     help="Append the record to FILE, a line of JSON each. [bench.jsonl of the run that BUNDLE lies in]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def command(bundle: str, threads: int, repetitions: int, warmup: int, record_file: str | None, as_json: bool) -> None:
+def command(
+    bundle: str,
+    threads: int,
+    runtime: str,
+    trust_bundle_library: bool,
+    repetitions: int,
+    warmup: int,
+    record_file: str | None,
+    as_json: bool,
+) -> None:
     """Time BUNDLE on this machine, beside the float network of the same shape.
 
-    The binary network runs in LCE's interpreter with its fastest kernel (indirect_bgemm), the float one in LiteRT;
-    XNNPACK computes what is float in both. They are called in turns with one image, and both times take in the copies
-    of input and output. Nothing is timed unless the model gives its golden outputs.
+    The binary network runs in our runtime, or with --runtime lce in LCE's interpreter with its fastest kernel
+    (indirect_bgemm); the float one runs in LiteRT. XNNPACK computes what is float in all. They are called in turns with
+    one image, and both times take in the copies of input and output. Nothing is timed unless the model gives its golden
+    outputs.
     """
     from bssl_tf.files import append_record
-    from bssl_tf_converters.lce import LceInterpreter
-    from bssl_tf_converters.quiet import captured_output
     from bssl_tf_deploy.benchmark import machine, measure_interleaved
-    from bssl_tf_deploy.bundle import read_bundle
+    from bssl_tf_deploy.cli import prepare
     from bssl_tf_deploy.litert import LiteRtInterpreter
-    from bssl_tf_deploy.predictor import Predictor
+    from bssl_tf_deploy.quiet import captured_output
 
-    content = read_bundle(Path(bundle))
+    predictor, binary = prepare(bundle, threads, runtime, trust_bundle_library)
+    content = predictor.bundle
     manifest = content.manifest
-    binary = LceInterpreter(content.model, threads)
-    Predictor(content, binary).verify_golden()
-    prose("golden outputs: as expected")
+    prose(f"golden outputs: as expected, from {binary.kernel}")
 
     # Loads TensorFlow, which a bundle that is refused should not wait for.
     from bssl_tf_converters.float_reference import float_network
@@ -77,8 +84,10 @@ def command(bundle: str, threads: int, repetitions: int, warmup: int, record_fil
         "threads": threads,
         "warmup": warmup,
         "repetitions": repetitions,
-        "versions": {name: metadata.version(name) for name in ("larq-compute-engine", "ai-edge-litert", "numpy")},
-        "command": f"bssl-tf bench {bundle} --threads {threads} --warmup {warmup} --repetitions {repetitions}",
+        "runtime": binary.name,
+        "versions": binary.versions | reference.versions | {"numpy": metadata.version("numpy")},
+        "command": f"bssl-tf bench {bundle} --threads {threads} --runtime {binary.name} --warmup {warmup} "
+        f"--repetitions {repetitions}",
         "networks": {name: about | dataclasses.asdict(timings[name]) for name, about in networks.items()},
         "float_p50_over_binary_p50": timings["float"].p50_ms / timings["binary"].p50_ms,
         "float_size_over_binary_size": len(float_model) / len(content.model),

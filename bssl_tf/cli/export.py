@@ -6,24 +6,40 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bssl_tf.cli.options import prose
+from bssl_tf.errors import RuntimeUnavailableError
 
 if TYPE_CHECKING:
     from bssl_tf.evaluation.linear_probe import LinearProbe
     from bssl_tf.models.saved import Network
     from bssl_tf_converters.export import Converted
+    from bssl_tf_deploy.library import Library
     from bssl_tf_deploy.manifest import Manifest, Training
 
 TARGETS = ("arm64", "x86_64", "android-arm64")
+_ARM32 = ("arm32", "arm", "armhf", "armv6", "armv7", "armv7l")
+
+
+class _Target(click.Choice):
+    """A target; those of 32-bit ARM are refused with the reason."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in _ARM32:
+            raise RuntimeUnavailableError(
+                f"there is no runtime for {value}: interpreters hand operators over by value, in a structure that has "
+                "grown with their versions, which only the calling conventions of 64-bit processors forgive",
+                "Install a 64-bit system (a Raspberry Pi 3 or newer runs one) and export for arm64",
+            )
+        return super().convert(value, param, ctx)
 
 
 @click.command("export")
 @click.argument("run")
-@click.option("--target", required=True, type=click.Choice(TARGETS), help="Where the bundle is to run.")
+@click.option("--target", required=True, type=_Target(TARGETS), help="Where the bundle is to run.")
 @click.option("--out", metavar="DIR", help="The bundle. [RUN/bundle-TARGET]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @click.option(
@@ -37,9 +53,11 @@ def command(
     """Convert the student and the linear probe of RUN into a bundle for a device.
 
     RUN is a folder of `bssl-tf pretrain` that `bssl-tf evaluate` has been through. The converted network is checked:
-    every binary layer must still be binary, and it must say what the Keras network says on test images.
+    every binary layer must still be binary, and it must say what the Keras network says on test images. The bundle also
+    gets the runtime library for its target, compiled here if needed (`pip install ziglang` brings a compiler for all).
     """
     from bssl_tf_deploy.bundle import MODEL, check_free, write_bundle
+    from bssl_tf_deploy.library import bundled_name, library_for
     from bssl_tf_deploy.manifest import Training
 
     folder = Path(run)
@@ -52,6 +70,8 @@ def command(
 
     config = run_config(folder)
     probe = load_probe(folder / "probe")
+    prose(f"building the runtime for {target}")
+    library = library_for(target)
     network, converted, example_labels = _convert(folder, probe, target, images, data_dir)
     source = probe.data.source
     # A folder's name is enough; where it lay on this machine says nothing elsewhere.
@@ -59,11 +79,12 @@ def command(
     training = Training(config.method, data, probe.top1, config.training.seed)
     manifest = write_bundle(
         path,
-        _manifest(network, probe, converted, training),
+        _manifest(network, probe, converted, training, library),
         converted.model,
         converted.golden_inputs,
         converted.golden_outputs,
         example_labels,
+        library=library.content,
         overwrite=overwrite,
     )
     if as_json:
@@ -80,6 +101,8 @@ def command(
         f"{100 * parity.share_within_tolerance:.2f} % within {parity.tolerance:.2g}, "
         f"differences {parity.median_abs_difference:.2g} (median) to {parity.max_abs_difference:.2g} (largest)"
     )
+    needs = f", needs glibc {library.glibc} or newer" if library.glibc else ""
+    click.echo(f"{bundled_name(target)}: {len(library.content) / 1024:.1f} KiB, by {library.compiler}{needs}")
     quoted = shlex.quote(str(path))
     prose(f"next: bssl-tf run {quoted} IMAGE, or bssl-tf bench {quoted}")
 
@@ -106,7 +129,9 @@ def _convert(
     return network, converted, [image_set.class_names[label] for label in labels]
 
 
-def _manifest(network: Network, probe: LinearProbe, converted: Converted, training: Training) -> Manifest:
+def _manifest(
+    network: Network, probe: LinearProbe, converted: Converted, training: Training, library: Library
+) -> Manifest:
     from bssl_tf_converters.lce import INPUT_NAME, OUTPUT_NAME
     from bssl_tf_deploy import manifest as m
 
@@ -115,7 +140,7 @@ def _manifest(network: Network, probe: LinearProbe, converted: Converted, traini
     return m.Manifest(
         format=m.FORMAT,
         target=converted.target,
-        created_by=converted.created_by,
+        created_by=converted.created_by | {"runtime-compiler": library.compiler, "runtime-glibc": library.glibc},
         files={},
         signature=m.Signature(
             m.TensorSignature(INPUT_NAME, converted.input_shape, "float32"),

@@ -37,6 +37,31 @@ def data_options(function: Function) -> Function:
     return function
 
 
+def runtime_options(function: Function) -> Function:
+    """What runs a bundle."""
+    for option in reversed(
+        [
+            click.option(
+                "--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads for one image."
+            ),
+            click.option(
+                "--runtime",
+                default="auto",
+                show_default=True,
+                type=click.Choice(("auto", "own", "lce")),
+                help="Our own library in a stock interpreter, LCE's interpreter, or our own if it is there.",
+            ),
+            click.option(
+                "--trust-bundle-library",
+                is_flag=True,
+                help="Without a library of our own here, load the one in BUNDLE: code of whoever made it.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
 def training_options(function: Function) -> Function:
     """What both training commands take."""
     for option in reversed(

@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
-from typing import Any
 
 import click
+
+from bssl_tf.cli.options import runtime_options
 
 
 @click.command("run")
 @click.argument("bundle")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to print.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads for one image.")
+@click.option("--outputs", is_flag=True, help="Print the network's outputs instead of classes.")
+@runtime_options
+@click.option("--check", is_flag=True, help="Run each IMAGE in our runtime and in LCE's, which must agree.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def command(bundle: str, images: tuple[str, ...], top: int, threads: int, as_json: bool) -> None:
+def command(
+    bundle: str,
+    images: tuple[str, ...],
+    top: int,
+    outputs: bool,
+    threads: int,
+    runtime: str,
+    trust_bundle_library: bool,
+    check: bool,
+    as_json: bool,
+) -> None:
     """Classify each IMAGE with BUNDLE, on this machine.
 
     The bundle's files are checked against their hashes, and its model against its golden outputs, first. An image that
     cannot be read is reported; the others are classified.
     """
-    from bssl_tf.errors import ImageError
-    from bssl_tf_converters.lce import LceInterpreter
-    from bssl_tf_deploy.bundle import read_bundle
-    from bssl_tf_deploy.predictor import Predictor
+    from bssl_tf_deploy.cli import classify, prepare
 
-    content = read_bundle(Path(bundle))
-    predictor = Predictor(content, LceInterpreter(content.model, threads))
-    predictor.verify_golden()
-    records: list[dict[str, Any]] = []
-    for image in images:
-        try:
-            [classes] = predictor.classify([Path(image)], top)
-        except ImageError as error:
-            click.echo(str(error), err=True)
-            records.append({"image": image, "error": str(error)})
-            continue
-        records.append({"image": image, "classes": [{"label": label, "score": score} for label, score in classes]})
-        if not as_json:
-            for label, score in classes:
-                click.echo(f"{image}  {label}  {score:.4f}")
-    if as_json:
-        click.echo(json.dumps(records, indent=2))
-    if any("error" in record for record in records):
+    second = None
+    if check:
+        # The one that was not asked for is the second opinion.
+        first, other = ("lce", "own") if runtime == "lce" else ("own", "lce")
+        _, second = prepare(bundle, threads, other, trust_bundle_library)
+        runtime = first
+    predictor, _ = prepare(bundle, threads, runtime, trust_bundle_library)
+    status = classify(predictor, images, top, outputs=outputs, as_json=as_json, check=second)
+    if status:
         # Not click's exit(), which comes to nothing where the caller handles errors itself.
-        sys.exit(ImageError.exit_status)
+        sys.exit(status)

@@ -6,6 +6,7 @@ import importlib.util
 import platform
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,18 +89,25 @@ class LceInterpreter:
         model: a TFLite flatbuffer as `convert` makes it.
         threads: threads for one image, at least 1.
 
+    Attributes:
+        name: `lce`; this and what follows as in `bssl_tf_deploy.runtime.Runtime`.
+        kernel: what computes, in words.
+        versions: of LCE.
+
     Raises:
         RuntimeUnavailableError: LCE is not installed or cannot be loaded.
         ConversionError: `model` is no sound TFLite flatbuffer.
         BundleError: LCE refuses it.
     """
 
+    name = "lce"
     kernel = "LCE indirect_bgemm, the rest XNNPACK"
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
         # LCE trusts what it is given: bytes that are cut short crash the process.
         summary = read_model(model)
         wrapper = _interpreter_wrapper()
+        self.versions = {"larq-compute-engine": metadata.version("larq-compute-engine")}
         with captured_output() as output:
             try:
                 self._interpreter = wrapper.LiteInterpreter(model, threads, False, True, True)

@@ -1,9 +1,27 @@
 """What a device needs: read a bundle, prepare an image, classify, time. No TensorFlow, nothing of the host side.
 
-    bundle = read_bundle(Path("bundle-arm64"))
-    predictor = Predictor(bundle, interpreter)   # anything with predict([B, S, S, C]) -> [B, K]
+    predictor = load("bundle-arm64", threads=4)
     predictor.verify_golden()
-    predictor.classify([Path("cat.jpg")])
+    predictor.classify(["cat.jpg"])
 
-Of a bundle's format, `manifest` knows the meaning and `bundle` the files.
+Of a bundle's format, `manifest` knows the meaning and `bundle` the files. `library` finds the runtime library, `litert`
+puts it into a stock interpreter, `runtime` chooses.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bssl_tf_deploy.runtime import load as load
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: the host's command line starts faster without numpy.
+    if name == "load":
+        from bssl_tf_deploy.runtime import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

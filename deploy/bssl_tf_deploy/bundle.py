@@ -3,6 +3,7 @@
     model.tflite    the network, batches of one
     golden.npz      `inputs` float32 [G, S, S, C], preprocessed images, and `outputs` float32 [G, K]
     examples/*.png  the golden inputs as pictures, to try it on
+    lib/TARGET/     libbssl_tf_runtime.so, which brings the operators that stock interpreters lack
     README.md       how to run it
     manifest.json   what all of it means, and the hash of each file (`manifest.Manifest`)
 
@@ -22,14 +23,15 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.files import storage_errors
+from bssl_tf_deploy.library import bundled_name
 from bssl_tf_deploy.manifest import EXAMPLES, FileEntry, Manifest
 from bssl_tf_deploy.preprocess import encode_png
 from bssl_tf_deploy.readme import readme
@@ -80,6 +82,17 @@ def read_bundle(path: Path) -> Bundle:
     return Bundle(path, manifest, contents[MODEL], inputs, outputs)
 
 
+def checked_file(bundle: Bundle, name: str) -> Path:
+    """The path of a file of a bundle that was read before, after another look at its hash.
+
+    Raises:
+        BundleError: it was changed since.
+    """
+    path = bundle.path / name
+    _read_checked(path, bundle.manifest.files[name])
+    return path
+
+
 def write_bundle(
     path: Path,
     manifest: Manifest,
@@ -88,6 +101,7 @@ def write_bundle(
     golden_outputs: np.ndarray,
     example_labels: Sequence[str],
     *,
+    library: bytes | None = None,
     overwrite: bool = False,
 ) -> Manifest:
     """Writes a bundle, whole or not at all: into a folder beside `path`, synced, then renamed.
@@ -102,6 +116,7 @@ def write_bundle(
         golden_inputs: float32 [G, S, S, C].
         golden_outputs: float32 [G, K].
         example_labels: the true label of each golden input, for the examples' file names.
+        library: the runtime library for the manifest's target.
         overwrite: replace a bundle at `path`. Anything that is not wholly a bundle is never replaced.
 
     Returns:
@@ -114,20 +129,22 @@ def write_bundle(
     check_free(path, overwrite=overwrite)
     golden = io.BytesIO()
     np.savez(golden, inputs=np.float32(golden_inputs), outputs=np.float32(golden_outputs))
-    contents = {MODEL: model, GOLDEN: golden.getvalue(), README: readme(manifest).encode()}
+    contents = {MODEL: model, GOLDEN: golden.getvalue(), README: readme(manifest, library=library is not None).encode()}
     for number, (pixels, label) in enumerate(zip(golden_inputs, example_labels, strict=True)):
         word = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "image"
         contents[f"{EXAMPLES}/{number}-{word}.png"] = encode_png(pixels, manifest.preprocessing)
+    if library is not None:
+        contents[bundled_name(manifest.target)] = library
     entries = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()}
     # Through the reader, so that nothing is written that cannot be read.
     manifest = Manifest.from_dict(manifest.to_dict() | {"files": {name: vars(e) for name, e in entries.items()}})
     contents[MANIFEST] = (json.dumps(manifest.to_dict(), indent=2, sort_keys=True) + "\n").encode()
     with storage_errors(path), _folder_beside(path) as temporary:
-        (temporary / EXAMPLES).mkdir()
         for name, content in contents.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             _write_synced(temporary / name, content)
-        _sync_folder(temporary / EXAMPLES)
-        _sync_folder(temporary)
+        for folder in _folders(contents):
+            _sync_folder(temporary / folder)
         _swap(temporary, path)
         _sync_folder(path.parent)
     return manifest
@@ -158,7 +175,12 @@ def _is_bundle(path: Path, names: set[str]) -> bool:
     except BundleError:
         return False
     listed = content.get("files") if isinstance(content, dict) else None
-    return isinstance(listed, dict) and names <= {MANIFEST, EXAMPLES, *listed}
+    return isinstance(listed, dict) and names <= {MANIFEST, EXAMPLES, *listed, *_folders(listed)}
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """All folders that files of these names lie in."""
+    return {folder.as_posix() for name in names for folder in PurePosixPath(name).parents}
 
 
 def _read_json(path: Path) -> object:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bssl_tf_deploy.errors import BundleError
+from bssl_tf_deploy.library import TARGETS
 
 FORMAT = 1
 MAX_FILE_BYTES = 2**30
 EXAMPLES = "examples"
-_FILE_NAME = re.compile(rf"(?:{EXAMPLES}/)?[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}")
+_FILE_NAME = re.compile(rf"(?:{EXAMPLES}/|lib/(?:{'|'.join(TARGETS)})/)?[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 T = TypeVar("T")
 

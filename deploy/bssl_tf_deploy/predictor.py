@@ -45,23 +45,66 @@ class Predictor:
         Raises:
             BundleError: they differ by more than rounding explains; no result of this interpreter is to be trusted.
         """
-        expected = self.bundle.golden_outputs
-        logits = self._interpreter.predict(self.bundle.golden_inputs)
-        tolerance = GOLDEN_TOLERANCE * float(np.median(np.abs(expected)))
-        if logits.shape == expected.shape:
-            # Not a number is not within the tolerance either.
-            off = np.count_nonzero(~(np.max(np.abs(logits - expected), axis=1) <= tolerance))
-            if off <= len(expected) // _ONE_MAY_DIFFER_IN:
-                return
-            difference = f"{off} of {len(expected)} differ by more than {tolerance:.2g}"
-        else:
-            difference = f"they have shape {list(logits.shape)}, not {list(expected.shape)}"
-        raise BundleError(
-            f"the interpreter does not give the golden outputs of {self.bundle.path}: {difference}",
-            "Install the larq-compute-engine that the bundle's manifest names, or export it again",
-        )
+        difference = self._difference(self._interpreter.predict(self.bundle.golden_inputs), self.bundle.golden_outputs)
+        if difference:
+            raise BundleError(
+                f"the interpreter does not give the golden outputs of {self.bundle.path}: {difference}",
+                "Export it again; where both runtimes are installed, see which one is off with --runtime own and lce",
+            )
 
-    def classify(self, images: Sequence[Path | np.ndarray], top: int = 3) -> list[list[tuple[str, float]]]:
+    def check_against(self, other: Interpreter, images: Sequence[Path | str | np.ndarray]) -> float:
+        """Runs images through another interpreter too.
+
+        Args:
+            other: a second opinion, made from the same model.
+            images: see `outputs`; at least one.
+
+        Returns:
+            The largest difference between two logits.
+
+        Raises:
+            BundleError: they differ by more than rounding explains.
+            ImageError: a file cannot be read.
+        """
+        inputs = np.concatenate([self._input(image) for image in images])
+        expected, logits = other.predict(inputs), self._interpreter.predict(inputs)
+        difference = self._difference(logits, expected)
+        if difference:
+            raise BundleError(
+                f"two interpreters of {self.bundle.path} do not agree: {difference}",
+                "Trust neither; a value within rounding of zero may flip in one image, so try more of them",
+            )
+        return float(np.max(np.abs(logits - expected)))
+
+    def _difference(self, logits: np.ndarray, expected: np.ndarray) -> str:
+        """How two sets of logits [B, K] differ by more than rounding explains; empty if they do not."""
+        if logits.shape != expected.shape:
+            return f"they have shape {list(logits.shape)}, not {list(expected.shape)}"
+        tolerance = GOLDEN_TOLERANCE * float(np.median(np.abs(self.bundle.golden_outputs)))
+        # Not a number is not within the tolerance either.
+        off = np.count_nonzero(~(np.max(np.abs(logits - expected), axis=1) <= tolerance))
+        if off <= len(expected) // _ONE_MAY_DIFFER_IN:
+            return ""
+        return f"{off} of {len(expected)} differ by more than {tolerance:.2g}"
+
+    def outputs(self, images: Sequence[Path | str | np.ndarray]) -> np.ndarray:
+        """What the network makes of images: float32 [N, K], one logit for each label.
+
+        Args:
+            images: files, or preprocessed arrays float32 [1, S, S, C]; at least one.
+
+        Raises:
+            ImageError: a file cannot be read.
+        """
+        # One after another, so that many images need no more memory than one.
+        return np.concatenate([self._interpreter.predict(self._input(image)) for image in images])
+
+    def _input(self, image: Path | str | np.ndarray) -> np.ndarray:
+        if isinstance(image, np.ndarray):
+            return image
+        return load_image(Path(image), self.bundle.manifest.preprocessing)
+
+    def classify(self, images: Sequence[Path | str | np.ndarray], top: int = 3) -> list[list[tuple[str, float]]]:
         """The best classes of each image.
 
         Args:
@@ -74,16 +117,14 @@ class Predictor:
         Raises:
             ImageError: a file cannot be read.
         """
-        preprocessing = self.bundle.manifest.preprocessing
-        labels = self.bundle.manifest.labels
-        results = []
-        for image in images:
-            batch = image if isinstance(image, np.ndarray) else load_image(image, preprocessing)
-            scores = softmax(self._interpreter.predict(batch))[0]
-            # Stable, so that equal scores come in the order of the labels.
-            best = np.argsort(-scores, kind="stable")[:top]
-            results.append([(labels[index], float(scores[index])) for index in best])
-        return results
+        return [self.best(self.outputs([image])[0], top) for image in images]
+
+    def best(self, outputs: np.ndarray, top: int) -> list[tuple[str, float]]:
+        """The best classes by the outputs [K] for one image; see `classify`."""
+        labels, scores = self.bundle.manifest.labels, softmax(outputs)
+        # Stable, so that equal scores come in the order of the labels.
+        best = np.argsort(-scores, kind="stable")[:top]
+        return [(labels[index], float(scores[index])) for index in best]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.library import bundled_name, describe, own_library
 from tests.converters.networks import image_set, write_run_folder
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -40,6 +43,13 @@ def bundle(run_folder: Path, exported: subprocess.CompletedProcess[str]) -> Path
 @pytest.fixture
 def copy(bundle: Path, tmp_path: Path) -> Path:
     return shutil.copytree(bundle, tmp_path / "copy")
+
+
+def own() -> Path:
+    """The library of this checkout."""
+    library = own_library()
+    assert library is not None, "`make setup` builds it"
+    return library
 
 
 def edit_golden(bundle: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -71,7 +81,10 @@ def test_export_says_what_it_made(exported: subprocess.CompletedProcess[str], bu
     assert lines[0] == f"{bundle}: model.tflite has {size:.1f} KiB"
     assert lines[1] == "3 binary convolutions (LceBconv2d), 1 float, 1 float dense"
     assert lines[2].startswith("parity with Keras on 40 images: 100.00 % same best class")
-    assert len(lines) == 3
+    assert re.fullmatch(
+        r"lib/arm64/libbssl_tf_runtime\.so: [0-9.]+ KiB, by zig .*, needs glibc 2\.[0-9]+ or newer", lines[3]
+    )
+    assert len(lines) == 4
     assert f"next: bssl-tf run {bundle} IMAGE" in exported.stderr
 
 
@@ -98,11 +111,51 @@ def test_exporting_again_gives_the_same_bytes_and_no_path_of_this_machine(
     assert record["bundle"] == str(again)
     assert record["manifest"] == json.loads((bundle / "manifest.json").read_text())
     files = [file.relative_to(bundle) for file in bundle.rglob("*") if file.is_file()]
-    assert len(files) == 4 + 4
+    assert len(files) == 4 + 4 + 1
     for file in files:
         content = (bundle / file).read_bytes()
         assert (again / file).read_bytes() == content, file
         assert str(run_folder.parent).encode() not in content
+
+
+def test_the_library_is_for_the_bundles_target(bundle: Path) -> None:
+    content = (bundle / bundled_name("arm64")).read_bytes()
+    # ELF, 64 bits, AArch64.
+    assert content[:5] == b"\x7fELF\x02" and content[18:20] == (183).to_bytes(2, "little")
+    readme = (bundle / "README.md").read_text()
+    assert "bssl-tf-deploy run . examples/*.png" in readme
+    assert f'load_delegate("{bundled_name("arm64")}"' in readme
+    assert "(glibc 2.17 or newer)" in readme
+
+
+@pytest.mark.parametrize("target", ["arm32", "armv7l"])
+def test_export_refuses_32_bit_arm_with_the_reason(run_folder: Path, bssl_tf: Command, target: str) -> None:
+    fails(bssl_tf("export", run_folder, "--target", target), 10, f"no runtime for {target}", "by value", "for arm64")
+
+
+def test_export_for_android_says_how_to_run_it_there(run_folder: Path, bssl_tf: Command, tmp_path: Path) -> None:
+    done = bssl_tf("export", run_folder, "--target", "android-arm64", "--images", "8", "--out", tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    readme = (tmp_path / "bundle" / "README.md").read_text()
+    assert "benchmark_model" in readme
+    assert "--external_delegate_path=/data/local/tmp/libbssl_tf_runtime.so" in readme
+    assert read_bundle(tmp_path / "bundle").manifest.files[bundled_name("android-arm64")].bytes > 10_000
+
+
+def test_export_without_a_compiler_says_how_to_get_one(run_folder: Path, tmp_path: Path) -> None:
+    """Before the work, not after."""
+    arguments = ["bssl-tf", "export", str(run_folder), "--target", "arm64", "--out", str(tmp_path / "b")]
+    program = (
+        "import subprocess, sys\nfrom bssl_tf.cli.main import main\n"
+        # What builds is another process; with -S it finds no installed package, and so no ziglang.
+        "run = subprocess.run\n"
+        "subprocess.run = lambda command, **options: run([command[0], '-S', *command[1:]], **options)\n"
+        f"sys.argv = {arguments}\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    fails(done, 10, "no compiler for arm64", "pip install ziglang")
+    assert "converting" not in done.stderr
+    assert not (tmp_path / "b").exists()
 
 
 def test_export_refuses_a_place_that_is_taken_before_it_works(run_folder: Path, bundle: Path, bssl_tf: Command) -> None:
@@ -129,6 +182,28 @@ def test_run_classifies_the_examples_like_the_golden_outputs(bundle: Path, bssl_
     best = [content.manifest.labels[index] for index in np.argmax(content.golden_outputs, axis=1)]
     lines = [line.split("  ") for line in done.stdout.splitlines()]
     assert [line[:2] for line in lines] == [[str(file), label] for file, label in zip(examples, best, strict=True)]
+    lce = bssl_tf("run", bundle, *examples, "--top", "1", "--runtime", "lce")
+    assert lce.stdout == done.stdout
+
+
+def test_run_prints_what_the_network_says(bundle: Path, bssl_tf: Command) -> None:
+    examples = sorted((bundle / "examples").iterdir())
+    done = bssl_tf("run", bundle, *examples, "--outputs", "--json", "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    outputs = np.array([record["outputs"] for record in json.loads(done.stdout)])
+    np.testing.assert_allclose(outputs, read_bundle(bundle).golden_outputs, rtol=1e-3, atol=1e-3)
+    done = bssl_tf("run", bundle, examples[0], "--outputs")
+    np.testing.assert_allclose([float(word) for word in done.stdout.split()[1:]], outputs[0], rtol=1e-5)
+
+
+def test_run_check_compares_both_runtimes(bundle: Path, bssl_tf: Command, tmp_path: Path) -> None:
+    examples = sorted((bundle / "examples").iterdir())
+    for runtime, second in (("auto", "LCE indirect_bgemm"), ("lce", "bssl-tf runtime")):
+        done = bssl_tf("run", bundle, *examples, "--top", "1", "--check", "--runtime", runtime)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 4
+        assert done.stderr.startswith(second)
+        assert "agrees on 4 images: differences up to" in done.stderr
 
 
 def test_run_goes_on_after_a_bad_image_and_says_so_at_the_end(bundle: Path, bssl_tf: Command, tmp_path: Path) -> None:
@@ -164,13 +239,18 @@ def test_run_needs_a_sound_bundle(copy: Path, bssl_tf: Command, tmp_path: Path) 
 def test_bench_prints_the_figures_with_their_conditions(bundle: Path, bssl_tf: Command, tmp_path: Path) -> None:
     record_file = tmp_path / "bench.jsonl"
     arguments = ("bench", bundle, "--repetitions", "20", "--warmup", "3", "--record", record_file)
-    done = bssl_tf(*arguments)
+    done = bssl_tf(*arguments, "--runtime", "lce")
     assert done.returncode == 0, done.stderr
     assert "INFO" not in done.stderr
     for word in ("LCE indirect_bgemm", "XNNPACK", "cores", "larq-compute-engine 0.", "threads 1", "20 timed", "p50_ms"):
         assert word in done.stdout
     done = bssl_tf(*arguments, "--json")
     record = json.loads(done.stdout)
+    version, kernels = describe(own())
+    assert record["runtime"] == "own"
+    assert record["networks"]["binary"]["kernel"].startswith(f"bssl-tf runtime {kernels.partition(',')[0]},")
+    assert record["versions"]["bssl-tf runtime"] == version
+    assert {"ai-edge-litert", "numpy"} <= set(record["versions"])
     assert [json.loads(line).keys() for line in record_file.read_text().splitlines()] == [record.keys()] * 2
     binary, reference = record["networks"]["binary"], record["networks"]["float"]
     for row in (binary, reference):

@@ -1,10 +1,10 @@
-"""A bundle without a real network: what the format is tested on."""
+"""Bundles: one without a real network, which the format is tested on, and real ones."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from bssl_tf_deploy.manifest import (
     TensorSignature,
     Training,
 )
+
+if TYPE_CHECKING:
+    from bssl_tf_converters.export import Converted
 
 SIZE = 8
 LABELS = ("cat", "dog / wolf", "Ä")
@@ -55,4 +58,21 @@ def golden() -> tuple[np.ndarray, np.ndarray]:
 
 def write(path: Path, model: bytes = b"model", **options: Any) -> Path:
     write_bundle(path, manifest(), model, *golden(), ["cat", "dog / wolf", "Ä", "cat"], **options)
+    return path
+
+
+def write_real(path: Path, converted: Converted, preprocessing: Preprocessing, library: bytes | None = None) -> Path:
+    """A bundle with a network that was really converted, as `bssl-tf export` writes it."""
+    classes = converted.output_shape[1]
+    about = manifest(
+        target=converted.target,
+        signature=Signature(
+            TensorSignature("image", converted.input_shape, "float32"),
+            TensorSignature("logits", converted.output_shape, "float32"),
+        ),
+        preprocessing=preprocessing,
+        labels=tuple(f"class {number}" for number in range(classes)),
+    )
+    inputs, outputs = converted.golden_inputs, converted.golden_outputs
+    write_bundle(path, about, converted.model, inputs, outputs, ["a"] * len(inputs), library=library)
     return path

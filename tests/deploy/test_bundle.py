@@ -61,6 +61,24 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert max(map(len, (bundle.path / "README.md").read_text().splitlines())) <= 120
 
 
+def test_a_library_lies_in_the_folder_of_its_target_and_is_checked(tmp_path: Path) -> None:
+    bundle = write(tmp_path / "b", library=b"library")
+    assert (bundle / "lib" / "arm64" / "libbssl_tf_runtime.so").read_bytes() == b"library"
+    assert "load_delegate" in (bundle / "README.md").read_text()
+    assert "load_delegate" not in (write(tmp_path / "without") / "README.md").read_text()
+    read_bundle(bundle)
+    write(bundle, library=b"newer", overwrite=True)
+    assert (bundle / "lib" / "arm64" / "libbssl_tf_runtime.so").read_bytes() == b"newer"
+    write(bundle, overwrite=True)
+    assert not (bundle / "lib").exists()
+    write(bundle, library=b"library", overwrite=True)
+    (bundle / "lib" / "arm64" / "libbssl_tf_runtime.so").write_bytes(b"lib\0ary")
+    assert "libbssl_tf_runtime.so was changed" in refused(bundle)
+    (bundle / "lib" / "mine").write_text("mine")
+    with pytest.raises(BundleError, match="is left as it is"):
+        write(bundle, overwrite=True)
+
+
 def test_examples_are_the_golden_inputs_again(tmp_path: Path) -> None:
     bundle = read_bundle(write(tmp_path / "b"))
     examples = sorted((tmp_path / "b" / "examples").iterdir())
@@ -249,7 +267,23 @@ def test_every_key_is_needed_and_has_its_type(key: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../x", "/etc/passwd", "..", ".", "", "a/b", "examples/../../x", ".hidden", "a\\b", "examples/", "x\n", "C:x"],
+    [
+        *(
+            "../x",
+            "/etc/passwd",
+            "..",
+            ".",
+            "",
+            "a/b",
+            "examples/../../x",
+            ".hidden",
+            "a\\b",
+            "examples/",
+            "x\n",
+            "C:x",
+        ),
+        *("lib/x.so", "lib/arm32/x.so", "lib/arm64/../x.so", "lib/arm64/", "lib/arm64/examples/x"),
+    ],
 )
 def test_file_names_that_lead_elsewhere_are_refused_unread(tmp_path: Path, name: str) -> None:
     bundle = write(tmp_path / "b")

@@ -9,7 +9,8 @@ from bssl_tf_deploy.litert import LiteRtInterpreter
 
 
 def test_a_missing_interpreter_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    for module in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(RuntimeUnavailableError, match="pip install ai-edge-litert"):
         LiteRtInterpreter(b"")
 

@@ -1,0 +1,174 @@
+"""The `bssl-tf-deploy` command: what `bssl-tf run` and `bssl-tf bench` do, as far as a device can.
+
+`bssl-tf run` calls the same functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bssl_tf_deploy.benchmark import machine, measure
+from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.errors import BsslError, ImageError
+from bssl_tf_deploy.predictor import Predictor
+from bssl_tf_deploy.quiet import LibraryOutput, captured_output
+from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load_runtime
+
+_INTERRUPTED = 130
+
+
+def prepare(bundle: str, threads: int, runtime: str, trust_bundle_library: bool) -> tuple[Predictor, Runtime]:
+    """A bundle and what runs it, checked against the golden outputs; see `bssl_tf_deploy.load`.
+
+    What interpreters print meanwhile is kept from the terminal; if there is an error, --debug shows it.
+    """
+    content = read_bundle(Path(bundle))
+    with captured_output() as output:
+        try:
+            made = load_runtime(content, threads, runtime, trust_bundle_library=trust_bundle_library)
+            predictor = Predictor(content, made)
+            predictor.verify_golden()
+        except BsslError as error:
+            printed = LibraryOutput(output())
+            printed.__cause__ = error.__cause__
+            raise error from printed
+    return predictor, made
+
+
+def classify(
+    predictor: Predictor, images: Sequence[str], top: int, *, outputs: bool, as_json: bool, check: Runtime | None = None
+) -> int:
+    """Prints the best classes of each image, or the network's outputs; tells of an image that cannot be read.
+
+    Args:
+        predictor: from `prepare`.
+        images: files.
+        top: how many classes.
+        outputs: print the network's outputs instead of classes.
+        as_json: print one JSON list at the end instead of lines.
+        check: a second runtime, that has to give the same for the same images.
+
+    Returns:
+        The exit status: 0, or that of `ImageError`.
+
+    Raises:
+        BundleError: the second runtime does not agree.
+    """
+    records: list[dict[str, Any]] = []
+    for image in images:
+        try:
+            [logits] = predictor.outputs([image])
+        except ImageError as error:
+            print(error, file=sys.stderr)
+            records.append({"image": image, "error": str(error)})
+            continue
+        if outputs:
+            records.append({"image": image, "outputs": [float(value) for value in logits]})
+            lines = [" ".join(f"{value:.6g}" for value in logits)]
+        else:
+            best = predictor.best(logits, top)
+            records.append({"image": image, "classes": [{"label": label, "score": score} for label, score in best]})
+            lines = [f"{label}  {score:.4f}" for label, score in best]
+        if not as_json:
+            print("\n".join(f"{image}  {line}" for line in lines))
+    if as_json:
+        print(json.dumps(records, indent=2))
+    readable = [record["image"] for record in records if "error" not in record]
+    if check is not None and readable:
+        largest = predictor.check_against(check, readable)
+        print(f"{check.kernel} agrees on {len(readable)} images: differences up to {largest:.2g}", file=sys.stderr)
+    return 0 if len(readable) == len(records) else ImageError.exit_status
+
+
+def bench(predictor: Predictor, runtime: Runtime, options: argparse.Namespace) -> int:
+    """Times a bundle's network with one image and prints the figures with their conditions."""
+    image = predictor.bundle.golden_inputs[:1]
+    timings = measure(lambda: runtime.predict(image), warmup=options.warmup, repetitions=options.repetitions)
+    record = {
+        "backbone": predictor.bundle.manifest.network.backbone,
+        "input_shape": predictor.bundle.manifest.signature.input.shape,
+        "machine": machine(),
+        "threads": options.threads,
+        "warmup": options.warmup,
+        "runtime": runtime.name,
+        "kernel": runtime.kernel,
+        "versions": runtime.versions,
+        **dataclasses.asdict(timings),
+    }
+    if options.as_json:
+        print(json.dumps(record, indent=2))
+        return 0
+    versions = ", ".join(f"{name} {version}" for name, version in runtime.versions.items())
+    print(
+        f"{record['backbone']}, input {list(record['input_shape'])}, {record['machine']}, threads {options.threads}\n"
+        f"{runtime.kernel}; {versions}\n"
+        f"median {timings.p50_ms:.3f} ms, p90 {timings.p90_ms:.3f} ms, p99 {timings.p99_ms:.3f} ms, "
+        f"fastest {timings.min_ms:.3f} ms, first {timings.first_ms:.3f} ms; {options.repetitions} timed calls "
+        f"after {options.warmup} for warm-up"
+    )
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with the error's status."""
+    options = _parser().parse_args(arguments)
+    try:
+        predictor, runtime = prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
+        if options.command == "bench":
+            sys.exit(bench(predictor, runtime, options))
+        sys.exit(classify(predictor, options.images, options.top, outputs=options.outputs, as_json=options.as_json))
+    except BsslError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        print("error[interrupted]: stopped. Run the same command again.", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone (as in `| head`); do not let Python complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bssl-tf-deploy", description="Run a bundle of bssl-tf on this machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="classify images")
+    timing = commands.add_parser("bench", help="time the network with one image")
+    for command in (run, timing):
+        command.add_argument("bundle", metavar="BUNDLE", help="the folder that `bssl-tf export` wrote")
+        command.add_argument("--threads", default=1, type=_whole(1, MAX_THREADS), help="threads for one image [1]")
+        command.add_argument("--runtime", default="auto", choices=RUNTIMES, help="what computes [auto]")
+        command.add_argument(
+            "--trust-bundle-library",
+            action="store_true",
+            help="if this installation has no runtime, load the one in BUNDLE: code of whoever made it",
+        )
+        command.add_argument("--json", action="store_true", dest="as_json", help="print the record as JSON")
+        command.add_argument("--debug", action="store_true", help="show the traceback behind an error")
+    run.add_argument("images", nargs="+", metavar="IMAGE")
+    run.add_argument("--top", default=3, type=_whole(1), help="classes to print [3]")
+    run.add_argument("--outputs", action="store_true", help="print the network's outputs instead of classes")
+    timing.add_argument("--repetitions", default=100, type=_whole(1), help="timed calls [100]")
+    timing.add_argument("--warmup", default=10, type=_whole(0), help="untimed calls [10]")
+    return parser
+
+
+def _whole(low: int, high: int = 10**9) -> Any:
+    def whole(text: str) -> int:
+        number = int(text)
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{number} is not from {low} to {high}")
+        return number
+
+    whole.__name__ = "number"  # argparse names it in its message
+    return whole

@@ -1,0 +1,31 @@
+"""A real network in a bundle, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bssl_tf.data.load import load_data
+from bssl_tf.data.preprocessing import Preprocessing as HostPreprocessing
+from bssl_tf_deploy.library import host_target, library_for
+from bssl_tf_deploy.manifest import Preprocessing
+from tests.converters.networks import backbone, random_probe
+from tests.deploy.bundles import write_real
+
+
+@pytest.fixture(scope="session")
+def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For this machine, with the runtime library in it. Not to be changed."""
+    from bssl_tf_converters.export import convert_student
+
+    pictures = load_data("embedded", image_size=28, limit=64).test
+    assert pictures is not None
+    host = HostPreprocessing.fit(pictures, 28)
+    images = host.eval_view(pictures, np.arange(len(pictures)))
+    model = backbone(28, 1)
+    converted = convert_student(model, *random_probe(model, images, 10), images, host_target())
+    library = library_for(host_target())
+    out = tmp_path_factory.mktemp("real") / "bundle"
+    return write_real(out, converted, Preprocessing(28, 1, host.mean, host.std), library.content)
