@@ -1,0 +1,225 @@
+"""`python -m benchmarks`."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import networks, records, report, worker
+from benchmarks.cache import load
+from benchmarks.variants import LCE, VARIANTS
+from bssl_tf.environment import environment, resolved_threads
+from bssl_tf.errors import BsslError, ConfigError, Interrupted, RuntimeUnavailableError
+from bssl_tf.files import append_record, write_text
+from bssl_tf_deploy.library import describe, own_library
+
+_ISAS = ("auto", "portable", "avx2", "avx512", "neon")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--networks", "names", metavar="NAMES", help="Comma-separated. [all but tiny]")
+@click.option("--threads", default="1,2", show_default=True, metavar="COUNTS", help="Comma-separated thread counts.")
+@click.option(
+    "--budget-s", default=40.0, show_default=True, type=click.FloatRange(min=0), help="Seconds of timing a network."
+)
+@click.option(
+    "--min-rounds", default=20, show_default=True, type=click.IntRange(min=1), help="Rounds whatever the budget says."
+)
+@click.option("--cache", default="runs/bench-models", show_default=True, metavar="DIR", help="Keeps converted models.")
+@click.option("--results", default="results", show_default=True, metavar="DIR", help="Takes records and tables.")
+@click.option("--library", metavar="FILE", help="Our runtime. [the one in bssl_tf_deploy; without it, the others only]")
+@click.option("--isa", default="auto", show_default=True, type=click.Choice(_ISAS), help="Kernels of our runtime.")
+@click.option("--probes", default=3, show_default=True, type=click.IntRange(min=1), help="Fresh processes for memory.")
+@click.option("--convert-only", is_flag=True, help="Make the models that the cache lacks, time nothing.")
+@click.option("--report-only", is_flag=True, help="Make the tables from the records, time nothing.")
+@click.option("--debug", is_flag=True, help="Show the traceback behind an error.")
+def command(
+    names: str | None,
+    threads: str,
+    budget_s: float,
+    min_rounds: int,
+    cache: str,
+    results: str,
+    library: str | None,
+    isa: str,
+    probes: int,
+    convert_only: bool,
+    report_only: bool,
+    debug: bool,
+) -> None:
+    """Time our runtime beside LCE, float32 and int8 XNNPACK, all in turns, network by network.
+
+    Networks have random weights and are made once (half a minute each). Nothing of ours is timed unless it says what
+    LCE says. Each network's records go to RESULTS/runtime-bench.jsonl as soon as it is timed, the tables to
+    RESULTS/runtime-bench.md. On a machine that does other work too the figures are worthless; the tables say how much
+    of it there was.
+    """
+    record_file = Path(results, f"{records.NAME}.jsonl")
+    if report_only:
+        if not record_file.exists():
+            raise ConfigError(f"there are no records in {results}", "Run the benchmark without --report-only first")
+        _write_report(record_file)
+        return
+    chosen = [networks.network(name) for name in (names.split(",") if names else networks.DEFAULT)]
+    counts = _counts(threads)
+    file = _library(library)
+    runtime = None
+    if file is not None and not convert_only:
+        version, kernels = describe(file)
+        runtime = {"version": version, "kernels": kernels, "isa": isa}
+        _say(f"our runtime {runtime['version']}, kernels {runtime['kernels']}")
+    failed = _convert(chosen, cache, debug)
+    for network in () if convert_only else chosen:
+        if {network.name, *network.beside} & set(failed):
+            continue
+        _say(f"timing {network.name}")
+        about = _environment()
+        common = {"name": network.name, "cache": cache, "library": str(file) if file else None, "isa": isa}
+        try:
+            found = worker.call("time", **common, threads=counts, budget_s=budget_s, min_rounds=min_rounds)
+            for record in found:
+                record |= _probe(record, common, probes)
+                record |= {**about, "runtime": runtime, "budget_s": budget_s, "command": _command()}
+                _say(_line(record))
+        except RuntimeUnavailableError as error:
+            failed[network.name] = error.what
+            _say_error(error, debug)
+            continue
+        append_record(record_file, *found)
+        failed |= {f"{r['variant']} of {network.name}": r["refused"] for r in found if r["refused"]}
+        _write_report(record_file)
+    if failed:
+        raise RuntimeUnavailableError(
+            f"{len(failed)} failed or refused: {'; '.join(f'{name}: {why}' for name, why in failed.items())}",
+            "See above; run it again with --networks and those that are missing",
+        )
+
+
+def _counts(threads: str) -> list[int]:
+    try:
+        counts = sorted({int(text) for text in threads.split(",")})
+    except ValueError:
+        counts = []
+    if not counts or not 1 <= counts[0] <= counts[-1] <= 64:
+        raise ConfigError(f"--threads {threads} is no list of numbers from 1 to 64", "Write for instance --threads 1,2")
+    cores = resolved_threads(0)
+    possible = [count for count in counts if count <= cores]
+    for count in counts:
+        if count not in possible:
+            _say(f"leaving out {count} threads: this process may use {cores} cores")
+    if not possible:
+        raise ConfigError(f"this process may use {cores} cores, fewer than {threads}", "Ask for fewer --threads")
+    return possible
+
+
+def _library(option: str | None) -> Path | None:
+    if option is not None:
+        if not Path(option).is_file():
+            raise RuntimeUnavailableError(
+                f"there is no library {option}", "Build it with `make setup`, or check --library"
+            )
+        return Path(option).resolve()
+    own = own_library()
+    if own is not None:
+        return own
+    _say("our runtime is not built: timing the others only; build it with `make setup` or name it with --library")
+    return None
+
+
+def _convert(chosen: list[networks.Network], cache: str, debug: bool) -> dict[str, str]:
+    """Makes what is missing; network -> what went wrong."""
+    failed: dict[str, str] = {}
+    for name in dict.fromkeys(name for network in chosen for name in (network.name, *network.beside)):
+        if all(load(Path(cache), name, kind) for kind in networks.network(name).kinds):
+            continue
+        try:
+            made = worker.call("convert", name=name, cache=cache)
+        except RuntimeUnavailableError as error:
+            failed[name] = error.what
+            _say_error(error, debug)
+            continue
+        for kind, about in made.items():
+            _say(f"converted {name}, {kind}, in {about['convert_s']:.0f} s")
+    return failed
+
+
+def _environment() -> dict[str, Any]:
+    about = environment(1)
+    del about["threads"]
+    extra = {name: metadata.version(name) for name in ("ai-edge-litert", "larq-zoo")}
+    return {**about, "versions": {**about["versions"], **extra}}
+
+
+def _probe(record: dict[str, Any], common: dict[str, Any], count: int) -> dict[str, Any]:
+    """Start and memory of a record's variant, the medians of fresh processes; null where it is not timed."""
+    names = ("load_ms", "first_ms", "peak_mib")
+    if record["variant"] not in VARIANTS or record["refused"]:
+        return dict.fromkeys(names)
+    probes = [
+        worker.call("probe", **common, variant=record["variant"], threads=record["threads"]) for _ in range(count)
+    ]
+    return {
+        name: None
+        if any(found[name] is None for found in probes)
+        else statistics.median(found[name] for found in probes)
+        for name in names
+    }
+
+
+def _line(record: dict[str, Any]) -> str:
+    who = f"  {record['variant']}, {record['threads']} thread{'s' if record['threads'] > 1 else ''}:"
+    if record["refused"]:
+        return f"{who} refused: {record['refused']}"
+    ratio = record["ratio_to_lce"]
+    beside = f", LCE takes {ratio['median']:.2f} times as long" if ratio and record["variant"] != LCE else ""
+    difference = f", differs from LCE by at most {record['max_difference']:.2g}" if "max_difference" in record else ""
+    return f"{who} {record['median_ms']:.3f} ms in {record['rounds']} rounds{beside}{difference}"
+
+
+def _command() -> str:
+    return " ".join(["python -m benchmarks", *sys.argv[1:]])
+
+
+def _write_report(record_file: Path) -> None:
+    target = record_file.with_suffix(".md")
+    write_text(target, report.markdown(records.load(record_file)))
+    _say(f"wrote {target}")
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _say_error(error: BsslError, debug: bool) -> None:
+    """The others go on: what failed is named once more at the end."""
+    if debug:
+        traceback.print_exception(error)
+    _say(str(error))
+
+
+def main() -> None:
+    """Runs the command line and exits with the error's status."""
+    try:
+        command(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BsslError as error:
+        if "--debug" in sys.argv[1:]:
+            traceback.print_exc()
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_status)
+    except (KeyboardInterrupt, click.Abort):
+        stopped = Interrupted("stopped at once", "Run it again with --networks and those that are missing")
+        click.echo(str(stopped), err=True)
+        sys.exit(stopped.exit_status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Makes a network with random weights and converts it: for LCE, in float32 and in int8."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import cache
+from benchmarks.agreement import agreement
+from benchmarks.networks import BINARY, FLOAT32, Network
+from bssl_tf.backend import keras, lq, tf
+from bssl_tf.errors import ConversionError
+from bssl_tf.models.binarization import float_twin
+from bssl_tf.models.layers import LearnedShift
+from bssl_tf.models.registry import build_backbone
+from bssl_tf_converters import lce
+from bssl_tf_converters.deployable import with_classifier
+from bssl_tf_converters.float_reference import convert_float
+from bssl_tf_converters.tflite_model import operator_histogram
+from bssl_tf_deploy.quiet import captured_output, with_output
+
+_CLASSES = 1000
+_SETTLING_IMAGES = 8
+_CHECKED_IMAGES = 32
+_CALIBRATION_IMAGES = 8
+
+
+def convert_missing(folder: Path, network: Network) -> dict[str, Any]:
+    """Makes those models of `network` that `folder` lacks.
+
+    Returns:
+        What was made: kind -> what its JSON file says beside versions.
+
+    Raises:
+        ConversionError: a converter refuses the network, or LCE's interpreter does not say what Keras says.
+        StorageError: a file cannot be written.
+    """
+    missing = [kind for kind in network.kinds if cache.load(folder, network.name, kind) is None]
+    made: dict[str, Any] = {}
+    if not missing:
+        return made
+    model = _keras_model(network)
+    twin: keras.Model | None = None
+    for kind in missing:
+        start = time.perf_counter()
+        about: dict[str, Any] = {}
+        if kind == BINARY:
+            content = lce.convert(model, "x86_64")
+            about = _parity(model, content, network)
+        else:
+            if twin is None:
+                twin = model if BINARY not in network.kinds else float_twin(model)
+                # With latent weights the activations have other statistics than with signs.
+                _settle(twin, network)
+                _temper(twin, network)
+            content = convert_float(twin) if kind == FLOAT32 else _convert_int8(twin, network)
+        about |= {"convert_s": round(time.perf_counter() - start, 1), "operators": operator_histogram(content)}
+        cache.store(folder, network.name, kind, content, about)
+        made[kind] = about
+    return made
+
+
+def _keras_model(network: Network) -> keras.Model:
+    keras.utils.set_random_seed(cache.SEED)
+    if network.source == "stack":
+        model = _stack(network)
+    elif network.source == "reactnet":
+        model = build_backbone("reactnet_a", network.shape[0], network.shape[2], {})
+        weights = np.random.default_rng(cache.SEED).normal(0, 0.05, (model.output_shape[-1], _CLASSES))
+        model = with_classifier(model, weights.astype(np.float32), np.zeros(_CLASSES, np.float32))
+    elif network.source == "keras":
+        model = keras.applications.MobileNetV2(input_shape=network.shape, weights=None, classes=_CLASSES)
+    else:
+        model = _zoo(network)
+    _randomise(model)
+    _settle(model, network)
+    _temper(model, network)
+    return model
+
+
+def _stack(network: Network) -> keras.Model:
+    image = keras.layers.Input(network.shape, name="image")
+    x = image
+    for _ in range(network.layers):
+        y = lq.layers.QuantConv2D(
+            network.shape[2],
+            3,
+            padding="same",
+            pad_values=1.0,
+            use_bias=False,
+            activation="relu",
+            input_quantizer="ste_sign",
+            kernel_quantizer="ste_sign",
+            kernel_initializer="glorot_normal",
+        )(x)
+        x = keras.layers.Add()([keras.layers.BatchNormalization()(y), x])
+    return keras.Model(image, x, name="stack")
+
+
+def _zoo(network: Network) -> keras.Model:
+    try:
+        import larq_zoo
+    except ImportError as error:
+        raise ConversionError(f"larq-zoo cannot be loaded ({error})", "Run `make setup`") from error
+    builder = getattr(larq_zoo.sota, network.name, None) or getattr(larq_zoo.literature, network.name)
+    return builder(input_shape=network.shape, weights=None)
+
+
+def _randomise(model: keras.Model) -> None:
+    """Draws what starts as 0 or 1 in every channel: a converter would fold it away, or take its uniformity for granted.
+
+    One batch norm scale in four is negative, which turns a threshold round.
+    """
+    rng = np.random.default_rng(cache.SEED)
+    for layer in model.submodules:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            if layer.gamma is not None:
+                signs = rng.choice([1, 1, 1, -1], layer.gamma.shape)
+                layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape) * signs)
+            if layer.beta is not None:
+                layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
+        elif isinstance(layer, LearnedShift):
+            layer.shift.assign(rng.normal(0, 0.3, layer.shift.shape))
+        elif isinstance(layer, keras.layers.PReLU):
+            layer.alpha.assign(rng.uniform(0.05, 0.4, layer.alpha.shape))
+
+
+def _settle(model: keras.Model, network: Network) -> None:
+    """Gives every batch norm the statistics of random images."""
+    norms = [layer for layer in model.submodules if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    # In training each norm works with the batch's own statistics, so one pass sets those of all.
+    model(cache.images(network.shape, _SETTLING_IMAGES), training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _temper(model: keras.Model, network: Network) -> None:
+    """Scales the classifier so that logits are spread by about 1: a saturated softmax hides every difference."""
+    last = model.layers[-1]
+    softmax = getattr(last, "activation", None) is keras.activations.softmax
+    if not (softmax and isinstance(last, keras.layers.Activation)) and not isinstance(last, keras.layers.Softmax):
+        return
+    classifier = last.input._keras_history.layer
+    # Behind a batch norm the spread is right already.
+    if isinstance(classifier, keras.layers.Dense):
+        logits = keras.Model(model.input, last.input)
+        spread = float(np.std(logits(cache.images(network.shape, _SETTLING_IMAGES), training=False).numpy()))
+        classifier.set_weights([weights / max(spread, 1.0) for weights in classifier.get_weights()])
+
+
+def _parity(model: keras.Model, content: bytes, network: Network) -> dict[str, Any]:
+    """How LCE's interpreter agrees with Keras. Raises `ConversionError` where it agrees on fewer than two images.
+
+    In a deep network of random weights a single flipped sign (see `parity`) grows until it moves the logits by as much
+    as a fault would, and the two round differently in every layer, so that most images may have one. A fault moves
+    them all: two images that agree within rounding prove that there is none.
+    """
+    batch = cache.images(network.shape, _CHECKED_IMAGES, cache.SEED + 1)
+    interpreter = lce.LceInterpreter(content)
+    outputs = np.concatenate([interpreter.predict(batch[i : i + 1]) for i in range(len(batch))])
+    expected = np.concatenate([model(batch[i : i + 4], training=False).numpy() for i in range(0, len(batch), 4)])
+    found = agreement(expected.reshape(len(batch), -1), outputs.reshape(len(batch), -1))
+    fault = found.fault(min_share_of_images=2 / _CHECKED_IMAGES)
+    if fault is not None:
+        raise ConversionError(
+            f"{network.name} says other things in LCE than in Keras: {fault}",
+            "Convert it layer by layer to find the one that differs",
+        )
+    return {"keras_" + name: value for name, value in dataclasses.asdict(found).items()}
+
+
+def _convert_int8(model: keras.Model, network: Network) -> bytes:
+    """Int8 from input to output, by calibration on random images."""
+    calibration = cache.images(network.shape, _CALIBRATION_IMAGES, cache.SEED + 2)
+
+    def representative() -> Iterator[list[np.ndarray]]:
+        for index in range(len(calibration)):
+            yield [calibration[index : index + 1]]
+
+    with captured_output() as output:
+        try:
+            signature = [tf.TensorSpec((1, *network.shape), tf.float32, name="image")]
+            function = tf.function(lambda image: model(image, training=False), input_signature=signature)
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = representative
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+            content: bytes = converter.convert()
+        except Exception as error:  # As in `lce.convert`.
+            raise ConversionError(
+                f"the int8 network of {network.name}'s shape cannot be converted ({type(error).__name__})",
+                "See what TensorFlow printed with --debug",
+            ) from with_output(error, output())
+    return content
