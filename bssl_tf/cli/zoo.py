@@ -15,21 +15,27 @@ from bssl_tf.cli.options import prose
 @click.command("zoo")
 @click.argument("name", required=False)
 @click.option("--out", metavar="DIR", help="Make a run folder of NAME here.")
+@click.option("--bundle", metavar="DIR", help="Copy the ready bundle of NAME here.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def command(name: str | None, out: str | None, as_json: bool) -> None:
-    """List pretrained students, or make a run folder of the one called NAME.
+def command(name: str | None, out: str | None, bundle: str | None, as_json: bool) -> None:
+    """List pretrained students, or make a run folder or a bundle of the one called NAME.
 
     Such a folder goes on with `bssl-tf evaluate RUN --data YOUR-LABELLED-PHOTOS` and `bssl-tf export RUN`.
     """
     from bssl_tf import zoo
 
     entries = [zoo.find(name)] if name else [zoo.find(known) for known in zoo.names()]
+    if (out or bundle) and name is None:
+        raise click.UsageError("--out and --bundle need a NAME")
+    if bundle:
+        zoo.copy_bundle(entries[0], Path(bundle))
+        prose(f"next: bssl-tf run {shlex.quote(bundle)} IMAGE..., or copy it to a device")
+        click.echo(bundle)
     if out:
-        if name is None:
-            raise click.UsageError("--out needs a NAME")
         zoo.make_run(entries[0], Path(out))
         prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data FOLDER, then bssl-tf export {shlex.quote(out)}")
         click.echo(out)
+    if out or bundle:
         return
     if as_json:
         click.echo(
@@ -41,5 +47,7 @@ def command(name: str | None, out: str | None, as_json: bool) -> None:
             f"zoo:{entry.name:28} {entry.weights_bytes / 1000:6.1f} kB  {entry.protocol} {entry.top1:.1f} %"
             f"  {entry.method} on {entry.data}"
         )
+        if zoo.bundle_of(entry):
+            click.echo(f"{'':33}with a ready bundle (--bundle DIR)")
         if name:
             click.echo(f"  trained by: {entry.command} (commit {entry.commit})\n  sha256: {entry.weights_sha256}")

@@ -3,9 +3,11 @@
     NAME/network.json, NAME/weights.safetensors   as in a run's `student/`, binary kernels packed
     NAME/entry.json                               what it is, how it was trained, what it reaches, hash of the weights
     NAME/config.toml                              the run's settings
+    NAME/bundle/                                  of some: a ready bundle, without a runtime library
 
 `bssl-tf zoo` lists them, `bssl-tf pretrain --student zoo:NAME` goes on training one, and `bssl-tf zoo NAME --out RUN`
-makes a run folder of one, for `bssl-tf evaluate` on labels of one's own and `bssl-tf export`.
+makes a run folder of one, for `bssl-tf evaluate` on labels of one's own and `bssl-tf export`. `bssl-tf zoo NAME
+--bundle DIR` copies the ready bundle out.
 """
 
 from __future__ import annotations
@@ -15,15 +17,18 @@ import difflib
 import hashlib
 import importlib.resources
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bssl_tf.errors import NetworkError, RunFolderError
 from bssl_tf.files import read_json, storage_errors, write_json
+from bssl_tf_deploy.bundle import check_free, read_bundle
 
 PREFIX = "zoo:"
 _FILES = ("network.json", "weights.safetensors", "config.toml")
+_BUNDLE = "bundle"
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,35 @@ def write_entry(folder: Path, name: str, facts: dict[str, Any]) -> Entry:
         place / "entry.json", {k: v for k, v in dataclasses.asdict(entry).items() if k not in ("name", "folder")}
     )
     return entry
+
+
+def bundle_of(entry: Entry) -> Path | None:
+    """The folder of an entry's ready bundle, if it has one."""
+    folder = entry.folder / _BUNDLE
+    return folder if folder.is_dir() else None
+
+
+def copy_bundle(entry: Entry, out: Path) -> None:
+    """Copies an entry's ready bundle, checked against its hashes, whole or not at all.
+
+    Raises:
+        NetworkError: the entry has none.
+        BundleError: it is damaged, or `out` is taken.
+        StorageError: it cannot be written.
+    """
+    bundle = bundle_of(entry)
+    if bundle is None:
+        having = [name for name in names(entry.folder.parent) if (entry.folder.parent / name / _BUNDLE).is_dir()]
+        raise NetworkError(
+            f"zoo:{entry.name} has no ready bundle",
+            f"Take {', '.join(having) or 'another'}, or make one with --out, `bssl-tf evaluate` and `bssl-tf export`",
+        )
+    read_bundle(bundle)
+    check_free(out, overwrite=False)
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            shutil.copytree(bundle, Path(temporary, _BUNDLE)).replace(out)
 
 
 def make_run(entry: Entry, out: Path) -> None:

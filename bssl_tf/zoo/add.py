@@ -1,4 +1,4 @@
-"""Adds a run's student to the zoo: `python -m bssl_tf.zoo.add RUN NAME COMMAND`. For who maintains the package."""
+"""Adds a run's student to the zoo, for who maintains the package: `python -m bssl_tf.zoo.add RUN NAME COMMAND [BUNDLE]`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from bssl_tf.config import PretrainConfig, from_dict, read_run_config, write_con
 from bssl_tf.files import read_json
 from bssl_tf.models.saved import load_weights, read_network, save_network
 from bssl_tf.zoo import Entry, write_entry, zoo_folder
+from bssl_tf_deploy.bundle import read_bundle, write_bundle
+from bssl_tf_deploy.manifest import EXAMPLES
 
 _PROTOCOL = "linear-probe"
 
 
-def add(run: Path, name: str, command: str, folder: Path | None = None) -> Entry:
+def add(run: Path, name: str, command: str, folder: Path | None = None, bundle: Path | None = None) -> Entry:
     """Packs the student of `run`, which must have been evaluated, into the zoo.
 
     Args:
@@ -22,6 +24,8 @@ def add(run: Path, name: str, command: str, folder: Path | None = None) -> Entry
         name: after `zoo:`.
         command: what trained it, for the record.
         folder: the zoo; None for the package's own.
+        bundle: what `bssl-tf export` made of the run, if the entry is to have a ready bundle. Its runtime library stays
+            behind: what runs the bundle brings its own.
     """
     folder = folder or zoo_folder()
     network, config = read_network(run / "student"), from_dict(PretrainConfig, read_run_config(run))
@@ -31,6 +35,18 @@ def add(run: Path, name: str, command: str, folder: Path | None = None) -> Entry
     # The teacher and the data lay somewhere on the machine that trained; neither comes along.
     data = dataclasses.replace(config.data, data_dir="", source=config.data.source)
     write_config(folder / name / "config.toml", dataclasses.replace(config, teacher="", data=data))
+    if bundle is not None:
+        found = read_bundle(bundle)
+        examples = sorted((bundle / EXAMPLES).iterdir(), key=lambda path: int(path.name.partition("-")[0]))
+        write_bundle(
+            folder / name / "bundle",
+            found.manifest,
+            found.model,
+            found.golden_inputs,
+            found.golden_outputs,
+            [path.stem.partition("-")[2] for path in examples],
+            overwrite=True,
+        )
     evaluation, environment = read_json(run / "evaluation.json"), read_json(run / "environment.json")
     facts = {
         "method": config.method,
@@ -44,5 +60,5 @@ def add(run: Path, name: str, command: str, folder: Path | None = None) -> Entry
 
 
 if __name__ == "__main__":
-    made = add(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    made = add(Path(sys.argv[1]), *sys.argv[2:4], bundle=Path(sys.argv[4]) if len(sys.argv) > 4 else None)
     print(f"{made.folder}: {made.weights_bytes} bytes, {made.protocol} {made.top1} %")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bssl_tf import zoo
-from bssl_tf.errors import NetworkError, RunFolderError
+from bssl_tf.errors import BundleError, NetworkError, RunFolderError
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.zoo.add import add
 
@@ -63,6 +63,23 @@ def test_a_run_folder_of_an_entry_is_evaluated_like_any_other(own_zoo: Path, tmp
     done = bssl_tf("evaluate", out, "--protocol", "linear-probe")
     assert done.returncode == 0, done.stderr
     assert (out / "probe" / "probe.json").exists()
+
+
+def test_a_ready_bundle_is_copied_out_and_runs(tiny_student: Path, tmp_path: Path, bssl_tf: Call) -> None:
+    exported, out = tmp_path / "exported", tmp_path / "bundle"
+    assert bssl_tf("export", tiny_student, "--target", "x86_64", "--out", exported).returncode == 0
+    entry = add(tiny_student, "ready", "bssl-tf pretrain ...", tmp_path / "zoo", exported)
+    zoo.copy_bundle(entry, out)
+    assert not (out / "lib").exists()
+    assert (out / "model.tflite").read_bytes() == (exported / "model.tflite").read_bytes()
+    assert len(list((out / "examples").iterdir())) == len(list((exported / "examples").iterdir()))
+    done = bssl_tf("run", out, *sorted((out / "examples").iterdir()))
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(BundleError, match="already holds a bundle"):
+        zoo.copy_bundle(entry, out)
+    add(tiny_student, "bare", "bssl-tf pretrain ...", tmp_path / "zoo")
+    with pytest.raises(NetworkError, match=r"zoo:bare has no ready bundle\. Take ready"):
+        zoo.copy_bundle(zoo.find("bare", tmp_path / "zoo"), tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", zoo.names())
