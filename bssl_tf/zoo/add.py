@@ -1,4 +1,4 @@
-"""Adds a run's student to the zoo, for who maintains the package: `python -m bssl_tf.zoo.add RUN NAME COMMAND [BUNDLE]`."""
+"""Adds a run's student to the zoo: `python -m bssl_tf.zoo.add RUN NAME COMMAND [BUNDLE]`. For maintainers."""
 
 from __future__ import annotations
 
@@ -60,5 +60,6 @@ def add(run: Path, name: str, command: str, folder: Path | None = None, bundle: 
 
 
 if __name__ == "__main__":
-    made = add(Path(sys.argv[1]), *sys.argv[2:4], bundle=Path(sys.argv[4]) if len(sys.argv) > 4 else None)
+    run, name, command, *bundles = sys.argv[1:]
+    made = add(Path(run), name, command, bundle=Path(bundles[0]) if bundles else None)
     print(f"{made.folder}: {made.weights_bytes} bytes, {made.protocol} {made.top1} %")
