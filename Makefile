@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime bench wheels demo demo-seeds test test-slow lint format clean
+.PHONY: help setup runtime bench wheels demo demo-seeds test test-slow test-native arm64-rig lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ test: setup ## set up, check style and types, run the tests
 
 test-slow: setup ## run the minutes-long tests too
 	$(BIN)/python -m pytest
+
+test-native: setup ## sanitizers, threads and ten minutes of fuzzing of the runtime
+	$(MAKE) --no-print-directory -C deploy/native/tests check threads fuzz SECONDS_EACH=300
+
+arm64-rig: setup ## the emulated 64-bit ARM system that tests use (needs qemu-user and debootstrap)
+	$(BIN)/python tests/arm64/make_rig.py
 
 lint: setup ## ruff, mypy and import-linter
 	$(BIN)/ruff check .

@@ -217,7 +217,7 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
 }
 
 const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
-  if (rank(input) != 4 || elements(input) <= 0) return "LceBconv2d: the input has not 4 dimensions, or is empty";
+  if (rank(input) != 4 || elements(input) <= 0 || !is_readable(input)) return "LceBconv2d: the input has not 4 dimensions, or is empty";
   if (input->dims->data[3] != input_words_) return "LceBconv2d: the input's depth is not channels_in, bitpacked";
   images_ = input->dims->data[0];
   input_height_ = input->dims->data[1];
@@ -236,8 +236,8 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
   copies_ = word_bytes_ != 4 || rows_needed > input_height_ || width_needed > input_width_;
   pads_ = rows_needed > input_height_ || width_needed > input_width_;
   const int64_t row_words = (copies_ ? width_needed : input_width_) * input_words_;
-  // Offsets are 32 bits of bytes. A padded image beyond that is no image.
-  if (row_words * (reach_height + stride_height_) > (int64_t{1} << 27)) return "LceBconv2d: the input is too large";
+  // A thread's copy: 64 MB of words. A padded image beyond that is no image, and offsets fit 32 bits.
+  if (row_words * (reach_height + stride_height_) > (int64_t{1} << 24)) return "LceBconv2d: the input is too large";
   row_words_ = static_cast<size_t>(row_words);
 
   // Chunks: small enough for the cache and, with several threads, enough of them.

@@ -75,13 +75,10 @@ void dequantize_rows(void* context, int task, int) {
   }
 }
 
-// Bits do not tell how many channels there were, so the output's size is the model's word.
+// Bits do not tell how many channels there were: that is the model's word. The rest is the input's, which may change.
 const char* check_sizes(const TfLiteTensor* input, const TfLiteTensor* output) {
-  if (rank(input) < 1 || elements(input) < 0) return "LceDequantize: the input has no dimensions, or too large ones";
+  if (rank(input) < 1 || elements(input) < 0 || !is_readable(input)) return "LceDequantize: the input has no dimensions, or too large ones";
   if (rank(output) != rank(input) || elements(output) < 0) return "LceDequantize: the output has another number of dimensions";
-  for (int d = 0; d + 1 < rank(input); ++d) {
-    if (input->dims->data[d] != output->dims->data[d]) return "LceDequantize: the output has another size than the input; a resized input is not supported here";
-  }
   if (last_dimension(input) != words_for(last_dimension(output))) return "LceDequantize: the output's channels do not fit the input's words";
   return nullptr;
 }
@@ -158,7 +155,9 @@ const char* BitOp::unpack_constant(TfLiteContext* context) {
   const TfLiteTensor* input = &context->tensors[input_];
   TfLiteTensor* output = &context->tensors[output_];
   if (const char* wrong = check_sizes(input, output)) return wrong;
-  if (!is_whole(input)) return "LceDequantize: the input has another number of bytes than its size says";
+  for (int d = 0; d + 1 < rank(input); ++d) {
+    if (input->dims->data[d] != output->dims->data[d]) return "LceDequantize: a constant's output has another size than it";
+  }
   const size_t bytes = static_cast<size_t>(elements(output)) * width_of(output->type);
   if (!constant_.allocate(bytes)) return "out of memory";
   int tasks;
@@ -174,7 +173,7 @@ const char* BitOp::unpack_constant(TfLiteContext* context) {
 const char* BitOp::prepare(TfLiteContext* context) {
   const TfLiteTensor* input = &context->tensors[input_];
   TfLiteTensor* output = &context->tensors[output_];
-  if (rank(input) < 1 || elements(input) < 0) return "an Lce op's input has no dimensions, or too large ones";
+  if (rank(input) < 1 || elements(input) < 0 || !is_readable(input)) return "an Lce op's input has no dimensions, or too large ones";
   if (op_ == LceOp::kBMaxPool2d) return prepare_pool(context, input, output);
   if (op_ == LceOp::kDequantize) {
     if (const char* wrong = check_sizes(input, output)) return wrong;

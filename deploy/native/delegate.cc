@@ -1,4 +1,5 @@
 // The door: what an interpreter looks up in the library, and the ops it gets in place of a model's.
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,6 +174,27 @@ const char* set_option(Delegate* delegate, const char* key, const char* value) {
   return "the options are num_threads and isa";
 }
 
+char kernel_names[512];
+pthread_mutex_t kernel_names_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+void name_kernels() {
+  if (kernel_names[0] != 0) return;
+  const KernelChoice best = best_choice();
+  size_t used = 0;
+  for (int others = 0; others < 2; ++others) {
+    for (int i = 0; i < kMicroKernelCount; ++i) {
+      const MicroKernel& kernel = *kMicroKernels[i];
+      const bool chosen = kernel.isa == best.isa;
+      if (!cpu().has(kernel.isa) || chosen == (others != 0)) continue;
+      const size_t length = strlen(kernel.name);
+      if (used + length + 2 > sizeof(kernel_names)) break;
+      if (used > 0) kernel_names[used++] = ',';
+      memcpy(kernel_names + used, kernel.name, length);
+      used += length;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace bssl
 
@@ -186,7 +208,9 @@ BSSL_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** va
   Delegate* delegate = create<Delegate>();
   const char* wrong = delegate == nullptr ? "out of memory" : nullptr;
   if (wrong == nullptr) delegate->choice = best_choice();
-  for (size_t i = 0; i < count && wrong == nullptr; ++i) wrong = set_option(delegate, keys[i], values[i]);
+  for (size_t i = 0; i < count && wrong == nullptr; ++i) {
+    wrong = keys[i] == nullptr || values[i] == nullptr ? "an option has no name or no value" : set_option(delegate, keys[i], values[i]);
+  }
   if (wrong != nullptr) {
     destroy(delegate);
     char line[160];
@@ -208,26 +232,10 @@ BSSL_EXPORT const char* bssl_runtime_version(void) { return BSSL_RUNTIME_VERSION
 
 // Names of the micro-kernels that this processor can run, those in use first, with commas between.
 BSSL_EXPORT const char* bssl_runtime_kernels(void) {
-  using namespace bssl;
-  static char names[512];
-  if (names[0] != 0) return names;
-  const KernelChoice best = best_choice();
-  size_t used = 0;
-  char line[sizeof(names)] = {};
-  for (int others = 0; others < 2; ++others) {
-    for (int i = 0; i < kMicroKernelCount; ++i) {
-      const MicroKernel& kernel = *kMicroKernels[i];
-      const bool chosen = kernel.isa == best.isa;
-      if (!cpu().has(kernel.isa) || chosen == (others != 0)) continue;
-      const size_t length = strlen(kernel.name);
-      if (used + length + 2 > sizeof(line)) break;
-      if (used > 0) line[used++] = ',';
-      memcpy(line + used, kernel.name, length);
-      used += length;
-    }
-  }
-  memcpy(names, line, sizeof(names));
-  return names;
+  pthread_mutex_lock(&bssl::kernel_names_mutex);
+  bssl::name_kernels();
+  pthread_mutex_unlock(&bssl::kernel_names_mutex);
+  return bssl::kernel_names;
 }
 
 }  // extern "C"

@@ -341,7 +341,7 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
     for (const Operand* operand : operands) {
       if (operand->kind != Operand::kTensor && operand->kind != Operand::kPerImage) continue;
       const TfLiteTensor* tensor = &context->tensors[tensors_[operand->index]];
-      bool fits = elements(tensor) > 0;
+      bool fits = elements(tensor) > 0 && is_readable(tensor);
       if (operand->kind == Operand::kTensor) {
         fits = fits && rank(tensor) == ranks;
         for (int d = 0; fits && d < ranks; ++d) fits = tensor->dims->data[d] == dimensions[d];

@@ -10,7 +10,7 @@ namespace bssl {
 
 // Larger tensors than these are refused: every product of sizes below stays far from overflow.
 constexpr int64_t kMaxDimension = int64_t{1} << 24;
-constexpr int64_t kMaxElements = int64_t{1} << 31;
+constexpr int64_t kMaxElements = (int64_t{1} << 31) - 1;
 
 // The tensor, or null where `index` names none (an optional input is -1).
 inline const TfLiteTensor* tensor_at(const TfLiteContext* context, int index) {
@@ -61,6 +61,10 @@ inline bool is_whole(const TfLiteTensor* tensor) {
   const size_t width = width_of(tensor->type);
   return count >= 0 && width > 0 && tensor->bytes / width >= static_cast<uint64_t>(count);
 }
+
+// Whether all that the dimensions promise can be read: an interpreter gives its own tensors the bytes that they need, a
+// constant has those that the file brought.
+inline bool is_readable(const TfLiteTensor* tensor) { return !is_constant(tensor) || is_whole(tensor); }
 
 // A constant vector of `count` floats or integers, else null.
 inline const void* constant_vector(const TfLiteTensor* tensor, TfLiteType type, int64_t count) {

@@ -12,10 +12,10 @@
 
 extern "C" {
 
-typedef enum { kTfLiteOk = 0, kTfLiteError = 1 } TfLiteStatus;
+typedef enum : int { kTfLiteOk = 0, kTfLiteError = 1 } TfLiteStatus;
 
 // Numbers from the flatbuffer schema's TensorType, shifted by one as the C interface does.
-typedef enum {
+typedef enum : int {
   kTfLiteNoType = 0,
   kTfLiteFloat32 = 1,
   kTfLiteInt32 = 2,
@@ -25,7 +25,7 @@ typedef enum {
   kTfLiteInt8 = 9,
 } TfLiteType;
 
-typedef enum {
+typedef enum : int {
   kTfLiteMemNone = 0,
   kTfLiteMmapRo = 1,
   kTfLiteArenaRw = 2,
@@ -34,7 +34,7 @@ typedef enum {
   kTfLitePersistentRo = 5,
 } TfLiteAllocationType;
 
-typedef enum { kTfLiteNoQuantization = 0, kTfLiteAffineQuantization = 1 } TfLiteQuantizationType;
+typedef enum : int { kTfLiteNoQuantization = 0, kTfLiteAffineQuantization = 1 } TfLiteQuantizationType;
 
 typedef struct {
   int size;

@@ -29,6 +29,9 @@ inline __attribute__((always_inline)) void for_width(int channels, const Body& b
   }
 }
 
+// Whether the limits are none, as those of most ops: then the two comparisons are left out.
+inline bool is_unlimited(const StepArgs& args) { return args.low == -__builtin_inff() && args.high == __builtin_inff(); }
+
 // A float is not a number where it differs from itself; comparisons below treat it as the interpreter's kernels do.
 inline float limited(float x, float low, float high) {
   x = x < low ? low : x;
@@ -56,13 +59,19 @@ void transform(const StepArgs& args_in) {
 
 void transform_add(const StepArgs& args_in) {
   const StepArgs args = args_in;
+  const bool unlimited = is_unlimited(args);
   for_width(args.channels, [&](int channels) __attribute__((always_inline)) {
     for (int p = 0; p < args.pixels; ++p) {
       const int32_t* accum = args.accum + p * args.accum_stride;
       const float* b = args.b + p * args.b_stride;
       float* out = args.out + p * args.out_stride;
-      BSSL_VECTORIZE
-      for (int c = 0; c < channels; ++c) out[c] = limited(transformed(accum[c], args, c) + b[c], args.low, args.high);
+      if (unlimited) {
+        BSSL_VECTORIZE
+        for (int c = 0; c < channels; ++c) out[c] = transformed(accum[c], args, c) + b[c];
+      } else {
+        BSSL_VECTORIZE
+        for (int c = 0; c < channels; ++c) out[c] = limited(transformed(accum[c], args, c) + b[c], args.low, args.high);
+      }
     }
   });
 }
@@ -87,24 +96,30 @@ void transform_int8(const StepArgs& args_in) {
   }
 }
 
-#define BSSL_BINARY_STEP(name, expression)                                              \
-  void name(const StepArgs& args_in) {                                                  \
-    const StepArgs args = args_in;                                                      \
-    for_width(args.channels, [&](int channels) __attribute__((always_inline)) {         \
-      for (int p = 0; p < args.pixels; ++p) {                                           \
-        const float* a = args.a + p * args.a_stride;                                    \
-        const float* b = args.b + p * args.b_stride;                                    \
-        float* out = args.out + p * args.out_stride;                                    \
-        BSSL_VECTORIZE                                                                  \
-        for (int c = 0; c < channels; ++c) out[c] = (expression);                       \
-      }                                                                                 \
-    });                                                                                 \
+#define BSSL_BINARY_STEP(name, expression)                                                      \
+  void name(const StepArgs& args_in) {                                                          \
+    const StepArgs args = args_in;                                                              \
+    const bool unlimited = is_unlimited(args);                                                  \
+    for_width(args.channels, [&](int channels) __attribute__((always_inline)) {                 \
+      for (int p = 0; p < args.pixels; ++p) {                                                   \
+        const float* a = args.a + p * args.a_stride;                                            \
+        const float* b = args.b + p * args.b_stride;                                            \
+        float* out = args.out + p * args.out_stride;                                            \
+        if (unlimited) {                                                                        \
+          BSSL_VECTORIZE                                                                        \
+          for (int c = 0; c < channels; ++c) out[c] = (expression);                             \
+        } else {                                                                                \
+          BSSL_VECTORIZE                                                                        \
+          for (int c = 0; c < channels; ++c) out[c] = limited((expression), args.low, args.high); \
+        }                                                                                       \
+      }                                                                                         \
+    });                                                                                         \
   }
 
-BSSL_BINARY_STEP(add, limited(a[c] + b[c], args.low, args.high))
-BSSL_BINARY_STEP(sub, limited(a[c] - b[c], args.low, args.high))
-BSSL_BINARY_STEP(mul, limited(a[c] * b[c], args.low, args.high))
-BSSL_BINARY_STEP(prelu, a[c] >= 0.0f ? a[c] : a[c] * b[c])
+BSSL_BINARY_STEP(add, a[c] + b[c])
+BSSL_BINARY_STEP(sub, a[c] - b[c])
+BSSL_BINARY_STEP(mul, a[c] * b[c])
+BSSL_BINARY_STEP(prelu, a[c] >= 0.0f ? a[c] : a[c] * b[c])  // which has no limits
 
 void limit(const StepArgs& args_in) {
   const StepArgs args = args_in;

@@ -84,12 +84,7 @@ inline void count_pairs(const uint8_t* input0, const uint8_t* input1, const int3
         "v31");
 }
 
-void run(const uint8_t* const* inputs, int count, const int32_t* offsets, int words, const void* weights,
-         int32_t* accum) {
-  if (count == 1) {
-    neon_tile<1, 8>(inputs, offsets, words, weights, accum);
-    return;
-  }
+void count_two(const uint8_t* const* inputs, const int32_t* offsets, int words, const void* weights, int32_t* accum) {
   constexpr int kMostPairs = kWordsPerByte / 2;
   const uint8_t* weight = static_cast<const uint8_t*>(weights);
   uint16x8_t wide[16];
@@ -129,10 +124,17 @@ void run(const uint8_t* const* inputs, int count, const int32_t* offsets, int wo
   flush();
 }
 
+// Two pixels at a time: more sums than theirs do not fit the registers.
+void run(const uint8_t* const* inputs, int count, const int32_t* offsets, int words, const void* weights,
+         int32_t* accum) {
+  for (; count > 1; count -= 2, inputs += 2, accum += 64) count_two(inputs, offsets, words, weights, accum);
+  if (count == 1) neon_tile<1, 8>(inputs, offsets, words, weights, accum);
+}
+
 }  // namespace
 
-extern const MicroKernel neon_2x32;
-const MicroKernel neon_2x32 = {"neon_2x32", Isa::kNeon, 2, 32, Layout::kWords, run};
+extern const MicroKernel neon_8x32;
+const MicroKernel neon_8x32 = {"neon_8x32", Isa::kNeon, 8, 32, Layout::kWords, run};
 
 }  // namespace bssl
 #endif

@@ -1,0 +1,53 @@
+// What the library exports, and a delegate that goes by itself.
+#pragma once
+
+#include <string.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tflite_abi.h"
+
+extern "C" {
+TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report_error)(const char*));
+void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate);
+const char* bssl_runtime_version(void);
+const char* bssl_runtime_kernels(void);
+}
+
+inline std::string& last_error() {
+  static thread_local std::string text;
+  return text;
+}
+
+using Options = std::map<std::string, std::string>;
+
+class OwnedDelegate {
+ public:
+  explicit OwnedDelegate(const Options& options) {
+    std::vector<char*> keys, values;
+    for (const auto& [key, value] : options) {
+      keys.push_back(const_cast<char*>(key.c_str()));
+      values.push_back(const_cast<char*>(value.c_str()));
+    }
+    last_error().clear();
+    delegate_ = tflite_plugin_create_delegate(keys.data(), values.data(), keys.size(), [](const char* text) { last_error() = text; });
+  }
+  OwnedDelegate(const OwnedDelegate&) = delete;
+  OwnedDelegate& operator=(const OwnedDelegate&) = delete;
+  ~OwnedDelegate() { tflite_plugin_destroy_delegate(delegate_); }
+  TfLiteDelegate* get() const { return delegate_; }
+
+ private:
+  TfLiteDelegate* delegate_;
+};
+
+// The sets of instructions that the processor has, by the names that the option `isa` takes.
+inline std::vector<std::string> runnable_isas() {
+  std::vector<std::string> found = {"auto"};
+  for (const char* name : {"portable", "avx2", "avx512", "neon"}) {
+    if (strstr(bssl_runtime_kernels(), name) != nullptr) found.push_back(name);
+  }
+  return found;
+}

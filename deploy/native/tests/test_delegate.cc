@@ -1,0 +1,397 @@
+// The delegate without TensorFlow Lite: every op and many random networks of them against the plainest code, all sets of
+// instructions that the processor has, several threads, changing sizes, wrong models, and no memory.
+#include <limits.h>
+#include <string.h>
+
+#include <functional>
+#include <set>
+#include <thread>
+
+#include "check.h"
+#include "failing_memory.h"
+#include "fake_interpreter.h"
+#include "random_model.h"
+#include "runtime.h"
+
+namespace {
+
+using fake::Bytes;
+using fake::Choices;
+using fake::Dims;
+using fake::Interpreter;
+using fake::Model;
+using fake::options_of;
+
+std::string run_and_compare(Model& model, Choices& choices) {
+  Interpreter& interpreter = *model.interpreter;
+  if (!interpreter.allocate()) return "not allocated: " + interpreter.error;
+  model.fill(choices);
+  if (!interpreter.invoke()) return "not invoked: " + interpreter.error;
+  return compare_outputs(interpreter);
+}
+
+void check_run(const std::string& isa, uint64_t seed, Model& model, Choices& choices) {
+  const std::string said = run_and_compare(model, choices);
+  CHECK_EMPTY(said.empty() ? said : isa + ": " + said, seed);
+}
+
+void random_networks(int count, uint64_t first_seed) {
+  for (const std::string& isa : runnable_isas()) {
+    for (uint64_t seed = first_seed; seed < first_seed + static_cast<uint64_t>(count); ++seed) {
+      Choices choices(seed);
+      Model model = sound_model(choices);
+      const OwnedDelegate delegate(Options{{"isa", isa}, {"num_threads", std::to_string(1 + seed % 3)}});
+      CHECK(delegate.get() != nullptr);
+      if (!model.interpreter->apply(delegate.get())) CHECK_EMPTY("not applied: " + model.interpreter->error, seed);
+      check_run(isa, seed, model, choices);
+      model.interpreter.reset();
+    }
+  }
+}
+
+// One convolution, resized: what is kept from one size must not be used for the next.
+void sizes_change() {
+  for (const std::string& isa : runnable_isas()) {
+    for (int pad_values = 0; pad_values < 2; ++pad_values) {
+      Choices choices(7);
+      Model model;
+      model.interpreter = std::make_unique<Interpreter>(2);
+      Interpreter& made = *model.interpreter;
+      const int input = made.tensor(kTfLiteFloat32, {1, 5, 5, 33});
+      model.inputs = {input};
+      const int bits = made.tensor(kTfLiteInt32, {1, 5, 5, 2});
+      std::vector<uint32_t> weights;
+      for (int i = 0; i < 70 * 9; ++i) {
+        weights.push_back(static_cast<uint32_t>(choices.any_int()));
+        weights.push_back(static_cast<uint32_t>(choices.any_int()) & 1);
+      }
+      const int filter = made.constant(kTfLiteInt32, {70, 3, 3, 2}, weights.data(), weights.size() * 4);
+      std::vector<float> values;
+      for (int i = 0; i < 70; ++i) values.push_back(choices.number());
+      const int multiplier = made.constant(kTfLiteFloat32, {70}, values.data(), 280);
+      const int bias = made.constant(kTfLiteFloat32, {70}, values.data(), 280);
+      const int sums = made.tensor(kTfLiteFloat32, {1, 5, 5, 70});
+      const int out = made.tensor(kTfLiteFloat32, {1, 5, 5, 70});
+      made.custom("LceQuantize", {}, {input}, {bits});
+      made.custom("LceBconv2d",
+                  options_of({{"channels_in", 33}, {"stride_height", 1}, {"stride_width", 1}, {"dilation_height_factor", 1},
+                              {"dilation_width_factor", 1}, {"padding", 0}, {"pad_values", pad_values},
+                              {"fused_activation_function", 0}}),
+                  {bits, filter, multiplier, bias, -1}, {sums});
+      made.builtin(fake::kAdd, {sums, bias}, {out}, fake::kActivationRelu);
+      made.graph_outputs({out});
+      const OwnedDelegate delegate(Options{{"isa", isa}, {"num_threads", "2"}});
+      CHECK(made.apply(delegate.get()));
+      CHECK(made.delegated() == 2);
+      for (const Dims& size : {Dims{1, 5, 5, 33}, Dims{3, 5, 5, 33}, Dims{1, 1, 1, 33}, Dims{2, 17, 30, 33}, Dims{1, 2, 40, 33}, Dims{1, 5, 5, 33}}) {
+        CHECK(made.resize(input, size));
+        check_run(isa, 7, model, choices);
+        model.fill(choices);
+        CHECK(made.invoke());
+        CHECK_EMPTY(compare_outputs(made), 7);
+      }
+      CHECK(made.resize(input, {1, 5, 5, 34}));
+      CHECK(!made.allocate() || !made.invoke());
+      CHECK(made.resize(input, {1, 5, 5, 33}));
+      check_run(isa, 7, model, choices);
+    }
+  }
+}
+
+void several_at_once() {
+  std::vector<std::thread> users;
+  for (uint64_t user = 0; user < 3; ++user) {
+    users.emplace_back([user] {
+      for (uint64_t seed = 100 * user; seed < 100 * user + 12; ++seed) {
+        Choices choices(seed);
+        Model model = sound_model(choices);
+        const OwnedDelegate delegate(Options{{"num_threads", std::to_string(1 + seed % 4)}});
+        CHECK(bssl_runtime_kernels()[0] != 0);
+        CHECK(model.interpreter->apply(delegate.get()));
+        for (int repeat = 0; repeat < 3; ++repeat) CHECK_EMPTY(run_and_compare(model, choices), seed);
+        model.interpreter.reset();
+      }
+    });
+  }
+  for (std::thread& user : users) user.join();
+}
+
+// Everything an op of a model has, so that each thing can be made wrong.
+struct OpParts {
+  std::string name = "LceBconv2d";
+  std::map<std::string, int64_t> options = {{"channels_in", 64}, {"stride_height", 1}, {"stride_width", 1},
+                                            {"dilation_height_factor", 1}, {"dilation_width_factor", 1}, {"padding", 0},
+                                            {"pad_values", 1}, {"fused_activation_function", 0}};
+  bool no_options = false;
+  int input_type = kTfLiteInt32, filter_type = kTfLiteInt32, output_type = kTfLiteFloat32, vector_type = kTfLiteFloat32;
+  Dims input = {1, 4, 4, 2}, filter = {8, 3, 3, 2}, output = {1, 4, 4, 8}, vector = {8};
+  float scale = 0.5f;
+  size_t filter_bytes = 8 * 9 * 2 * 4, vector_bytes = 32;
+  bool constant_filter = true, constant_vector = true;
+  int inputs = 5, outputs = 1, first_input = 0;
+};
+
+// Builds it, and does all that an interpreter does with it. True where it ran.
+bool runs(const OpParts& parts, std::string* error = nullptr, int threads = 1) {
+  Interpreter made(threads);
+  made.memory_limit = size_t{1} << 24;
+  const Bytes zeros(1 << 16);
+  const int input = made.tensor(parts.input_type, parts.input, parts.scale);
+  const int filter = parts.constant_filter ? made.constant(parts.filter_type, parts.filter, zeros.data(), parts.filter_bytes)
+                                           : made.tensor(parts.filter_type, parts.filter);
+  const auto vector = [&](int type) {
+    return parts.constant_vector ? made.constant(type, parts.vector, zeros.data(), parts.vector_bytes) : made.tensor(type, parts.vector);
+  };
+  const bool bits = parts.output_type == kTfLiteInt32;
+  const int multiplier = vector(parts.vector_type), bias = vector(parts.vector_type);
+  const int output = made.tensor(parts.output_type, parts.output, parts.scale);
+  const bool convolution = parts.name == "LceBconv2d";
+  Dims inputs = {parts.first_input == 0 ? input : parts.first_input};
+  if (convolution) {
+    inputs.insert(inputs.end(), {filter, bits ? -1 : multiplier, bits ? -1 : bias, bits ? multiplier : -1});
+    inputs.resize(static_cast<size_t>(parts.inputs), -1);
+  } else if (parts.inputs != 5) {
+    inputs.resize(static_cast<size_t>(parts.inputs), input);
+  }
+  made.custom(parts.name, parts.no_options ? Bytes() : options_of(parts.options, 8), inputs, parts.outputs == 1 ? Dims{output} : Dims{});
+  made.graph_outputs({output});
+  const OwnedDelegate delegate(Options{});
+  const bool ran = made.apply(delegate.get()) && made.allocate() && made.invoke();
+  if (error != nullptr) *error = made.error;
+  return ran;
+}
+
+void wrong_models_are_refused() {
+  CHECK(runs(OpParts()));
+  std::vector<std::function<void(OpParts&)>> changes = {
+      [](OpParts& p) { p.no_options = true; },
+      [](OpParts& p) { p.input_type = kTfLiteFloat32; },
+      [](OpParts& p) { p.input = {4, 4, 2}; },
+      [](OpParts& p) { p.input = {}; },
+      [](OpParts& p) { p.input = {1, 4, 4, 3}; },
+      [](OpParts& p) { p.input = {0, 4, 4, 2}; },
+      [](OpParts& p) { p.input = {1, 1 << 24, 1 << 24, 2}; },
+      [](OpParts& p) { p.input = {-1, 4, 4, 2}; },
+      [](OpParts& p) { p.input = {1, INT_MAX, INT_MAX, 2}; },
+      [](OpParts& p) { p.input = {1, 1, 4, 4, 2}; },
+      [](OpParts& p) { p.filter_type = kTfLiteInt8; },
+      [](OpParts& p) { p.filter = {8, 3, 6}; },
+      [](OpParts& p) { p.filter = {8, 3, 3, 0}; },
+      [](OpParts& p) { p.filter = {8, 3, -3, 2}; },
+      [](OpParts& p) { p.filter = {8, 3, 3, 3}; },
+      [](OpParts& p) { p.filter = {8, 4, 4, 2}; },
+      [](OpParts& p) { p.filter = {8, 1 << 14, 1 << 14, 2}; },
+      [](OpParts& p) { p.filter_bytes = 8 * 9 * 2 * 4 - 1; },
+      [](OpParts& p) { p.filter_bytes = 0; },
+      [](OpParts& p) { p.constant_filter = false; },
+      [](OpParts& p) { p.constant_vector = false; },
+      [](OpParts& p) { p.vector = {7}; },
+      [](OpParts& p) { p.vector_bytes = 28; },
+      [](OpParts& p) { p.vector_bytes = 0; },
+      [](OpParts& p) { p.vector_type = kTfLiteInt8; },
+      [](OpParts& p) { p.output_type = kTfLiteInt64; },
+      [](OpParts& p) { p.output_type = kTfLiteInt32; },  // the thresholds are floats
+      [](OpParts& p) { p.output_type = kTfLiteInt8, p.scale = 0; },
+      [](OpParts& p) { p.output_type = kTfLiteInt8, p.scale = -1; },
+      [](OpParts& p) { p.output_type = kTfLiteInt8, p.scale = __builtin_nanf(""); },
+      [](OpParts& p) { p.inputs = 4; },
+      [](OpParts& p) { p.inputs = 0; },
+      [](OpParts& p) { p.inputs = 6; },
+      [](OpParts& p) { p.outputs = 0; },
+      [](OpParts& p) { p.first_input = -1; },
+      [](OpParts& p) { p.options["padding"] = 1, p.input = {1, 2, 4, 2}; },
+      // Groups: of less than a word, or of unequal output channels.
+      [](OpParts& p) { p.filter = {8, 3, 3, 1}, p.filter_bytes /= 2, p.options["channels_in"] = 63; },
+      [](OpParts& p) { p.filter = {7, 3, 3, 1}, p.vector = {7}, p.filter_bytes /= 2, p.vector_bytes = 28; },
+  };
+  for (const auto& [name, value] : OpParts().options) {
+    changes.push_back([name = name](OpParts& p) { p.options.erase(name); });
+    if (name == "fused_activation_function") continue;
+    for (int64_t wrong : {int64_t{-1}, int64_t{INT_MIN}, int64_t{INT_MAX}, int64_t{1} << 32, int64_t{1} << 62}) {
+      changes.push_back([name = name, wrong](OpParts& p) { p.options[name] = wrong; });
+    }
+    if (name != "padding" && name != "pad_values") changes.push_back([name = name](OpParts& p) { p.options[name] = 0; });
+  }
+  for (size_t i = 0; i < changes.size(); ++i) {
+    OpParts parts;
+    changes[i](parts);
+    std::string error;
+    const bool ran = runs(parts, &error);
+    // A stride beyond the image is no mistake: one position is left.
+    const bool stride = parts.options["stride_height"] > 4 || parts.options["stride_width"] > 4;
+    if (ran && !stride) CHECK_EMPTY("change " + std::to_string(i) + " was not refused", i);
+    if (!ran && error.find("bssl-tf runtime: ") == std::string::npos) CHECK_EMPTY("change " + std::to_string(i) + " was refused without a word: " + error, i);
+  }
+
+  OpParts pool;
+  pool.name = "LceBMaxPool2d";
+  pool.options = {{"filter_height", 2}, {"filter_width", 2}, {"stride_height", 2}, {"stride_width", 2}, {"padding", 0}};
+  pool.output_type = kTfLiteInt32;
+  pool.output = {1, 2, 2, 2};
+  CHECK(runs(pool));
+  for (const auto& [name, value] : pool.options) {
+    for (int64_t wrong : {int64_t{-1}, int64_t{INT_MIN}, int64_t{INT_MAX}, int64_t{1} << 32}) {
+      OpParts parts = pool;
+      parts.options[name] = wrong;
+      CHECK(!runs(parts));
+    }
+    OpParts parts = pool;
+    parts.options.erase(name);
+    CHECK(!runs(parts));
+  }
+  for (const auto& change : std::vector<std::function<void(OpParts&)>>{
+           [](OpParts& p) { p.no_options = true; }, [](OpParts& p) { p.input_type = kTfLiteFloat32; },
+           [](OpParts& p) { p.output_type = kTfLiteInt8; }, [](OpParts& p) { p.input = {4, 4}; },
+           [](OpParts& p) { p.inputs = 0; }, [](OpParts& p) { p.inputs = 2; }, [](OpParts& p) { p.outputs = 0; },
+           [](OpParts& p) { p.first_input = -1; }}) {
+    OpParts parts = pool;
+    change(parts);
+    CHECK(!runs(parts));
+  }
+
+  OpParts quantize;
+  quantize.name = "LceQuantize";
+  quantize.input_type = kTfLiteFloat32;
+  quantize.output_type = kTfLiteInt32;
+  quantize.input = {1, 4, 4, 40};
+  quantize.output = {1, 4, 4, 2};
+  CHECK(runs(quantize));
+  OpParts dequantize;
+  dequantize.name = "LceDequantize";
+  dequantize.output = {1, 4, 4, 40};
+  CHECK(runs(dequantize));
+  for (const OpParts& op : {quantize, dequantize}) {
+    for (const auto& change : std::vector<std::function<void(OpParts&)>>{
+             [](OpParts& p) { p.input_type = kTfLiteInt64; }, [](OpParts& p) { p.output_type = kTfLiteInt64; },
+             [](OpParts& p) { p.input = {}; }, [](OpParts& p) { p.input = {1, -4, 4, 2}; },
+             [](OpParts& p) { p.input = {1, INT_MAX, INT_MAX, INT_MAX}; }, [](OpParts& p) { p.inputs = 0; },
+             [](OpParts& p) { p.inputs = 2; }, [](OpParts& p) { p.outputs = 0; }, [](OpParts& p) { p.first_input = -1; }}) {
+      OpParts parts = op;
+      change(parts);
+      CHECK(!runs(parts));
+    }
+  }
+  for (const Dims& output : {Dims{1, 4, 4, 65}, Dims{1, 4, 4, 32}, Dims{1, 4, 4, 0}, Dims{1, 4, 4, -40}, Dims{40}, Dims{}}) {
+    OpParts parts = dequantize;
+    parts.output = output;
+    CHECK(!runs(parts));
+  }
+  OpParts other;
+  other.name = "LceFuture";
+  CHECK(!runs(other));
+}
+
+// A tiny model may not make the library take hundreds of megabytes.
+void no_huge_allocations() {
+  for (const char* name : {"dilation_width_factor", "dilation_height_factor", "stride_width", "stride_height"}) {
+    for (int power = 12; power <= 24; ++power) {
+      for (const Dims& filter : {Dims{8, 1, 3, 2}, Dims{8, 3, 1, 2}, Dims{8, 3, 3, 2}}) {
+        for (int pad_values = 0; pad_values < 2; ++pad_values) {
+          OpParts parts;
+          parts.filter = filter;
+          parts.filter_bytes = static_cast<size_t>(filter[0] * filter[1] * filter[2] * filter[3] * 4);
+          parts.options[name] = int64_t{1} << power;
+          parts.options["pad_values"] = pad_values;
+          largest_allocation = 0;
+          runs(parts, nullptr, 2);
+          if (largest_allocation > size_t{1} << 28) {
+            CHECK_EMPTY(std::string(name) + " of 2^" + std::to_string(power) + " asks for " + std::to_string(largest_allocation) + " bytes", pad_values);
+          }
+        }
+      }
+    }
+  }
+}
+
+void wild_models() {
+  int applied = 0, ran = 0;
+  for (uint64_t seed = 0; seed < 6000; ++seed) {
+    Choices choices(seed, 2048);
+    Model model = wild_model(choices);
+    const OwnedDelegate delegate(Options{});
+    if (model.interpreter->apply(delegate.get())) {
+      ++applied;
+      if (model.interpreter->allocate()) {
+        model.fill(choices);
+        ran += model.interpreter->invoke();
+      }
+    }
+    model.interpreter.reset();
+  }
+  // Otherwise they would all be refused at the first look, and try nothing.
+  printf("wild models: %d of 6000 applied, %d ran\n", applied, ran);
+  CHECK(applied > 2000 && ran > 200);
+}
+
+void memory_runs_out() {
+  int refused = 0;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    for (int left = 0; left < 60; ++left) {
+      Choices choices(seed);
+      Model model = sound_model(choices);
+      bool fine = true;
+      {
+        allocations_left = left;
+        const OwnedDelegate delegate(Options{{"num_threads", "2"}});
+        fine = delegate.get() != nullptr && model.interpreter->apply(delegate.get()) && model.interpreter->allocate();
+        if (fine) {
+          model.fill(choices);
+          fine = model.interpreter->invoke();
+        }
+        const bool enough = allocations_left > 0;
+        allocations_left = INT_MAX;
+        if (fine) CHECK_EMPTY(compare_outputs(*model.interpreter), seed);
+        if (enough) CHECK(fine);
+        model.interpreter.reset();
+        if (enough) break;
+      }
+      refused += !fine;
+    }
+  }
+  CHECK(refused > 100);
+}
+
+void wrong_options_are_refused() {
+  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
+           {"num_threads", "0"}, {"num_threads", "-1"}, {"num_threads", "65"}, {"num_threads", ""}, {"num_threads", "2x"},
+           {"num_threads", "99999999999999999999"}, {"isa", ""}, {"isa", "Portable"}, {"isa", "sse"}, {"", ""}, {"colour", "1"}}) {
+    const OwnedDelegate delegate(Options{{key, value}});
+    CHECK(delegate.get() == nullptr && last_error().find("bssl-tf runtime: ") == 0);
+  }
+#if defined(__x86_64__)
+  CHECK(OwnedDelegate(Options{{"isa", "neon"}}).get() == nullptr);
+#elif defined(__aarch64__)
+  CHECK(OwnedDelegate(Options{{"isa", "avx2"}}).get() == nullptr);
+#endif
+  char key[] = "colour", value[] = "1";
+  char *keys[] = {key}, *values[] = {value};
+  CHECK(tflite_plugin_create_delegate(keys, values, 1, nullptr) == nullptr);
+  tflite_plugin_destroy_delegate(nullptr);
+  CHECK(strlen(bssl_runtime_version()) > 0 && strstr(bssl_runtime_kernels(), "portable") != nullptr);
+}
+
+}  // namespace
+
+int main(int count, char** names) {
+  const std::map<std::string, std::function<void()>> tests = {
+      {"options", wrong_options_are_refused}, {"random", [] { random_networks(1500, 0); }}, {"sizes", sizes_change},
+      {"threads", several_at_once},           {"wrong", wrong_models_are_refused},          {"wild", wild_models},
+      {"memory", memory_runs_out},            {"huge", no_huge_allocations},
+      {"few", [] { random_networks(150, 5000); }},
+  };
+  if (count < 2) {
+    fprintf(stderr, "usage: %s TEST...\n", names[0]);
+    for (const auto& [name, test] : tests) fprintf(stderr, "  %s\n", name.c_str());
+    return 2;
+  }
+  for (int i = 1; i < count; ++i) {
+    const auto found = tests.find(names[i]);
+    if (found == tests.end()) {
+      fprintf(stderr, "there is no test %s\n", names[i]);
+      return 2;
+    }
+    found->second();
+    printf("%s: ok\n", names[i]);
+    fflush(stdout);
+  }
+}

@@ -1,0 +1,214 @@
+"""Counts the instructions that aarch64 executes for one image, and what llvm-mca makes of the kernels' inner loops.
+
+    python tests/arm64/count_instructions.py                  # four stacks of six layers, minutes
+    python tests/arm64/count_instructions.py --networks QuickNet --processors cortex-a53
+
+Needs the aarch64 rig (tests/arm64/make_rig.py), ziglang, a C compiler, llvm-mca (Debian package llvm), and the models
+of the benchmark (`python -m benchmarks` makes them). Records go to results/arm64-instructions.jsonl, in two kinds:
+
+- `count`: qemu counts what is executed, with one thread, in runs of 2, 6 and 10 images; a record has the difference
+  of the longest and the shortest, for one image: `instructions`, of them `vector` ones and `cnt`, and `spread`, by how
+  much the two halves differ. Emulation knows instructions, not time: a count says nothing about caches, or about how
+  many instructions a processor issues at once, and is never given as a time.
+- `loop`: llvm-mca's model of a processor at the inner loop of a kernel: `cycles_per_word`, for one vector of 128 bits
+  that is compared, and `bound_per_word`, what the units alone would allow. A model of the core with perfect caches, no
+  measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bssl_tf.environment import environment  # noqa: E402
+from bssl_tf.files import append_record  # noqa: E402
+from tests.arm64.make_rig import MAKE_COMMAND, PROCESSORS, Rig, RigError, find_rig  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+NATIVE = ROOT / "deploy" / "native"
+NETWORKS = ("stack-64x56", "stack-128x28", "stack-256x14", "stack-512x7")
+# Each with its model's kind; only ours gets the library.
+VARIANTS = {"ours": "binary", "xnnpack-float32": "float32", "xnnpack-int8": "int8"}
+SITE = "ai-edge-litert-2.3"
+RUNS = (2, 6, 10)
+MCA_PROCESSORS = ("cortex-a72", "cortex-a55", "cortex-a53")
+
+_COUNT = re.compile(r"bssl-count (\d+) (\d+) (\d+)")
+_LABEL = re.compile(r"^([.\w]+):")
+_BRANCH = re.compile(r"^\s+(?:b\.\w+|cbn?z|tbn?z)\s.*?([.\w]+)$")
+_INSTRUCTION = re.compile(r"^\s+[a-z]")
+_ITERATIONS = 100
+
+
+def build_plugin(folder: Path) -> Path:
+    """Compiles the plugin that counts. Raises `RigError`."""
+    out = folder / "count_plugin.so"
+    _run(["cc", "-O2", "-shared", "-fPIC", "-o", str(out), str(HERE / "count_plugin.c")])
+    return out
+
+
+def build_library(folder: Path) -> Path:
+    """Builds the library for aarch64. Raises `RigError`."""
+    out = folder / "libbssl_tf_runtime.so"
+    _run([sys.executable, str(NATIVE / "build.py"), "--target", "arm64", "--compiler", "zig", "--out", str(out)])
+    return out
+
+
+def count(rig: Rig, processor: str, plugin: Path, model: Path, library: Path | None) -> dict[str, Any]:
+    """Instructions for one image: `instructions`, `vector`, `cnt`, `spread`, and our library's `kernels`.
+
+    Raises:
+        RigError: the model does not run.
+    """
+    totals, kernels = [], None
+    for images in RUNS:
+        arguments = [str(HERE / "repeat_model.py"), str(model), str(images), *([str(library)] if library else [])]
+        # Python's hashes are the same each time, so that two runs differ in nothing but the images.
+        command = ["env", "PYTHONHASHSEED=0", *rig.python(processor, SITE, arguments, [str(plugin)])]
+        said = _run(command, timeout=1800)
+        found = _COUNT.search(said)
+        if found is None:
+            raise RigError(f"qemu did not count {model.name}. Look whether it was built with plugins.")
+        totals.append([int(number) for number in found.groups()])
+        kernels = re.search(r"^kernels (.*)$", said, re.MULTILINE)
+    few, more, most = totals
+    instructions, vector, bits = [round((b - a) / (RUNS[2] - RUNS[0])) for a, b in zip(few, most, strict=True)]
+    halves = (more[0] - few[0]) / (RUNS[1] - RUNS[0]), (most[0] - more[0]) / (RUNS[2] - RUNS[1])
+    return {
+        "instructions": instructions,
+        "vector": vector,
+        "cnt": bits,
+        "spread": round(abs(halves[0] - halves[1]) / instructions, 4),
+        "kernels": kernels.group(1).split(",") if kernels else None,
+    }
+
+
+def inner_loop(assembly: str) -> list[str]:
+    """The loop without another in it that has the most CNT instructions; empty where none has any."""
+    lines = assembly.splitlines()
+    labels = {match.group(1): number for number, line in enumerate(lines) if (match := _LABEL.match(line))}
+    loops = []
+    for end, line in enumerate(lines):
+        branch = _BRANCH.match(line.partition("//")[0].rstrip())
+        start = labels.get(branch.group(1)) if branch else None
+        if start is not None and start < end:
+            loops.append((start, end))
+    innermost = [loop for loop in loops if not any(loop != other and _inside(other, loop) for other in loops)]
+    bodies = [[line for line in lines[a : b + 1] if _INSTRUCTION.match(line)] for a, b in innermost]
+    return max(bodies, key=_bit_counts, default=[]) if any(map(_bit_counts, bodies)) else []
+
+
+def simulate(kernel: Path, processor: str, folder: Path) -> dict[str, Any] | None:
+    """What llvm-mca says of the kernel's inner loop, None where it has none. Raises `RigError`."""
+    out = folder / f"{kernel.stem}.s"
+    flags = ["-O3", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-ffp-contract=off", "-g0"]
+    target = ["-target", "aarch64-linux-gnu.2.17"]
+    _run([sys.executable, "-m", "ziglang", "c++", *target, *flags, "-S", "-o", str(out), str(kernel)])
+    loop = inner_loop(out.read_text(encoding="utf-8"))
+    words = _bit_counts(loop)
+    if words == 0:
+        return None
+    body = folder / "loop.s"
+    # One pass of it: the branch has no target here and is left out.
+    body.write_text("\n".join(line.partition("//")[0] for line in loop[:-1]) + "\n", encoding="utf-8")
+    machine = ["-mtriple=aarch64-linux-gnu", f"-mcpu={processor}", f"-iterations={_ITERATIONS}"]
+    said = _run(["llvm-mca", *machine, str(body)])
+    cycles = re.search(r"Total Cycles:\s+(\d+)", said)
+    bound = re.search(r"Block RThroughput:\s+([\d.]+)", said)
+    if cycles is None or bound is None:
+        raise RigError(f"llvm-mca says nothing about {kernel.name}. Look at its version.")
+    return {
+        "loop_instructions": len(loop),
+        "loop_words": words,
+        "cycles_per_word": round(int(cycles.group(1)) / _ITERATIONS / words, 3),
+        "bound_per_word": round(float(bound.group(1)) / words, 3),
+    }
+
+
+def _inside(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _bit_counts(lines: Sequence[str]) -> int:
+    return sum(line.split()[0] == "cnt" for line in lines)
+
+
+def _run(command: Sequence[str], timeout: float = 600) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except FileNotFoundError as error:
+        raise RigError(f"{command[0]} not found. Install it.") from error
+    except subprocess.TimeoutExpired as error:
+        raise RigError(f"{command[0]} takes longer than {timeout:.0f} s. Try a smaller network.") from error
+    said = done.stdout + done.stderr
+    if done.returncode != 0:
+        last = (said.strip() or "no message").splitlines()[-1]
+        raise RigError(f"{' '.join(command)[:200]} failed: {last}. Run it by hand.")
+    return said
+
+
+def _version(*command: str) -> str:
+    found = re.search(r"\d+\.\d+\.\d+", _run(command))
+    return found.group() if found else "unknown"
+
+
+def _record(arguments: argparse.Namespace) -> None:
+    rig = find_rig()
+    if rig is None:
+        raise RigError(f"there is no aarch64 rig. Make it with `{MAKE_COMMAND}`.")
+    models = {
+        (network, variant): arguments.models / f"{network}.{kind}.tflite"
+        for network in arguments.networks
+        for variant, kind in VARIANTS.items()
+    }
+    missing = [str(model) for model in models.values() if not model.exists()]
+    if missing:
+        raise RigError(f"{missing[0]} is not there. Make the models with `PYTHONPATH=deploy python -m benchmarks`.")
+    common = environment(1) | {"qemu": _version("qemu-aarch64", "--version")}
+    common["zig"] = _version(sys.executable, "-m", "ziglang", "version")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        library = build_library(folder)
+        if shutil.which("llvm-mca") is not None:
+            common["llvm"] = _version("llvm-mca", "--version")
+            for kernel in sorted((NATIVE / "kernels").glob("neon_*.cc")):
+                for processor in MCA_PROCESSORS:
+                    found = simulate(kernel, processor, folder)
+                    if found is not None:
+                        row = {"kind": "loop", "kernel": kernel.stem, "processor": processor}
+                        append_record(arguments.results, row | found | common)
+                        print(f"{kernel.stem:20} {processor:11} {found['cycles_per_word']} cycles a word")
+        plugin = build_plugin(folder)
+        for (network, variant), model in models.items():
+            for processor in arguments.processors:
+                found = count(rig, processor, plugin, model, library if variant == "ours" else None)
+                row = {"kind": "count", "network": network, "variant": variant, "processor": processor, "site": SITE}
+                append_record(arguments.results, row | found | common)
+                print(f"{network:14} {variant:16} {processor:11} {found['instructions'] / 1e6:9.1f} M instructions")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Counts the instructions that aarch64 executes for one image.")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="of the benchmark (default: four stacks)")
+    parser.add_argument("--processors", nargs="+", default=["cortex-a72"], choices=sorted(PROCESSORS))
+    parser.add_argument("--models", type=Path, default=ROOT / "runs" / "bench-models", help="folder of the models")
+    parser.add_argument("--results", type=Path, default=ROOT / "results" / "arm64-instructions.jsonl")
+    try:
+        _record(parser.parse_args())
+    except RigError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
