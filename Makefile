@@ -33,6 +33,7 @@ endif
 bench: $(STAMP) ## time our runtime beside LCE and XNNPACK, into results/runtime-bench.md (17 minutes, quiet machine)
 	$(BIN)/python deploy/native/build.py --compiler zig --out deploy/bssl_tf_deploy/lib/libbssl_tf_runtime.so
 	PYTHONPATH=deploy $(BIN)/python -m benchmarks
+	PYTHONPATH=deploy $(BIN)/python -m benchmarks.kernels
 
 # On any machine, with zig, so that they run on every Linux since glibc 2.17.
 wheels: $(STAMP) ## wheels of the device side for x86-64 and 64-bit ARM, into dist/

@@ -38,6 +38,19 @@ def _host() -> str:
         raise
 
 
+def test_every_kernel_of_this_processor_is_timed_beside_its_bound(tmp_path: Path) -> None:
+    from benchmarks.kernels import time_kernels
+
+    require_or_skip(shutil.which("make") is not None and shutil.which("g++") is not None, "no make, or no g++")
+    found = {record["kernel"]: record for record in time_kernels(tmp_path)}
+    listed = (ROOT / "deploy" / "native" / "kernels" / "list.inc").read_text(encoding="utf-8")
+    assert {"portable_2x32", "portable_2x16"} <= found.keys() and all(f"({name})" in listed for name in found)
+    for name, record in found.items():
+        # A bound is what the instructions allow at best; a kernel beyond it means that the bound is none.
+        assert record["gmacs"] > 0 and record["commit"]
+        assert name.startswith("portable") or 0.1 < record["share"] < 1.3
+
+
 def run_benchmark(*arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "benchmarks", *map(str, arguments)],
