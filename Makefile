@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup runtime bench wheels demo demo-seeds test test-slow test-native arm64-rig lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) runtime ## make .venv with the project, its tests' tools, the extra `zoo` and the device runtime
 
