@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ __all__ = [
     "append_record",
     "atomic_writer",
     "locked",
+    "read_complete_records",
     "read_json",
     "read_records",
     "storage_errors",
@@ -76,6 +77,28 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunFolderError(f"{path} holds no JSON object", "Restore the file or make it again")
     return content
+
+
+def read_complete_records(path: Path, fields: Iterable[str], next_step: str) -> list[dict[str, Any]]:
+    """Every record of a file that figures are made from; none where there is no such file.
+
+    Args:
+        path: one JSON object a line.
+        fields: what each holds at least.
+        next_step: what to do about a line that does not, an imperative without a final full stop.
+
+    Raises:
+        RunFolderError: a line is no record, or lacks one of `fields`.
+    """
+    records = read_records(path)
+    lines = path.read_text(encoding="utf-8", errors="replace").count("\n") if path.exists() else 0
+    if len(records) < lines:
+        raise RunFolderError(f"line {len(records) + 1} in {path} is no record", next_step)
+    for number, record in enumerate(records, start=1):
+        missing = [name for name in fields if name not in record]
+        if missing:
+            raise RunFolderError(f"record {number} in {path} has no {missing[0]}", next_step)
+    return records
 
 
 def append_record(path: Path, *records: dict[str, Any]) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from bssl_tf.errors import RunFolderError
-from bssl_tf.files import read_records
+from bssl_tf.files import read_complete_records
 
 # What every record holds at least: `top1` in percent, the mean of `draws`; `settings` and `teacher`, short hashes;
 # `epochs` of all stages together; `wall_s` of training, `teacher_cache_s` before it; the commits that trained and that
@@ -56,15 +55,7 @@ def load(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunFolderError: a record lacks one of `FIELDS`.
     """
-    records = read_records(path)
-    lines = path.read_text(encoding="utf-8", errors="replace").count("\n") if path.exists() else 0
-    if len(records) < lines:
-        raise RunFolderError(f"line {len(records) + 1} in {path} is no record", "Remove that line and compare again")
-    for number, record in enumerate(records, start=1):
-        missing = [name for name in FIELDS if name not in record]
-        if missing:
-            raise RunFolderError(f"record {number} in {path} has no {missing[0]}", "Remove that line and compare again")
-    return records
+    return read_complete_records(path, FIELDS, "Remove that line and compare again")
 
 
 def measured(records: Iterable[dict[str, Any]], **wanted: Any) -> Measured | None:

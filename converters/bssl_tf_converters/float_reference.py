@@ -9,7 +9,7 @@ from bssl_tf.errors import ConversionError
 from bssl_tf.models.binarization import float_twin
 from bssl_tf.models.registry import build_backbone
 from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.quiet import captured_output, with_output
+from bssl_tf_deploy.quiet import captured_output, with_output
 
 
 def convert_float(model: keras.Model) -> bytes:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from bssl_tf.errors import BundleError, ConversionError, RuntimeUnavailableError
-from bssl_tf_converters.quiet import captured_output, with_output
 from bssl_tf_converters.tflite_model import read_model
+from bssl_tf_deploy.quiet import captured_output, with_output
 
 # Our targets, and what LCE calls them. Its "arm" is its general one: it lays out weights for the kernels that both
 # its ARM and its portable code use. The name is kept apart because a bundle also says where it is meant to run.

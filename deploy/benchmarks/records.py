@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bssl_tf.errors import RunFolderError
-from bssl_tf.files import read_records
+from bssl_tf.files import read_complete_records
 
 # What every record holds at least. Times are milliseconds; ratios are objects, see `timing.ratio`: `ratio_to_lce` and
 # `ratio_to` say how many times as long LCE or another variant takes, so that more is faster; `refused` says why there
@@ -27,15 +26,7 @@ def load(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunFolderError: a line is no record, or lacks one of `FIELDS`.
     """
-    records = read_records(path)
-    lines = path.read_text(encoding="utf-8", errors="replace").count("\n") if path.exists() else 0
-    if len(records) < lines:
-        raise RunFolderError(f"line {len(records) + 1} in {path} is no record", "Remove that line")
-    for number, record in enumerate(records, start=1):
-        missing = [name for name in FIELDS if name not in record]
-        if missing:
-            raise RunFolderError(f"record {number} in {path} has no {missing[0]}", "Remove that line")
-    return records
+    return read_complete_records(path, FIELDS, "Remove that line")
 
 
 def newest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ from bssl_tf_converters.checks import check_binary
 from bssl_tf_converters.deployable import with_classifier
 from bssl_tf_converters.export import Converted, convert_student
 from bssl_tf_converters.float_reference import float_network
-from bssl_tf_converters.quiet import LibraryOutput, captured_output
 from bssl_tf_converters.tflite_model import operator_histogram, read_model
 from bssl_tf_deploy.litert import LiteRtInterpreter
+from bssl_tf_deploy.quiet import LibraryOutput, captured_output
 from tests.converters.networks import DEPTH, backbone, embedded_images, random_probe
 
 
