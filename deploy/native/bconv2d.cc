@@ -1,7 +1,7 @@
 #include "bconv2d.h"
 
-#include "attributes.h"
 #include "geometry.h"
+#include "ops.h"
 #include "tensors.h"
 
 namespace bssl {
@@ -80,8 +80,7 @@ const char* Bconv2d::init(const TfLiteContext* context, const TfLiteNode* node, 
 }
 
 const char* Bconv2d::read_attributes(const TfLiteNode* node) {
-  const Attributes attributes(node->custom_initial_data,
-                              node->custom_initial_data_size < 0 ? 0 : static_cast<size_t>(node->custom_initial_data_size));
+  const Attributes attributes = attributes_of(node);
   int32_t padding, pad_values, activation;
   if (!attributes.find("stride_height", &stride_height_) || !attributes.find("stride_width", &stride_width_) ||
       !attributes.find("dilation_height_factor", &dilation_height_) ||
@@ -109,8 +108,7 @@ const char* Bconv2d::read_output_transform(const TfLiteContext* context, const T
                                            const TfLiteTensor* output) {
   output_type_ = output->type;
   const size_t channels = static_cast<size_t>(output_channels_);
-  // Steps work on whole blocks, so what they read for each channel is as long as the last block may be.
-  const size_t padded = (channels + kMaxTileChannels - 1) / kMaxTileChannels * kMaxTileChannels + kMaxTileChannels;
+  const size_t padded = padded_channels(output_channels_);
   if (output_type_ == kTfLiteInt32) {
     const TfLiteTensor* tensor = tensor_at(context, node->inputs->data[4]);
     const int32_t* thresholds = static_cast<const int32_t*>(constant_vector(tensor, kTfLiteInt32, output_channels_));
@@ -180,7 +178,7 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
       for (int done = 0; done < group_channels;) {
         const int left = group_channels - done;
         // Blocks but the last are whole words of output bits: 48 channels are 32 and 16, not 64.
-        const MicroKernel* kernel = kernel_for(choice, left > 32 && left < 64 && left <= 48 ? 32 : left);
+        const MicroKernel* kernel = kernel_for(choice, left > 32 && left <= 48 ? 32 : left);
         if (kernel == nullptr) return "no micro-kernel for this processor";
         const int count = left < kernel->channels ? left : kernel->channels;
         if (filling) {

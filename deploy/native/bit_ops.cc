@@ -1,11 +1,8 @@
 #include "bit_ops.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "attributes.h"
 #include "geometry.h"
-#include "groups.h"
 #include "tensors.h"
 
 namespace bssl {
@@ -131,8 +128,7 @@ const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op
     if (is_constant(input)) return unpack_constant(context);
   } else {
     if (input->type != kTfLiteInt32 || output->type != kTfLiteInt32) return "LceBMaxPool2d: input and output are not bitpacked (int32)";
-    const Attributes attributes(node->custom_initial_data,
-                                node->custom_initial_data_size < 0 ? 0 : static_cast<size_t>(node->custom_initial_data_size));
+    const Attributes attributes = attributes_of(node);
     int32_t padding;
     if (!attributes.find("filter_height", &filter_height_) || !attributes.find("filter_width", &filter_width_) ||
         !attributes.find("stride_height", &stride_height_) || !attributes.find("stride_width", &stride_width_) ||
@@ -179,12 +175,8 @@ const char* BitOp::prepare(TfLiteContext* context) {
     if (const char* wrong = check_sizes(input, output)) return wrong;
     if (is_done_) return nullptr;
   }
-  TfLiteIntArray* size = static_cast<TfLiteIntArray*>(malloc(sizeof(TfLiteIntArray) + sizeof(int) * static_cast<size_t>(rank(input))));
-  if (size == nullptr) return "out of memory";
-  size->size = rank(input);
-  for (int d = 0; d < size->size; ++d) size->data[d] = input->dims->data[d];
-  size->data[size->size - 1] = op_ == LceOp::kQuantize ? words_for(last_dimension(input)) : last_dimension(output);
-  return context->ResizeTensor(context, output, size) == kTfLiteOk ? nullptr : "the interpreter did not resize an output";
+  const int last = op_ == LceOp::kQuantize ? words_for(last_dimension(input)) : last_dimension(output);
+  return resize(context, output, input->dims->data, rank(input), last);
 }
 
 const char* BitOp::prepare_pool(TfLiteContext* context, const TfLiteTensor* input, TfLiteTensor* output) {
@@ -194,14 +186,8 @@ const char* BitOp::prepare_pool(TfLiteContext* context, const TfLiteTensor* inpu
       !output_size(input->dims->data[2], filter_width_, stride_width_, 1, same_padding_, &width, &pad_left_)) {
     return "LceBMaxPool2d: the input is smaller than the filter";
   }
-  TfLiteIntArray* size = static_cast<TfLiteIntArray*>(malloc(sizeof(TfLiteIntArray) + sizeof(int) * 4));
-  if (size == nullptr) return "out of memory";
-  size->size = 4;
-  size->data[0] = input->dims->data[0];
-  size->data[1] = height;
-  size->data[2] = width;
-  size->data[3] = input->dims->data[3];
-  return context->ResizeTensor(context, output, size) == kTfLiteOk ? nullptr : "the interpreter did not resize an output";
+  const int size[4] = {input->dims->data[0], height, width, input->dims->data[3]};
+  return resize(context, output, size, 4, size[3]);
 }
 
 void BitOp::run(TfLiteContext* context, ThreadPool* pool) {

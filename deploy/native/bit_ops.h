@@ -2,12 +2,11 @@
 #pragma once
 
 #include "array.h"
+#include "ops.h"
 #include "tflite_abi.h"
 #include "threads.h"
 
 namespace bssl {
-
-enum class LceOp;
 
 class BitOp {
  public:
@@ -18,7 +17,7 @@ class BitOp {
  private:
   const char* prepare_pool(TfLiteContext* context, const TfLiteTensor* input, TfLiteTensor* output);
 
-  LceOp op_{};
+  LceOp op_ = LceOp::kNone;
   int input_ = -1, output_ = -1;
   // LceBMaxPool2d's.
   int filter_height_ = 0, filter_width_ = 0, stride_height_ = 0, stride_width_ = 0;

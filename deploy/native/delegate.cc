@@ -7,6 +7,7 @@
 #include "bit_ops.h"
 #include "cpu.h"
 #include "groups.h"
+#include "ops.h"
 #include "program.h"
 #include "tensors.h"
 #include "tflite_abi.h"

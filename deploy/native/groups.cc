@@ -1,27 +1,15 @@
 #include "groups.h"
 
-#include <string.h>
-
+#include "ops.h"
 #include "program.h"
 #include "tensors.h"
 
 namespace bssl {
 namespace {
 
-constexpr int kCustom = 32;   // the schema's BuiltinOperator_CUSTOM
-constexpr int kWindow = 64;   // how far behind its first op a group looks for more
+constexpr int kWindow = 64;  // how far behind its first op a group looks for more
 
 }  // namespace
-
-LceOp lce_op(const TfLiteRegistration* registration) {
-  if (registration->builtin_code != kCustom || registration->custom_name == nullptr) return LceOp::kNone;
-  const char* name = registration->custom_name;
-  if (strcmp(name, "LceBconv2d") == 0) return LceOp::kBconv2d;
-  if (strcmp(name, "LceQuantize") == 0) return LceOp::kQuantize;
-  if (strcmp(name, "LceDequantize") == 0) return LceOp::kDequantize;
-  if (strcmp(name, "LceBMaxPool2d") == 0) return LceOp::kBMaxPool2d;
-  return LceOp::kNone;
-}
 
 const char* Groups::find(TfLiteContext* context) {
   TfLiteIntArray* plan = nullptr;

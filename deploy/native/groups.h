@@ -38,7 +38,4 @@ class Groups {
   int count_ = 0;
 };
 
-enum class LceOp { kNone, kQuantize, kDequantize, kBconv2d, kBMaxPool2d };
-LceOp lce_op(const TfLiteRegistration* registration);
-
 }  // namespace bssl

@@ -1,21 +1,10 @@
 #include "program.h"
 
+#include "ops.h"
 #include "tensors.h"
 
 namespace bssl {
 namespace {
-
-// Numbers of the schema's BuiltinOperator.
-enum Builtin : int32_t {
-  kBuiltinAdd = 0,
-  kBuiltinMul = 18,
-  kBuiltinRelu = 19,
-  kBuiltinReluN1To1 = 20,
-  kBuiltinRelu6 = 21,
-  kBuiltinCustom = 32,
-  kBuiltinSub = 41,
-  kBuiltinPrelu = 54,
-};
 
 // Element-wise ops without a convolution: a tile of theirs.
 constexpr int kTilePixels = 4;
@@ -36,11 +25,6 @@ void limits_of(int activation, float* low, float* high) {
   *high = activation == 2 ? 1.0f : activation == 3 ? 6.0f : __builtin_inff();
 }
 
-size_t padded_channels(int channels) {
-  const size_t widest = kMaxTileChannels;
-  return (static_cast<size_t>(channels) + widest - 1) / widest * widest + widest;
-}
-
 }  // namespace
 
 StepOp step_op(const TfLiteNode* node, const TfLiteRegistration* registration) {
@@ -56,7 +40,7 @@ StepOp step_op(const TfLiteNode* node, const TfLiteRegistration* registration) {
     case kBuiltinRelu6: op = StepOp::kRelu6; inputs = 1; break;
     case kBuiltinCustom:
       inputs = 1;
-      if (registration->custom_name != nullptr && strcmp(registration->custom_name, "LceQuantize") == 0) op = StepOp::kQuantize;
+      if (lce_op(registration) == LceOp::kQuantize) op = StepOp::kQuantize;
       break;
     default: break;
   }
@@ -242,12 +226,10 @@ void Program::fuse_residual() {
   const int value = instructions_[0].out.index;
   Instruction& add = instructions_[1];
   if (add.step != &Steps::add) return;
-  const bool first = add.a.kind == Operand::kRegister && add.a.index == value;
-  const bool second = add.b.kind == Operand::kRegister && add.b.index == value;
+  const bool first = add.a.is_register(value), second = add.b.is_register(value);
   if (first == second) return;
   for (int i = 2; i < count_; ++i) {
-    const Instruction& later = instructions_[i];
-    if ((later.a.kind == Operand::kRegister && later.a.index == value) || (later.b.kind == Operand::kRegister && later.b.index == value)) return;
+    if (instructions_[i].a.is_register(value) || instructions_[i].b.is_register(value)) return;
   }
   add.step = &Steps::transform_add;
   add.from_accum = true;
@@ -275,8 +257,7 @@ const char* Program::assign_registers() {
       if (value_of[k] < 0) continue;
       bool later = false;
       for (int j = i + 1; j < count_; ++j) {
-        later |= instructions_[j].a.kind == Operand::kRegister && instructions_[j].a.index == value_of[k];
-        later |= instructions_[j].b.kind == Operand::kRegister && instructions_[j].b.index == value_of[k];
+        later |= instructions_[j].a.is_register(value_of[k]) || instructions_[j].b.is_register(value_of[k]);
       }
       if (!later) owner[assigned[value_of[k]]] = -1;
     }
@@ -329,13 +310,9 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
   for (int i = 0; i < count_; ++i) {
     const Instruction& instruction = instructions_[i];
     if (instruction.out.kind == Operand::kTensor) {
-      TfLiteIntArray* size = static_cast<TfLiteIntArray*>(malloc(sizeof(TfLiteIntArray) + sizeof(int) * static_cast<size_t>(ranks)));
-      if (size == nullptr) return "out of memory";
-      size->size = ranks;
-      for (int d = 0; d < ranks; ++d) size->data[d] = dimensions[d];
-      if (instruction.to_bits) size->data[ranks - 1] = words_for(channels_);
       TfLiteTensor* tensor = &context->tensors[tensors_[instruction.out.index]];
-      if (context->ResizeTensor(context, tensor, size) != kTfLiteOk) return "the interpreter did not resize an output";
+      const int last = instruction.to_bits ? words_for(channels_) : channels_;
+      if (const char* wrong = resize(context, tensor, dimensions, ranks, last)) return wrong;
     }
     const Operand* operands[2] = {&instruction.a, &instruction.b};
     for (const Operand* operand : operands) {

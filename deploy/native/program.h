@@ -48,6 +48,8 @@ class Program {
     enum Kind { kNone, kRegister, kTensor, kPerImage, kConstant } kind = kNone;
     int index = 0;      // of the register, or in tensors_
     size_t offset = 0;  // of the constant, in constants_
+
+    bool is_register(int number) const { return kind == kRegister && index == number; }
   };
   struct Instruction {
     Step Steps::*step = nullptr;

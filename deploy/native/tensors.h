@@ -3,6 +3,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "tflite_abi.h"
 
@@ -78,6 +80,17 @@ inline bool same_dimensions(const TfLiteTensor* a, const TfLiteTensor* b) {
     if (a->dims->data[i] != b->dims->data[i]) return false;
   }
   return true;
+}
+
+// Gives `tensor` the size `dimensions`, but `last` for the last of them; there is at least one. Null, or what is wrong.
+inline const char* resize(TfLiteContext* context, TfLiteTensor* tensor, const int* dimensions, int ranks, int last) {
+  const size_t bytes = sizeof(TfLiteIntArray) + sizeof(int) * static_cast<size_t>(ranks);
+  TfLiteIntArray* size = static_cast<TfLiteIntArray*>(malloc(bytes));  // the interpreter frees it
+  if (size == nullptr) return "out of memory";
+  size->size = ranks;
+  memcpy(size->data, dimensions, sizeof(int) * static_cast<size_t>(ranks));
+  size->data[ranks - 1] = last;
+  return context->ResizeTensor(context, tensor, size) == kTfLiteOk ? nullptr : "the interpreter did not resize an output";
 }
 
 inline int words_for(int channels) { return channels / 32 + (channels % 32 != 0); }

@@ -25,6 +25,11 @@ constexpr int kMaxTilePixels = 12;
 constexpr int kMaxTileChannels = 64;
 constexpr int kMaxTile = 256;  // pixels x channels
 
+// How long a row must be that steps read for each channel: they work on whole blocks.
+constexpr size_t padded_channels(int channels) {
+  return ((static_cast<size_t>(channels) + kMaxTileChannels - 1) / kMaxTileChannels + 1) * kMaxTileChannels;
+}
+
 // Counts, for `count` output pixels (1 to `pixels`) and `channels` output channels, the bits in which the input differs
 // from the weights: accum[p * channels + c] = sum over w < words of popcount(input[p][offsets[w]] ^ weights[w][c]).
 // `inputs[p]` is where pixel p's first tap lies, `offsets[w]` counts bytes from there to a word, in the kernel's layout. `accum` and
