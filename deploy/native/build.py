@@ -56,7 +56,7 @@ ANDROID_IMPORTS = (
     *("free", "malloc", "memchr", "memcmp", "memcpy", "memmove", "memset", "posix_memalign", "snprintf", "strcmp"),
     *("strlen", "strtol", "pthread_create", "pthread_join", "pthread_cond_broadcast", "pthread_cond_destroy"),
     *("pthread_cond_signal", "pthread_cond_wait", "pthread_mutex_destroy", "pthread_mutex_lock"),
-    "pthread_mutex_unlock",
+    *("pthread_mutex_unlock", "sched_yield"),
 )
 
 _NATIVE = Path(__file__).resolve().parent

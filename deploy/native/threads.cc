@@ -1,10 +1,15 @@
 #include "threads.h"
 
+#include <sched.h>
+
 namespace bssl {
 namespace {
 
-// About 20 microseconds: longer than the pause between two layers' binary parts, shorter than a scheduler's slice.
-constexpr int kSpins = 4000;
+// Some 40 microseconds of looking without a pause: longer than what lies between two layers' binary parts.
+constexpr int kSpins = 1000;
+// Then up to a millisecond in which whoever else wants the core gets it: what lies between two images of a caller who
+// has the next one ready. A thread asleep takes 50 microseconds and more to wake, a fifth of a small network's time.
+constexpr int kYields = 2000;
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -14,11 +19,26 @@ inline void relax() {
 #endif
 }
 
+// False where it waited in vain.
+template <typename Condition>
+bool wait_actively(const Condition& holds) {
+  for (int i = 0; i < kSpins; ++i, relax()) {
+    if (holds()) return true;
+  }
+  for (int i = 0; i < kYields; ++i, sched_yield()) {
+    if (holds()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void ThreadPool::start(int threads) {
   if (threads > kMaxThreads) threads = kMaxThreads;
-  if (threads <= 1 || helpers_ != 0 || !helper_list_.allocate(static_cast<size_t>(threads - 1))) return;
+  if (threads <= 1 || helpers_ != 0 || !helper_list_.allocate(static_cast<size_t>(threads - 1)) ||
+      !shares_.allocate(static_cast<size_t>(threads))) {
+    return;
+  }
   for (int i = 0; i < threads - 1; ++i) {
     helper_list_[i] = Helper{this, pthread_t(), i + 1};
     if (pthread_create(&helper_list_[i].thread, nullptr, &ThreadPool::entry, &helper_list_[i]) != 0) break;
@@ -27,11 +47,8 @@ void ThreadPool::start(int threads) {
 }
 
 ThreadPool::~ThreadPool() {
-  pthread_mutex_lock(&mutex_);
-  stopping_ = true;
-  __atomic_fetch_add(&round_, 1, __ATOMIC_RELEASE);
-  pthread_cond_broadcast(&wake_);
-  pthread_mutex_unlock(&mutex_);
+  __atomic_store_n(&stopping_, true, __ATOMIC_SEQ_CST);
+  call_helpers();
   for (int i = 0; i < helpers_; ++i) pthread_join(helper_list_[i].thread, nullptr);
   pthread_cond_destroy(&wake_);
   pthread_cond_destroy(&done_);
@@ -44,36 +61,49 @@ void ThreadPool::run(int count, Work work, void* context) {
     for (int task = 0; task < count; ++task) work(context, task, 0);
     return;
   }
-  pthread_mutex_lock(&mutex_);
   work_ = work;
   context_ = context;
-  count_ = count;
-  open_ = true;
-  __atomic_store_n(&next_, 0, __ATOMIC_RELAXED);
-  __atomic_fetch_add(&round_, 1, __ATOMIC_RELEASE);
-  pthread_cond_broadcast(&wake_);
-  pthread_mutex_unlock(&mutex_);
+  const int64_t workers = threads();
+  for (int64_t i = 0; i < workers; ++i) {
+    shares_[i].end = static_cast<int>(count * (i + 1) / workers);
+    __atomic_store_n(&shares_[i].next, static_cast<int>(count * i / workers), __ATOMIC_RELAXED);
+  }
+  __atomic_store_n(&open_, true, __ATOMIC_SEQ_CST);
+  call_helpers();
 
   work_off(0);
 
-  // Nothing is left to take, so helpers that were not there in time are not waited for.
-  pthread_mutex_lock(&mutex_);
-  open_ = false;
-  pthread_mutex_unlock(&mutex_);
-  for (int spin = 0; spin < kSpins && __atomic_load_n(&busy_, __ATOMIC_ACQUIRE) != 0; ++spin) relax();
-  if (__atomic_load_n(&busy_, __ATOMIC_ACQUIRE) != 0) {
+  // Nothing is left to take, so helpers that were not there in time are not waited for. One that joins says so before it
+  // looks whether the round is open: either it finds it closed, or it is seen here.
+  __atomic_store_n(&open_, false, __ATOMIC_SEQ_CST);
+  const auto all_done = [&] { return __atomic_load_n(&busy_, __ATOMIC_SEQ_CST) == 0; };
+  if (!wait_actively(all_done)) {
     pthread_mutex_lock(&mutex_);
-    while (__atomic_load_n(&busy_, __ATOMIC_ACQUIRE) != 0) pthread_cond_wait(&done_, &mutex_);
+    __atomic_store_n(&caller_sleeps_, true, __ATOMIC_SEQ_CST);
+    while (!all_done()) pthread_cond_wait(&done_, &mutex_);
+    __atomic_store_n(&caller_sleeps_, false, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&mutex_);
   }
   __atomic_store_n(&taken_, false, __ATOMIC_RELEASE);
 }
 
+void ThreadPool::call_helpers() {
+  __atomic_fetch_add(&round_, 1, __ATOMIC_SEQ_CST);
+  // One that goes to sleep says so before it looks at the round for the last time.
+  if (__atomic_load_n(&sleepers_, __ATOMIC_SEQ_CST) == 0) return;
+  pthread_mutex_lock(&mutex_);
+  pthread_cond_broadcast(&wake_);
+  pthread_mutex_unlock(&mutex_);
+}
+
 void ThreadPool::work_off(int thread) {
-  for (;;) {
-    const int task = __atomic_fetch_add(&next_, 1, __ATOMIC_RELAXED);
-    if (task >= count_) return;
-    work_(context_, task, thread);
+  for (int i = 0; i <= helpers_; ++i) {
+    Share& share = shares_[(thread + i) % (helpers_ + 1)];
+    for (;;) {
+      const int task = __atomic_fetch_add(&share.next, 1, __ATOMIC_RELAXED);
+      if (task >= share.end) break;
+      work_(context_, task, thread);
+    }
   }
 }
 
@@ -85,19 +115,21 @@ void* ThreadPool::entry(void* helper) {
 
 void ThreadPool::help(int number) {
   uint32_t seen = 0;
+  const auto called = [&] { return __atomic_load_n(&round_, __ATOMIC_SEQ_CST) != seen; };
   for (;;) {
-    for (int spin = 0; spin < kSpins && __atomic_load_n(&round_, __ATOMIC_ACQUIRE) == seen; ++spin) relax();
-    pthread_mutex_lock(&mutex_);
-    while (__atomic_load_n(&round_, __ATOMIC_RELAXED) == seen) pthread_cond_wait(&wake_, &mutex_);
-    seen = __atomic_load_n(&round_, __ATOMIC_RELAXED);
-    const bool stop = stopping_, join = open_;
-    if (join) __atomic_fetch_add(&busy_, 1, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&mutex_);
-    if (stop) return;
-    if (!join) continue;
-    work_off(number);
-    // The mutex around the last one's signal, so that a caller between its test and its wait cannot miss it.
-    if (__atomic_sub_fetch(&busy_, 1, __ATOMIC_ACQ_REL) == 0) {
+    if (!wait_actively(called)) {
+      pthread_mutex_lock(&mutex_);
+      __atomic_fetch_add(&sleepers_, 1, __ATOMIC_SEQ_CST);
+      while (!called()) pthread_cond_wait(&wake_, &mutex_);
+      __atomic_fetch_sub(&sleepers_, 1, __ATOMIC_SEQ_CST);
+      pthread_mutex_unlock(&mutex_);
+    }
+    seen = __atomic_load_n(&round_, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&stopping_, __ATOMIC_SEQ_CST)) return;
+    __atomic_fetch_add(&busy_, 1, __ATOMIC_SEQ_CST);
+    // Perhaps the round after the one that was seen; then that one is found empty later.
+    if (__atomic_load_n(&open_, __ATOMIC_SEQ_CST)) work_off(number);
+    if (__atomic_sub_fetch(&busy_, 1, __ATOMIC_SEQ_CST) == 0 && __atomic_load_n(&caller_sleeps_, __ATOMIC_SEQ_CST)) {
       pthread_mutex_lock(&mutex_);
       pthread_cond_signal(&done_);
       pthread_mutex_unlock(&mutex_);

@@ -1,8 +1,9 @@
 // A pool of threads for one interpreter.
 //
-// Work is cut into numbered tasks that threads take one by one. The caller's thread works too. Idle helpers wait a few
-// microseconds actively, as layers follow each other closely, and then sleep, as the interpreter's other kernels have
-// threads of their own that want the cores.
+// Work is cut into numbered tasks. Each thread begins with a share of its own, the same numbers each time, as what it
+// read and wrote for neighbouring layers lies in its core's cache; then it takes from the others' shares. The caller's
+// thread works too. Idle helpers wait a while actively, as layers and images follow each other closely, soon giving way
+// to whoever else wants the core, such as the threads of the interpreter's other kernels; then they sleep.
 #pragma once
 
 #include <pthread.h>
@@ -40,23 +41,31 @@ class ThreadPool {
     int number;
   };
 
+  // The tasks next .. end - 1 of one thread, in a line of the cache of its own.
+  struct alignas(64) Share {
+    int next;
+    int end;
+  };
+
   static void* entry(void* helper);
   void help(int number);
+  void call_helpers();
   void work_off(int thread);
 
   int helpers_ = 0;
   Array<Helper> helper_list_;
+  Array<Share> shares_;
+  // For sleeping and waking alone: a helper that waits actively takes no lock, as it would meet the caller's.
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t wake_ = PTHREAD_COND_INITIALIZER;
   pthread_cond_t done_ = PTHREAD_COND_INITIALIZER;
-  // Written under the mutex, read without it while waiting actively: hence the atomic access.
   uint32_t round_ = 0;
+  int sleepers_ = 0;  // helpers
+  bool caller_sleeps_ = false;
   bool stopping_ = false;
-  bool open_ = false;   // helpers may still join the round
+  bool open_ = false;  // helpers may still join the round
   bool taken_ = false;
-  int next_ = 0;
-  int busy_ = 0;  // helpers that joined and have not finished
-  int count_ = 0;
+  int busy_ = 0;  // helpers that may be at work
   Work work_ = nullptr;
   void* context_ = nullptr;
 };

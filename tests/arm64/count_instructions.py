@@ -6,7 +6,7 @@
 Needs the aarch64 rig (tests/arm64/make_rig.py), ziglang, a C compiler, llvm-mca (Debian package llvm), and the models
 of the benchmark (`python -m benchmarks` makes them). Records go to results/arm64-instructions.jsonl, in two kinds:
 
-- `count`: qemu counts what is executed, with one thread, in runs of 2, 6 and 10 images; a record has the difference
+- `count`: qemu counts what is executed, with one thread, in runs of 2, 22 and 42 images; a record has the difference
   of the longest and the shortest, for one image: `instructions`, of them `vector` ones and `cnt`, and `spread`, by how
   much the two halves differ. Emulation knows instructions, not time: a count says nothing about caches, or about how
   many instructions a processor issues at once, and is never given as a time.
@@ -40,7 +40,7 @@ NETWORKS = ("stack-64x56", "stack-128x28", "stack-256x14", "stack-512x7")
 # Each with its model's kind; only ours gets the library.
 VARIANTS = {"ours": "binary", "xnnpack-float32": "float32", "xnnpack-int8": "int8"}
 SITE = "ai-edge-litert-2.3"
-RUNS = (2, 6, 10)
+RUNS = (2, 22, 42)
 MCA_PROCESSORS = ("cortex-a72", "cortex-a55", "cortex-a53")
 
 _COUNT = re.compile(r"bssl-count (\d+) (\d+) (\d+)")
