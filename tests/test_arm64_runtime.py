@@ -54,7 +54,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, library: Path) -> Path:
     folder = tmp_path_factory.mktemp("arm64")
     for index, case in enumerate(small_models()):
         (folder / f"{index}.tflite").write_bytes(case.original)
-        np.save(folder / f"{index}.npy", case.images)
+        np.savez(folder / f"{index}.npz", case.images)
     return folder
 
 
@@ -81,7 +81,7 @@ def emulated(
     """Runs everything in one emulated process. Returns its report, and the folder with the answers."""
     out = work / f"{processor}-{site}"
     out.mkdir()
-    cases = [{"model": f"{index}.tflite", "images": f"{index}.npy"} for index in range(len(small_models()))]
+    cases = [{"model": f"{index}.tflite", "images": f"{index}.npz"} for index in range(len(small_models()))]
     plan = {"library": str(library), "options": options, "cases": cases}
     (work / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     command = rig.python(processor, site, [str(RUNNER), str(work), str(out)])
@@ -107,7 +107,7 @@ def test_same_bits_as_lce(
             if f"{number}-{index}" in report["failed"]:
                 found.append(f"{name}: {report['failed'][f'{number}-{index}']}")
                 continue
-            got = np.load(out / f"{number}-{index}.npy")
+            [got] = np.load(out / f"{number}-{index}.npz").values()
             wanted, tolerance = expected(case)
             fault = difference(got, wanted)
             if tolerance and got.shape == wanted.shape and np.abs(got - wanted).max() <= tolerance:

@@ -2,13 +2,14 @@
 
     python run_models.py WORK OUT
 
-Needs numpy and one of ai-edge-litert and tflite-runtime. WORK/plan.json says what to run:
+Needs numpy and one of ai-edge-litert, tflite-runtime and TensorFlow. WORK/plan.json says what to run:
 
     {"library": PATH, "options": [{...}, ...], "cases": [{"model": FILE, "images": FILE}, ...]}
 
 Every case runs with every set of options of the delegate, one after another in this one process (under emulation, its
-start takes longer than a small model). Files are in WORK. OUT gets SET-CASE.npy for each answer, and at last
-report.json: versions, the library's kernels, and the message of each case that failed.
+start takes longer than a small model). Files are in WORK; that of images is .npz, with an array for each of the model's
+inputs, in their order. OUT gets SET-CASE.npz for each answer, with an array for each output, and at last report.json:
+versions, the library's kernels, and the message of each case that failed.
 """
 
 from __future__ import annotations
@@ -25,25 +26,26 @@ import numpy as np
 
 def find_interpreter() -> Any:
     """The module of the interpreter that is installed."""
-    for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"):
+    for name in ("ai_edge_litert", "tflite_runtime", "tensorflow.lite.python"):
         try:
-            return importlib.import_module(name)
+            return importlib.import_module(f"{name}.interpreter")
         except ImportError:
             continue
     sys.exit("error: there is no interpreter here. Install ai-edge-litert or tflite-runtime.")
 
 
-def run(module: Any, library: str, options: dict[str, str], model: Path, images: np.ndarray) -> np.ndarray:
-    """One model, one batch: the model is resized to it."""
+def run(module: Any, library: str, options: dict[str, str], model: Path, given: list[np.ndarray]) -> list[np.ndarray]:
+    """One model, an array for each input: the model is resized to them. Returns one for each output."""
     delegate = module.load_delegate(library, options)
     interpreter = module.Interpreter(model_path=str(model), experimental_delegates=[delegate])
-    [given] = interpreter.get_input_details()
-    [wanted] = interpreter.get_output_details()
-    interpreter.resize_tensor_input(given["index"], images.shape)
+    inputs = [details["index"] for details in interpreter.get_input_details()]
+    for index, array in zip(inputs, given):  # noqa: B905 - Python 3.9 has no `strict`
+        interpreter.resize_tensor_input(index, array.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(given["index"], images)
+    for index, array in zip(inputs, given):  # noqa: B905
+        interpreter.set_tensor(index, array)
     interpreter.invoke()
-    return np.array(interpreter.get_tensor(wanted["index"]))
+    return [np.array(interpreter.get_tensor(details["index"])) for details in interpreter.get_output_details()]
 
 
 def main() -> None:
@@ -57,11 +59,12 @@ def main() -> None:
     for number, options in enumerate(plan["options"]):
         for index, case in enumerate(plan["cases"]):
             try:
-                answer = run(module, plan["library"], options, work / case["model"], np.load(work / case["images"]))
+                given = list(np.load(work / case["images"]).values())
+                answers = run(module, plan["library"], options, work / case["model"], given)
             except (RuntimeError, ValueError) as error:
                 failed[f"{number}-{index}"] = str(error)
             else:
-                np.save(out / f"{number}-{index}.npy", answer)
+                np.savez(out / f"{number}-{index}.npz", *answers)
     report = {
         "interpreter": module.__name__,
         "kernels": library.bssl_runtime_kernels().decode(),
