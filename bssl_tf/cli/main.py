@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "Compare methods over seeds: records, a table, a figure.",
     "zoo": "List pretrained students, or begin a run folder with one.",
     "export": "Convert a student and its probe into a bundle for a device.",
+    "inspect": "Show what a .tflite file or a bundle is made of: operators, MACs, weights, memory.",
     "run": "Classify images with a bundle.",
     "bench": "Time a bundle on this machine, beside the float network of the same shape.",
     "summary": "Show what is known of a run: accuracy, bundles, the newest benchmark.",
