@@ -35,6 +35,9 @@ from bssl_tf.config import (
 )
 from bssl_tf.errors import ConfigError
 
+# The tables of `PretrainConfig` that a method reads, of those named after methods.
+_READS = {"s2bnn": {"s2bnn", "moco"}, "supervised": set()}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -157,6 +160,12 @@ def _row(item: dict[str, Any], number: int, base: dict[str, Any], overrides: dic
         raise ConfigError(f"{where}.seeds is {seeds!r}", "Write for example seeds = [0, 1, 2]")
     if not isinstance(settings, dict):
         raise ConfigError(f"{where}.settings is {settings!r}, not a table", "Write settings = { section = {...} }")
+    # What other methods are told has no part in this row: a change of it does not make its records worthless.
+    others = METHODS.keys() - _READS.get(item["method"], {item["method"]})
+    unread = sorted(others & settings.keys())
+    if unread:
+        raise ConfigError(f"{where}.settings.{unread[0]} is not for {item['method']}", "Remove it, or name its method")
+    base, overrides = ({key: one[key] for key in one.keys() - others} for one in (base, overrides))
     settings = merge(merge(base, merge(settings, {"method": item["method"]})), overrides)
     from_dict(PretrainConfig, settings)  # a wrong setting is found before the first run, not before the tenth
     return Row(item["method"], str(item.get("variant", "")), tuple(seeds), bool(item.get("headline", False)), settings)

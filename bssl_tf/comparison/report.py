@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def _current(grid: Grid, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _table(grid: Grid, records: list[dict[str, Any]]) -> str:
-    protocols = list(dict.fromkeys(record["protocol"] for record in records))
+    protocols = sorted({record["protocol"] for record in records}, key=_natural)
     head = ["method", "seeds", "epochs", "training s", *protocols]
     lines = [head, ["---"] * len(head)]
     for row in grid.rows:
@@ -65,6 +66,11 @@ def _table(grid: Grid, records: list[dict[str, Any]]) -> str:
         figures = [str(measured(records, features=name, protocol=protocol) or "") for protocol in protocols]
         lines.append([f"_{name}_", "", "", "", *figures])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts few-shot-svm-8 before few-shot-svm-16."""
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _cell(found: Measured | None, seeds: int) -> str:

@@ -91,6 +91,19 @@ def test_settings_that_change_a_result_change_the_hash(tmp_path: Path) -> None:
     assert from_dict(PretrainConfig, other.settings).training.epochs == 2
 
 
+def test_what_other_methods_are_told_is_no_part_of_a_row(tmp_path: Path) -> None:
+    preset = write(tmp_path / "mine.toml", PRESET)
+    rows, changed = read_grid(preset).rows, read_grid(preset, {"bssl": {"classifier_rate": 0.5}}).rows
+    assert [row.settings_sha256 for row in rows] == [row.settings_sha256 for row in changed]
+    # The contrastive variant of s2bnn reads moco's queue and temperature.
+    (s2bnn, moco), (s2bnn_changed, moco_changed) = rows, read_grid(preset, {"moco": {"temperature": 0.5}}).rows
+    assert s2bnn.settings_sha256 != s2bnn_changed.settings_sha256
+    assert moco.settings_sha256 != moco_changed.settings_sha256
+    wrong = PRESET.replace('optimizer = "sgd" }', 'optimizer = "sgd" }, swav = { prototypes = 9 }')
+    with pytest.raises(ConfigError, match=r"rows\[2\].settings.swav is not for moco"):
+        read_grid(write(tmp_path / "wrong.toml", wrong))
+
+
 def test_a_preset_without_a_grid_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"preset demo has no table \[compare\]"):
         read_grid("demo")
