@@ -6,10 +6,10 @@
 Needs the aarch64 rig (tests/arm64/make_rig.py), ziglang, a C compiler, llvm-mca (Debian package llvm), and the models
 of the benchmark (`python -m benchmarks` makes them). Records go to results/arm64-instructions.jsonl, in two kinds:
 
-- `count`: qemu counts what is executed, with one thread, in runs of 2, 22 and 42 images; a record has the difference
-  of the longest and the shortest, for one image: `instructions`, of them `vector` ones and `cnt`, and `spread`, by how
-  much the two halves differ. Emulation knows instructions, not time: a count says nothing about caches, or about how
-  many instructions a processor issues at once, and is never given as a time.
+- `count`: qemu counts what is executed, with one thread, in runs of 2, 22 and 42 images (XNNPACK: 2, 6, 10); a record
+  has the difference of the longest and the shortest, for one image: `instructions`, of them `vector` ones and `cnt`,
+  and `spread`, by how much the two halves differ. Emulation knows instructions, not time: a count says nothing about
+  caches, or about how many instructions a processor issues at once, and is never given as a time.
 - `loop`: llvm-mca's model of a processor at the inner loop of a kernel: `cycles_per_word`, for one vector of 128 bits
   that is compared, and `bound_per_word`, what the units alone would allow. A model of the core with perfect caches, no
   measurement.
@@ -40,7 +40,9 @@ NETWORKS = ("stack-64x56", "stack-128x28", "stack-256x14", "stack-512x7")
 # Each with its model's kind; only ours gets the library.
 VARIANTS = {"ours": "binary", "xnnpack-float32": "float32", "xnnpack-int8": "int8"}
 SITE = "ai-edge-litert-2.3"
-RUNS = (2, 22, 42)
+# Images of three processes: with our library, and without, where one takes ten times as many instructions and Python's
+# own, some hundred thousand more or less in each process, matter less.
+RUNS, STOCK_RUNS = (2, 22, 42), (2, 6, 10)
 MCA_PROCESSORS = ("cortex-a72", "cortex-a55", "cortex-a53")
 
 _COUNT = re.compile(r"bssl-count (\d+) (\d+) (\d+)")
@@ -71,7 +73,8 @@ def count(rig: Rig, processor: str, plugin: Path, model: Path, library: Path | N
         RigError: the model does not run.
     """
     totals, kernels = [], None
-    for images in RUNS:
+    runs = RUNS if library else STOCK_RUNS
+    for images in runs:
         arguments = [str(HERE / "repeat_model.py"), str(model), str(images), *([str(library)] if library else [])]
         # Python's hashes are the same each time, so that two runs differ in nothing but the images.
         command = ["env", "PYTHONHASHSEED=0", *rig.python(processor, SITE, arguments, [str(plugin)])]
@@ -82,8 +85,8 @@ def count(rig: Rig, processor: str, plugin: Path, model: Path, library: Path | N
         totals.append([int(number) for number in found.groups()])
         kernels = re.search(r"^kernels (.*)$", said, re.MULTILINE)
     few, more, most = totals
-    instructions, vector, bits = [round((b - a) / (RUNS[2] - RUNS[0])) for a, b in zip(few, most, strict=True)]
-    halves = (more[0] - few[0]) / (RUNS[1] - RUNS[0]), (most[0] - more[0]) / (RUNS[2] - RUNS[1])
+    instructions, vector, bits = [round((b - a) / (runs[2] - runs[0])) for a, b in zip(few, most, strict=True)]
+    halves = (more[0] - few[0]) / (runs[1] - runs[0]), (most[0] - more[0]) / (runs[2] - runs[1])
     return {
         "instructions": instructions,
         "vector": vector,
