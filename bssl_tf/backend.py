@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 from bssl_tf.errors import BackendError
 
@@ -84,7 +85,7 @@ except ImportError as error:
 
 tf.get_logger().setLevel("ERROR")
 
-__all__ = ["configure", "keras", "keras_safe_mode", "lq", "tf"]
+__all__ = ["configure", "freeze", "keras", "keras_safe_mode", "keras_saved_metadata", "lq", "tf"]
 
 
 def keras_safe_mode() -> AbstractContextManager[None]:
@@ -92,6 +93,22 @@ def keras_safe_mode() -> AbstractContextManager[None]:
     from tf_keras.src.saving import serialization_lib  # no public name; .h5 files honour it only this way
 
     return serialization_lib.SafeModeScope(True)
+
+
+def freeze(function: Any) -> Any:
+    """A concrete function with its variables as constants and its calls inlined."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # no public name
+
+    return convert_variables_to_constants_v2(function, lower_control_flow=False)
+
+
+def keras_saved_metadata(content: bytes) -> Any:
+    """The message in a SavedModel's keras_metadata.pb: Keras 2's description of each layer."""
+    from tf_keras.protobuf import saved_metadata_pb2  # no public name
+
+    metadata = saved_metadata_pb2.SavedMetadata()
+    metadata.ParseFromString(content)
+    return metadata
 
 
 def configure(threads: int, precision: str = "float32") -> None:

@@ -307,7 +307,7 @@ def _convert(network: Network, size: tuple[int, int]) -> bytes:
         x = layers.MaxPool2D(2)(layers.Activation(lq.math.sign)(x))
     for block in network.blocks:
         x = _block(x, block, network.int8, rng)
-    content = lce.convert(_Frozen(keras.Model(image, x, name="network")), "arm64")
+    content = lce.convert(_Frozen(keras.Model(image, x, name="network")), "arm64", fold=False)
     if network.int8:
         from larq_compute_engine.mlir.python.util import modify_integer_quantized_model_io_type
 

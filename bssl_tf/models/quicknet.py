@@ -101,7 +101,7 @@ def _stem(x: tf.Tensor, filters: int, stride: int) -> tf.Tensor:
 
 def _residual(x: tf.Tensor, filters: int, name: str) -> tf.Tensor:
     y = binary_conv(filters, 3, f"{name}_conv")(x)
-    # The zoo's order, which LCE fuses into one operator where kernels have no scale; README.md has what it does here.
+    # The zoo's order, which becomes one operator: conversion moves the kernel's scale behind the ReLU.
     y = layers.ReLU(name=f"{name}_relu")(y)
     y = batch_norm(f"{name}_norm")(y)
     return layers.Add(name=f"{name}_add")([y, x])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import BundleError, ConversionError, RuntimeUnavailableError
 from bssl_tf_converters.tflite_model import read_model
 from bssl_tf_deploy.quiet import captured_output, with_output
@@ -27,28 +28,49 @@ OUTPUT_NAME = "logits"
 _WRAPPER = "larq_compute_engine.tflite.python.interpreter_wrapper_lite"
 
 
-def convert(model: Any, target: str) -> bytes:
+def convert(model: Any, target: str, *, preprocessing: Preprocessing | None = None, fold: bool = True) -> bytes:
     """Converts a Keras model with LCE.
 
     LCE's own entry for Keras models falls back, with no more than a warning, to a second conversion when the first
-    fails, which hides the reason. Here the model is saved and its SavedModel converted, so there is nothing to fall
-    back to. The result depends on the model only: the same weights give the same bytes.
+    fails, which hides the reason. Here only the inference graph, with its variables as constants, goes to LCE as a
+    SavedModel, so there is nothing to fall back to. (Saving the Keras model takes 5 times as long as all the rest, most
+    of it for training.) The result depends on the model only: the same weights give the same bytes.
 
     Args:
         model: a `keras.Model` with one float32 input [B, H, W, C] of known H, W, C and one output.
         target: a key of `TARGETS`.
+        preprocessing: given, the converted network takes raw pixels, uint8 [1, H, W, C], and normalises them itself;
+            folded, that is a cast and one sum on the image, or the cast alone where the first convolution does not pad.
+        fold: rewrite the graph first, so that what is constant costs nothing; see `bssl_tf_converters.folding`. Outputs
+            change by rounding only.
 
     Returns:
         A TFLite flatbuffer for batches of one, with input `image` and output `logits` in its signature.
 
     Raises:
-        ConversionError: LCE is not installed, cannot be used here, or cannot convert the model.
+        ConversionError: LCE is not installed, cannot be used here, or cannot convert the model, or `preprocessing` is
+            for other images.
     """
     from bssl_tf.backend import tf
+    from bssl_tf_converters import folding
+    from bssl_tf_converters.folding.reading import read_graph
+    from bssl_tf_converters.folding.writing import write_saved_model
 
     if target not in TARGETS:
         raise ConversionError(f"there is no target {target!r}", f"Choose one of {', '.join(TARGETS)}")
     shape = _input_shape(model)
+    if preprocessing is not None and shape != (*[preprocessing.image_size] * 2, preprocessing.channels):
+        raise ConversionError(
+            f"{model.name} takes images {list(shape)}, and the preprocessing makes others",
+            "Give the preprocessing that the network was trained with",
+        )
+
+    def infer(image: Any) -> dict[str, Any]:
+        if preprocessing is not None:
+            image = (tf.cast(image, tf.float32) / 255.0 - preprocessing.mean) / preprocessing.std
+        return {OUTPUT_NAME: model(image, training=False)}
+
+    pixel = tf.float32 if preprocessing is None else tf.uint8
     with captured_output() as output:
         try:
             import larq_compute_engine
@@ -59,15 +81,14 @@ def convert(model: Any, target: str) -> bytes:
                 "the bundle can be copied here",
             ) from with_output(error, output())
         try:
+            signature = [tf.TensorSpec((1, *shape), pixel, name=INPUT_NAME)]
+            graph = read_graph(tf.function(infer, input_signature=signature).get_concrete_function(), [OUTPUT_NAME])
+            if fold:
+                folding.fold(graph)
             with tempfile.TemporaryDirectory() as folder:
-                function = tf.function(
-                    lambda image: {OUTPUT_NAME: model(image, training=False)},
-                    input_signature=[tf.TensorSpec((1, *shape), tf.float32, name=INPUT_NAME)],
-                )
-                module = tf.Module()
-                module.model = model
-                tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
-                converted: bytes = larq_compute_engine.convert_saved_model(folder, target=TARGETS[target])
+                saved = Path(folder) / "inference"
+                write_saved_model(graph, saved)
+                converted: bytes = larq_compute_engine.convert_saved_model(saved, target=TARGETS[target])
         # Keras, TensorFlow and MLIR raise whatever they like for a model that they cannot take.
         except Exception as error:
             raise ConversionError(
@@ -118,23 +139,26 @@ class LceInterpreter:
         # The interpreter reads the flatbuffer where it lies.
         self._model = model
         self._input_shape = summary.inputs[0].shape
+        self._input_dtype = summary.inputs[0].dtype
         self._output_width = summary.outputs[0].shape[-1]
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Logits of a batch.
 
         Args:
-            batch: float32 [B, H, W, C], preprocessed; B may be 0.
+            batch: float32 [B, H, W, C], preprocessed, or uint8 for a network that normalises itself; B may be 0.
 
         Returns:
             float32 [B, K].
 
         Raises:
-            ValueError: the images have another shape.
+            ValueError: the images have another shape, or are not the pixels that the network takes.
         """
         if batch.shape[1:] != self._input_shape[1:]:
             raise ValueError(f"images are {list(batch.shape[1:])}, the network takes {list(self._input_shape[1:])}")
-        images = np.ascontiguousarray(batch, dtype=np.float32)
+        if self._input_dtype == "uint8" and batch.dtype != np.uint8:
+            raise ValueError(f"images are {batch.dtype}, the network takes uint8")
+        images = np.ascontiguousarray(batch, dtype=self._input_dtype)
         outputs = [self._interpreter.predict([images[i : i + 1]])[0] for i in range(len(images))]
         return np.concatenate(outputs) if outputs else np.zeros((0, self._output_width), np.float32)
 
