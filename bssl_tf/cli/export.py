@@ -45,16 +45,25 @@ class _Target(click.Choice):
 @click.option(
     "--images", default=500, show_default=True, type=click.IntRange(min=1), help="Test images to compare with Keras on."
 )
+@click.option("--allow", "allowed", multiple=True, metavar="CODE", help="Let errors of this check pass as warnings.")
 @click.option("--data-dir", metavar="DIR", help="Where TFDS keeps its data. [as in the evaluation]")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(
-    run: str, target: str, out: str | None, overwrite: bool, images: int, data_dir: str | None, as_json: bool
+    run: str,
+    target: str,
+    out: str | None,
+    overwrite: bool,
+    images: int,
+    allowed: tuple[str, ...],
+    data_dir: str | None,
+    as_json: bool,
 ) -> None:
     """Convert the student and the linear probe of RUN into a bundle for a device.
 
     RUN is a folder of `bssl-tf pretrain` that `bssl-tf evaluate` has been through. The converted network is checked:
-    every binary layer must still be binary, and it must say what the Keras network says on test images. The bundle also
-    gets the runtime library for its target, compiled here if needed (`pip install ziglang` brings a compiler for all).
+    every binary layer must still be binary (`bssl-tf check` says more), and it must say what the Keras network says on
+    test images. The bundle also gets the runtime library for its target, compiled here if needed (`pip install ziglang`
+    brings a compiler for all).
     """
     from bssl_tf_deploy.bundle import MODEL, check_free, write_bundle
     from bssl_tf_deploy.library import bundled_name, library_for
@@ -72,7 +81,7 @@ def command(
     probe = load_probe(folder / "probe")
     prose(f"building the runtime for {target}")
     library = library_for(target)
-    network, converted, example_labels = _convert(folder, probe, target, images, data_dir)
+    network, converted, example_labels = _convert(folder, probe, target, images, data_dir, allowed)
     source = probe.data.source
     # A folder's name is enough; where it lay on this machine says nothing elsewhere.
     data = source if source == "embedded" or source.startswith("tfds:") else Path(source).name
@@ -108,7 +117,7 @@ def command(
 
 
 def _convert(
-    run: Path, probe: LinearProbe, target: str, images: int, data_dir: str | None
+    run: Path, probe: LinearProbe, target: str, images: int, data_dir: str | None, allowed: tuple[str, ...]
 ) -> tuple[Network, Converted, list[str]]:
     from bssl_tf.data.image_set import spread_indices
     from bssl_tf.data.open import open_data
@@ -124,7 +133,7 @@ def _convert(
     image_set = data.test if data.test is not None and len(data.test) else data.train
     chosen = spread_indices(len(image_set), images)
     views = network.preprocessing.eval_view(image_set, chosen)
-    converted = convert_student(student, probe.weights, probe.bias, views, target, prose)
+    converted = convert_student(student, probe.weights, probe.bias, views, target, prose, allowed)
     labels = image_set.require_labels()[chosen[converted.golden_indices]]
     return network, converted, [image_set.class_names[label] for label in labels]
 

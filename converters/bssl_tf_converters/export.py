@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -12,7 +12,7 @@ from bssl_tf import __version__
 from bssl_tf.backend import keras
 from bssl_tf.errors import ConversionError
 from bssl_tf_converters import lce
-from bssl_tf_converters.checks import BinaryReport, check_binary, check_convertible
+from bssl_tf_converters.checks import BinaryReport, Finding, allow, check_convertible, find_after, refuse, sentence
 from bssl_tf_converters.deployable import with_classifier
 from bssl_tf_converters.parity import Parity, compare, require
 
@@ -57,8 +57,9 @@ def convert_student(
     images: np.ndarray,
     target: str,
     report: Callable[[str], None] = lambda line: None,
+    allowed: Collection[str] = (),
 ) -> Converted:
-    """Puts the probe on the backbone, converts both, and checks that it is binary and says the same as in Keras.
+    """Puts the probe on the backbone and converts both; see `convert_model`.
 
     Args:
         backbone: trained, from [B, S, S, C] to features [B, D].
@@ -67,17 +68,50 @@ def convert_student(
         images: float32 [N, S, S, C], preprocessed, N at least 1; best those that the probe was not fitted on.
         target: a key of `lce.TARGETS`.
         report: takes lines of prose for the user.
+        allowed: codes of checks whose errors count as warnings.
 
     Raises:
         ConversionError: see `lce.convert`, `checks` and `parity.require`.
+        ConfigError: a code in `allowed` is unknown or cannot be allowed.
     """
-    if not len(images):
-        raise ConversionError("there are no images to compare the networks on", "Pass --images 1 or more")
-    model = with_classifier(backbone, weights, bias)
-    check_convertible(model)
+    _require_images(images)
+    return convert_model(with_classifier(backbone, weights, bias), images, target, report, allowed)
+
+
+def convert_model(
+    model: keras.Model,
+    images: np.ndarray,
+    target: str,
+    report: Callable[[str], None] = lambda line: None,
+    allowed: Collection[str] = (),
+) -> Converted:
+    """Converts a classifier, and checks that it is binary and says the same as in Keras.
+
+    Args:
+        model: from [B, S, S, C] to logits, or anything else one number a class, [B, K].
+        images: float32 [N, S, S, C], preprocessed, N at least 1.
+        target: a key of `lce.TARGETS`.
+        report: takes lines of prose for the user.
+        allowed: codes of checks whose errors count as warnings.
+
+    Raises:
+        ConversionError: see `lce.convert`, `checks` and `parity.require`.
+        ConfigError: a code in `allowed` is unknown or cannot be allowed.
+    """
+    _require_images(images)
+    before = check_convertible(model, allowed)
+    _warn(before, report)
+    if model.output.shape.rank != 2:
+        raise ConversionError(
+            f"{model.name} gives {list(model.output.shape)}, and a classifier gives one number a class",
+            "Put Flatten or GlobalAveragePooling2D at its end",
+        )
     report(f"converting {model.name} with LCE for {target}")
     converted = lce.convert(model, target)
-    binary = check_binary(model, converted)
+    conversion, found = find_after(model, converted, before)
+    after = allow(found, allowed)
+    refuse(after)
+    _warn(after, report)
     report(f"comparing it with Keras on {len(images)} images")
     interpreter = lce.LceInterpreter(converted)
     keras_logits = np.concatenate(
@@ -94,10 +128,20 @@ def convert_student(
         target,
         (1, *images.shape[1:]),
         (1, logits.shape[1]),
-        binary,
+        conversion.report,
         parity,
         chosen,
         np.ascontiguousarray(images[chosen], np.float32),
         np.ascontiguousarray(logits[chosen], np.float32),
         {"bssl-tf": __version__} | {name: metadata.version(name) for name in _PACKAGES},
     )
+
+
+def _require_images(images: np.ndarray) -> None:
+    if not len(images):
+        raise ConversionError("there are no images to compare the networks on", "Pass --images 1 or more")
+
+
+def _warn(findings: list[Finding], report: Callable[[str], None]) -> None:
+    for finding in findings:
+        report(f"warning: {sentence(finding)} [{finding.code}]. {finding.hint}.")

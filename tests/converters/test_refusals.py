@@ -39,6 +39,23 @@ def test_a_model_that_lce_has_no_operator_for() -> None:
         LceInterpreter(convert(with_foreign_operator(), "arm64"))
 
 
+def test_a_failure_inside_lce_is_not_hidden_by_its_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LCE's entry for Keras models tries another conversion when the first fails, and says only that it did."""
+    from larq_compute_engine.mlir.python import converter
+
+    def fail(*arguments: object) -> bytes:
+        raise RuntimeError("the first conversion failed")
+
+    def fall_back(*arguments: object) -> bytes:
+        pytest.fail("the other conversion was tried")
+
+    monkeypatch.setattr(converter, "convert_saved_model_to_tflite_flatbuffer", fail)
+    monkeypatch.setattr(converter, "convert_graphdef_to_tflite_flatbuffer", fall_back)
+    image = keras.Input((4, 4, 1))
+    with pytest.raises(ConversionError, match=r"LCE cannot convert small \(the first conversion failed\)"):
+        convert(keras.Model(image, keras.layers.Conv2D(2, 3)(image), name="small"), "arm64")
+
+
 def test_threads_set_too_late() -> None:
     program = (
         "from bssl_tf.backend import configure, tf\n"

@@ -1,0 +1,92 @@
+"""`bssl-tf check`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import click
+
+from bssl_tf.cli.options import prose
+
+if TYPE_CHECKING:
+    from bssl_tf_converters.checks import BinaryReport, Finding
+
+
+@click.command("check")
+@click.argument("model", required=False)
+@click.option("--allow", "allowed", multiple=True, metavar="CODE", help="Let errors of this code pass as warnings.")
+@click.option("--no-convert", is_flag=True, help="Look at the Keras model only; needs no LCE, and takes a moment.")
+@click.option("--list", "as_list", is_flag=True, help="Print every check with its code, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def command(model: str | None, allowed: tuple[str, ...], no_convert: bool, as_list: bool, as_json: bool) -> None:
+    """Say before export whether LCE will keep MODEL binary, layer by layer, and what to change.
+
+    MODEL is a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; all of Keras 2. No code in it is
+    run. The status is 0 without errors, and 6 with some.
+    """
+    if as_list:
+        _print_list(as_json)
+        return
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
+
+    from bssl_tf_converters.checks import allow, find_after, find_before, refuse
+
+    # Before all the work, not after.
+    allow((), allowed)
+    from bssl_tf_converters.keras_models import open_model
+
+    network = open_model(model)
+    findings = allow(find_before(network), allowed)
+    report: BinaryReport | None = None
+    if not no_convert and all(finding.severity != "error" for finding in findings):
+        from bssl_tf_converters.lce import convert
+
+        prose(f"converting {network.name} with LCE")
+        conversion, more = find_after(network, convert(network, "arm64"), findings)
+        report = conversion.report
+        findings += allow(more, allowed)
+    if as_json:
+        found = [dataclasses.asdict(finding) for finding in findings]
+        binary = None if report is None else dataclasses.asdict(report)
+        click.echo(json.dumps({"model": model, "findings": found, "binary": binary}, indent=2, sort_keys=True))
+    else:
+        click.echo("\n".join([*_grouped(findings), *_made(report)]))
+    refuse(findings)
+
+
+def _print_list(as_json: bool) -> None:
+    from bssl_tf_converters.checks import table
+
+    if as_json:
+        click.echo(json.dumps([{"code": c, "severity": s, "line": line} for c, s, line in table()], indent=2))
+        return
+    for code, severity, line in table():
+        click.echo(f"{code:30}{severity:15}{line}")
+
+
+def _grouped(findings: list[Finding]) -> list[str]:
+    """Each layer with what was found about it, in the order in which the layers came up."""
+    by_layer: dict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        by_layer[finding.layer].append(finding)
+    lines = []
+    for layer, found in by_layer.items():
+        lines.append(f"layer {layer}" if layer else "the model")
+        for finding in found:
+            lines += [f"  {finding.severity} {finding.code}: {finding.message}", f"    {finding.hint}"]
+    counts = {severity: sum(one.severity == severity for one in findings) for severity in ("error", "warning")}
+    return [*lines, ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())]
+
+
+def _made(report: BinaryReport | None) -> list[str]:
+    if report is None:
+        return []
+    return [
+        f"{report.binary_convolutions} binary convolutions (LceBconv2d), {report.float_convolutions} float, "
+        f"{report.fully_connected} float dense; {report.weight_bytes / 1024:.1f} KiB of weights",
+        "operators: " + ", ".join(f"{count} {name}" for name, count in report.operators.items()),
+    ]
