@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.networks import BINARY, FLOAT32, INT8
 from bssl_tf.errors import ConversionError, RunFolderError
 from bssl_tf.files import read_json, write_bytes, write_json
 
 SEED = 20211015
-# To be raised when `conversion` or `images` make something else of the same seed.
-_RECIPE = 1
+# By kind; to be raised when `conversion` or `images` make something else of the same seed.
+_RECIPES = {BINARY: 2, FLOAT32: 1, INT8: 1}
 _PACKAGES = ("tensorflow", "tf-keras", "larq", "larq-compute-engine", "larq-zoo", "numpy")
 
 
@@ -39,7 +40,7 @@ def load(cache: Path, network: str, kind: str) -> bytes | None:
         content = _model(cache, network, kind).read_bytes()
     except (RunFolderError, OSError):
         return None
-    current = {"recipe": _RECIPE, "seed": SEED, "versions": versions()}
+    current = {"recipe": _RECIPES[kind], "seed": SEED, "versions": versions()}
     if {name: about.get(name) for name in current} != current:
         return None
     return content if about.get("sha256") == hashlib.sha256(content).hexdigest() else None
@@ -59,7 +60,14 @@ def store(cache: Path, network: str, kind: str, content: bytes, about: dict[str,
     sha256 = hashlib.sha256(content).hexdigest()
     write_json(
         _about(cache, network, kind),
-        {**about, "recipe": _RECIPE, "seed": SEED, "versions": versions(), "sha256": sha256, "bytes": len(content)},
+        {
+            **about,
+            "recipe": _RECIPES[kind],
+            "seed": SEED,
+            "versions": versions(),
+            "sha256": sha256,
+            "bytes": len(content),
+        },
     )
 
 
