@@ -195,9 +195,10 @@ def _conditions(records: list[Record]) -> str:
         "not count, then up to 20 times within 20 ms.\n"
         f"{load}\n"
         "Weights are random, batch norms have the statistics of random images; LCE runs with indirect_bgemm, its "
-        "fastest kernel, and XNNPACK, the same file as ours, with its constants folded; float32 and int8 are the same architecture without quantisers in LiteRT with "
-        "XNNPACK, int8 calibrated on random images. Loading, first call and memory are each the median of fresh "
-        "processes; memory is the rise of the peak over what was resident before loading.\n"
+        "fastest kernel, and XNNPACK, the same file as ours, with its constants folded; float32 and int8 are the same "
+        "architecture without quantisers in LiteRT with XNNPACK, int8 calibrated on random images. Loading, first call "
+        "and memory are each the median of fresh processes; memory is the rise of the peak over what was resident "
+        "before loading.\n"
     )
 
 
