@@ -6,6 +6,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Files of tests run beside each other, one to a processor.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup runtime bench wheels demo demo-seeds test test-slow test-native arm64-rig lint format clean
@@ -65,7 +67,7 @@ demo-seeds: setup ## the demo's accuracy for three seeds, into results/demo.json
 
 test: setup ## set up, check style and types, run the tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL)
 
 test-slow: setup ## run the minutes-long tests too
 	$(BIN)/python -m pytest

@@ -11,6 +11,7 @@
 | `BackendError` | backend | 11 |
 | `NetworkError` | network | 12 |
 | `TrainingError` | training | 13 |
+| `DeviceError` | device | 14 |
 | `Interrupted` | interrupted | 130 |
 """
 
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigError",
     "ConversionError",
     "DataError",
+    "DeviceError",
     "ImageError",
     "Interrupted",
     "NetworkError",
@@ -82,6 +84,13 @@ class TrainingError(BsslError):
 
     code = "training"
     exit_status = 13
+
+
+class DeviceError(BsslError):
+    """A device cannot be reached, is no device that we can use, or was lost on the way."""
+
+    code = "device"
+    exit_status = 14
 
 
 class Interrupted(BsslError):

@@ -1,4 +1,4 @@
-"""`bssl-tf bench`."""
+"""`bssl-tf bench`; with --device, `bench_devices`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from bssl_tf.cli.bench_devices import DEVICE_SETTINGS, bench_devices, device_options
 from bssl_tf.cli.options import prose, runtime_options
 
 _COLUMNS = ("first_ms", "p50_ms", "p90_ms", "p99_ms", "min_ms", "spread_ms")
@@ -26,9 +28,11 @@ _COLUMNS = ("first_ms", "p50_ms", "p90_ms", "p99_ms", "min_ms", "spread_ms")
     "--record",
     "record_file",
     metavar="FILE",
-    help="Append the record to FILE, a line of JSON each. [bench.jsonl of the run that BUNDLE lies in]",
+    help="Append the record to FILE, a line of JSON each. [bench.jsonl, or with --device bench-devices.jsonl, of the "
+    "run that BUNDLE lies in]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@device_options
 def command(
     bundle: str,
     threads: int,
@@ -38,14 +42,22 @@ def command(
     warmup: int,
     record_file: str | None,
     as_json: bool,
+    **device_settings: Any,
 ) -> None:
-    """Time BUNDLE on this machine, beside the float network of the same shape.
+    """Time BUNDLE on this machine or on devices, beside the float network of the same shape.
 
     The binary network runs in our runtime, or with --runtime lce in LCE's interpreter with its fastest kernel
     (indirect_bgemm); the float one runs in LiteRT. XNNPACK computes what is float in all. They are called in turns with
     one image, and both times take in the copies of input and output. Nothing is timed unless the model gives its golden
     outputs.
+
+    With --device the same is done there, with what a device can tell beside: start, memory, temperature, throttling;
+    repeated until the median is known to 1 % or --budget ends. Emulated devices give answers and no times.
     """
+    _refuse_mixture(click.get_current_context(), on_devices=bool(device_settings["devices"]))
+    if device_settings["devices"]:
+        bench_devices(bundle, record_file, threads, trust_bundle_library, as_json=as_json, **device_settings)
+        return
     from bssl_tf.files import append_record
     from bssl_tf_deploy.benchmark import machine, measure_interleaved
     from bssl_tf_deploy.cli import prepare
@@ -98,6 +110,19 @@ def command(
     if record_file:
         append_record(Path(record_file), record)
     click.echo(json.dumps(record, indent=2) if as_json else _table(record))
+
+
+def _refuse_mixture(context: click.Context, *, on_devices: bool) -> None:
+    """Raises `click.UsageError` for an option that would do nothing."""
+    here = {"runtime", "repetitions", "warmup"}
+    for option in context.command.params:
+        name, given = str(option.name), context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if given and on_devices and name in here:
+            raise click.UsageError(
+                f"{option.opts[0]} does not go with --device, which has --budget and our own runtime"
+            )
+        if given and not on_devices and name in DEVICE_SETTINGS:
+            raise click.UsageError(f"{option.opts[0]} needs --device")
 
 
 def _table(record: dict[str, Any]) -> str:

@@ -24,8 +24,11 @@ COMMANDS = {
     "export": "Convert a student and its probe into a bundle for a device.",
     "inspect": "Show what a .tflite file or a bundle is made of: operators, MACs, weights, memory.",
     "run": "Classify images with a bundle.",
-    "bench": "Time a bundle on this machine, beside the float network of the same shape.",
+    "bench": "Time a bundle on this machine or on devices, beside the float network of the same shape.",
+    "devices": "List devices and check them: processor, clock, memory, temperature, what is installed.",
     "summary": "Show what is known of a run: accuracy, bundles, the newest benchmark.",
+    "report": "Show and compare runs on one page: accuracy, size, latency, training, pictures.",
+    "doctor": "Say what is installed, what is missing for which command, and the next step.",
 }
 
 

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bssl_tf_deploy import conditions
 from bssl_tf_deploy.benchmark import machine, measure
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.errors import BsslError, ImageError
+from bssl_tf_deploy.measure import Plan, measure_bundle, table, thread_counts
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.quiet import LibraryOutput, captured_output
 from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load_runtime
@@ -117,10 +119,37 @@ def bench(predictor: Predictor, runtime: Runtime, options: argparse.Namespace) -
     return 0
 
 
+def measure_all(options: argparse.Namespace) -> int:
+    """Prints all figures of a bundle; see `bssl_tf_deploy.measure`."""
+    cores = conditions.facts()["cores"]
+    try:
+        threads = thread_counts(options.threads, cores)
+    except ValueError:
+        print(f"--threads {options.threads} is neither `all` nor numbers from 1 to 64: 1,2,4", file=sys.stderr)
+        return 2
+    plan = Plan(
+        threads,
+        {name: Path(file) for name, file in options.beside},
+        options.budget,
+        options.sustained,
+        not options.no_times,
+        options.trust_bundle_library,
+    )
+    with captured_output():  # LiteRT announces XNNPACK
+        record = measure_bundle(Path(options.bundle), plan)
+    if options.as_json:
+        print(json.dumps(record))
+    else:
+        print("\n".join([f"golden outputs: as expected, from {record['kernel']}", *table(record)]))
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with the error's status."""
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "measure":
+            sys.exit(measure_all(options))
         predictor, runtime = prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
         if options.command == "bench":
             sys.exit(bench(predictor, runtime, options))
@@ -144,10 +173,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="classify images")
     timing = commands.add_parser("bench", help="time the network with one image")
-    for command in (run, timing):
+    everything = commands.add_parser("measure", help="all figures: start, latency, memory, sustained")
+    for command in (run, timing, everything):
         command.add_argument("bundle", metavar="BUNDLE", help="the folder that `bssl-tf export` wrote")
-        command.add_argument("--threads", default=1, type=_whole(1, MAX_THREADS), help="threads for one image [1]")
-        command.add_argument("--runtime", default="auto", choices=RUNTIMES, help="what computes [auto]")
+        if command is not everything:
+            command.add_argument("--threads", default=1, type=_whole(1, MAX_THREADS), help="threads for one image [1]")
+            command.add_argument("--runtime", default="auto", choices=RUNTIMES, help="what computes [auto]")
         command.add_argument(
             "--trust-bundle-library",
             action="store_true",
@@ -160,7 +191,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--outputs", action="store_true", help="print the network's outputs instead of classes")
     timing.add_argument("--repetitions", default=100, type=_whole(1), help="timed calls [100]")
     timing.add_argument("--warmup", default=10, type=_whole(0), help="untimed calls [10]")
+    everything.add_argument("--threads", default="1", metavar="N,N", help="numbers of threads, or all [1]")
+    everything.add_argument(
+        "--budget", default=30.0, type=_seconds, help="seconds of timed calls, each thread count [30]"
+    )
+    everything.add_argument("--sustained", default=0.0, type=_seconds, help="seconds without a pause [none]")
+    everything.add_argument(
+        "--beside", nargs=2, action="append", default=[], metavar=("NAME", "FILE"), help="a model to time in turns"
+    )
+    everything.add_argument("--no-times", action="store_true", help="compare the golden outputs and no more")
     return parser
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 86400")
+    return number
 
 
 def _whole(low: int, high: int = 10**9) -> Any:

@@ -1,0 +1,59 @@
+"""`bssl-tf doctor`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from bssl_tf import __version__
+
+if TYPE_CHECKING:
+    from bssl_tf.doctor.diagnosis import Diagnosis
+
+_MARKS = {"ready": "✓", "limited": "~", "missing": "✗"}
+
+
+@click.command("doctor")
+@click.option("--deep", is_flag=True, help="Import TensorFlow, LCE and others too, each in a process of its own.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.pass_context
+def command(context: click.Context, deep: bool, as_json: bool) -> None:
+    """Say what is installed, what is missing for which command, and the exact next step.
+
+    Ends with status 0 when every command can run, with 1 when something is missing. Without --deep it looks at what is
+    installed and loads nothing but the small runtime library.
+    """
+    from bssl_tf.doctor.diagnosis import examine
+
+    diagnosis = examine(deep=deep)
+    click.echo(_json(diagnosis) if as_json else "\n".join(_lines(diagnosis)))
+    context.exit(0 if diagnosis.healthy else 1)
+
+
+def _lines(diagnosis: Diagnosis) -> list[str]:
+    lines = [f"bssl-tf {__version__}", ""]
+    for command in diagnosis.commands:
+        said = f"needs {', '.join(command.missing)}" if command.missing else "; ".join(command.limited)
+        lines.append(f"{_MARKS[command.state]} {command.name:15} {command.state:8} {said}".rstrip())
+    needed = {name for command in diagnosis.commands for name in command.missing}
+    lines.append("")
+    steps: dict[str, list[str]] = {}
+    for finding in diagnosis.findings:
+        mark = "✓" if finding.there else "✗" if finding.name in needed else "~"
+        lines.append(f"{mark} {finding.name:21} {finding.found}")
+        if not finding.there:
+            steps.setdefault(finding.next_step, []).append(finding.name)
+    lines += ["", "next:"] if steps else []
+    return lines + [f"  {step}    # for {', '.join(names)}" for step, names in steps.items()]
+
+
+def _json(diagnosis: Diagnosis) -> str:
+    commands = {
+        one.name: {"state": one.state, "missing": one.missing, "limited": one.limited} for one in diagnosis.commands
+    }
+    findings = {
+        one.name: {"there": one.there, "found": one.found, "next_step": one.next_step} for one in diagnosis.findings
+    }
+    return json.dumps({"healthy": diagnosis.healthy, "commands": commands, "findings": findings}, indent=2)

@@ -1,0 +1,43 @@
+"""Times by operator, from TensorFlow Lite's own `benchmark_model`, which knows our library as an external delegate.
+
+LiteRT's Python interpreter has no profiler, and differences between cut models would measure other models: what is
+fused and what XNNPACK takes depends on the whole graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+
+def profile_options(file: str) -> list[str]:
+    """What makes `benchmark_model` write a profile to `file` on the device."""
+    return ["--enable_op_profiling=true", "--op_profiling_output_mode=csv", f"--op_profiling_output_file={file}"]
+
+
+def operators(csv: str) -> list[dict[str, Any]]:
+    """The operators of a profile in the order they ran in: `type`, `mean_ms`, and `name`, of the tensors that it makes.
+
+    A tensor's name begins with the Keras layer that it comes from. The first table that has names is read: "Run Order"
+    of TensorFlow's `StatsCalculator` (node type, first, avg_ms, %, cdf%, mem KB, times called, name).
+    """
+    rows: list[dict[str, Any]] = []
+    columns: list[str] = []
+    for line in csv.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if "node type" in cells and "name" in cells:
+            if rows:
+                break
+            columns = cells
+        elif columns and len(cells) == len(columns):
+            row = dict(zip(columns, cells, strict=True))
+            with contextlib.suppress(ValueError, KeyError):
+                rows.append({"type": row["node type"], "mean_ms": float(row["avg_ms"]), "name": row["name"]})
+        elif rows:
+            break
+    return rows
+
+
+def operator_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """A profile as lines of text."""
+    return [f"  {row['mean_ms']:9.3f} ms  {row['type']:24} {row['name']}" for row in rows]

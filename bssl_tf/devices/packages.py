@@ -1,0 +1,190 @@
+"""What a device needs to run a bundle, brought along: our package with its library, and wheels of what it requires.
+
+Everything is fetched and built here, for the device's processor, Python and C library, so that the device needs neither
+a network nor pip. A wheel is a zip file; the agent unpacks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import bssl_tf_deploy
+from bssl_tf.errors import DeviceError, RuntimeUnavailableError
+from bssl_tf.files import storage_errors
+from bssl_tf_deploy.bundle import Bundle, checked_file
+from bssl_tf_deploy.library import LIBRARY, bundled_name, library_for
+
+ARCHIVE = "bssl_tf_deploy.zip"
+OLDEST_PYTHON = (3, 10)
+_TARGETS = {"aarch64": "arm64", "x86_64": "x86_64"}
+_PIP_TIMEOUT_S = 900
+# glibc 2.17 is the oldest that any wheel of today is made for.
+_OLDEST_GLIBC = 17
+
+
+@dataclass(frozen=True)
+class Packages:
+    """What to bring.
+
+    Attributes:
+        environment: name of the folder on the device; a hash of all that goes in.
+        archives: file name -> content or file, in the order of unpacking.
+        requirements: for the device's own pip, where nothing could be fetched here; else empty.
+        unpacked_bytes: what the archives take on the device.
+    """
+
+    environment: str
+    archives: Mapping[str, bytes | Path]
+    requirements: tuple[str, ...]
+    unpacked_bytes: int
+
+
+def target_of(address: str, facts: Mapping[str, Any]) -> str:
+    """The runtime's target for a device with these facts (`bssl_tf_deploy.conditions.facts`).
+
+    Raises:
+        DeviceError: there is no runtime for it.
+    """
+    machine, bits, system = facts["machine"], facts["pointer_bits"], facts["system"]
+    if machine.startswith("arm") or (machine == "aarch64" and bits == 32):
+        raise DeviceError(
+            f"{address} runs 32-bit programs ({machine}, Python of {bits} bits), for which there is no runtime: "
+            "interpreters hand operators over by value, which only 64-bit calling conventions forgive",
+            "Install a 64-bit system there",
+        )
+    if system != "Linux" or machine not in _TARGETS or bits != 64:
+        raise DeviceError(
+            f"there is no runtime for {address} ({system} {machine}, Python of {bits} bits)",
+            "Use 64-bit Linux on ARM or x86",
+        )
+    return _TARGETS[machine]
+
+
+def collect_packages(
+    address: str, facts: Mapping[str, Any], *, bring_wheels: bool, bundle: Bundle, trust_bundle_library: bool
+) -> Packages:
+    """Builds and fetches what the device needs.
+
+    Args:
+        address: of the device, for messages.
+        facts: of the device.
+        bring_wheels: False where numpy and LiteRT are there already.
+        bundle: whose library serves where none can be built here, if it may.
+        trust_bundle_library: whether it may; see `bssl_tf_deploy.load`.
+
+    Raises:
+        DeviceError: the device's C library is not glibc.
+        RuntimeUnavailableError: there is no library for it.
+        StorageError: the cache cannot be written.
+    """
+    library = _library(address, facts, bundle, trust_bundle_library)
+    archives: dict[str, bytes | Path] = {ARCHIVE: runtime_archive(library)}
+    requirements: tuple[str, ...] = ()
+    if bring_wheels:
+        if not facts["glibc"]:
+            raise DeviceError(
+                f"{address} has another C library than glibc, and LiteRT has no wheels for it",
+                "Use Raspberry Pi OS, Debian, Ubuntu or another system with glibc",
+            )
+        wheels = fetched_wheels(facts["machine"], facts["python"], facts["glibc"])
+        archives |= {wheel.name: wheel for wheel in wheels}
+        requirements = () if wheels else required()
+    digest, unpacked = hashlib.sha256(repr((facts["python"], requirements)).encode()), 0
+    for name, content in archives.items():
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        digest.update(name.encode() + hashlib.sha256(data).digest())
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            unpacked += sum(item.file_size for item in archive.infolist())
+    return Packages(f"env-{digest.hexdigest()[:16]}", archives, requirements, unpacked)
+
+
+def runtime_archive(library: bytes) -> bytes:
+    """Our package as a zip file that is ready to import; the same bytes for the same content."""
+    package = Path(bssl_tf_deploy.__file__).parent
+    contents = {f"bssl_tf_deploy/{file.name}": file.read_bytes() for file in sorted(package.glob("*.py"))}
+    contents[f"bssl_tf_deploy/lib/{LIBRARY}"] = library
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return made.getvalue()
+
+
+def required() -> tuple[str, ...]:
+    """What `bssl-tf-deploy` requires, as its metadata says, but Pillow, which only image files need."""
+    texts = metadata.requires("bssl-tf-deploy") or ()
+    return tuple(text for text in texts if ";" not in text and not text.startswith("pillow"))
+
+
+def fetched_wheels(machine: str, python: str, glibc: str) -> list[Path]:
+    """Wheels of all that `bssl-tf-deploy` requires, from the cache or by pip; none where pip cannot fetch them.
+
+    Args:
+        machine: as `platform.machine()` has it.
+        python: version, such as 3.11.2.
+        glibc: version, such as 2.36.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    minor = ".".join(python.split(".")[:2])
+    newest = int(glibc.split(".")[1])
+    tags = [f"manylinux_2_{number}_{machine}" for number in range(newest, _OLDEST_GLIBC - 1, -1)]
+    tags.append(f"manylinux2014_{machine}")
+    key = hashlib.sha256(repr((required(), minor, tags)).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("BSSL_TF_CACHE") or Path.home() / ".cache" / "bssl-tf") / "device-wheels"
+    folder = cache / key
+    if not folder.is_dir():
+        with storage_errors(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{key}.", dir=cache) as name:
+                made = Path(name, "wheels")
+                if not _download(made, minor, tags):
+                    return []
+                # Another process may have been faster.
+                if not folder.is_dir():
+                    made.rename(folder)
+    return sorted(folder.glob("*.whl"))
+
+
+def _download(folder: Path, python: str, tags: list[str]) -> bool:
+    """Whether pip brought all wheels into `folder`."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, "--dest", str(folder)]
+    for tag in tags:
+        command += ["--platform", tag]
+    try:
+        done = subprocess.run([*command, *required()], capture_output=True, timeout=_PIP_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _library(address: str, facts: Mapping[str, Any], bundle: Bundle, trust_bundle_library: bool) -> bytes:
+    target = target_of(address, facts)
+    try:
+        library = library_for(target)
+    except RuntimeUnavailableError:
+        if trust_bundle_library and bundled_name(target) in bundle.manifest.files:
+            return checked_file(bundle, bundled_name(target)).read_bytes()
+        raise
+    newest = re.match(r"(\d+)\.(\d+)", facts["glibc"])
+    needed = re.match(r"(\d+)\.(\d+)", library.glibc)
+    if newest and needed and tuple(map(int, needed.groups())) > tuple(map(int, newest.groups())):
+        raise RuntimeUnavailableError(
+            f"the library built here needs glibc {library.glibc}, and {address} has {facts['glibc']}",
+            "Install ziglang here, which builds for older systems",
+        )
+    return library.content

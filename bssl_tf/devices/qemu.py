@@ -1,0 +1,50 @@
+"""An emulated 64-bit ARM machine: says whether an answer is right, never how long it takes.
+
+It runs Debian's Python and the real aarch64 wheels from the rig that `make arm64-rig` makes, with qemu-user.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from bssl_tf.devices.connection import client, open_pipes
+from bssl_tf.errors import DeviceError
+
+# Raspberry Pi 4.
+_PROCESSOR = "cortex-a72"
+_SITE = "ai-edge-litert-2.3"
+
+
+class QemuConnection:
+    """Programs of the rig under qemu.
+
+    Raises:
+        DeviceError: there is no rig, or no qemu.
+    """
+
+    address = "qemu-arm64"
+    emulated = True
+    runtime = True
+
+    def __init__(self) -> None:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        rig = Path(cache) / "bssl-tf" / "arm64-rig"
+        pythons = sorted((rig / "root" / "usr" / "bin").glob("python3.[0-9]*[0-9]"))
+        if not (rig / "rig.json").is_file() or not pythons:
+            raise DeviceError(f"there is no emulated ARM system in {rig}", "Make it with `make arm64-rig`")
+        qemu = client("qemu-aarch64", "Debian: qemu-user")
+        self.packages: tuple[str, ...] | None = (str(rig / "site" / _SITE),)
+        # Also for children: the kernel does not know what to do with a program for ARM.
+        self.python: tuple[str, ...] = (qemu, "-cpu", _PROCESSOR, "-L", str(rig / "cpu" / _PROCESSOR), str(pythons[0]))
+
+    def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        program, *rest = arguments
+        if program != "python3":
+            raise DeviceError(f"the emulated system has no {program}", "Use its Python")
+        return open_pipes([*self.python, *rest])
+
+    def explain(self, messages: str) -> DeviceError | None:
+        return None

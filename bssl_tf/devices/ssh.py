@@ -1,0 +1,75 @@
+"""A device behind ssh, with the system's own client, its configuration, keys and known hosts."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+from bssl_tf.devices.connection import CONNECT_TIMEOUT_S, client, open_pipes, remote_line
+from bssl_tf.errors import DeviceError
+
+# Nobody is asked anything; a way that is gone is noticed after three unanswered questions. Host keys are checked as the
+# user's configuration says.
+_OPTIONS = (
+    *("-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_TIMEOUT_S}"),
+    *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ClearAllForwardings=yes"),
+)
+_AGAIN = "Check the cable and the power, then run the same command again"
+# What OpenSSH says -> what happened, what to do; the first that fits.
+_CAUSES = (
+    (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "has another host key than before",
+        "Find out why; if it was installed anew, forget the old key with `ssh-keygen -R`",
+    ),
+    (
+        "Host key verification failed",
+        "has a host key that is not known here",
+        "Connect once with `ssh` by hand and compare the key's fingerprint",
+    ),
+    ("Permission denied", "refuses the key or the user", "Put your public key there with `ssh-copy-id`"),
+    ("Could not resolve hostname", "has a name that nobody knows", "Check the name, or give its IP address"),
+    ("Connection refused", "does not listen for ssh", "Switch ssh on there, or check the port"),
+    ("No route to host", "cannot be reached", "Check its power, its network and the address"),
+    ("Network is unreachable", "cannot be reached", "Check its power, its network and the address"),
+    ("timed out", "does not answer", "Check its power, its network and the address"),
+    ("Too many authentication failures", "refuses the keys", "Name the right one with IdentityFile in ~/.ssh/config"),
+    ("not responding", "went away during the work", _AGAIN),
+    (
+        "closed by remote host",
+        "closed the connection",
+        _AGAIN,
+    ),
+    ("Connection closed", "closed the connection", "Look at its log of sshd"),
+    ("Connection reset", "closed the connection", _AGAIN),
+    ("Broken pipe", "closed the connection", _AGAIN),
+)
+
+
+class SshConnection:
+    """A host that ssh knows.
+
+    Args:
+        address: for messages.
+        host: name, address, or an alias of the user's ssh configuration; checked by `devices_file`.
+        user: None for the configuration's.
+        port: None for the configuration's.
+    """
+
+    emulated = False
+    packages: tuple[str, ...] | None = None
+    runtime = True
+    python: tuple[str, ...] = ()
+
+    def __init__(self, address: str, host: str, user: str | None = None, port: int | None = None) -> None:
+        self.address = address
+        self._target = [*(["-l", user] if user else []), *(["-p", str(port)] if port else []), "--", host]
+
+    def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        return open_pipes([client("ssh", "Debian: openssh-client"), *_OPTIONS, *self._target, remote_line(arguments)])
+
+    def explain(self, messages: str) -> DeviceError | None:
+        for sign, what, next_step in _CAUSES:
+            if sign in messages:
+                return DeviceError(f"{self.address} {what}", next_step)
+        return None

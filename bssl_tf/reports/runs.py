@@ -1,0 +1,239 @@
+"""A run folder as it is: settings, curves, accuracy, bundles, benchmarks, and what is missing or damaged."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bssl_tf.config import command_of, read_run_config
+from bssl_tf.errors import BsslError, RunFolderError
+from bssl_tf.files import read_json, read_records
+from bssl_tf.reports.benchmarks import Latency, read_benchmarks
+from bssl_tf.reports.fields import number, table, text
+from bssl_tf_converters.inspection import Inspection, inspect_model
+from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class RunBundle:
+    """A bundle that is whole.
+
+    Attributes:
+        name: its folder's.
+        model_bytes: of model.tflite.
+        inspection: what the model is made of; None where it cannot be read.
+        data: what its probe was fitted on; "" with `top1` None.
+        top1: of the linear probe on test images before conversion, percent; None where it was not trained here.
+    """
+
+    name: str
+    manifest: Manifest
+    model_bytes: int
+    inspection: Inspection | None
+    data: str
+    top1: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run.
+
+    Attributes:
+        name: short, and unique among the runs of a report.
+        path: its folder.
+        given: the same as it was asked for, quoted for a shell.
+        command: `teacher` or `pretrain`.
+        settings: of config.toml.
+        environment: machine, versions and time of its beginning; empty where that is not known.
+        teacher: settings of the teacher's run; empty where there is none or it is not a run folder.
+        epochs: records of metrics.jsonl, one an epoch.
+        rows: subject -> protocol -> top-1 in percent, a number for each draw.
+        evaluation: the whole of evaluation.json; empty where there is none.
+        finished: whether the trained network is there.
+        damaged: files that are there and cannot be read, a sentence each.
+    """
+
+    name: str
+    path: Path
+    given: str
+    command: str
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    teacher: dict[str, Any]
+    epochs: tuple[dict[str, Any], ...]
+    rows: dict[str, dict[str, tuple[float, ...]]]
+    evaluation: dict[str, Any]
+    bundles: tuple[RunBundle, ...]
+    benchmarks: tuple[Latency, ...]
+    finished: bool
+    damaged: tuple[str, ...]
+
+    @property
+    def trained(self) -> str:
+        """The folder, and the name, of the network that the run trains: `student` or `teacher`."""
+        return "teacher" if self.command == "teacher" else "student"
+
+    @property
+    def method(self) -> str:
+        # Runs of version 0.1 do not say it; there was one method for teachers.
+        return text(self.settings, "method") or ("moco" if self.command == "teacher" else "?")
+
+
+def conditions(records: Sequence[dict[str, Any]], command: str) -> str:
+    """Machines, threads, commits, versions and command behind numbers, as one line; what several share once."""
+
+    def all_of(name: str) -> list[str]:
+        return [str(record[name]) for record in records if isinstance(record.get(name), (str, int)) and record[name]]
+
+    versions = [f"{name} {version}" for record in records for name, version in table(record, "versions").items()]
+    parts = (
+        (", ".join(dict.fromkeys(all_of("machine"))) or "machine not recorded"),
+        _joined("threads ", all_of("threads")),
+        _joined("commit ", [part for text in all_of("commit") for part in text.split(", ")]),
+        ", ".join(dict.fromkeys(versions)) or "versions not recorded",
+        command,
+    )
+    return "; ".join(part for part in parts if part)
+
+
+def only(runs: Sequence[Run]) -> str:
+    """The run as a command takes it, or RUN for any of several."""
+    return runs[0].given if len(runs) == 1 else "RUN"
+
+
+def _joined(before: str, found: list[str]) -> str:
+    return before + ", ".join(dict.fromkeys(found)) if found else ""
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """What is known of each run, in order; the same folder twice counts once.
+
+    Raises:
+        RunFolderError: one of them is no run folder.
+        ConfigError: a config.toml is not TOML.
+    """
+    given = {path.resolve(): str(path) for path in paths}
+    names = _short_names(list(given))
+    return [_read_run(folder, name, given[folder]) for folder, name in zip(given, names, strict=True)]
+
+
+def _short_names(folders: list[Path]) -> list[str]:
+    """Folder names; where two are the same, as much of the path before them as tells them apart."""
+    names = []
+    for folder in folders:
+        others = [other for other in folders if other != folder]
+        for length in range(1, len(folder.parts) + 1):
+            tail = folder.parts[-length:]
+            if all(other.parts[-length:] != tail for other in others):
+                break
+        names.append(str(Path(*tail)))
+    return names
+
+
+def _read_run(folder: Path, name: str, given: str) -> Run:
+    settings = read_run_config(folder)
+    command = command_of(settings)
+    damaged: list[str] = []
+    evaluation = _json(folder / "evaluation.json", damaged)
+    metrics = folder / "metrics.jsonl"
+    epochs = tuple(record for record in _records(metrics, damaged) if number(record, "epoch") is not None)
+    trained = "teacher" if command == "teacher" else "student"
+    return Run(
+        name=name,
+        path=folder,
+        given=shlex.quote(given),
+        command=command,
+        settings=settings,
+        environment=_json(folder / "environment.json", damaged),
+        teacher=_teacher(text(settings, "teacher")),
+        epochs=epochs,
+        rows=_rows(evaluation),
+        evaluation=evaluation,
+        bundles=tuple(_bundles(folder, damaged)),
+        benchmarks=_benchmarks(folder, damaged),
+        finished=(folder / trained / "network.json").is_file(),
+        damaged=tuple(damaged),
+    )
+
+
+def _json(path: Path, damaged: list[str]) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return read_json(path)
+    except RunFolderError as error:
+        damaged.append(f"{path.name}: {error.what}.")
+        return {}
+
+
+def _records(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
+    try:
+        records = read_records(path)
+        lines = path.read_text(encoding="utf-8", errors="replace").count("\n") if path.exists() else 0
+    except OSError as error:
+        damaged.append(f"{path.name} cannot be read ({error.strerror}).")
+        return []
+    if len(records) < lines:
+        damaged.append(f"{path.name}: line {len(records) + 1} is no record, and what follows it is left out.")
+    return [record for record in records if isinstance(record, dict)]
+
+
+def _benchmarks(folder: Path, damaged: list[str]) -> tuple[Latency, ...]:
+    try:
+        return tuple(read_benchmarks(folder))
+    except OSError as error:
+        damaged.append(f"a benchmark's record cannot be read ({error.strerror}).")
+        return ()
+
+
+def _teacher(path: str) -> dict[str, Any]:
+    """Settings of the run that trained the teacher; a Keras model, or one that was moved away, has none."""
+    if not path:
+        return {}
+    try:
+        return read_run_config(Path(path))
+    except (BsslError, OSError):
+        return {}
+
+
+def _rows(evaluation: dict[str, Any]) -> dict[str, dict[str, tuple[float, ...]]]:
+    rows: dict[str, dict[str, tuple[float, ...]]] = {}
+    listed = evaluation.get("rows")
+    for row in listed if isinstance(listed, list) else ():
+        scores = table(row, "scores")
+        # Version 0.1 knew two protocols, each under a name of its own.
+        for protocol, key in (("knn-20", "knn_top1"), ("linear-probe", "linear_probe_top1")):
+            if number(row, key) is not None:
+                scores = scores | {protocol: [row[key]]}
+        kept = {}
+        for protocol, draws in scores.items():
+            values = [number({"": draw}, "") for draw in draws] if isinstance(draws, list) else []
+            if values and None not in values:
+                kept[str(protocol)] = tuple(float(value) for value in values if value is not None)
+        if kept and text(row, "features"):
+            rows[text(row, "features")] = kept
+    return rows
+
+
+def _bundles(folder: Path, damaged: list[str]) -> list[RunBundle]:
+    found = []
+    for path in sorted(folder.glob("*/manifest.json")):
+        name = path.parent.name
+        try:
+            bundle = read_bundle(path.parent)
+        except BsslError as error:
+            damaged.append(f"{name}: {error.what}.")
+            continue
+        try:
+            inspection = inspect_model(bundle.model)
+        except BsslError as error:
+            damaged.append(f"{name}: {error.what}.")
+            inspection = None
+        training = bundle.manifest.training
+        data, top1 = (training.data, training.linear_probe_top1_percent) if training else ("", None)
+        found.append(RunBundle(name, bundle.manifest, len(bundle.model), inspection, data, top1))
+    return found

@@ -1,0 +1,92 @@
+"""`bssl-tf bench --device` on this machine and under an emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bssl_tf_deploy.bundle import read_bundle
+from tests.arm64.make_rig import MAKE_COMMAND, find_rig
+from tests.conftest import require_or_skip
+from tests.devices.test_ssh import fails
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Any:
+    """The command line, with a home of its own; the emulated system and what was fetched stay where they are."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+    def call(*arguments: Any) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(cache)}
+        environment.setdefault("BSSL_TF_CACHE", str(cache / "bssl-tf"))
+        command = [sys.executable, "-m", "bssl_tf", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+    (tmp_path / "home").mkdir()
+    return call
+
+
+def test_this_machine_times_both_networks_in_turns_and_another_device_may_fail(
+    harness: Any, real_bundle: Path, tmp_path: Path
+) -> None:
+    # The bundle says of its network what `tests.deploy.bundles` made up; the float one is built from that.
+    manifest = read_bundle(real_bundle).manifest
+    devices = ("--device", "ssh://127.0.0.1:9", "--device", "local")
+    done = harness("bench", real_bundle, *devices, "--budget", "0.3", "--json")
+    assert done.returncode == 14
+    assert done.stderr.count("error[device]: ssh://127.0.0.1:9 does not listen") == 1
+    [record] = json.loads(done.stdout)
+    networks = record["runs"][0]["networks"]
+    assert list(networks) == ["binary", "float32"] and record["backbone"] == manifest.network.backbone
+    assert networks["float32"]["model_size_bytes"] > 5 * networks["binary"]["model_size_bytes"]
+    assert len(networks["binary"]["durations_ns"]) == len(networks["float32"]["durations_ns"])
+    # TensorFlow, which makes the float network, leaves .keras.
+    assert not list((tmp_path / "home").rglob("*bssl*"))
+
+
+def test_a_model_of_ones_own_is_timed_beside_it(harness: Any, real_bundle: Path, tmp_path: Path) -> None:
+    # A binary model is no model of builtin operators.
+    shutil.copyfile(real_bundle / "model.tflite", tmp_path / "mine.tflite")
+    arguments = ("bench", real_bundle, "--device", "local", "--no-float", "--budget", "0.1", "--beside")
+    fails(harness(*arguments, f"mine={tmp_path / 'mine.tflite'}"), 10, "on local: LiteRT does not run this model")
+    for wrong in ("mine", "a/b=x", "binary=x", "=x"):
+        fails(harness(*arguments, wrong), 3, "is not NAME=FILE")
+    fails(harness(*arguments, "mine=/nonexistent"), 3, "cannot be read")
+
+
+def test_an_emulator_gives_answers_and_no_times(harness: Any, real_bundle: Path, tmp_path: Path) -> None:
+    require_or_skip(find_rig() is not None, f"no aarch64 rig: `{MAKE_COMMAND}` makes it (debootstrap and qemu-user)")
+    done = harness("bench", real_bundle, "--device", "qemu-arm64", "--clean", "--json")
+    assert done.returncode == 0, done.stderr
+    [record] = json.loads(done.stdout)
+    assert record["emulated"] is True and record["golden"]["as_expected"] is True
+    assert "neon" in record["kernel"] and record["facts"]["machine"] == "aarch64"
+    assert not [key for key in ("runs", "sustained", "conditions") if key in record]
+    assert "_ms" not in done.stdout and "durations" not in done.stdout
+    assert [path.name for path in (tmp_path / "home").rglob("*")] == [".cache"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--device", "local", "--repetitions", "5"), "--repetitions does not go with --device"),
+        (("--device", "local", "--runtime", "lce"), "--runtime does not go with --device"),
+        (("--sustained", "5"), "--sustained needs --device"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    harness: Any, real_bundle: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = harness("bench", real_bundle, *arguments)
+    assert done.returncode == 2 and words in done.stderr
+
+
+def test_an_unknown_device_is_refused_before_anything_is_made(harness: Any, real_bundle: Path) -> None:
+    fails(harness("bench", real_bundle, "--device", "raspberry"), 3, "'raspberry' is no device", "Give local")

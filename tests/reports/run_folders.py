@@ -1,0 +1,133 @@
+"""Run folders that were not trained: small, quick to write, and as odd as a test wants them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from bssl_tf.config import BackboneConfig, DataConfig, PretrainConfig, TeacherConfig, TrainingConfig
+from tests.cli.test_inspect import small_model
+from tests.deploy.bundles import write
+
+VERSIONS = {"bssl-tf": "0.1.0", "tensorflow": "2.19.1"}
+MACHINE = "a board, 4 cores, Linux aarch64"
+
+
+def epochs(count: int = 4) -> list[dict[str, Any]]:
+    """Records as `bssl` writes them, over two stages."""
+    half = count // 2
+    return [
+        {
+            **{"step": 10 * place, "stage": "binary_activations" if place <= half else "binary_weights"},
+            **{"epoch": place if place <= half else place - half, "learning_rate": 0.01 / place, "seconds": 2.5},
+            **{"images_per_s": 300.0, "loss": 3.0 / place, "kl": 2.0 / place, "feature_similarity": 1.0 / place},
+            **{"balance": 0.1 * place, "target_entropy": 2.0 - 0.1 * place, "target_spread": 0.5},
+        }
+        for place in range(1, count + 1)
+    ]
+
+
+def evaluation(**changes: Any) -> dict[str, Any]:
+    scores = {"linear-probe": [60.5], "knn-20": [58.0], "few-shot-svm-1": [20.0, 24.0], "few-shot-svm-16": [40.0, 42.0]}
+    controls = {"linear-probe": [30.0], "knn-20": [29.0]}
+    return {
+        **{"data": "embedded", "train_images": 100, "test_images": 50, "classes": 10, "seed": 0, "method": "bssl"},
+        **{"backbone": "binary_resnet", "epochs": 2, "run": "x"},
+        "conditions": {"machine": MACHINE, "threads": 2, "versions": VERSIONS, "commit": "0123456789ab"},
+        "rows": [
+            {"features": "student", "width": 32, "scores": scores},
+            {"features": "control: raw pixels", "width": 64, "scores": controls},
+        ],
+    } | changes
+
+
+def benchmark(bundle: str = "bundle-arm64", **changes: Any) -> dict[str, Any]:
+    """A record as `bssl-tf bench` wrote it first."""
+    figures = {"first_ms": 0.5, "min_ms": 0.2, "p50_ms": 0.25, "p90_ms": 0.3, "p99_ms": 0.4, "spread_ms": 0.01}
+    return {
+        **{"bundle": f"runs/x/{bundle}", "backbone": "binary_resnet", "machine": MACHINE, "threads": 1},
+        **{"repetitions": 100, "warmup": 10, "runtime": "own", "versions": {"ai-edge-litert": "2.3.0"}},
+        "command": f"bssl-tf bench runs/x/{bundle} --threads 1",
+        "networks": {
+            "binary": figures | {"kernel": "ours", "model_size_bytes": 4096, "repetitions": 100},
+            "float": figures | {"kernel": "XNNPACK", "model_size_bytes": 65536, "p50_ms": 0.5, "repetitions": 100},
+        },
+    } | changes
+
+
+def device_benchmark() -> dict[str, Any]:
+    """A record as `bssl-tf bench --device` writes it: a run for each number of threads."""
+    network = {"model_size_bytes": 4096, "min_ms": 0.9, "p50_ms": 1.0, "p90_ms": 1.1, "p99_ms": 1.2, "spread_ms": 0.1}
+    rows = [
+        {"type": "LceBconv2d", "mean_ms": 0.7, "name": "conv_1/Conv2D"},
+        {"type": "ADD", "mean_ms": 0.1, "name": "a"},
+    ]
+    durations = [900_000 + 1000 * call for call in range(30)]
+    return {
+        **{"bundle": "runs/x/bundle-arm64", "device": {"name": "kitchen", "address": "ssh://pi"}, "emulated": False},
+        **{"command": "bssl-tf bench runs/x/bundle-arm64 --device kitchen", "kernel": "ours", "runtime": "own"},
+        "facts": {"processor": "Cortex-A72", "cores": 4, "system": "Linux", "machine": "aarch64"},
+        "versions": {"bssl-tf runtime": "0.1.0"},
+        "operators": {"threads": 2, "rows": rows},
+        "runs": [
+            {
+                "threads": threads,
+                "networks": {name: network | {"durations_ns": durations} for name in ("binary", "float32")},
+            }
+            for threads in (1, 2)
+        ],
+    }
+
+
+def rich_benchmark() -> dict[str, Any]:
+    """A record with every call and every operator."""
+    record = benchmark(threads=2)
+    for number, network in enumerate(record["networks"].values(), start=1):
+        network["durations_ns"] = [1_000_000 * number + 1000 * call for call in range(200)]
+        network["operators"] = [
+            {"operator": "LceBconv2d", "layer": "conv_1", "p50_ms": 0.1},
+            {"operator": "ADD", "layer": "add_1", "p50_ms": 0.05},
+        ]
+    return record
+
+
+def student_run(folder: Path, *, name: str = "bssl", bundle: bool = True, **files: Any) -> Path:
+    """A finished run of `bssl-tf pretrain`; `files` replace `epochs`, `evaluation` and `benchmarks`."""
+    config = PretrainConfig(
+        method=name,
+        teacher="/somewhere/else/teacher",
+        data=DataConfig("embedded", image_size=28, channels=1, limit=64),
+        training=TrainingConfig(epochs=2, batch_size=16),
+    )
+    _write(folder, dataclasses.asdict(config), files.get("epochs", epochs()))
+    (folder / "student").mkdir()
+    (folder / "student" / "network.json").write_text("{}")
+    (folder / "evaluation.json").write_text(json.dumps(files.get("evaluation", evaluation())))
+    if bundle:
+        write(folder / "bundle-arm64", small_model())
+    records = files.get("benchmarks", [benchmark(), rich_benchmark(), device_benchmark()])
+    (folder / "bench.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def teacher_run(folder: Path) -> Path:
+    """A run of `bssl-tf teacher` that is not finished."""
+    config = TeacherConfig(data=DataConfig("embedded", image_size=28), backbone=BackboneConfig("float_resnet", width=8))
+    _write(
+        folder,
+        dataclasses.asdict(config),
+        [{"step": 1, "stage": "moco", "epoch": 1, "learning_rate": 0.1, "loss": 4.0}],
+    )
+    return folder
+
+
+def _write(folder: Path, config: dict[str, Any], records: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(tomli_w.dumps(config))
+    environment = {"machine": MACHINE, "threads": 2, "versions": VERSIONS, "commit": "0123456789ab"}
+    (folder / "environment.json").write_text(json.dumps(environment | {"time": "2026-01-02T03:04:05Z"}))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

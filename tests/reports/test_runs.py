@@ -1,0 +1,172 @@
+"""Run folders and benchmarks are read as far as they can be; what is wrong with them is named, never an error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bssl_tf.errors import RunFolderError
+from bssl_tf.reports.benchmarks import read_benchmarks
+from bssl_tf.reports.fields import number, numbers, printable, table, text, whole
+from bssl_tf.reports.formats import FORMATS
+from bssl_tf.reports.page import as_html
+from bssl_tf.reports.runs import read_runs
+from bssl_tf.reports.sections import make_document
+from tests.reports.run_folders import benchmark, device_benchmark, evaluation, rich_benchmark, student_run, teacher_run
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from("abc"), ANYTHING), st.lists(st.sampled_from("abc"), min_size=1, max_size=3))
+def test_fields_take_anything_and_give_one_type(record: dict[str, Any], path: list[str]) -> None:
+    value = number(record, *path)
+    assert value is None or (not isinstance(value, bool) and np.isfinite(float(value)))
+    assert whole(record, *path) is None or isinstance(whole(record, *path), int)
+    assert isinstance(text(record, *path), str) and isinstance(table(record, *path), dict)
+    assert all(np.isfinite(float(value)) for value in numbers(record, *path))
+    assert printable(text(record, *path)).isprintable()
+
+
+def altered(record: Any, draw: st.DrawFn) -> Any:
+    """`record` with some of its values, at any depth, replaced by anything or left out."""
+    if isinstance(record, dict):
+        kept = {key: altered(value, draw) for key, value in record.items() if draw(st.integers(0, 9))}
+        return kept if draw(st.integers(0, 9)) else draw(ANYTHING)
+    return record if draw(st.integers(0, 5)) else draw(ANYTHING)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> tuple[Any, Any, list[Any]]:
+    """An evaluation, a record of training and records of benchmarks that were tampered with."""
+    records = [altered(record, draw) for record in (benchmark(), rich_benchmark(), device_benchmark())]
+    return altered(evaluation(), draw), altered({"epoch": 1, "loss": 2.0, "stage": "x", "seconds": 1.0}, draw), records
+
+
+@settings(max_examples=40, deadline=None)
+@given(damaged())
+def test_a_report_is_made_of_whatever_the_records_hold(
+    tmp_path_factory: pytest.TempPathFactory, found: tuple[Any, Any, list[Any]]
+) -> None:
+    run = tmp_path_factory.mktemp("run") / "run"
+    student_run(run, bundle=False, evaluation=found[0], epochs=[found[1]], benchmarks=found[2])
+    document = make_document(read_runs([run]), "command", "made")
+    for form in FORMATS.values():
+        assert form(document)
+    json.loads(FORMATS["json"](document))
+    assert document.tables()[0].name == "runs"
+
+
+def test_the_first_form_of_a_benchmark_and_a_richer_one(tmp_path: Path) -> None:
+    run = student_run(tmp_path / "run")
+    plain, float_plain, rich, *_ = read_benchmarks(run)
+    assert (plain.variant, plain.p50_ms, plain.threads, plain.durations_ms, plain.operators) == (
+        *("binary", 0.25, 1, (), ()),
+    )
+    assert (float_plain.variant, float_plain.size_bytes) == ("float", 65536)
+    assert plain.versions == "ai-edge-litert 2.3.0" and plain.command.startswith("bssl-tf bench")
+    assert len(rich.durations_ms) == 200 and rich.durations_ms[0] == 1.0 and rich.threads == 2
+    assert [(one.layer, one.milliseconds) for one in rich.operators] == [("conv_1", 0.1), ("add_1", 0.05)]
+
+
+def test_the_record_of_a_device(tmp_path: Path) -> None:
+    run = student_run(tmp_path / "run", benchmarks=[device_benchmark()])
+    found = read_benchmarks(run)
+    assert [(one.variant, one.threads) for one in found] == [
+        *(("binary", 1), ("float32", 1), ("binary", 2), ("float32", 2)),
+    ]
+    assert {one.device for one in found} == {"kitchen: Cortex-A72, 4 cores, Linux aarch64"}
+    assert [len(one.operators) for one in found] == [0, 0, 2, 0]
+    assert next((one.operator, one.layer, one.milliseconds) for one in found[2].operators) == (
+        *("LceBconv2d", "conv_1/Conv2D", 0.7),
+    )
+    assert found[0].kernel == "ours" and found[1].kernel == ""
+
+
+def test_the_newest_benchmark_of_the_same_conditions_counts(tmp_path: Path) -> None:
+    older, newer, elsewhere = benchmark(), benchmark(), benchmark(machine="another")
+    newer["networks"]["binary"]["p50_ms"] = 0.125
+    run = student_run(tmp_path / "run", benchmarks=[older, elsewhere, newer])
+    found = {(one.device, one.variant): one.p50_ms for one in read_benchmarks(run)}
+    assert found[(older["machine"], "binary")] == 0.125
+    assert found[("another", "binary")] == 0.25
+    assert len(found) == 4
+
+
+def test_emulated_runs_give_no_times(tmp_path: Path) -> None:
+    run = student_run(tmp_path / "run", benchmarks=[benchmark(emulated=True)])
+    assert read_benchmarks(run) == []
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50))
+@settings(max_examples=30, deadline=None)
+def test_quantiles_from_calls_are_those_of_the_benchmark(
+    tmp_path_factory: pytest.TempPathFactory, nanoseconds: list[int]
+) -> None:
+    from bssl_tf_deploy.benchmark import summarise
+
+    folder = tmp_path_factory.mktemp("run")
+    record = {"bundle": "b", "networks": {"binary": {"durations_ns": nanoseconds}}}
+    (folder / "bench.jsonl").write_text(json.dumps(record) + "\n")
+    [one] = read_benchmarks(folder)
+    expected = summarise(0, nanoseconds)
+    for mine, theirs in ((one.p50_ms, expected.p50_ms), (one.p90_ms, expected.p90_ms), (one.p99_ms, expected.p99_ms)):
+        assert mine == pytest.approx(theirs, rel=1e-12)
+
+
+def test_what_is_damaged_or_missing_is_named(tmp_path: Path) -> None:
+    run = student_run(tmp_path / "run", benchmarks=[])
+    (run / "evaluation.json").write_text("{")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("not a record\n{}\n")
+    (run / "bundle-arm64" / "model.tflite").write_bytes(b"changed")
+    [found] = read_runs([run])
+    document = make_document([found], "command", "made")
+    said = "\n".join(document.missing())
+    for part in ("evaluation.json", "metrics.jsonl: line 5 is no record", "bundle-arm64: ", "no accuracy yet"):
+        assert part in said
+    assert f"bssl-tf evaluate {run}" in said and "bssl-tf export" in said
+    assert len(found.epochs) == 4
+    for line in as_html(document).split("<li>")[1:]:
+        assert "</li>" in line
+
+
+def test_a_run_that_is_not_finished_is_no_error(tmp_path: Path) -> None:
+    run = teacher_run(tmp_path / "teacher")
+    (run / "environment.json").unlink()
+    [found] = read_runs([run])
+    assert (found.finished, found.command, found.method) == (False, "teacher", "moco")
+    assert "Loss and its parts" in as_html(make_document([found], "command", "made"))
+
+
+def test_what_is_no_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"is no run folder"):
+        read_runs([tmp_path])
+
+
+def test_names_are_short_and_tell_runs_apart(tmp_path: Path) -> None:
+    runs = [teacher_run(tmp_path / place / name) for place, name in (("a", "x"), ("b", "x"), ("b", "y"))]
+    found = read_runs([*runs, runs[0]])
+    assert [run.name for run in found] == ["a/x", "b/x", "y"]
+
+
+def test_accuracies_on_other_data_are_not_put_into_one_plot(tmp_path: Path) -> None:
+    runs = [
+        student_run(tmp_path / "a", bundle=False),
+        student_run(tmp_path / "b", bundle=False, evaluation=evaluation(data="other")),
+        student_run(tmp_path / "c", bundle=False),
+    ]
+    section = make_document(read_runs(runs), "command", "made").sections[1]
+    titles = [getattr(block, "title", "") for block in section.blocks]
+    assert titles.count("Accuracy by linear-probe, embedded") == 1
+    assert titles.count("Accuracy by protocol, other") == 1
