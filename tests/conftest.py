@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,24 @@ def require_or_skip(present: bool, reason: str) -> None:
         if os.environ.get("CI"):
             pytest.fail(f"not allowed to skip in CI: {reason}")
         pytest.skip(reason)
+
+
+def light_start(heavy: Iterable[str], *arguments: str, runs: int = 5, check: bool = True) -> tuple[str, float]:
+    """Runs `bssl-tf ARGUMENTS` in fresh processes and asserts that no package of `heavy` was loaded.
+
+    Returns what the last one printed, and the seconds of the fastest, since a busy machine proves nothing.
+    """
+    program = (
+        f"import sys\nfrom bssl_tf.cli.main import main\nsys.argv = {['bssl-tf', *arguments]!r}\n"
+        f"try:\n    main()\nfinally:\n    print([m for m in sys.modules if m.split('.')[0] in {tuple(heavy)!r}])"
+    )
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=check)
+        times.append(time.perf_counter() - start)
+        assert done.stdout.splitlines()[-1] == "[]"
+    return done.stdout, min(times)
 
 
 @pytest.fixture(scope="session")

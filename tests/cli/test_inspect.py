@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from flatbuffers import flexbuffers
 
+from tests.conftest import light_start
 from tests.converters.tflite_files import Op, T, model_file
 from tests.deploy.bundles import write
 
@@ -206,15 +206,6 @@ def test_mutated_files_through_the_command_within_a_gigabyte(tmp_path: Path) -> 
 
 
 def test_it_loads_no_tensorflow_and_starts_fast(model: Path) -> None:
-    """A third of a second on an idle machine; the best of five, since a busy one proves nothing."""
-    program = (
-        f"import sys\nfrom bssl_tf.cli.main import main\nsys.argv = ['bssl-tf', 'inspect', {str(model)!r}]\n"
-        f"try:\n    main()\nfinally:\n    print([m for m in sys.modules if m.split('.')[0] in {HEAVY!r}])"
-    )
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start)
-        assert done.stdout.splitlines()[-1] == "[]"
-    assert min(times) < 1.0
+    """A third of a second on an idle machine."""
+    _, seconds = light_start(HEAVY, "inspect", str(model))
+    assert seconds < 1.0

@@ -15,36 +15,23 @@ from typing import Any
 import pytest
 
 from bssl_tf.cli.main import COMMANDS
+from tests.conftest import light_start
 
 HEAVY = ("tensorflow", "tf_keras", "keras", "larq", "larq_compute_engine", "sklearn", "tensorflow_datasets")
 
 
 def test_import_and_help_are_light_and_fast() -> None:
-    """Half a second on an idle machine; the best of five, since a busy one proves nothing."""
-    program = (
-        "import sys, bssl_tf\nfrom bssl_tf.cli.main import main\nsys.argv = ['bssl-tf', '--help']\n"
-        f"try:\n    main()\nfinally:\n    print([m for m in sys.modules if m.split('.')[0] in {HEAVY!r}])"
-    )
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start)
-        assert done.stdout.splitlines()[-1] == "[]"
-    assert min(times) < 0.5
+    """Half a second on an idle machine."""
+    printed, seconds = light_start(HEAVY, "--help")
+    assert seconds < 0.5
     for name in COMMANDS:
-        assert name in done.stdout
+        assert name in printed
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_of_each_command_is_light(name: str) -> None:
-    program = (
-        f"import sys\nfrom bssl_tf.cli.main import main\nsys.argv = ['bssl-tf', {name!r}, '--help']\n"
-        f"try:\n    main()\nfinally:\n    print([m for m in sys.modules if m.split('.')[0] in {HEAVY!r}])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert f"{name} [OPTIONS]" in done.stdout
+    printed, _ = light_start(HEAVY, name, "--help", runs=1)
+    assert f"{name} [OPTIONS]" in printed
 
 
 @pytest.mark.parametrize(
