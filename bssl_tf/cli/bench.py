@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -69,24 +70,25 @@ def command(
     manifest = content.manifest
     prose(f"golden outputs: as expected, from {binary.kernel}")
 
-    # Loads TensorFlow, which a bundle that is refused should not wait for.
-    from bssl_tf_converters.float_reference import float_network
-
     network, p = manifest.network, manifest.preprocessing
-    prose(f"making the float network of {network.backbone}'s shape")
-    float_model = float_network(network.backbone, p.image_size, p.channels, network.arguments, len(manifest.labels))
-    with captured_output():  # LiteRT announces XNNPACK
-        reference = LiteRtInterpreter(float_model, threads)
     image = content.golden_inputs[:1]
-    timings = measure_interleaved(
-        {"binary": lambda: binary.predict(image), "float": lambda: reference.predict(image)},
-        warmup=warmup,
-        repetitions=repetitions,
-    )
-    networks = {
-        "binary": {"kernel": binary.kernel, "model_size_bytes": len(content.model)},
-        "float": {"kernel": reference.kernel, "model_size_bytes": len(float_model)},
-    }
+    calls: dict[str, Callable[[], Any]] = {"binary": lambda: binary.predict(image)}
+    networks: dict[str, dict[str, Any]] = {"binary": {"kernel": binary.kernel, "model_size_bytes": len(content.model)}}
+    versions = dict(binary.versions)
+    if manifest.training is None:
+        prose(f"{network.backbone} was not trained here: there is no float network of its shape to compare with")
+    else:
+        # Loads TensorFlow, which a bundle that is refused should not wait for.
+        from bssl_tf_converters.float_reference import float_network
+
+        prose(f"making the float network of {network.backbone}'s shape")
+        model = float_network(network.backbone, p.image_size, p.channels, network.arguments, len(manifest.labels))
+        with captured_output():  # LiteRT announces XNNPACK
+            reference = LiteRtInterpreter(model, threads)
+        calls["float"] = lambda: reference.predict(image)
+        networks["float"] = {"kernel": reference.kernel, "model_size_bytes": len(model)}
+        versions |= reference.versions
+    timings = measure_interleaved(calls, warmup=warmup, repetitions=repetitions)
     record: dict[str, Any] = {
         "bundle": bundle,
         "backbone": network.backbone,
@@ -97,13 +99,15 @@ def command(
         "warmup": warmup,
         "repetitions": repetitions,
         "runtime": binary.name,
-        "versions": binary.versions | reference.versions | {"numpy": metadata.version("numpy")},
+        "versions": versions | {"numpy": metadata.version("numpy")},
         "command": f"bssl-tf bench {bundle} --threads {threads} --runtime {binary.name} --warmup {warmup} "
         f"--repetitions {repetitions}",
         "networks": {name: about | dataclasses.asdict(timings[name]) for name, about in networks.items()},
-        "float_p50_over_binary_p50": timings["float"].p50_ms / timings["binary"].p50_ms,
-        "float_size_over_binary_size": len(float_model) / len(content.model),
     }
+    if "float" in networks:
+        sizes = {name: row["model_size_bytes"] for name, row in networks.items()}
+        record["float_p50_over_binary_p50"] = timings["float"].p50_ms / timings["binary"].p50_ms
+        record["float_size_over_binary_size"] = sizes["float"] / sizes["binary"]
     run = Path(bundle).resolve().parent
     if record_file is None and (run / "config.toml").exists():
         record_file = str(run / "bench.jsonl")  # where `bssl-tf summary` looks
@@ -136,11 +140,12 @@ def _table(record: dict[str, Any]) -> str:
     for name, row in record["networks"].items():
         figures = " ".join(f"{row[column]:9.3f}" for column in _COLUMNS)
         lines.append(f"{name:8} {row['model_size_bytes'] / 1024:9.1f} {figures}  {row['kernel']}")
-    ratio = record["float_p50_over_binary_p50"]
-    speed = f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times slower"
-    lines.append(
-        f"here the binary network is {speed} (median) and {record['float_size_over_binary_size']:.1f} times smaller"
-    )
+    if "float" in record["networks"]:
+        ratio = record["float_p50_over_binary_p50"]
+        speed = f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times slower"
+        lines.append(
+            f"here the binary network is {speed} (median) and {record['float_size_over_binary_size']:.1f} times smaller"
+        )
     if record["target"] not in (platform.machine(), {"aarch64": "arm64"}.get(platform.machine())):
         lines.append(
             f"this is no {record['target']}: the bundle's own device will be faster or slower in another ratio"

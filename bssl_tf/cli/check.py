@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,25 +13,33 @@ from bssl_tf.cli.options import prose
 
 if TYPE_CHECKING:
     from bssl_tf_converters.checks import BinaryReport, Finding
+    from bssl_tf_converters.explain import Explanation
 
 
 @click.command("check")
 @click.argument("model", required=False)
 @click.option("--allow", "allowed", multiple=True, metavar="CODE", help="Let errors of this code pass as warnings.")
 @click.option("--no-convert", is_flag=True, help="Look at the Keras model only; needs no LCE, and takes a moment.")
+@click.option("--explain", "explaining", is_flag=True, help="Compare layer by layer, and name the first that differs.")
 @click.option("--list", "as_list", is_flag=True, help="Print every check with its code, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def command(model: str | None, allowed: tuple[str, ...], no_convert: bool, as_list: bool, as_json: bool) -> None:
+def command(
+    model: str | None, allowed: tuple[str, ...], no_convert: bool, explaining: bool, as_list: bool, as_json: bool
+) -> None:
     """Say before export whether LCE will keep MODEL binary, layer by layer, and what to change.
 
     MODEL is a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; all of Keras 2. No code in it is
     run. The status is 0 without errors, and 6 with some.
+
+    With --explain the converted network is compared with Keras on noise, at the input of each binary layer.
     """
     if as_list:
         _print_list(as_json)
         return
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
+    if explaining and no_convert:
+        raise click.UsageError("--explain compares with the converted network, and does not go with --no-convert")
 
     from bssl_tf_converters.checks import allow, find_after, find_before, refuse
 
@@ -42,20 +50,34 @@ def command(model: str | None, allowed: tuple[str, ...], no_convert: bool, as_li
     network = open_model(model)
     findings = allow(find_before(network), allowed)
     report: BinaryReport | None = None
+    explanation: Explanation | None = None
     if not no_convert and all(finding.severity != "error" for finding in findings):
         from bssl_tf_converters.lce import convert
 
         prose(f"converting {network.name} with LCE")
-        conversion, more = find_after(network, convert(network, "arm64"), findings)
+        converted = convert(network, "arm64")
+        conversion, more = find_after(network, converted, findings)
         report = conversion.report
         findings += allow(more, allowed)
+        if explaining:
+            from bssl_tf_converters.explain import explain, images_to_explain
+
+            explanation = explain(network, converted, images_to_explain(network), report=prose)
     if as_json:
         found = [dataclasses.asdict(finding) for finding in findings]
         binary = None if report is None else dataclasses.asdict(report)
-        click.echo(json.dumps({"model": model, "findings": found, "binary": binary}, indent=2, sort_keys=True))
+        record: dict[str, Any] = {"model": model, "findings": found, "binary": binary}
+        if explanation is not None:
+            record["explanation"] = dataclasses.asdict(explanation)
+        click.echo(json.dumps(record, indent=2, sort_keys=True))
     else:
-        click.echo("\n".join([*_grouped(findings), *_made(report)]))
+        compared = [] if explanation is None else explanation.lines()
+        click.echo("\n".join([*_grouped(findings), *_made(report), *compared]))
     refuse(findings)
+    if explanation is not None:
+        from bssl_tf_converters.explain import require_no_fault
+
+        require_no_fault(explanation)
 
 
 def _print_list(as_json: bool) -> None:

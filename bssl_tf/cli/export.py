@@ -5,23 +5,63 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from bssl_tf.cli.options import prose
-from bssl_tf.errors import RuntimeUnavailableError
+from bssl_tf.errors import ConfigError, ConversionError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
-    from bssl_tf.evaluation.linear_probe import LinearProbe
-    from bssl_tf.models.saved import Network
+    from bssl_tf.backend import keras
+    from bssl_tf.data.image_set import ImageSet
+    from bssl_tf.data.preprocessing import Preprocessing
     from bssl_tf_converters.export import Converted
     from bssl_tf_deploy.library import Library
-    from bssl_tf_deploy.manifest import Manifest, Training
+    from bssl_tf_deploy.manifest import Manifest, NetworkDescription, Training
 
 TARGETS = ("arm64", "x86_64", "android-arm64")
 _ARM32 = ("arm32", "arm", "armhf", "armv6", "armv7", "armv7l")
+# As in `bssl_tf_converters.keras_models`, which loads TensorFlow.
+_ZOO_PREFIX = "larq_zoo:"
+# What a run folder knows, and any other model has to be told.
+_OF_MODELS = ("data", "labels", "mean", "std")
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A classifier and what its bundle says of it, beside the conversion.
+
+    Attributes:
+        model: from preprocessed images to logits.
+        preprocessing: of images.
+        labels: K names.
+        image_set: what to compare on, and to choose golden inputs from.
+        network: how to build it.
+        training: where its weights come from, if that was bssl-tf.
+    """
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    image_set: ImageSet
+    network: NetworkDescription
+    training: Training | None
+
+
+class _Numbers(click.ParamType):
+    """Numbers with commas between."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return value if isinstance(value, tuple) else tuple(float(word) for word in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers with commas between, as in 0.485,0.456,0.406", param, ctx)
 
 
 class _Target(click.Choice):
@@ -38,57 +78,71 @@ class _Target(click.Choice):
 
 
 @click.command("export")
-@click.argument("run")
+@click.argument("model", metavar="RUN|MODEL")
 @click.option("--target", required=True, type=_Target(TARGETS), help="Where the bundle is to run.")
-@click.option("--out", metavar="DIR", help="The bundle. [RUN/bundle-TARGET]")
+@click.option("--out", metavar="DIR", help="The bundle. [RUN/bundle-TARGET, MODEL-bundle-TARGET]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
+@click.option(
+    "--input",
+    "input_dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(("float32", "uint8")),
+    help="What the network takes: normalised images, or pixels that it normalises itself.",
+)
 @click.option(
     "--images", default=500, show_default=True, type=click.IntRange(min=1), help="Test images to compare with Keras on."
 )
 @click.option("--allow", "allowed", multiple=True, metavar="CODE", help="Let errors of this check pass as warnings.")
+@click.option("--explain", "explaining", is_flag=True, help="Compare layer by layer, and name the first that differs.")
+@click.option("--data", metavar="SOURCE", help="MODEL's images: embedded, tfds:NAME, or a folder of images.")
 @click.option("--data-dir", metavar="DIR", help="Where TFDS keeps its data. [as in the evaluation]")
+@click.option("--labels", metavar="FILE", help="MODEL's classes, one a line. [the data's, if there are as many]")
+@click.option("--mean", default="0", type=_Numbers(), help="MODEL's inputs are (pixel / 255 - mean) / std. [0]")
+@click.option("--std", default="1", type=_Numbers(), help="One number, or with commas one a channel. [1]")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(
-    run: str,
+    model: str,
     target: str,
     out: str | None,
     overwrite: bool,
+    input_dtype: str,
     images: int,
     allowed: tuple[str, ...],
+    explaining: bool,
+    data: str | None,
     data_dir: str | None,
+    labels: str | None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     as_json: bool,
 ) -> None:
-    """Convert the student and the linear probe of RUN into a bundle for a device.
+    """Convert a student and its linear probe, or any Keras 2 classifier, into a bundle for a device.
 
-    RUN is a folder of `bssl-tf pretrain` that `bssl-tf evaluate` has been through. The converted network is checked:
-    every binary layer must still be binary (`bssl-tf check` says more), and it must say what the Keras network says on
-    test images. The bundle also gets the runtime library for its target, compiled here if needed (`pip install ziglang`
-    brings a compiler for all).
+    RUN is a folder of `bssl-tf pretrain` that `bssl-tf evaluate` has been through. MODEL is FILE.h5, FILE.keras, a
+    SavedModel folder, or larq_zoo:NAME; no code in it is run, and it needs --data, and --mean and --std as in its
+    training.
+
+    The converted network is checked: every binary layer must still be binary (`bssl-tf check` says more), and it must
+    say what the Keras network says on test images. The bundle also gets the runtime library for its target, compiled
+    here if needed (`pip install ziglang` brings a compiler for all).
     """
     from bssl_tf_deploy.bundle import MODEL, check_free, write_bundle
     from bssl_tf_deploy.library import bundled_name, library_for
-    from bssl_tf_deploy.manifest import Training
 
-    folder = Path(run)
-    path = Path(out) if out else folder / f"bundle-{target}"
+    is_run = _is_run(model)
+    if is_run:
+        _refuse_options(click.get_current_context())
+    path = Path(out) if out else _default_out(model, target, is_run=is_run)
     # Before all the work, not after.
     check_free(path, overwrite=overwrite)
-
-    from bssl_tf.evaluation.commands import run_config
-    from bssl_tf.evaluation.linear_probe import load_probe
-
-    config = run_config(folder)
-    probe = load_probe(folder / "probe")
+    subject = _from_run(Path(model), data_dir) if is_run else _from_model(model, data, data_dir, labels, mean, std)
     prose(f"building the runtime for {target}")
     library = library_for(target)
-    network, converted, example_labels = _convert(folder, probe, target, images, data_dir, allowed)
-    source = probe.data.source
-    # A folder's name is enough; where it lay on this machine says nothing elsewhere.
-    data = source if source == "embedded" or source.startswith("tfds:") else Path(source).name
-    training = Training(config.method, data, probe.top1, config.training.seed)
+    converted, example_labels = _convert(subject, target, images, allowed, input_dtype, explaining=explaining)
     manifest = write_bundle(
         path,
-        _manifest(network, probe, converted, training, library),
+        _manifest(subject, converted, library),
         converted.model,
         converted.golden_inputs,
         converted.golden_outputs,
@@ -116,50 +170,152 @@ def command(
     prose(f"next: bssl-tf run {quoted} IMAGE, or bssl-tf bench {quoted}")
 
 
-def _convert(
-    run: Path, probe: LinearProbe, target: str, images: int, data_dir: str | None, allowed: tuple[str, ...]
-) -> tuple[Network, Converted, list[str]]:
-    from bssl_tf.data.image_set import spread_indices
-    from bssl_tf.data.open import open_data
-    from bssl_tf.models.saved import load_weights, read_network
-    from bssl_tf_converters.export import convert_student
+def _is_run(source: str) -> bool:
+    """Whether `source` names a run folder; of what is not there, only a file's name says that it is a model."""
+    path = Path(source)
+    if path.exists():
+        return (path / "config.toml").is_file()
+    return not source.startswith(_ZOO_PREFIX) and path.suffix not in (".h5", ".hdf5", ".keras")
 
+
+def _refuse_options(context: click.Context) -> None:
+    """Raises `click.UsageError` for an option that would do nothing."""
+    for name in _OF_MODELS:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} does not go with a run folder, which has its own")
+
+
+def _default_out(source: str, target: str, *, is_run: bool) -> Path:
+    path = Path(source.removeprefix(_ZOO_PREFIX))
+    if is_run:
+        return path / f"bundle-{target}"
+    return path.parent / f"{path.name if path.is_dir() else path.stem}-bundle-{target}"
+
+
+def _from_run(run: Path, data_dir: str | None) -> _Subject:
+    from bssl_tf.data.open import open_data
+    from bssl_tf.evaluation.commands import run_config
+    from bssl_tf.evaluation.linear_probe import load_probe
+    from bssl_tf.models.saved import load_weights, read_network
+    from bssl_tf_converters.deployable import with_classifier
+    from bssl_tf_deploy.manifest import NetworkDescription, Training
+
+    config = run_config(run)
+    probe = load_probe(run / "probe")
     network = read_network(run / "student")
     student = network.build()
     load_weights(run / "student", {"student": student})
+    source = probe.data.source
     data = open_data(
         dataclasses.replace(probe.data, data_dir=data_dir or probe.data.data_dir), prose, labels_needed=True
     )
+    # A folder's name is enough; where it lay on this machine says nothing elsewhere.
+    name = source if source == "embedded" or source.startswith("tfds:") else Path(source).name
+    return _Subject(
+        with_classifier(student, probe.weights, probe.bias),
+        network.preprocessing,
+        probe.class_names,
+        data.test if data.test is not None and len(data.test) else data.train,
+        NetworkDescription(network.backbone, network.arguments),
+        Training(config.method, name, probe.top1, config.training.seed),
+    )
+
+
+def _from_model(
+    source: str,
+    data_source: str | None,
+    data_dir: str | None,
+    labels: str | None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> _Subject:
+    from bssl_tf.config import DataConfig
+    from bssl_tf.data.open import open_data
+    from bssl_tf.data.preprocessing import Preprocessing
+    from bssl_tf_converters.export import without_softmax
+    from bssl_tf_converters.keras_models import open_model
+    from bssl_tf_deploy.manifest import NetworkDescription
+
+    if not data_source:
+        raise ConfigError(
+            f"{source} does not say what images it is for",
+            "Pass --data FOLDER, --data tfds:NAME or --data embedded, and --mean and --std as in its training",
+        )
+    model = without_softmax(open_model(source), prose)
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output.shape) != 2:
+        raise ConversionError(
+            f"{source} is no classifier: it gives {[list(tensor.shape) for tensor in model.outputs]}",
+            "Give a model with one input, and with one number a class as output",
+        )
+    height, width, channels = model.input.shape[1:] if len(model.input.shape) == 4 else (0, 1, 0)
+    if height != width or not height or channels not in (1, 3):
+        raise ConversionError(
+            f"{source} takes {list(model.input.shape)}, and bundles are for square images, grey or RGB",
+            "Build the model for images [S, S, 1] or [S, S, 3] of a fixed size",
+        )
+    constants = [numbers * channels if len(numbers) == 1 else numbers for numbers in (mean, std)]
+    preprocessing = Preprocessing(height, channels, *constants)
+    config = DataConfig(data_source, data_dir or "", image_size=height, channels=channels)
+    data = open_data(config, prose, labels_needed=False)
     image_set = data.test if data.test is not None and len(data.test) else data.train
+    names = _labels(labels, image_set, model.output.shape[-1])
+    return _Subject(model, preprocessing, names, image_set, NetworkDescription(model.name, {}), None)
+
+
+def _labels(file: str | None, image_set: ImageSet, count: int) -> tuple[str, ...]:
+    """One name for each class: out of the file, else the data's if there are as many, else numbers."""
+    if file is None:
+        if len(image_set.class_names) == count:
+            return image_set.class_names
+        return tuple(map(str, range(count)))
+    try:
+        names = tuple(line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise ConfigError(f"{file} cannot be read ({cause})", "Give a text file with one label a line") from error
+    if len(names) != count:
+        raise ConfigError(f"{file} has {len(names)} labels, and the model {count} classes", "Give one label a line")
+    return names
+
+
+def _convert(
+    subject: _Subject, target: str, images: int, allowed: tuple[str, ...], input_dtype: str, *, explaining: bool
+) -> tuple[Converted, list[str]]:
+    """The conversion, and a word for each golden input: its true class, where that is known."""
+    from bssl_tf.data.image_set import spread_indices
+    from bssl_tf_converters.export import convert_model
+
+    image_set = subject.image_set
     chosen = spread_indices(len(image_set), images)
-    views = network.preprocessing.eval_view(image_set, chosen)
-    converted = convert_student(student, probe.weights, probe.bias, views, target, prose, allowed)
-    labels = image_set.require_labels()[chosen[converted.golden_indices]]
-    return network, converted, [image_set.class_names[label] for label in labels]
+    views = subject.preprocessing.eval_view(image_set, chosen)
+    preprocessing = subject.preprocessing if input_dtype == "uint8" else None
+    converted = convert_model(subject.model, views, target, prose, allowed, preprocessing, explaining=explaining)
+    golden = chosen[converted.golden_indices]
+    if image_set.labels is None:
+        return converted, ["image"] * len(golden)
+    return converted, [image_set.class_names[label] for label in image_set.labels[golden]]
 
 
-def _manifest(
-    network: Network, probe: LinearProbe, converted: Converted, training: Training, library: Library
-) -> Manifest:
+def _manifest(subject: _Subject, converted: Converted, library: Library) -> Manifest:
     from bssl_tf_converters.lce import INPUT_NAME, OUTPUT_NAME
     from bssl_tf_deploy import manifest as m
 
     binary = dataclasses.asdict(converted.report)
-    p = network.preprocessing
+    p = subject.preprocessing
     return m.Manifest(
         format=m.FORMAT,
         target=converted.target,
         created_by=converted.created_by | {"runtime-compiler": library.compiler, "runtime-glibc": library.glibc},
         files={},
         signature=m.Signature(
-            m.TensorSignature(INPUT_NAME, converted.input_shape, "float32"),
+            m.TensorSignature(INPUT_NAME, converted.input_shape, converted.golden_inputs.dtype.name),
             m.TensorSignature(OUTPUT_NAME, converted.output_shape, "float32"),
         ),
         preprocessing=m.Preprocessing(p.image_size, p.channels, p.mean, p.std),
-        labels=probe.class_names,
+        labels=subject.labels,
         operators=binary.pop("operators"),
         binary=m.Binary(**binary),
         parity=m.ParityFigures(**dataclasses.asdict(converted.parity)),
-        network=m.NetworkDescription(network.backbone, network.arguments),
-        training=training,
+        network=subject.network,
+        training=subject.training,
     )

@@ -21,7 +21,7 @@ COMMANDS = {
     "compare": "Compare methods over seeds: records, a table, a figure.",
     "zoo": "List pretrained students, or begin a run folder with one.",
     "check": "Say whether LCE will keep a Keras model binary, and what to change.",
-    "export": "Convert a student and its probe into a bundle for a device.",
+    "export": "Convert a student and its probe, or any Keras 2 classifier, into a bundle for a device.",
     "inspect": "Show what a .tflite file or a bundle is made of: operators, MACs, weights, memory.",
     "run": "Classify images with a bundle.",
     "bench": "Time a bundle on this machine or on devices, beside the float network of the same shape.",

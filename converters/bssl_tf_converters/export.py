@@ -1,4 +1,4 @@
-"""From a trained student and its probe to a checked flatbuffer, with everything that a bundle says about it."""
+"""From a Keras classifier to a checked flatbuffer, with everything that a bundle says about it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 
 from bssl_tf import __version__
 from bssl_tf.backend import keras
+from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import ConversionError
 from bssl_tf_converters import lce
 from bssl_tf_converters.checks import BinaryReport, Finding, allow, check_convertible, find_after, refuse, sentence
 from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.parity import Parity, compare, require
+from bssl_tf_converters.explain import explain, images_to_explain, require_no_fault
+from bssl_tf_converters.parity import Parity, compare, require, threshold_images
+from bssl_tf_deploy.preprocess import whole_pixels
 
 GOLDEN_IMAGES = 4
 _BATCH = 64
@@ -28,12 +31,12 @@ class Converted:
     Attributes:
         model: TFLite flatbuffer, batches of one.
         target: a key of `lce.TARGETS`.
-        input_shape: (1, S, S, C), float32, called `lce.INPUT_NAME`.
+        input_shape: (1, S, S, C), of the type of `golden_inputs`, called `lce.INPUT_NAME`.
         output_shape: (1, K), float32, called `lce.OUTPUT_NAME`.
         report: what the flatbuffer is made of.
         parity: agreement with Keras.
         golden_indices: which of the images were taken as golden, int64 [G]; those on which both agree.
-        golden_inputs: float32 [G, S, S, C], these images.
+        golden_inputs: [G, S, S, C], these images as the network takes them: float32, or uint8.
         golden_outputs: float32 [G, K], what LCE's interpreter makes of them.
         created_by: versions of the packages that made it.
     """
@@ -84,6 +87,9 @@ def convert_model(
     target: str,
     report: Callable[[str], None] = lambda line: None,
     allowed: Collection[str] = (),
+    preprocessing: Preprocessing | None = None,
+    *,
+    explaining: bool = False,
 ) -> Converted:
     """Converts a classifier, and checks that it is binary and says the same as in Keras.
 
@@ -93,9 +99,11 @@ def convert_model(
         target: a key of `lce.TARGETS`.
         report: takes lines of prose for the user.
         allowed: codes of checks whose errors count as warnings.
+        preprocessing: that of `images`; given, the converted network takes pixels (uint8) and normalises them itself.
+        explaining: compare layer by layer too, and report what that finds, before anything is refused.
 
     Raises:
-        ConversionError: see `lce.convert`, `checks` and `parity.require`.
+        ConversionError: see `lce.convert`, `checks`, `parity.require` and `explain.require_no_fault`.
         ConfigError: a code in `allowed` is unknown or cannot be allowed.
     """
     _require_images(images)
@@ -107,19 +115,26 @@ def convert_model(
             "Put Flatten or GlobalAveragePooling2D at its end",
         )
     report(f"converting {model.name} with LCE for {target}")
-    converted = lce.convert(model, target)
+    converted = lce.convert(model, target, preprocessing=preprocessing)
     conversion, found = find_after(model, converted, before)
     after = allow(found, allowed)
     refuse(after)
     _warn(after, report)
     report(f"comparing it with Keras on {len(images)} images")
     interpreter = lce.LceInterpreter(converted)
-    keras_logits = np.concatenate(
-        [model(images[i : i + _BATCH], training=False).numpy() for i in range(0, len(images), _BATCH)]
-    )
-    logits = interpreter.predict(images)
+    inputs: np.ndarray = np.asarray(images, np.float32)
+    if preprocessing is not None:
+        inputs = whole_pixels(inputs, preprocessing.mean, preprocessing.std)
+    keras_logits, logits = _keras_logits(model, images), interpreter.predict(inputs)
     parity = compare(keras_logits, logits)
+    if explaining:
+        explanation = explain(model, converted, images_to_explain(model, images), preprocessing, report)
+        require_no_fault(explanation)
+        for line in explanation.lines():
+            report(line)
     require(parity)
+    if not explaining:
+        _compare_at_thresholds(model, converted, images, preprocessing, parity.tolerance, report)
     # Images with a flipped sign would make golden outputs that another machine may rightly miss.
     steady = np.flatnonzero(np.max(np.abs(keras_logits - logits), axis=1) <= parity.tolerance)
     chosen = steady[:: max(len(steady) // GOLDEN_IMAGES, 1)][:GOLDEN_IMAGES]
@@ -131,9 +146,58 @@ def convert_model(
         conversion.report,
         parity,
         chosen,
-        np.ascontiguousarray(images[chosen], np.float32),
+        np.ascontiguousarray(inputs[chosen]),
         np.ascontiguousarray(logits[chosen], np.float32),
         {"bssl-tf": __version__} | {name: metadata.version(name) for name in _PACKAGES},
+    )
+
+
+def without_softmax(model: keras.Model, report: Callable[[str], None] = lambda line: None) -> keras.Model:
+    """`model` up to its logits: parity and scores are made of these, and a softmax of a softmax would level the scores.
+
+    Args:
+        model: a softmax that is its last layer, or the activation of its last layer, is left out; what feeds it must
+            have one output.
+        report: is told so.
+    """
+    last = model.layers[-1]
+    softmax = getattr(last, "activation", None) is keras.activations.softmax or isinstance(last, keras.layers.Softmax)
+    if not softmax or getattr(last, "output", None) is not model.output:
+        return model
+    report(f"leaving out {last.name}'s softmax: devices make scores of the logits")
+    if isinstance(last, (keras.layers.Activation, keras.layers.Softmax)):
+        return keras.Model(model.input, last.input, name=model.name)
+    last.activation = keras.activations.linear
+    return model
+
+
+def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return np.concatenate(
+        [model(images[i : i + _BATCH], training=False).numpy() for i in range(0, len(images), _BATCH)]
+    )
+
+
+def _compare_at_thresholds(
+    model: keras.Model,
+    converted: bytes,
+    images: np.ndarray,
+    preprocessing: Preprocessing | None,
+    tolerance: float,
+    report: Callable[[str], None],
+) -> None:
+    """Raises `ConversionError` where an image made to be hard gives other logits, and rounding does not explain it."""
+    hard = threshold_images(model, images)
+    pixels = hard
+    if preprocessing is not None:
+        pixels = whole_pixels(hard, preprocessing.mean, preprocessing.std)
+        hard = preprocessing.normalise(pixels)
+    difference = np.abs(_keras_logits(model, hard) - lce.LceInterpreter(converted).predict(pixels))
+    off = np.max(difference, axis=1) > tolerance
+    if np.any(off):
+        require_no_fault(explain(model, converted, hard[off], preprocessing))
+    report(
+        f"{len(hard)} images at signs' thresholds: {np.count_nonzero(off)} with other logits"
+        + (", all of them by rounding" if np.any(off) else "")
     )
 
 

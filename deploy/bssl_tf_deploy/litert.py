@@ -70,18 +70,21 @@ class LiteRtInterpreter:
                 f"LiteRT does not run this model ({error})",
                 "Export it again" if library else "Give it a model of builtin operators",
             ) from error
-        self._input = self._interpreter.get_input_details()[0]["index"]
+        taken = self._interpreter.get_input_details()[0]
+        self._input, self._input_dtype = taken["index"], taken["dtype"]
         self._output = self._interpreter.get_output_details()[0]["index"]
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, K] of images float32 [B, S, S, C], B at least 1.
+        """Logits float32 [B, K] of images [B, S, S, C], float32 or for a network that takes pixels uint8, B at least 1.
 
         Raises:
-            ValueError: the images have another shape.
+            ValueError: the images have another shape, or are not the pixels that the network takes.
         """
+        if self._input_dtype == np.uint8 and batch.dtype != np.uint8:
+            raise ValueError(f"images are {batch.dtype}, the network takes uint8")
         outputs = []
         for index in range(len(batch)):
-            self._interpreter.set_tensor(self._input, np.asarray(batch[index : index + 1], np.float32))
+            self._interpreter.set_tensor(self._input, np.asarray(batch[index : index + 1], self._input_dtype))
             self._interpreter.invoke()
             outputs.append(self._interpreter.get_tensor(self._output))
         return np.concatenate(outputs)

@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.library import TARGETS
 
-FORMAT = 1
+# 2: the network may come from elsewhere (no `training`) and take pixels (uint8); all of 1 is as it was.
+FORMAT = 2
+_READABLE = (1, FORMAT)
 MAX_FILE_BYTES = 2**30
 EXAMPLES = "examples"
 _FILE_NAME = re.compile(rf"(?:{EXAMPLES}/|lib/(?:{'|'.join(TARGETS)})/)?[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}")
@@ -31,7 +33,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class TensorSignature:
-    """A tensor's name in the signature, its shape (batch size 1) and type (`float32`)."""
+    """A tensor's name in the signature, its shape (batch size 1) and type (`float32`, or for pixels `uint8`)."""
 
     name: str
     shape: tuple[int, ...]
@@ -48,7 +50,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels become input: (pixel / 255 - mean) / std.
+    """How pixels become input: (pixel / 255 - mean) / std. A network that takes uint8 does that itself.
 
     Attributes:
         image_size: pixels a side.
@@ -96,7 +98,10 @@ class ParityFigures:
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """How to build the backbone again: its name, and what its builder takes beside image size and channels."""
+    """How to build the backbone again: its name, and what its builder takes beside image size and channels.
+
+    Of a network that was not trained with bssl-tf, only the name, and nothing here builds it.
+    """
 
     backbone: str
     arguments: dict[str, int]
@@ -124,7 +129,7 @@ class Manifest:
     """All that a bundle says about itself.
 
     Attributes:
-        format: of the bundle; this code knows `FORMAT`.
+        format: of the bundle; this code writes `FORMAT`.
         target: what it was exported for: arm64, x86_64 or android-arm64.
         created_by: version of each package.
         files: every file but the manifest.
@@ -135,7 +140,7 @@ class Manifest:
         binary: how much of it is 1-bit.
         parity: with the Keras network.
         network: its shape.
-        training: its origin.
+        training: its origin; None where it was not trained with bssl-tf.
     """
 
     format: int
@@ -149,7 +154,7 @@ class Manifest:
     binary: Binary
     parity: ParityFigures
     network: NetworkDescription
-    training: Training
+    training: Training | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -164,9 +169,10 @@ class Manifest:
                 other; the message names the first.
         """
         version = content.get("format") if isinstance(content, dict) else None
-        if version != FORMAT or isinstance(version, bool):
+        if isinstance(version, bool) or version not in _READABLE:
             raise BundleError(
-                f"the bundle says format {version!r:.40}, and this version of bssl-tf knows {FORMAT}",
+                f"the bundle says format {version!r:.40}, and this version of bssl-tf knows "
+                f"{' and '.join(map(str, _READABLE))}",
                 "Export it again with this version, or install the version that wrote it",
             )
         try:
@@ -184,8 +190,10 @@ class _ManifestError(Exception):
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON gave it, as `kind`: a dataclass here, dict[str, X], tuple[X, ...], int, float or str."""
+    """`value`, as JSON gave it, as `kind`: a dataclass here, X | None, dict[str, X], tuple[X, ...], int, float, str."""
     origin = typing.get_origin(kind)
+    if origin is types.UnionType:
+        return None if value is None else _parse(typing.get_args(kind)[0], value, where)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         _expect(isinstance(value, dict), where, "an object")
@@ -227,10 +235,12 @@ def _check(manifest: Manifest) -> None:
     _expect(p.channels in (1, 3), "preprocessing.channels", "1 or 3")
     _expect(len(p.mean) == len(p.std) == p.channels, "preprocessing.mean or .std", "one number for each channel")
     _expect(all(std > 0 and math.isfinite(1 / std) for std in p.std), "preprocessing.std", "above zero")
-    for name, tensor, shape in (
-        ("input", manifest.signature.input, (1, p.image_size, p.image_size, p.channels)),
-        ("output", manifest.signature.output, (1, len(manifest.labels))),
+    inputs = ("float32",) if manifest.format == 1 else ("float32", "uint8")
+    for name, tensor, shape, dtypes in (
+        ("input", manifest.signature.input, (1, p.image_size, p.image_size, p.channels), inputs),
+        ("output", manifest.signature.output, (1, len(manifest.labels)), ("float32",)),
     ):
-        _expect(tensor.dtype == "float32", f"signature.{name}.dtype", "float32")
+        _expect(tensor.dtype in dtypes, f"signature.{name}.dtype", " or ".join(dtypes))
         _expect(tensor.shape == shape, f"signature.{name}.shape", f"{list(shape)}, as the rest of it says")
     _expect(len(manifest.labels) > 0, "labels", "a list of at least one")
+    _expect(manifest.training is not None or manifest.format > 1, "training", "an object")

@@ -10,7 +10,7 @@ import numpy as np
 
 from bssl_tf_deploy.bundle import Bundle
 from bssl_tf_deploy.errors import BundleError
-from bssl_tf_deploy.preprocess import load_image
+from bssl_tf_deploy.preprocess import load_image, load_pixels
 
 # Over the median magnitude of the golden logits. Rounding stays below 3e-5 of it, a flipped sign mostly moves them by
 # more than 0.01 (measured: bssl_tf_converters.parity).
@@ -24,7 +24,7 @@ class Interpreter(Protocol):
     """What runs a model."""
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, K] of images float32 [B, S, S, C]."""
+        """Logits float32 [B, K] of images [B, S, S, C], of the type in the manifest's signature: float32 or uint8."""
 
 
 class Predictor:
@@ -91,7 +91,8 @@ class Predictor:
         """What the network makes of images: float32 [N, K], one logit for each label.
 
         Args:
-            images: files, or preprocessed arrays float32 [1, S, S, C]; at least one.
+            images: at least one; files, or arrays [1, S, S, C]: float32, preprocessed, or for a network that takes
+                pixels uint8.
 
         Raises:
             ImageError: a file cannot be read.
@@ -102,13 +103,15 @@ class Predictor:
     def _input(self, image: Path | str | np.ndarray) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return image
-        return load_image(Path(image), self.bundle.manifest.preprocessing)
+        manifest = self.bundle.manifest
+        load = load_pixels if manifest.signature.input.dtype == "uint8" else load_image
+        return load(Path(image), manifest.preprocessing)
 
     def classify(self, images: Sequence[Path | str | np.ndarray], top: int = 3) -> list[list[tuple[str, float]]]:
         """The best classes of each image.
 
         Args:
-            images: files, or preprocessed arrays float32 [1, S, S, C].
+            images: see `outputs`.
             top: how many classes, at least 1; all of them where there are fewer.
 
         Returns:

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def load_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Reads an image: first frame, upright as EXIF says, alpha over white, central square, resized, normalised.
+    """Reads an image as `load_pixels` does, and normalises it: float32 [1, S, S, C]."""
+    return normalise(load_pixels(path, preprocessing), preprocessing.mean, preprocessing.std)
+
+
+def load_pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Reads an image: first frame, upright as EXIF says, alpha over white, central square, resized.
 
     The resize is Pillow's BILINEAR, whose filter widens where it shrinks. A square picture of the network's size is
     taken as it is.
@@ -28,7 +33,7 @@ def load_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
         preprocessing: of the bundle.
 
     Returns:
-        float32 [1, S, S, C].
+        uint8 [1, S, S, C].
 
     Raises:
         ImageError: the file is missing, empty, cut short, no image, or of too many pixels.
@@ -43,7 +48,7 @@ def load_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
         pixels = _central_square(open_picture(path, channels), size)
     except UnreadableImageError as error:
         raise ImageError(f"{path} cannot be read: {error}", "Check the file, or leave it out") from error
-    return normalise(pixels.reshape(1, size, size, channels), preprocessing.mean, preprocessing.std)
+    return pixels.reshape(1, size, size, channels)
 
 
 def normalise(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
@@ -53,17 +58,16 @@ def normalise(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[fl
     return normalised
 
 
-def encode_png(image: NDArray[np.float32], preprocessing: Preprocessing) -> bytes:
-    """The picture that `load_image` turns into `image` again, as a PNG file.
+def whole_pixels(images: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
+    """The pixels nearest to normalised images, float32 [..., C] to uint8 [..., C]: the reverse of `normalise`."""
+    scaled = images.astype(np.float64) * std + mean
+    return np.clip(np.rint(scaled * 255), 0, 255).astype(np.uint8)
 
-    Args:
-        image: float32 [S, S, C], normalised from whole grey levels.
-        preprocessing: of the bundle.
-    """
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG file that `load_pixels` turns into `pixels`, uint8 [S, S, C], again."""
     from PIL import Image
 
-    scaled = image.astype(np.float64) * preprocessing.std + preprocessing.mean
-    pixels = np.clip(np.rint(scaled * 255), 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
     return file.getvalue()

@@ -52,24 +52,33 @@ def readme(manifest: Manifest, *, library: bool) -> str:
     how = how.format(library=bundled_name(manifest.target), glibc=f" (glibc {needed} or newer)" if needed else "")
     p, parity, binary = manifest.preprocessing, manifest.parity, manifest.binary
     signature, training = manifest.signature, manifest.training
-    convolutions = f"{binary.binary_convolutions} binary and {binary.float_convolutions} float convolutions"
+    origin = "Made from a Keras model that was not trained with bssl-tf; nothing is known here of its accuracy."
+    if training is not None:
+        origin = (
+            f"Trained without labels (method {training.method}, seed {training.seed}), with a linear probe on its "
+            f"frozen features.\nThe probe's top-1 accuracy on {training.data}, before conversion: "
+            f"{training.linear_probe_top1_percent:.1f} %."
+        )
     colours = "grey" if p.channels == 1 else "RGB"
+    square = f"{colours}, central square, {p.image_size} x {p.image_size} pixels (bilinear, antialiased)"
+    then = ", then\n  (pixel / 255 - mean) / std with the constants of `manifest.json`."
+    if signature.input.dtype == "uint8":
+        then = ";\n  the network takes these pixels, 0 to 255, and normalises them itself."
+    convolutions = f"{binary.binary_convolutions} binary and {binary.float_convolutions} float convolutions"
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.created_by.items()))
     made_with = textwrap.fill(f"- Made with {versions}.", 118, subsequent_indent="  ", break_long_words=False)
     return f"""# {manifest.network.backbone} for {manifest.target}
 
 Classifies images into {len(manifest.labels)} classes.
-Trained without labels (method {training.method}, seed {training.seed}), with a linear probe on its frozen features.
-The probe's top-1 accuracy on {training.data}, before conversion: {training.linear_probe_top1_percent:.1f} %.
+{origin}
 
 {how}
 - `model.tflite`:
   - {convolutions}, {binary.weight_bytes / 1024:.1f} KiB of weights
-  - input `{signature.input.name}` float32 {list(signature.input.shape)}
+  - input `{signature.input.name}` {signature.input.dtype} {list(signature.input.shape)}
   - output `{signature.output.name}` float32 {list(signature.output.shape)}, one logit for each label of `manifest.json`
   - LceQuantize and LceBconv2d are operators of Larq Compute Engine; a stock TFLite interpreter does not have them
-- Preprocessing: {colours}, central square, {p.image_size} x {p.image_size} pixels (bilinear, antialiased), then
-  (pixel / 255 - mean) / std with the constants of `manifest.json`.
+- Preprocessing: {square}{then}
 - Same best class as the Keras network: {100 * parity.top1_agreement:.2f} % of {parity.images} images.
 {made_with}
 """

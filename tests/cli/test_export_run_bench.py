@@ -95,6 +95,7 @@ def test_the_manifest_says_all_that_a_device_needs(bundle: Path) -> None:
     assert manifest.labels == image_set().class_names
     assert manifest.operators["LceBconv2d"] == 3
     assert manifest.network.arguments == {"depth": 1}
+    assert manifest.training is not None
     assert manifest.training.linear_probe_top1_percent == 12.5
     assert (manifest.training.method, manifest.training.data) == ("s2bnn", "embedded")
     assert {"bssl-tf", "larq-compute-engine", "tensorflow"} <= set(manifest.created_by)

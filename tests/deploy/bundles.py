@@ -67,7 +67,7 @@ def write_real(path: Path, converted: Converted, preprocessing: Preprocessing, l
     about = manifest(
         target=converted.target,
         signature=Signature(
-            TensorSignature("image", converted.input_shape, "float32"),
+            TensorSignature("image", converted.input_shape, converted.golden_inputs.dtype.name),
             TensorSignature("logits", converted.output_shape, "float32"),
         ),
         preprocessing=preprocessing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -20,8 +21,8 @@ import pytest
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.errors import BundleError, StorageError
 from bssl_tf_deploy.manifest import Manifest
-from bssl_tf_deploy.preprocess import load_image
-from tests.deploy.bundles import golden, manifest, write
+from bssl_tf_deploy.preprocess import load_image, load_pixels
+from tests.deploy.bundles import PIXELS, golden, manifest, write
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -228,10 +229,45 @@ def test_a_broken_manifest_is_told(tmp_path: Path, content: bytes) -> None:
     refused(tmp_path / "b")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, True, 10**30])
+@pytest.mark.parametrize("version", [0, 3, "1", "2", None, True, 10**30])
 def test_an_unknown_format_is_told(tmp_path: Path, version: object) -> None:
     edit(write(tmp_path / "b"), lambda m: m.update(format=version))
-    assert "this version of bssl-tf knows 1" in refused(tmp_path / "b")
+    assert "this version of bssl-tf knows 1 and 2" in refused(tmp_path / "b")
+
+
+def test_a_bundle_of_format_1_is_read_and_has_what_all_had_then(tmp_path: Path) -> None:
+    bundle = write(tmp_path / "b")
+    edit(bundle, lambda m: m.update(format=1))
+    assert read_bundle(bundle).manifest.format == 1
+    edit(bundle, lambda m: m["signature"]["input"].update(dtype="uint8"))
+    assert "signature.input.dtype is not float32" in refused(bundle)
+    edit(bundle, lambda m: m["signature"]["input"].update(dtype="float32"))
+    edit(bundle, lambda m: m.update(training=None))
+    assert "training is not an object" in refused(bundle)
+
+
+def test_a_bundle_may_take_pixels(tmp_path: Path) -> None:
+    about = manifest()
+    signature = dataclasses.replace(about.signature, input=dataclasses.replace(about.signature.input, dtype="uint8"))
+    about = dataclasses.replace(about, signature=signature)
+    write_bundle(tmp_path / "b", about, b"model", PIXELS, golden()[1], ["a", "b", "c", "d"])
+    bundle = read_bundle(tmp_path / "b")
+    assert bundle.golden_inputs.dtype == np.uint8
+    np.testing.assert_array_equal(bundle.golden_inputs, PIXELS)
+    for number, file in enumerate(sorted((tmp_path / "b" / "examples").iterdir())):
+        np.testing.assert_array_equal(load_pixels(file, about.preprocessing)[0], PIXELS[number])
+    text = (tmp_path / "b" / "README.md").read_text()
+    assert "uint8 [1, 8, 8, 3]" in text and "normalises them itself" in text and "/ std" not in text
+    # The pictures are those of the same bundle with a float input.
+    floats = tree(write(tmp_path / "floats") / "examples")
+    assert sorted(floats.values()) == sorted(tree(tmp_path / "b" / "examples").values())
+
+
+def test_a_bundle_of_a_network_from_elsewhere_claims_no_accuracy(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b", manifest(training=None), b"model", *golden(), ["a", "b", "c", "d"])
+    assert read_bundle(tmp_path / "b").manifest.training is None
+    text = (tmp_path / "b" / "README.md").read_text()
+    assert "not trained with bssl-tf" in text and "probe" not in text and "top-1" not in text
 
 
 def all_keys(content: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -306,7 +342,9 @@ def test_sizes_out_of_range_are_refused(tmp_path: Path, size: int) -> None:
         (lambda m: m["preprocessing"].update(std=[0.1, 0.0, 0.1]), "above zero"),
         (lambda m: m["preprocessing"].update(mean=[0.1]), "one number for each channel"),
         (lambda m: m["preprocessing"].update(mean=[float("nan")] * 3), "finite"),
-        (lambda m: m["signature"]["input"].update(dtype="int8"), "float32"),
+        (lambda m: m["signature"]["input"].update(dtype="int8"), "float32 or uint8"),
+        (lambda m: m["signature"]["output"].update(dtype="uint8"), "is not float32"),
+        (lambda m: m["signature"]["input"].update(dtype="uint8"), "golden.npz does not fit"),
         (lambda m: m["files"]["model.tflite"].update(sha256="0"), "64 hexadecimal digits"),
         (lambda m: m["files"].pop("model.tflite"), "does not list model.tflite"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bssl_tf_deploy.bundle import Bundle, read_bundle
+from bssl_tf_deploy.bundle import Bundle, read_bundle, write_bundle
 from bssl_tf_deploy.errors import BundleError, ImageError
 from bssl_tf_deploy.predictor import Predictor, softmax
-from tests.deploy.bundles import LABELS, write
+from tests.deploy.bundles import LABELS, PIXELS, golden, manifest, write
 
 
 class Fixed:
@@ -60,6 +61,29 @@ def test_files_and_arrays_are_taken(bundle: Bundle, tmp_path: Path) -> None:
     assert predictor.classify([file]) == predictor.classify([bundle.golden_inputs[:1]])
     with pytest.raises(ImageError):
         predictor.classify([tmp_path / "nothing.png"])
+
+
+def test_a_network_that_takes_pixels_gets_pixels(tmp_path: Path) -> None:
+    about = manifest()
+    signature = dataclasses.replace(about.signature, input=dataclasses.replace(about.signature.input, dtype="uint8"))
+    about = dataclasses.replace(about, signature=signature)
+    write_bundle(tmp_path / "b", about, b"model", PIXELS, golden()[1], ["a", "b", "c", "d"])
+    seen: list[np.ndarray] = []
+
+    class Recorder:
+        def predict(self, batch: np.ndarray) -> np.ndarray:
+            seen.append(batch)
+            return golden()[1][: len(batch)]
+
+    predictor = Predictor(read_bundle(tmp_path / "b"), Recorder())
+    predictor.verify_golden()
+    file = sorted((tmp_path / "b" / "examples").iterdir())[0]
+    predictor.outputs([file])
+    predictor.check_against(Recorder(), [file])
+    assert {batch.dtype.name for batch in seen} == {"uint8"}
+    np.testing.assert_array_equal(seen[0], PIXELS)
+    for batch in seen[1:]:
+        np.testing.assert_array_equal(batch[0], PIXELS[0])
 
 
 def test_golden_outputs_within_rounding_pass(bundle: Bundle) -> None:

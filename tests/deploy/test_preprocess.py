@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import Preprocessing as HostPreprocessing
 from bssl_tf_deploy.errors import ImageError
 from bssl_tf_deploy.manifest import Preprocessing
-from bssl_tf_deploy.preprocess import load_image
+from bssl_tf_deploy.preprocess import load_image, load_pixels, normalise, whole_pixels
 
 RGB = Preprocessing(16, 3, (0.48, 0.45, 0.4), (0.23, 0.22, 0.225))
 GREY = Preprocessing(16, 1, (0.3,), (0.35,))
@@ -40,6 +42,27 @@ def test_a_picture_of_the_right_size_is_only_normalised(tmp_path: Path, square: 
     assert loaded.shape == (1, 16, 16, 3)
     assert loaded.dtype == np.float32
     np.testing.assert_allclose(loaded[0], expected(square, RGB), atol=1e-6)
+
+
+@given(
+    st.lists(st.floats(-2, 2, width=32), min_size=3, max_size=3),
+    st.lists(st.floats(2**-8, 4, width=32), min_size=3, max_size=3),
+)
+def test_pixels_come_back_whole_from_normalised_images(mean: list[float], std: list[float]) -> None:
+    pixels = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], 3, axis=1)
+    np.testing.assert_array_equal(whole_pixels(normalise(pixels, mean, std), mean, std), pixels)
+
+
+def test_numbers_between_and_beyond_pixels_become_the_nearest() -> None:
+    images = np.array([[-1.0], [0.4 / 255], [0.6 / 255], [7.0]], np.float32)
+    assert whole_pixels(images, (0.0,), (1.0,)).tolist() == [[0], [0], [1], [255]]
+
+
+def test_pixels_are_what_is_normalised(tmp_path: Path, rng: np.random.Generator) -> None:
+    file = save(tmp_path / "a.png", rng.integers(0, 256, (20, 31, 3), dtype=np.uint8))
+    pixels = load_pixels(file, RGB)
+    assert pixels.shape == (1, 16, 16, 3) and pixels.dtype == np.uint8
+    np.testing.assert_array_equal(load_image(file, RGB), normalise(pixels, RGB.mean, RGB.std))
 
 
 def test_grey_from_rgb_is_luma(tmp_path: Path, square: np.ndarray) -> None:

@@ -1,0 +1,239 @@
+"""`bssl-tf export` of networks that were not trained here, and of networks that take pixels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from bssl_tf.backend import keras, lq
+from bssl_tf.cli.export import command
+from bssl_tf.errors import BsslError
+from bssl_tf_converters.keras_models import zoo_networks
+from bssl_tf_deploy import load
+from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.library import host_target
+from tests.conftest import require_or_skip
+from tests.converters.networks import settle_norms, write_run_folder
+
+SIZE = 16
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+Export = Callable[..., Result]
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Export:
+    """Runs the command in this process, which has TensorFlow loaded."""
+
+    def call(*arguments: Any, out: Path | None = None) -> Result:
+        place = ["--out", str(out or tmp_path / "bundle")]
+        return CliRunner().invoke(command, [*map(str, arguments), "--target", host_target(), *place])
+
+    return call
+
+
+def refused(result: Result, *words: str) -> None:
+    assert isinstance(result.exception, BsslError), result.output
+    for word in words:
+        assert word in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of twelve pictures; their pixels are the network's own size."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(5)
+    for name in ("ant", "bee", "cat"):
+        (folder / name).mkdir()
+        for number in range(12):
+            pixels = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def network(classes: int) -> keras.Model:
+    """Two binary layers, and a softmax at the end as larq-zoo's networks have it."""
+    keras.utils.set_random_seed(7)
+    image = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(32, 3, padding="same", use_bias=False)(image))
+    for pad in (1.0, 0.0):
+        settings: dict[str, Any] = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "pad_values": pad}
+        y = lq.layers.QuantConv2D(32, 3, padding="same", use_bias=False, kernel_constraint="weight_clip", **settings)(x)
+        x = keras.layers.Add()([keras.layers.BatchNormalization()(y), x])
+    x = keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, keras.layers.Activation("softmax")(x), name="stranger")
+    settle_norms(model, np.random.default_rng(1).normal(0, 1, (64, SIZE, SIZE, 3)).astype(np.float32), 7)
+    return model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same network in every form."""
+    folder, model = tmp_path_factory.mktemp("models"), network(3)
+    made = {"h5": folder / "stranger.h5", "keras": folder / "stranger.keras", "saved": folder / "stranger.v1"}
+    model.save(made["h5"])
+    model.save(made["keras"])
+    model.save(made["saved"], save_format="tf")
+    return made
+
+
+def options(pictures: Path) -> tuple[Any, ...]:
+    return ("--data", pictures, "--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD)), "--images", 24)
+
+
+def test_a_strangers_h5_becomes_a_bundle_that_says_what_is_known(
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
+) -> None:
+    done = export(models["h5"], *options(pictures))
+    assert done.exit_code == 0, (done.output, done.exception)
+    bundle = read_bundle(tmp_path / "bundle")
+    manifest = bundle.manifest
+    assert manifest.training is None
+    assert manifest.labels == ("ant", "bee", "cat")
+    assert (manifest.network.backbone, manifest.network.arguments) == ("stranger", {})
+    assert (manifest.preprocessing.mean, manifest.preprocessing.std) == (MEAN, STD)
+    assert manifest.binary.binary_convolutions == 2
+    assert "SOFTMAX" not in manifest.operators and "leaving out activation" in done.output
+    names = {file.name.partition("-")[2].removesuffix(".png") for file in (bundle.path / "examples").iterdir()}
+    assert names <= set(manifest.labels)
+    # An independent way: Keras from the file, on the examples.
+    model = keras.models.load_model(models["h5"])
+    predictor = load(bundle)
+    predictor.verify_golden()
+    for file in sorted((bundle.path / "examples").iterdir()):
+        image = (np.asarray(Image.open(file)) / 255 - MEAN) / STD
+        scores = model(image[np.newaxis].astype(np.float32), training=False).numpy()[0]
+        [best] = predictor.classify([file])
+        assert dict(best) == pytest.approx(dict(zip(manifest.labels, scores.tolist(), strict=True)), rel=1e-3)
+
+
+def test_every_form_of_a_network_gives_the_same_network(
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
+) -> None:
+    for form, path in models.items():
+        done = export(path, *options(pictures), out=tmp_path / form)
+        assert done.exit_code == 0, (done.output, done.exception)
+    found = {form: read_bundle(tmp_path / form) for form in models}
+    for form in ("keras", "saved"):
+        np.testing.assert_allclose(found[form].golden_outputs, found["h5"].golden_outputs, rtol=1e-4, atol=1e-5)
+        assert found[form].manifest.operators == found["h5"].manifest.operators
+    again = export(models["h5"], *options(pictures), out=tmp_path / "again")
+    assert again.exit_code == 0
+    for file in (file for file in (tmp_path / "h5").rglob("*") if file.is_file()):
+        content = file.read_bytes()
+        assert (tmp_path / "again" / file.relative_to(tmp_path / "h5")).read_bytes() == content
+        assert str(tmp_path).encode() not in content
+
+
+def test_a_network_that_takes_pixels_says_the_same_as_the_one_that_takes_floats(
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
+) -> None:
+    for dtype in ("float32", "uint8"):
+        done = export(models["h5"], *options(pictures), "--input", dtype, "--json", out=tmp_path / dtype)
+        assert done.exit_code == 0, (done.output, done.exception)
+    floats, pixels = read_bundle(tmp_path / "float32"), read_bundle(tmp_path / "uint8")
+    assert pixels.manifest.signature.input.dtype == "uint8"
+    assert pixels.golden_inputs.dtype == np.uint8
+    assert pixels.manifest.parity.top1_agreement == 1.0
+    assert pixels.manifest.parity.share_within_tolerance >= 0.9
+    files = sorted(pictures.rglob("*.png"))[::6]
+    expected = load(floats, runtime="lce").outputs(files)
+    predictor = load(pixels, runtime="lce")
+    predictor.verify_golden()
+    np.testing.assert_allclose(predictor.outputs(files), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_our_runtime_and_lces_agree_on_pixels(
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
+) -> None:
+    done = export(models["h5"], *options(pictures), "--input", "uint8")
+    assert done.exit_code == 0, (done.output, done.exception)
+    own = load(tmp_path / "bundle", runtime="own")
+    own.verify_golden()
+    lce = load(tmp_path / "bundle", runtime="lce")
+    assert own.check_against(lce._interpreter, sorted(pictures.rglob("*.png"))[::6]) < 1e-3
+
+
+def test_a_run_folder_takes_pixels_too(export: Export, tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path / "run")
+    done = export(run, "--images", 24, "--input", "uint8", "--json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    manifest = read_bundle(tmp_path / "bundle").manifest
+    assert manifest.training is not None and manifest.training.method == "s2bnn"
+    assert manifest.signature.input.dtype == "uint8"
+    load(tmp_path / "bundle", runtime="lce").verify_golden()
+    for option, value in (("--data", "embedded"), ("--mean", "0.5"), ("--std", "1"), ("--labels", "x")):
+        refusal = export(run, option, value, out=tmp_path / "b")
+        assert refusal.exit_code == 2 and f"{option} does not go with a run folder" in refusal.output
+
+
+def test_export_explains_on_demand(models: dict[str, Path], pictures: Path, export: Export) -> None:
+    done = export(models["h5"], *options(pictures), "--explain")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "comparing the input of quant_conv2d_1" in done.output
+    assert "the inputs of 2 binary layers and the output agree on" in done.output
+
+
+@pytest.mark.slow
+def test_a_network_of_larq_zoo_becomes_a_bundle(export: Export, tmp_path: Path) -> None:
+    require_or_skip(bool(zoo_networks()), "needs larq-zoo")
+    done = export("larq_zoo:QuickNetSmall", "--data", "embedded", "--images", 16)
+    assert done.exit_code == 0, (done.output, done.exception)
+    manifest = read_bundle(tmp_path / "bundle").manifest
+    assert manifest.binary.binary_convolutions == 16
+    assert manifest.labels == tuple(map(str, range(1000)))
+    assert manifest.signature.input.shape == (1, 224, 224, 3)
+    load(tmp_path / "bundle").verify_golden()
+
+
+@pytest.mark.slow
+def test_a_fresh_network_full_of_ties_is_refused_and_the_ties_are_named(export: Export) -> None:
+    """It pads with 0, and its batch norms have mean 0: see `bssl_tf_converters.parity`."""
+    require_or_skip(bool(zoo_networks()), "needs larq-zoo")
+    done = export("larq_zoo:BinaryResNetE18", "--data", "embedded", "--images", 4, "--explain")
+    refused(done, "does not say what the Keras network says")
+    assert "within 0.0001 of their threshold: rounding, no fault" in done.output
+
+
+def test_labels_come_from_a_file_or_are_numbers(
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.txt").write_text("Ameise\nBiene\n\nKatze\n", encoding="utf-8")
+    done = export(models["h5"], *options(pictures), "--labels", tmp_path / "labels.txt", "--json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert read_bundle(tmp_path / "bundle").manifest.labels == ("Ameise", "Biene", "Katze")
+    done = export(models["h5"], "--data", "embedded", "--images", 8, "--json", out=tmp_path / "other")
+    assert done.exit_code == 0, (done.output, done.exception)
+    # Ten classes of pictures say nothing of a network with three.
+    manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
+    assert manifest["labels"] == ["0", "1", "2"]
+    assert manifest["preprocessing"] == {"image_size": SIZE, "channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3}
+
+
+def test_what_is_missing_or_does_not_fit_is_told_in_one_line(
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
+) -> None:
+    refused(export(models["h5"]), "does not say what images it is for", "--data")
+    refused(export(tmp_path / "none.h5", "--data", pictures), "there is no model at", "none.h5")
+    (tmp_path / "empty").mkdir()
+    refused(export(tmp_path / "empty", "--data", pictures), "neither a run folder nor a SavedModel")
+    refused(export("larq_zoo:NoNet", "--data", pictures), "larq")
+    refused(export(models["h5"], "--data", pictures, "--mean", "0.1,0.2"), "one number for each channel")
+    refused(export(models["h5"], "--data", pictures, "--std", "0"), "above zero")
+    (tmp_path / "labels.txt").write_text("one\ntwo\n")
+    refused(export(models["h5"], *options(pictures), "--labels", tmp_path / "labels.txt"), "2 labels", "3 classes")
+    refused(export(models["h5"], *options(pictures), "--labels", tmp_path / "no.txt"), "no.txt", "No such file")
+    assert export(models["h5"], "--data", pictures, "--mean", "black").exit_code == 2
+    image = keras.Input((SIZE, 8, 3))
+    keras.Model(image, keras.layers.Flatten()(image)).save(tmp_path / "wide.h5")
+    refused(export(tmp_path / "wide.h5", "--data", pictures), "[None, 16, 8, 3]", "square")
+    image = keras.Input((SIZE, SIZE, 3))
+    keras.Model(image, keras.layers.Conv2D(4, 3)(image)).save(tmp_path / "map.h5")
+    refused(export(tmp_path / "map.h5", "--data", pictures), "no classifier")
+    assert not (tmp_path / "bundle").exists()
