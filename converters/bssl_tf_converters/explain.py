@@ -2,7 +2,8 @@
 
 Both networks are looked at where they must agree to the bit: at the signs that enter each binary layer. In Keras these
 are the signs of a layer's input; in the flatbuffer, the packed tensor that its LceBconv2d reads, which is made the
-network's output by writing one number over another. So nothing is converted again, and what
+network's output by writing one number over another. Where a kernel's input channel was turned around, so are its signs
+(`folding.sign_thresholds`); that is taken back. So nothing is converted again, and what
 is looked at is the very network that goes to the device. A layer costs one run of it for each image, and the first
 layer that differs ends the search.
 
@@ -166,8 +167,9 @@ def explain(
         report(f"comparing the input of {sign.layer.name}")
         packed = operator.inputs[0]
         assert packed is not None
-        bits = LceInterpreter(with_output_tensor(converted, packed.index)).predict(inputs[clean])
-        difference, differing = _compare(sign, values[clean], _unpacked(bits, values.shape[-1]))
+        words = LceInterpreter(with_output_tensor(converted, packed.index)).predict(inputs[clean])
+        bits = _unpacked(words, values.shape[-1])
+        difference, differing = _compare(sign, values[clean], _turned_back(bits, values[clean], sign, operator))
         if difference is not None and difference.near < difference.signs:
             return found(difference)
         compared.append(sign.layer.name)
@@ -276,11 +278,37 @@ def _operators(conversion: Conversion) -> tuple[dict[str, Operator], dict[str, i
             if made.shape == expected.shape:
                 pairs[place] = layer.name
                 free.remove(place)
-                different = np.count_nonzero(made != expected, axis=(1, 2, 3))
-                # LCE may turn all signs of an output channel around, and their sum's sign back.
-                wrong[layer.name] = int(np.sum(np.minimum(different, expected[0].size - different)))
+                wrong[layer.name] = int(np.count_nonzero(made ^ _turns(made, expected) != expected))
                 break
     return {pairs[place]: operators[place] for place in sorted(pairs)}, wrong
+
+
+def _turns(made: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Which input and output channels of a kernel, bool [O, KH, KW, I], were turned around: bool [O, 1, 1, I].
+
+    A channel counts as turned where most of its signs differ, so that single wrong bits do not hide it.
+    """
+    differing = np.mean(np.where(made == expected, 1.0, -1.0), axis=(1, 2))
+    inputs = np.where(differing[0] < 0, -1.0, 1.0)
+    for _ in range(2):
+        outputs = np.where(differing @ inputs < 0, -1.0, 1.0)
+        inputs = np.where(outputs @ differing < 0, -1.0, 1.0)
+    turned: np.ndarray = np.outer(outputs, inputs) < 0
+    return turned[:, np.newaxis, np.newaxis]
+
+
+def _turned_back(bits: np.ndarray, values: np.ndarray, sign: PreActivation, operator: Operator) -> np.ndarray:
+    """`bits` [N, H, W, C] as Keras has them, where the operator's kernel says that channels were turned around.
+
+    All inputs turned, and all outputs, is the same kernel as none: what fits the signs of `values` better is right.
+    """
+    kernel = quantized_kernel(sign.layer)
+    if kernel is None or kernel.shape[2] != bits.shape[-1]:
+        # Groups are not turned.
+        return bits
+    made = unpack_binary_kernel(operator, kernel.shape[2])
+    back: np.ndarray = bits ^ _turns(made, np.transpose(kernel >= 0, (3, 0, 1, 2)))[0, 0, 0]
+    return back if 2 * np.count_nonzero(back == sign.bits(values)) >= back.size else ~back
 
 
 __all__ = ["NEAR", "Difference", "Explanation", "explain", "images_to_explain", "require_no_fault"]

@@ -12,11 +12,12 @@ from bssl_tf import __version__
 from bssl_tf.backend import keras
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import ConversionError
-from bssl_tf_converters import lce
+from bssl_tf_converters import int8, lce
 from bssl_tf_converters.checks import BinaryReport, Finding, allow, check_convertible, find_after, refuse, sentence
 from bssl_tf_converters.deployable import with_classifier
 from bssl_tf_converters.explain import explain, images_to_explain, require_no_fault
-from bssl_tf_converters.parity import Parity, compare, require, threshold_images
+from bssl_tf_converters.parity import Parity, compare, require, require_rounded, threshold_images
+from bssl_tf_deploy.manifest import Quantization
 from bssl_tf_deploy.preprocess import whole_pixels
 
 GOLDEN_IMAGES = 4
@@ -32,11 +33,15 @@ class Converted:
         model: TFLite flatbuffer, batches of one.
         target: a key of `lce.TARGETS`.
         input_shape: (1, S, S, C), of the type of `golden_inputs`, called `lce.INPUT_NAME`.
-        output_shape: (1, K), float32, called `lce.OUTPUT_NAME`.
+        input_quantization: of an int8 input.
+        output_shape: (1, K), float32 or int8, called `lce.OUTPUT_NAME`.
+        output_quantization: of an int8 output.
         report: what the flatbuffer is made of.
-        parity: agreement with Keras.
+        parity: agreement with Keras; with int8, with the Keras network rounded in the same way.
+        keras_logits: float32 [N, K], of the Keras network.
+        logits: float32 [N, K], of the converted one.
         golden_indices: which of the images were taken as golden, int64 [G]; those on which both agree.
-        golden_inputs: [G, S, S, C], these images as the network takes them: float32, or uint8.
+        golden_inputs: [G, S, S, C], these images as the network takes them: float32, uint8 or int8.
         golden_outputs: float32 [G, K], what LCE's interpreter makes of them.
         created_by: versions of the packages that made it.
     """
@@ -44,9 +49,13 @@ class Converted:
     model: bytes
     target: str
     input_shape: tuple[int, ...]
+    input_quantization: Quantization | None
     output_shape: tuple[int, ...]
+    output_quantization: Quantization | None
     report: BinaryReport
     parity: Parity
+    keras_logits: np.ndarray
+    logits: np.ndarray
     golden_indices: np.ndarray
     golden_inputs: np.ndarray
     golden_outputs: np.ndarray
@@ -89,6 +98,8 @@ def convert_model(
     allowed: Collection[str] = (),
     preprocessing: Preprocessing | None = None,
     *,
+    calibration: np.ndarray | None = None,
+    int8_ends: bool = False,
     explaining: bool = False,
 ) -> Converted:
     """Converts a classifier, and checks that it is binary and says the same as in Keras.
@@ -100,51 +111,79 @@ def convert_model(
         report: takes lines of prose for the user.
         allowed: codes of checks whose errors count as warnings.
         preprocessing: that of `images`; given, the converted network takes pixels (uint8) and normalises them itself.
-        explaining: compare layer by layer too, and report what that finds, before anything is refused.
+        calibration: float32 [M, S, S, C], preprocessed, of the training data; given, float operators become int8.
+        int8_ends: with `calibration`, the converted network takes and gives int8; not with `preprocessing`.
+        explaining: compare layer by layer too, and report what that finds, before anything is refused; not with
+            `calibration`, whose rounding differs from Keras everywhere.
 
     Raises:
-        ConversionError: see `lce.convert`, `checks`, `parity.require` and `explain.require_no_fault`.
+        ConversionError: see `lce.convert`, `checks`, `parity.require`, `parity.require_rounded` and
+            `explain.require_no_fault`.
         ConfigError: a code in `allowed` is unknown or cannot be allowed.
     """
     _require_images(images)
+    if calibration is not None:
+        # What int8 rounds would hide a fault, and does not touch what LCE makes of the rest.
+        convert_model(model, images, target, report, allowed, preprocessing)
     before = check_convertible(model, allowed)
-    _warn(before, report)
+    if calibration is None:
+        _warn(before, report)
     if model.output.shape.rank != 2:
         raise ConversionError(
             f"{model.name} gives {list(model.output.shape)}, and a classifier gives one number a class",
             "Put Flatten or GlobalAveragePooling2D at its end",
         )
-    report(f"converting {model.name} with LCE for {target}")
-    converted = lce.convert(model, target, preprocessing=preprocessing)
-    conversion, found = find_after(model, converted, before)
+    if calibration is None:
+        report(f"converting {model.name} with LCE for {target}")
+    else:
+        report(f"the same with int8, calibrated on {len(calibration)} images")
+        calibration = _as_taken(calibration, preprocessing)
+    graph = lce.inference_graph(model, preprocessing=preprocessing, calibration=calibration, int8_ends=int8_ends)
+    converted = lce.convert_graph(graph, model.name, target, int8_ends=int8_ends)
+    conversion, found = find_after(model, converted, before, int8=calibration is not None)
     after = allow(found, allowed)
     refuse(after)
-    _warn(after, report)
+    _warn([one for one in after if calibration is None or one.code == "int8-left-float"], report)
     report(f"comparing it with Keras on {len(images)} images")
     interpreter = lce.LceInterpreter(converted)
-    inputs: np.ndarray = np.asarray(images, np.float32)
-    if preprocessing is not None:
-        inputs = whole_pixels(inputs, preprocessing.mean, preprocessing.std)
-    keras_logits, logits = _keras_logits(model, images), interpreter.predict(inputs)
-    parity = compare(keras_logits, logits)
+    inputs = _as_taken(images, preprocessing)
+    keras_logits = expected = _keras_logits(model, images)
+    if calibration is not None:
+        expected = int8.simulate(graph, lce.OUTPUT_NAME, inputs)
+    taken, given = interpreter.ends
+    if taken is not None:
+        inputs = taken.integers(inputs)
+    logits = interpreter.predict(inputs)
+    parity = compare(expected, logits)
     if explaining:
         explanation = explain(model, converted, images_to_explain(model, images), preprocessing, report)
         require_no_fault(explanation)
         for line in explanation.lines():
             report(line)
-    require(parity)
-    if not explaining:
+    if calibration is not None:
+        require_rounded(parity, keras_logits, expected, logits)
+    else:
+        require(parity)
+    if not explaining and calibration is None:
         _compare_at_thresholds(model, converted, images, preprocessing, parity.tolerance, report)
     # Images with a flipped sign would make golden outputs that another machine may rightly miss.
-    steady = np.flatnonzero(np.max(np.abs(keras_logits - logits), axis=1) <= parity.tolerance)
+    off = np.max(np.abs(expected - logits), axis=1)
+    steady = np.flatnonzero(off <= parity.tolerance)
+    if calibration is not None and len(steady) < GOLDEN_IMAGES:
+        # With int8 at 224 px there may be none; those nearest to it then.
+        steady = np.sort(np.argsort(off, kind="stable")[:GOLDEN_IMAGES])
     chosen = steady[:: max(len(steady) // GOLDEN_IMAGES, 1)][:GOLDEN_IMAGES]
     return Converted(
         converted,
         target,
         (1, *images.shape[1:]),
+        taken,
         (1, logits.shape[1]),
+        given,
         conversion.report,
         parity,
+        keras_logits,
+        logits,
         chosen,
         np.ascontiguousarray(inputs[chosen]),
         np.ascontiguousarray(logits[chosen], np.float32),
@@ -169,6 +208,12 @@ def without_softmax(model: keras.Model, report: Callable[[str], None] = lambda l
         return keras.Model(model.input, last.input, name=model.name)
     last.activation = keras.activations.linear
     return model
+
+
+def _as_taken(images: np.ndarray, preprocessing: Preprocessing | None) -> np.ndarray:
+    """Preprocessed images as a network takes them: pixels where it normalises itself."""
+    floats: np.ndarray = np.asarray(images, np.float32)
+    return floats if preprocessing is None else whole_pixels(floats, preprocessing.mean, preprocessing.std)
 
 
 def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:

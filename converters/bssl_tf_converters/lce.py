@@ -9,14 +9,18 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import BundleError, ConversionError, RuntimeUnavailableError
 from bssl_tf_converters.tflite_model import read_model
+from bssl_tf_deploy.manifest import Quantization
 from bssl_tf_deploy.quiet import captured_output, with_output
+
+if TYPE_CHECKING:
+    from bssl_tf_converters.folding.graph import Graph
 
 # Our targets, and what LCE calls them. Its "arm" is its general one: it lays out weights for the kernels that both
 # its ARM and its portable code use. The name is kept apart because a bundle also says where it is meant to run.
@@ -28,13 +32,16 @@ OUTPUT_NAME = "logits"
 _WRAPPER = "larq_compute_engine.tflite.python.interpreter_wrapper_lite"
 
 
-def convert(model: Any, target: str, *, preprocessing: Preprocessing | None = None, fold: bool = True) -> bytes:
+def convert(
+    model: Any,
+    target: str,
+    *,
+    preprocessing: Preprocessing | None = None,
+    fold: bool = True,
+    calibration: np.ndarray | None = None,
+    int8_ends: bool = False,
+) -> bytes:
     """Converts a Keras model with LCE.
-
-    LCE's own entry for Keras models falls back, with no more than a warning, to a second conversion when the first
-    fails, which hides the reason. Here only the inference graph, with its variables as constants, goes to LCE as a
-    SavedModel, so there is nothing to fall back to. (Saving the Keras model takes 5 times as long as all the rest, most
-    of it for training.) The result depends on the model only: the same weights give the same bytes.
 
     Args:
         model: a `keras.Model` with one float32 input [B, H, W, C] of known H, W, C and one output.
@@ -43,6 +50,9 @@ def convert(model: Any, target: str, *, preprocessing: Preprocessing | None = No
             folded, that is a cast and one sum on the image, or the cast alone where the first convolution does not pad.
         fold: rewrite the graph first, so that what is constant costs nothing; see `bssl_tf_converters.folding`. Outputs
             change by rounding only.
+        calibration: images as the network takes them (before int8); given, float operators become int8, see
+            `bssl_tf_converters.int8`.
+        int8_ends: with `calibration`, the network also takes and gives int8; not with `preprocessing`.
 
     Returns:
         A TFLite flatbuffer for batches of one, with input `image` and output `logits` in its signature.
@@ -51,13 +61,23 @@ def convert(model: Any, target: str, *, preprocessing: Preprocessing | None = No
         ConversionError: LCE is not installed, cannot be used here, or cannot convert the model, or `preprocessing` is
             for other images.
     """
-    from bssl_tf.backend import tf
-    from bssl_tf_converters import folding
-    from bssl_tf_converters.folding.reading import read_graph
-    from bssl_tf_converters.folding.writing import write_saved_model
+    graph = inference_graph(model, preprocessing=preprocessing, fold=fold, calibration=calibration, int8_ends=int8_ends)
+    return convert_graph(graph, model.name, target, int8_ends=int8_ends)
 
-    if target not in TARGETS:
-        raise ConversionError(f"there is no target {target!r}", f"Choose one of {', '.join(TARGETS)}")
+
+def inference_graph(
+    model: Any,
+    *,
+    preprocessing: Preprocessing | None = None,
+    fold: bool = True,
+    calibration: np.ndarray | None = None,
+    int8_ends: bool = False,
+) -> Graph:
+    """What goes to LCE: the graph from `image` to `logits`, with variables as constants; see `convert`."""
+    from bssl_tf.backend import tf
+    from bssl_tf_converters import folding, int8
+    from bssl_tf_converters.folding.reading import read_graph
+
     shape = _input_shape(model)
     if preprocessing is not None and shape != (*[preprocessing.image_size] * 2, preprocessing.channels):
         raise ConversionError(
@@ -71,6 +91,42 @@ def convert(model: Any, target: str, *, preprocessing: Preprocessing | None = No
         return {OUTPUT_NAME: model(image, training=False)}
 
     pixel = tf.float32 if preprocessing is None else tf.uint8
+    signature = [tf.TensorSpec((1, *shape), pixel, name=INPUT_NAME)]
+    with captured_output() as output:
+        try:
+            graph = read_graph(tf.function(infer, input_signature=signature).get_concrete_function(), [OUTPUT_NAME])
+            if fold:
+                folding.fold(graph)
+        # Keras and TensorFlow raise whatever they like for a model that they cannot take.
+        except Exception as error:
+            raise _refused(model.name, error) from with_output(error, output())
+    if calibration is not None:
+        int8.quantize(graph, calibration, ends=int8_ends)
+    return graph
+
+
+def convert_graph(graph: Graph, name: str, target: str, *, int8_ends: bool = False) -> bytes:
+    """Converts an inference graph with LCE.
+
+    LCE's own entry for Keras models falls back, with no more than a warning, to a second conversion when the first
+    fails, which hides the reason. Here only the inference graph, with its variables as constants, goes to LCE as a
+    SavedModel, so there is nothing to fall back to. (Saving the Keras model takes 5 times as long as all the rest, most
+    of it for training.) The result depends on the model only: the same weights give the same bytes.
+
+    Args:
+        graph: from `inference_graph`.
+        name: of the model, for errors.
+        target: a key of `TARGETS`.
+        int8_ends: input and output, which the graph rounds to int8, are int8.
+
+    Raises:
+        ConversionError: as of `convert`.
+    """
+    from bssl_tf.backend import tf
+    from bssl_tf_converters.folding.writing import write_saved_model
+
+    if target not in TARGETS:
+        raise ConversionError(f"there is no target {target!r}", f"Choose one of {', '.join(TARGETS)}")
     with captured_output() as output:
         try:
             import larq_compute_engine
@@ -80,22 +136,28 @@ def convert(model: Any, target: str, *, preprocessing: Preprocessing | None = No
                 "Export on an x86-64 machine or a Mac with `pip install larq-compute-engine`; "
                 "the bundle can be copied here",
             ) from with_output(error, output())
+        dtype = tf.int8 if int8_ends else tf.float32
         try:
-            signature = [tf.TensorSpec((1, *shape), pixel, name=INPUT_NAME)]
-            graph = read_graph(tf.function(infer, input_signature=signature).get_concrete_function(), [OUTPUT_NAME])
-            if fold:
-                folding.fold(graph)
             with tempfile.TemporaryDirectory() as folder:
                 saved = Path(folder) / "inference"
                 write_saved_model(graph, saved)
-                converted: bytes = larq_compute_engine.convert_saved_model(saved, target=TARGETS[target])
-        # Keras, TensorFlow and MLIR raise whatever they like for a model that they cannot take.
+                converted: bytes = larq_compute_engine.convert_saved_model(
+                    saved, target=TARGETS[target], inference_input_type=dtype, inference_output_type=dtype
+                )
+        # MLIR too.
         except Exception as error:
+            raise _refused(name, error) from with_output(error, output())
+    if int8_ends:
+        made = read_model(converted)
+        if any(tensor.dtype != "int8" for tensor in (*made.inputs, *made.outputs)):
             raise ConversionError(
-                f"LCE cannot convert {model.name} ({_first_line(error)})",
-                "See what it printed with --debug",
-            ) from with_output(error, output())
+                f"LCE leaves input or output of {name} in float", "Export it with --input float32 --int8"
+            )
     return converted
+
+
+def _refused(name: str, error: Exception) -> ConversionError:
+    return ConversionError(f"LCE cannot convert {name} ({_first_line(error)})", "See what it printed with --debug")
 
 
 class LceInterpreter:
@@ -141,26 +203,38 @@ class LceInterpreter:
         self._input_shape = summary.inputs[0].shape
         self._input_dtype = summary.inputs[0].dtype
         self._output_width = summary.outputs[0].shape[-1]
+        self._output_dtype = summary.outputs[0].dtype
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Logits of a batch.
 
         Args:
-            batch: float32 [B, H, W, C], preprocessed, or uint8 for a network that normalises itself; B may be 0.
+            batch: [B, H, W, C] of the network's type: float32, preprocessed; uint8 pixels; int8. B may be 0.
 
         Returns:
-            float32 [B, K].
+            float32 [B, K], also of a network that gives int8.
 
         Raises:
-            ValueError: the images have another shape, or are not the pixels that the network takes.
+            ValueError: the images have another shape, or another type where the network takes whole numbers.
         """
         if batch.shape[1:] != self._input_shape[1:]:
             raise ValueError(f"images are {list(batch.shape[1:])}, the network takes {list(self._input_shape[1:])}")
-        if self._input_dtype == "uint8" and batch.dtype != np.uint8:
-            raise ValueError(f"images are {batch.dtype}, the network takes uint8")
+        if self._input_dtype != "float32" and batch.dtype != self._input_dtype:
+            raise ValueError(f"images are {batch.dtype}, the network takes {self._input_dtype}")
         images = np.ascontiguousarray(batch, dtype=self._input_dtype)
         outputs = [self._interpreter.predict([images[i : i + 1]])[0] for i in range(len(images))]
-        return np.concatenate(outputs) if outputs else np.zeros((0, self._output_width), np.float32)
+        logits = np.concatenate(outputs) if outputs else np.zeros((0, self._output_width), self._output_dtype)
+        quantization = self.ends[1]
+        return logits if quantization is None else quantization.floats(logits)
+
+    @property
+    def ends(self) -> tuple[Quantization | None, Quantization | None]:
+        """How input and output stand for real numbers, where they are int8."""
+        made = self._interpreter
+        return (
+            Quantization(made.input_scales[0], made.input_zero_points[0]) if self._input_dtype == "int8" else None,
+            Quantization(made.output_scales[0], made.output_zero_points[0]) if self._output_dtype == "int8" else None,
+        )
 
 
 def _input_shape(model: Any) -> tuple[int, ...]:

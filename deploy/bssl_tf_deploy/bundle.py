@@ -1,7 +1,7 @@
 """A bundle on disk: one folder with all that a device needs to classify images.
 
     model.tflite    the network, batches of one
-    golden.npz      `inputs` [G, S, S, C], float32 preprocessed images or uint8 pixels, and `outputs` float32 [G, K]
+    golden.npz      `inputs` [G, S, S, C], images as the network takes them, and `outputs` float32 [G, K]
     examples/*.png  the golden inputs as pictures, to try it on
     lib/TARGET/     libbssl_tf_runtime.so, which brings the operators that stock interpreters lack
     README.md       how to run it
@@ -33,7 +33,7 @@ from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.files import storage_errors
 from bssl_tf_deploy.library import bundled_name
 from bssl_tf_deploy.manifest import EXAMPLES, FileEntry, Manifest
-from bssl_tf_deploy.preprocess import encode_png, whole_pixels
+from bssl_tf_deploy.preprocess import encode_png, normalised, whole_pixels
 from bssl_tf_deploy.readme import readme
 
 MANIFEST = "manifest.json"
@@ -53,7 +53,7 @@ class Bundle:
         path: its folder.
         manifest: what it says.
         model: the flatbuffer.
-        golden_inputs: [G, S, S, C], float32 or uint8 as the manifest's signature says.
+        golden_inputs: [G, S, S, C], of the type in the manifest's signature.
         golden_outputs: float32 [G, K], from LCE's interpreter at export.
     """
 
@@ -113,7 +113,7 @@ def write_bundle(
         path: the bundle's folder; what is missing above it is made.
         manifest: everything but `files`, which is filled in.
         model: the flatbuffer.
-        golden_inputs: [G, S, S, C], float32 or uint8 as the manifest's signature says.
+        golden_inputs: [G, S, S, C], of the type in the manifest's signature.
         golden_outputs: float32 [G, K].
         example_labels: the true label of each golden input, for the examples' file names.
         library: the runtime library for the manifest's target.
@@ -132,7 +132,7 @@ def write_bundle(
     np.savez(golden, inputs=inputs, outputs=np.float32(golden_outputs))
     contents = {MODEL: model, GOLDEN: golden.getvalue(), README: readme(manifest, library=library is not None).encode()}
     p = manifest.preprocessing
-    pictures = inputs if inputs.dtype == np.uint8 else whole_pixels(inputs, p.mean, p.std)
+    pictures = whole_pixels(normalised(inputs, manifest), p.mean, p.std)
     for number, (pixels, label) in enumerate(zip(pictures, example_labels, strict=True)):
         word = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "image"
         contents[f"{EXAMPLES}/{number}-{word}.png"] = encode_png(pixels)
@@ -223,8 +223,12 @@ def _read_golden(path: Path, content: bytes, manifest: Manifest) -> tuple[np.nda
         raise BundleError(f"{path} holds no golden inputs and outputs ({error})", _AGAIN) from error
     count = len(inputs) if inputs.ndim else 0
     signature = manifest.signature
-    for array, tensor in ((inputs, signature.input), (outputs, signature.output)):
-        if not count or array.dtype != tensor.dtype or array.shape != (count, *tensor.shape[1:]):
+    # What interpreters give as int8 is compared as what it stands for.
+    for array, dtype, tensor in (
+        (inputs, signature.input.dtype, signature.input),
+        (outputs, "float32", signature.output),
+    ):
+        if not count or array.dtype != dtype or array.shape != (count, *tensor.shape[1:]):
             raise BundleError(f"{path} does not fit the signature: {array.dtype} {list(array.shape)}", _AGAIN)
     return inputs, outputs
 

@@ -1,4 +1,4 @@
-"""The runtime library: which one this machine needs, where it lies, and how it is made for another target.
+"""The runtime library: which one this machine needs, where it lies, and how it and the runner are made for a target.
 
 `native/build.py` makes it. It is called as a program of its own, because it lies beside this package in a checkout and
 inside it when installed.
@@ -21,13 +21,14 @@ from pathlib import Path
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 
 LIBRARY = "libbssl_tf_runtime.so"
+RUNNER = "bssl_tf_runner"
 TARGETS = ("arm64", "x86_64", "android-arm64")
 _PACKAGE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
 class Library:
-    """A library for a target.
+    """A library, or the runner, for a target.
 
     Attributes:
         content: of the file.
@@ -104,10 +105,19 @@ def library_for(target: str) -> Library:
     Raises:
         RuntimeUnavailableError: there is no compiler for the target, or it fails.
     """
-    zig = importlib.util.find_spec("ziglang") is not None
+    return _made(target, LIBRARY, [])
+
+
+def runner_for(target: str) -> Library:
+    """The program of `native/runner`, which runs models where there is no Python; arguments and errors as above."""
+    return _made(target, RUNNER, ["--runner"])
+
+
+def _made(target: str, name: str, options: Sequence[str]) -> Library:
+    zig = ["--compiler", "zig"] if importlib.util.find_spec("ziglang") is not None else []
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, LIBRARY)
-        built = _build(["--target", target, "--out", str(out), *(["--compiler", "zig"] if zig else [])])
+        out = Path(folder, name)
+        built = _build(["--target", target, "--out", str(out), *zig, *options])
         return Library(out.read_bytes(), built["compiler"], built["glibc"])
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import describe
+from bssl_tf_deploy.manifest import Quantization
 
 # Package, module, and the names in it of the interpreter and of what loads a delegate; the first that is installed
 # runs the model. The modules are named here, not imported: a device has one of them, and never needs TensorFlow.
@@ -35,17 +36,21 @@ class LiteRtInterpreter:
         model: a TFLite flatbuffer, batches of one; of builtin operators, or with `library` of LCE's too.
         threads: threads for one image, 1 to 64.
         library: the runtime library that brings LCE's operators.
+        profiled: whether `library` can be asked for the times of its nodes; see `bssl_tf_deploy.operators`.
 
     Attributes:
         name: `own` with our library, else `stock`.
         kernel: what computes, in words.
         versions: of the packages that compute.
+        library: what was given.
+        native: the interpreter of that package itself.
+        delegate: the object that holds our library's delegate; None without `library`.
 
     Raises:
         RuntimeUnavailableError: no interpreter or not this library can be loaded, or they cannot run this model.
     """
 
-    def __init__(self, model: bytes, threads: int = 1, library: Path | None = None) -> None:
+    def __init__(self, model: bytes, threads: int = 1, library: Path | None = None, *, profiled: bool = False) -> None:
         package, make_interpreter, load_delegate = _stock()
         self.versions = {package: metadata.version(package)}
         self.name, self.kernel = "stock", "LiteRT XNNPACK"
@@ -57,12 +62,12 @@ class LiteRtInterpreter:
             self.name, self.kernel = "own", f"bssl-tf runtime {kernels.partition(',')[0]}, the rest XNNPACK"
         try:
             if library is not None:
-                delegates = [load_delegate(str(library), {"num_threads": str(threads)})]
-            self._interpreter = make_interpreter(
-                model_content=model, num_threads=threads, experimental_delegates=delegates
-            )
-            _keep_until_gone(self._interpreter, delegates)
-            self._interpreter.allocate_tensors()
+                # A library of an older bundle does not know the option.
+                options = {"num_threads": str(threads)} | ({"profile": "1"} if profiled else {})
+                delegates = [load_delegate(str(library), options)]
+            self.native = make_interpreter(model_content=model, num_threads=threads, experimental_delegates=delegates)
+            _keep_until_gone(self.native, delegates)
+            self.native.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             # A half-made interpreter goes now, while its delegate is there, and not with the traceback.
             traceback.clear_frames(error.__traceback__)
@@ -70,24 +75,31 @@ class LiteRtInterpreter:
                 f"LiteRT does not run this model ({error})",
                 "Export it again" if library else "Give it a model of builtin operators",
             ) from error
-        taken = self._interpreter.get_input_details()[0]
+        self.library, self.delegate = library, delegates[0] if delegates else None
+        taken = self.native.get_input_details()[0]
         self._input, self._input_dtype = taken["index"], taken["dtype"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
+        given = self.native.get_output_details()[0]
+        self._output = given["index"]
+        self._quantization = Quantization(*given["quantization"]) if given["dtype"] == np.int8 else None
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, K] of images [B, S, S, C], float32 or for a network that takes pixels uint8, B at least 1.
+        """Logits float32 [B, K], also of a network that gives int8.
+
+        Args:
+            batch: [B, S, S, C] of the network's type: float32, preprocessed; uint8 pixels; int8. B is at least 1.
 
         Raises:
-            ValueError: the images have another shape, or are not the pixels that the network takes.
+            ValueError: the images have another shape, or another type where the network takes whole numbers.
         """
-        if self._input_dtype == np.uint8 and batch.dtype != np.uint8:
-            raise ValueError(f"images are {batch.dtype}, the network takes uint8")
+        if self._input_dtype != np.float32 and batch.dtype != self._input_dtype:
+            raise ValueError(f"images are {batch.dtype}, the network takes {np.dtype(self._input_dtype)}")
         outputs = []
         for index in range(len(batch)):
-            self._interpreter.set_tensor(self._input, np.asarray(batch[index : index + 1], self._input_dtype))
-            self._interpreter.invoke()
-            outputs.append(self._interpreter.get_tensor(self._output))
-        return np.concatenate(outputs)
+            self.native.set_tensor(self._input, np.asarray(batch[index : index + 1], self._input_dtype))
+            self.native.invoke()
+            outputs.append(self.native.get_tensor(self._output))
+        logits = np.concatenate(outputs)
+        return logits if self._quantization is None else self._quantization.floats(logits)
 
 
 def _keep_until_gone(interpreter: Any, delegates: list[Any]) -> None:

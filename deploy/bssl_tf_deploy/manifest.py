@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import re
@@ -10,10 +11,13 @@ import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.library import TARGETS
 
-# 2: the network may come from elsewhere (no `training`) and take pixels (uint8); all of 1 is as it was.
+# 2: the network may come from elsewhere (no `training`), take pixels (uint8), take and give int8, and tell its
+# accuracy; all of 1 is as it was.
 FORMAT = 2
 _READABLE = (1, FORMAT)
 MAX_FILE_BYTES = 2**30
@@ -32,12 +36,40 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How int8 stands for real numbers: (number - zero_point) * scale.
+
+    Attributes:
+        scale: above zero.
+        zero_point: -128 to 127.
+    """
+
+    scale: float
+    zero_point: int
+
+    def integers(self, values: np.ndarray) -> np.ndarray:
+        """The nearest int8 of float `values`, of the same shape."""
+        scaled = np.rint(np.asarray(values, np.float32) / np.float32(self.scale)) + self.zero_point
+        return np.clip(scaled, -128, 127).astype(np.int8)
+
+    def floats(self, numbers: np.ndarray) -> np.ndarray:
+        """float32 of int8 `numbers`, of the same shape."""
+        values: np.ndarray = (numbers.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+        return values
+
+
+@dataclass(frozen=True)
 class TensorSignature:
-    """A tensor's name in the signature, its shape (batch size 1) and type (`float32`, or for pixels `uint8`)."""
+    """A tensor's name in the signature, its shape (batch size 1) and type: `float32`, `uint8` for pixels, or `int8`.
+
+    Attributes:
+        quantization: of int8.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +82,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels become input: (pixel / 255 - mean) / std. A network that takes uint8 does that itself.
+    """How pixels become input: (pixel / 255 - mean) / std, rounded for int8. A network that takes uint8 does it itself.
 
     Attributes:
         image_size: pixels a side.
@@ -67,17 +99,26 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Binary:
-    """What the model is made of: LceBconv2d operators, float convolutions, float dense operators, bytes of weights."""
+    """What the model is made of.
+
+    Attributes:
+        binary_convolutions: LceBconv2d operators.
+        float_convolutions: those in float.
+        fully_connected: dense operators in float.
+        weight_bytes: size of all constants.
+        int8_operators: convolutions and dense operators in int8.
+    """
 
     binary_convolutions: int
     float_convolutions: int
     fully_connected: int
     weight_bytes: int
+    int8_operators: int = 0
 
 
 @dataclass(frozen=True)
 class ParityFigures:
-    """Agreement with the Keras network at export.
+    """Agreement with the Keras network at export; with int8, agreement with that network rounded in the same way.
 
     Attributes:
         images: how many were compared.
@@ -94,6 +135,21 @@ class ParityFigures:
     median_abs_difference: float
     share_within_tolerance: float
     tolerance: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 on the images that parity was measured on, percent.
+
+    Attributes:
+        images: how many.
+        top1_percent: of the model in the bundle.
+        keras_top1_percent: of the Keras network before conversion, in float32.
+    """
+
+    images: int
+    top1_percent: float
+    keras_top1_percent: float
 
 
 @dataclass(frozen=True)
@@ -141,6 +197,7 @@ class Manifest:
         parity: with the Keras network.
         network: its shape.
         training: its origin; None where it was not trained with bssl-tf.
+        accuracy: None where the images had no labels.
     """
 
     format: int
@@ -155,6 +212,7 @@ class Manifest:
     parity: ParityFigures
     network: NetworkDescription
     training: Training | None
+    accuracy: Accuracy | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -176,7 +234,7 @@ class Manifest:
                 "Export it again with this version, or install the version that wrote it",
             )
         try:
-            manifest = _parse(cls, content, "manifest")
+            manifest = _parse(cls, _with_later_keys(content) if version == 1 else content, "manifest")
             _check(manifest)
         except _ManifestError as error:
             raise BundleError(
@@ -187,6 +245,24 @@ class Manifest:
 
 class _ManifestError(Exception):
     pass
+
+
+def _with_later_keys(content: Any) -> Any:
+    """A manifest of format 1 with what format 2 says beside."""
+    content = copy.deepcopy(content)
+    later: tuple[tuple[tuple[str, ...], str, Any], ...] = (
+        ((), "accuracy", None),
+        (("binary",), "int8_operators", 0),
+        (("signature", "input"), "quantization", None),
+        (("signature", "output"), "quantization", None),
+    )
+    for way, key, value in later:
+        part = content
+        for name in way:
+            part = part.get(name) if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            part.setdefault(key, value)
+    return content
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
@@ -235,12 +311,26 @@ def _check(manifest: Manifest) -> None:
     _expect(p.channels in (1, 3), "preprocessing.channels", "1 or 3")
     _expect(len(p.mean) == len(p.std) == p.channels, "preprocessing.mean or .std", "one number for each channel")
     _expect(all(std > 0 and math.isfinite(1 / std) for std in p.std), "preprocessing.std", "above zero")
-    inputs = ("float32",) if manifest.format == 1 else ("float32", "uint8")
+    first = manifest.format == 1
+    inputs = ("float32",) if first else ("float32", "uint8", "int8")
+    outputs = ("float32",) if first else ("float32", "int8")
     for name, tensor, shape, dtypes in (
         ("input", manifest.signature.input, (1, p.image_size, p.image_size, p.channels), inputs),
-        ("output", manifest.signature.output, (1, len(manifest.labels)), ("float32",)),
+        ("output", manifest.signature.output, (1, len(manifest.labels)), outputs),
     ):
         _expect(tensor.dtype in dtypes, f"signature.{name}.dtype", " or ".join(dtypes))
+        quantization = tensor.quantization
+        _expect(
+            (quantization is not None) == (tensor.dtype == "int8"), f"signature.{name}.quantization", "that of int8"
+        )
+        if quantization is not None:
+            _expect(quantization.scale > 0, f"signature.{name}.quantization.scale", "above zero")
+            _expect(
+                -128 <= quantization.zero_point <= 127, f"signature.{name}.quantization.zero_point", "in -128 to 127"
+            )
         _expect(tensor.shape == shape, f"signature.{name}.shape", f"{list(shape)}, as the rest of it says")
     _expect(len(manifest.labels) > 0, "labels", "a list of at least one")
     _expect(manifest.training is not None or manifest.format > 1, "training", "an object")
+    if manifest.accuracy is not None:
+        shares = (manifest.accuracy.top1_percent, manifest.accuracy.keras_top1_percent)
+        _expect(all(0 <= share <= 100 for share in shares), "accuracy", "in percent")

@@ -24,7 +24,7 @@ class Interpreter(Protocol):
     """What runs a model."""
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, K] of images [B, S, S, C], of the type in the manifest's signature: float32 or uint8."""
+        """Logits float32 [B, K] of images [B, S, S, C], of the type in the manifest's signature."""
 
 
 class Predictor:
@@ -91,8 +91,8 @@ class Predictor:
         """What the network makes of images: float32 [N, K], one logit for each label.
 
         Args:
-            images: at least one; files, or arrays [1, S, S, C]: float32, preprocessed, or for a network that takes
-                pixels uint8.
+            images: at least one; files, or arrays [1, S, S, C] of the type in the manifest's signature: float32,
+                preprocessed; uint8 pixels; int8.
 
         Raises:
             ImageError: a file cannot be read.
@@ -104,8 +104,11 @@ class Predictor:
         if isinstance(image, np.ndarray):
             return image
         manifest = self.bundle.manifest
-        load = load_pixels if manifest.signature.input.dtype == "uint8" else load_image
-        return load(Path(image), manifest.preprocessing)
+        signature = manifest.signature.input
+        if signature.dtype == "uint8":
+            return load_pixels(Path(image), manifest.preprocessing)
+        loaded = load_image(Path(image), manifest.preprocessing)
+        return loaded if signature.quantization is None else signature.quantization.integers(loaded)
 
     def classify(self, images: Sequence[Path | str | np.ndarray], top: int = 3) -> list[list[tuple[str, float]]]:
         """The best classes of each image.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf_deploy.errors import ImageError, RuntimeUnavailableError
-from bssl_tf_deploy.manifest import Preprocessing
+from bssl_tf_deploy.manifest import Manifest, Preprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,6 +56,15 @@ def normalise(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[fl
     scaled = pixels.astype(np.float32) / np.float32(255)
     normalised: NDArray[np.float32] = (scaled - np.array(mean, np.float32)) / np.array(std, np.float32)
     return normalised
+
+
+def normalised(inputs: np.ndarray, manifest: Manifest) -> NDArray[np.float32]:
+    """What the inputs of a bundle's network, [B, S, S, C] of its type, stand for: float32, normalised."""
+    if inputs.dtype == np.uint8:
+        return normalise(inputs, manifest.preprocessing.mean, manifest.preprocessing.std)
+    quantization = manifest.signature.input.quantization
+    floats: NDArray[np.float32] = inputs if quantization is None else quantization.floats(inputs)
+    return floats
 
 
 def whole_pixels(images: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:

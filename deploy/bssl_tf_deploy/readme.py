@@ -52,12 +52,19 @@ def readme(manifest: Manifest, *, library: bool) -> str:
     how = how.format(library=bundled_name(manifest.target), glibc=f" (glibc {needed} or newer)" if needed else "")
     p, parity, binary = manifest.preprocessing, manifest.parity, manifest.binary
     signature, training = manifest.signature, manifest.training
-    origin = "Made from a Keras model that was not trained with bssl-tf; nothing is known here of its accuracy."
+    logits = signature.output
+    origin = "Made from a Keras model that was not trained with bssl-tf."
     if training is not None:
         origin = (
             f"Trained without labels (method {training.method}, seed {training.seed}), with a linear probe on its "
             f"frozen features.\nThe probe's top-1 accuracy on {training.data}, before conversion: "
             f"{training.linear_probe_top1_percent:.1f} %."
+        )
+    accuracy = "- Accuracy of this model: not measured, as there were no labelled test images of these classes."
+    if manifest.accuracy is not None:
+        accuracy = (
+            f"- Top-1 accuracy of this model on {manifest.accuracy.images} test images: "
+            f"{manifest.accuracy.top1_percent:.2f} % ({manifest.accuracy.keras_top1_percent:.2f} % in Keras, float32)."
         )
     colours = "grey" if p.channels == 1 else "RGB"
     square = f"{colours}, central square, {p.image_size} x {p.image_size} pixels (bilinear, antialiased)"
@@ -65,6 +72,12 @@ def readme(manifest: Manifest, *, library: bool) -> str:
     if signature.input.dtype == "uint8":
         then = ";\n  the network takes these pixels, 0 to 255, and normalises them itself."
     convolutions = f"{binary.binary_convolutions} binary and {binary.float_convolutions} float convolutions"
+    rounded = ""
+    if binary.int8_operators:
+        convolutions += f", {binary.int8_operators} convolutions and dense operators in int8"
+        rounded = ", rounded in the same way"
+    if signature.input.quantization is not None:
+        then = ", then\n  (pixel / 255 - mean) / std, then int8, with the constants of `manifest.json`."
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.created_by.items()))
     made_with = textwrap.fill(f"- Made with {versions}.", 118, subsequent_indent="  ", break_long_words=False)
     return f"""# {manifest.network.backbone} for {manifest.target}
@@ -76,9 +89,11 @@ Classifies images into {len(manifest.labels)} classes.
 - `model.tflite`:
   - {convolutions}, {binary.weight_bytes / 1024:.1f} KiB of weights
   - input `{signature.input.name}` {signature.input.dtype} {list(signature.input.shape)}
-  - output `{signature.output.name}` float32 {list(signature.output.shape)}, one logit for each label of `manifest.json`
+  - output `{logits.name}` {logits.dtype} {list(logits.shape)}, one logit for each label of `manifest.json`
   - LceQuantize and LceBconv2d are operators of Larq Compute Engine; a stock TFLite interpreter does not have them
 - Preprocessing: {square}{then}
-- Same best class as the Keras network: {100 * parity.top1_agreement:.2f} % of {parity.images} images.
+{accuracy}
+- Same best class as the Keras network{rounded}: {100 * parity.top1_agreement:.2f} % of {parity.images} images.
+- It gives one of its classes to every image, also to one that shows none of them.
 {made_with}
 """

@@ -12,7 +12,7 @@ from bssl_tf.backend import lq, tf
 from bssl_tf_converters.folding.channels import is_free
 from bssl_tf_converters.folding.constants import fold_constants, plain_run
 from bssl_tf_converters.folding.graph import AFFINE, Graph
-from bssl_tf_converters.folding.patterns import drop_identities, recognise
+from bssl_tf_converters.folding.patterns import affines, drop_identities, recognise
 from bssl_tf_converters.folding.reading import read_graph
 from bssl_tf_converters.folding.writing import graph_def
 
@@ -58,6 +58,7 @@ def recognised(function: Function, shape: tuple[int, ...] = SHAPE) -> Graph:
     drop_identities(graph)
     fold_constants(graph)
     recognise(graph)
+    affines(graph)
     return graph
 
 

@@ -11,7 +11,6 @@ from hypothesis import example, given, settings
 from bssl_tf.backend import lq, tf
 from bssl_tf_converters.folding import fold
 from bssl_tf_converters.folding.affine_chains import (
-    drop_sign_scales,
     fold_into_kernels,
     lower_affines,
     merge_affines,
@@ -22,6 +21,7 @@ from bssl_tf_converters.folding.graph import AFFINE, CONST, Graph
 from bssl_tf_converters.folding.kernel_scales import postpone_scales, pull_kernel_scales
 from bssl_tf_converters.folding.stored_shifts import store_shifts
 from tests.converters.folding_graphs import (
+    SHAPE,
     Function,
     Layers,
     additions_and_products,
@@ -29,7 +29,10 @@ from tests.converters.folding_graphs import (
     count,
     function_of,
     functions,
+    graph_of,
+    images,
     recognised,
+    run,
 )
 
 Rule = Callable[[Graph], bool]
@@ -47,7 +50,7 @@ def test_folding_changes_no_function_and_adds_no_operator(drawn: tuple[list[str]
     assert additions_and_products(graph) <= before
     assert_same(graph, function)
     # Nothing is left to do.
-    for rule in (pull_kernel_scales, merge_affines, drop_sign_scales, fold_into_kernels, store_shifts, fold_constants):
+    for rule in (pull_kernel_scales, merge_affines, fold_into_kernels, store_shifts, fold_constants):
         assert not rule(graph), rule.__name__
 
 
@@ -168,29 +171,6 @@ def test_a_concatenation_of_convolutions_is_split() -> None:
     assert_same(graph, function)
 
 
-def test_a_positive_scale_in_front_of_a_sign_vanishes() -> None:
-    graph = check_rule(drop_sign_scales, function_of(["relu", "positive_scale", "binary"], 9, False))
-    assert additions_and_products(graph) == 0
-    graph = check_rule(
-        drop_sign_scales, function_of(["relu", "positive_scale", "shift", "binary"], 9, False), merge=True
-    )
-    assert additions_and_products(graph) == 1
-
-
-@pytest.mark.parametrize("scale", ["mixed_scale", "zero_scale"])
-def test_another_scale_in_front_of_a_sign_stays(scale: str) -> None:
-    check_rule(drop_sign_scales, function_of(["relu", scale, "binary"], 9, False), fires=False)
-
-
-def test_a_scale_that_others_read_too_stays() -> None:
-    def function(x: tf.Tensor) -> tf.Tensor:
-        layers = Layers(9)
-        scaled = layers.positive_scale(tf.nn.relu(x))
-        return layers.binary(scaled) + tf.nn.softmax(scaled)
-
-    check_rule(drop_sign_scales, function, fires=False)
-
-
 @pytest.mark.parametrize(
     ("steps", "left"),
     [
@@ -284,3 +264,20 @@ def test_shifts_of_one_tensor_do_not_lean_on_each_other() -> None:
     graph = recognised(function)
     fold(graph)
     assert_same(graph, function)
+
+
+@pytest.mark.parametrize(("threshold", "left"), [(1.0, 0), (1e7, 1)])
+def test_a_threshold_that_no_number_reaches_costs_the_others_no_digits(threshold: float, left: int) -> None:
+    """A channel whose batch norm has died; in float32, where 1e7 would leave none behind the point."""
+
+    def function(x: tf.Tensor) -> tf.Tensor:
+        layers = Layers(15)
+        x = layers.convolution(x)
+        signed = lq.math.sign(x + tf.constant([0.0, threshold, 0.5, -0.5]))
+        return tf.nn.relu(layers.pointwise(x)) + tf.nn.conv2d(signed, tf.ones([1, 1, 4, 4]), 1, "SAME")
+
+    graph = graph_of(function, SHAPE, tf.float32)
+    fold(graph)
+    assert additions_and_products(graph) == left
+    image = images(SHAPE, np.float32)
+    np.testing.assert_allclose(run(graph, image), function(tf.constant(image)).numpy(), rtol=0, atol=1e-4)

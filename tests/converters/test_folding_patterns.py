@@ -9,7 +9,7 @@ from bssl_tf.backend import keras, lq, tf
 from bssl_tf_converters.folding import fold
 from bssl_tf_converters.folding.constants import fold_constants
 from bssl_tf_converters.folding.graph import AFFINE, CONST, PRELU, SIGN
-from bssl_tf_converters.folding.patterns import drop_identities, recognise
+from bssl_tf_converters.folding.patterns import affines, drop_identities, recognise
 from tests.converters.folding_graphs import (
     SHAPE,
     Function,
@@ -66,6 +66,7 @@ def test_signs_prelus_and_norms_are_recognised() -> None:
     drop_identities(graph)
     fold_constants(graph)
     recognise(graph)
+    affines(graph)
     # Three ways to write one sign.
     assert (count(graph, SIGN), count(graph, PRELU), count(graph, AFFINE)) == (1, 1, 2)
     image = images(SHAPE, np.float32)
@@ -132,3 +133,24 @@ def test_a_norms_mean_still_gives_exactly_its_shift(factor: float) -> None:
     fold(graph)
     image = rng.integers(-8, 8, shape).astype(np.float32)
     np.testing.assert_array_equal(run(graph, image), function(tf.constant(image)).numpy())
+
+
+def test_variables_become_constants_however_they_are_read() -> None:
+    """As a whole, in part, inside a function, and a tensor that was computed before."""
+    variable, before = tf.Variable(np.arange(8.0)), tf.constant(np.arange(4.0)) + 1
+    called = tf.function(lambda x: x * variable[:4], autograph=False)
+    without_variable = tf.function(lambda x: x * 3.0, autograph=False)
+    ways: list[Function] = [
+        lambda x: x + variable[4:],
+        lambda x: x * tf.gather(variable, [1, 3, 5, 7]),
+        called,
+        without_variable,
+        lambda x: x - before,
+    ]
+    for way in ways:
+        graph = graph_of(way, SHAPE)
+        assert graph.inputs == ("image",)
+        assert_same(graph, way)
+        fold(graph)
+        assert_same(graph, way)
+        assert count(graph, AFFINE) == 1

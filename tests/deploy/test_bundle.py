@@ -20,9 +20,13 @@ import pytest
 
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.errors import BundleError, StorageError
-from bssl_tf_deploy.manifest import Manifest
-from bssl_tf_deploy.preprocess import load_image, load_pixels
+from bssl_tf_deploy.manifest import Accuracy, Binary, Manifest, Quantization, Signature
+from bssl_tf_deploy.preprocess import load_image, load_pixels, normalised
 from tests.deploy.bundles import PIXELS, golden, manifest, write
+
+
+def int8_of(scale: float, zero_point: int) -> dict[str, Any]:
+    return {"dtype": "int8", "quantization": {"scale": scale, "zero_point": zero_point}}
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -241,9 +245,36 @@ def test_a_bundle_of_format_1_is_read_and_has_what_all_had_then(tmp_path: Path) 
     assert read_bundle(bundle).manifest.format == 1
     edit(bundle, lambda m: m["signature"]["input"].update(dtype="uint8"))
     assert "signature.input.dtype is not float32" in refused(bundle)
+    # Keys that came later have a default.
+    edit(bundle, lambda m: (m.pop("accuracy"), m["binary"].pop("int8_operators")))
+    edit(bundle, lambda m: [m["signature"][end].pop("quantization") for end in ("input", "output")])
     edit(bundle, lambda m: m["signature"]["input"].update(dtype="float32"))
     edit(bundle, lambda m: m.update(training=None))
     assert "training is not an object" in refused(bundle)
+
+
+def test_a_bundle_may_take_and_give_int8(tmp_path: Path) -> None:
+    about, (inputs, outputs) = manifest(), golden()
+    taken, given = Quantization(0.022, -5), Quantization(0.05, 3)
+    signature = Signature(
+        dataclasses.replace(about.signature.input, dtype="int8", quantization=taken),
+        dataclasses.replace(about.signature.output, dtype="int8", quantization=given),
+    )
+    about = dataclasses.replace(
+        about, signature=signature, binary=Binary(3, 0, 0, 1000, 2), accuracy=Accuracy(40, 50.0, 52.5)
+    )
+    write_bundle(tmp_path / "b", about, b"model", taken.integers(inputs), outputs, ["a", "b", "c", "d"])
+    bundle = read_bundle(tmp_path / "b")
+    assert bundle.manifest.signature == signature
+    assert bundle.golden_inputs.dtype == np.int8 and bundle.golden_outputs.dtype == np.float32
+    np.testing.assert_allclose(normalised(bundle.golden_inputs, bundle.manifest), inputs, atol=0.011)
+    for number, file in enumerate(sorted((tmp_path / "b" / "examples").iterdir())):
+        off = load_pixels(file, about.preprocessing)[0].astype(int) - PIXELS[number]
+        assert np.max(np.abs(off)) <= 1
+    text = (tmp_path / "b" / "README.md").read_text()
+    assert "input `image` int8 [1, 8, 8, 3]" in text and "output `logits` int8 [1, 3]" in text
+    assert "2 convolutions and dense operators in int8" in text and "then int8" in text
+    assert "on 40 test images: 50.00 % (52.50 % in Keras" in text
 
 
 def test_a_bundle_may_take_pixels(tmp_path: Path) -> None:
@@ -342,8 +373,16 @@ def test_sizes_out_of_range_are_refused(tmp_path: Path, size: int) -> None:
         (lambda m: m["preprocessing"].update(std=[0.1, 0.0, 0.1]), "above zero"),
         (lambda m: m["preprocessing"].update(mean=[0.1]), "one number for each channel"),
         (lambda m: m["preprocessing"].update(mean=[float("nan")] * 3), "finite"),
-        (lambda m: m["signature"]["input"].update(dtype="int8"), "float32 or uint8"),
-        (lambda m: m["signature"]["output"].update(dtype="uint8"), "is not float32"),
+        (lambda m: m["signature"]["input"].update(dtype="int16"), "float32 or uint8 or int8"),
+        (lambda m: m["signature"]["input"].update(dtype="int8"), "signature.input.quantization is not that of int8"),
+        (lambda m: m["signature"]["output"].update(quantization={"scale": 1, "zero_point": 0}), "that of int8"),
+        (
+            lambda m: m["signature"]["output"].update(int8_of(0, 0)),
+            "above zero",
+        ),
+        (lambda m: m["signature"]["output"].update(int8_of(1, 128)), "to 127"),
+        (lambda m: m.update(accuracy={"images": 1, "top1_percent": 101, "keras_top1_percent": 0}), "in percent"),
+        (lambda m: m["signature"]["output"].update(dtype="uint8"), "is not float32 or int8"),
         (lambda m: m["signature"]["input"].update(dtype="uint8"), "golden.npz does not fit"),
         (lambda m: m["files"]["model.tflite"].update(sha256="0"), "64 hexadecimal digits"),
         (lambda m: m["files"].pop("model.tflite"), "does not list model.tflite"),

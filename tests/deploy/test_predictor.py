@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from bssl_tf_deploy.bundle import Bundle, read_bundle, write_bundle
 from bssl_tf_deploy.errors import BundleError, ImageError
+from bssl_tf_deploy.manifest import Quantization
 from bssl_tf_deploy.predictor import Predictor, softmax
 from tests.deploy.bundles import LABELS, PIXELS, golden, manifest, write
 
@@ -84,6 +85,28 @@ def test_a_network_that_takes_pixels_gets_pixels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(seen[0], PIXELS)
     for batch in seen[1:]:
         np.testing.assert_array_equal(batch[0], PIXELS[0])
+
+
+def test_a_network_that_takes_int8_gets_int8(tmp_path: Path) -> None:
+    about, (inputs, outputs) = manifest(), golden()
+    taken = Quantization(0.021, -5)
+    image = dataclasses.replace(about.signature.input, dtype="int8", quantization=taken)
+    about = dataclasses.replace(about, signature=dataclasses.replace(about.signature, input=image))
+    write_bundle(tmp_path / "b", about, b"model", taken.integers(inputs), outputs, ["a", "b", "c", "d"])
+    seen: list[np.ndarray] = []
+
+    class Recorder:
+        def predict(self, batch: np.ndarray) -> np.ndarray:
+            seen.append(batch)
+            return outputs[: len(batch)]
+
+    bundle = read_bundle(tmp_path / "b")
+    files = sorted((tmp_path / "b" / "examples").iterdir())
+    Predictor(bundle, Recorder()).outputs(files)
+    assert {batch.dtype.name for batch in seen} == {"int8"}
+    # The pictures went through int8 once already.
+    off = np.concatenate(seen).astype(int) - bundle.golden_inputs
+    assert np.max(np.abs(off)) <= 1
 
 
 def test_golden_outputs_within_rounding_pass(bundle: Bundle) -> None:

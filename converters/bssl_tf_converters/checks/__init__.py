@@ -61,20 +61,23 @@ def find_before(model: keras.Model) -> list[Finding]:
     return findings
 
 
-def find_after(model: keras.Model, converted: bytes, found: Iterable[Finding] = ()) -> tuple[Conversion, list[Finding]]:
+def find_after(
+    model: keras.Model, converted: bytes, found: Iterable[Finding] = (), *, int8: bool = False
+) -> tuple[Conversion, list[Finding]]:
     """What the checks after conversion find.
 
     Args:
         model: as given to the converter.
         converted: what it returned.
         found: what was found before; layers with errors there are known to be float and not reported again.
+        int8: whether it was asked for int8.
 
     Raises:
         ConversionError: `converted` is no sound flatbuffer.
     """
     codes = {check.code for check in BEFORE if check.severity == "error"}
     accepted = tuple(finding.layer for finding in found if finding.layer and finding.code in codes)
-    conversion = look_up(model, converted, accepted)
+    conversion = look_up(model, converted, accepted, int8=int8)
     return conversion, run(AFTER, conversion)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bssl_tf.backend import keras
-from bssl_tf_converters.checks.conversion import FLOAT_CONVOLUTIONS, Conversion
+from bssl_tf_converters.checks.conversion import DENSE, FLOAT_CONVOLUTIONS, Conversion, is_int8
 from bssl_tf_converters.checks.findings import AFTER, Note, register
 from bssl_tf_converters.checks.layers import leaves
 from bssl_tf_converters.tflite_model import Operator
@@ -83,6 +83,19 @@ def tensorflow_operator(conversion: Conversion) -> Iterator[Note]:
                 f"{_names(operators)}",
                 "Build the network from layers that TFLite knows",
             )
+
+
+@register(AFTER, "int8-left-float", "error")
+def int8_left_float(conversion: Conversion) -> Iterator[Note]:
+    """int8 was asked for, and a convolution or dense operator computes in float."""
+    names = (*FLOAT_CONVOLUTIONS, *DENSE)
+    left = [one for one in conversion.content.operators if one.name in names and not is_int8(one)]
+    if conversion.int8 and left:
+        yield Note(
+            "",
+            f"{len(left)} operators did not become int8: {_names(left)}",
+            "Use Conv2D, DepthwiseConv2D and Dense without groups there",
+        )
 
 
 @register(AFTER, "separate-quantize", "warning")

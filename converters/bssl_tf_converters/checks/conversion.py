@@ -13,6 +13,7 @@ from bssl_tf_converters.checks.layers import binary_layers, quantized_kernel
 from bssl_tf_converters.tflite_model import Operator, TfliteModel, histogram, read_model, unpack_binary_kernel
 
 FLOAT_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D")
+DENSE = ("FULLY_CONNECTED", "BATCH_MATMUL")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class BinaryReport:
         binary_convolutions: LceBconv2d operators, one for each binary layer.
         float_convolutions: operators that convolve in float, such as the stem.
         fully_connected: float dense operators.
+        int8_operators: convolutions and dense operators in int8.
         weight_bytes: size of all constants.
         operators: how many of each name.
     """
@@ -30,6 +32,7 @@ class BinaryReport:
     binary_convolutions: int
     float_convolutions: int
     fully_connected: int
+    int8_operators: int
     weight_bytes: int
     operators: dict[str, int]
 
@@ -45,6 +48,7 @@ class Conversion:
         layers: the binary layer that became an operator, by the operator's place in `content.operators`.
         lost: layers meant to be binary that became no LceBconv2d and are not in `accepted`.
         accepted: layers that were allowed to become float.
+        int8: whether it was asked for int8.
     """
 
     model: keras.Model
@@ -53,19 +57,22 @@ class Conversion:
     layers: dict[int, Any]
     lost: tuple[Any, ...]
     accepted: tuple[Any, ...]
+    int8: bool = False
 
 
-def look_up(model: keras.Model, converted: bytes, accepted: tuple[str, ...] = ()) -> Conversion:
+def look_up(model: keras.Model, converted: bytes, accepted: tuple[str, ...] = (), *, int8: bool = False) -> Conversion:
     """Finds every binary layer of `model` in the flatbuffer, by its kernel.
 
     Names do not serve: LCE names an operator after what it fused into it, or after the next layer, and cuts the name.
     The packed kernel does. Where LCE folds a batch norm with a negative scale into a bit-packed output, it turns the
-    channel's signs around, so that kernels are compared up to the sign of each output channel.
+    output channel's signs around, and `folding.sign_thresholds` those of an input channel. So kernels are compared up
+    to the sign of each output and input channel.
 
     Args:
         model: as given to the converter.
         converted: what it returned.
         accepted: names of layers that may be float.
+        int8: whether it was asked for int8.
 
     Raises:
         ConversionError: `converted` is no sound flatbuffer.
@@ -89,15 +96,23 @@ def look_up(model: keras.Model, converted: bytes, accepted: tuple[str, ...] = ()
         elif layer.name not in accepted:
             lost.append(layer)
     counts = histogram(content)
+    in_float = [operator for operator in content.operators if not is_int8(operator)]
     report = BinaryReport(
         counts.get("LceBconv2d", 0),
-        sum(counts.get(name, 0) for name in FLOAT_CONVOLUTIONS),
-        counts.get("FULLY_CONNECTED", 0),
+        sum(operator.name in FLOAT_CONVOLUTIONS for operator in in_float),
+        sum(operator.name == "FULLY_CONNECTED" for operator in in_float),
+        len(content.operators) - len(in_float),
         content.weight_bytes,
         counts,
     )
     names = [layer for layer in model.submodules if getattr(layer, "name", None) in accepted]
-    return Conversion(model, content, report, found, tuple(lost), tuple(names))
+    return Conversion(model, content, report, found, tuple(lost), tuple(names), int8)
+
+
+def is_int8(operator: Operator) -> bool:
+    """Is it a convolution or dense operator that computes in int8?"""
+    kernel = operator.inputs[1] if len(operator.inputs) > 1 else None
+    return operator.name in (*FLOAT_CONVOLUTIONS, *DENSE) and kernel is not None and kernel.dtype == "int8"
 
 
 def _channel_counts(operator: Operator, widths: set[int]) -> list[int]:
@@ -109,6 +124,6 @@ def _channel_counts(operator: Operator, widths: set[int]) -> list[int]:
 
 
 def _fingerprint(signs: np.ndarray) -> tuple[tuple[int, ...], bytes]:
-    """bool [O, KH, KW, I] to something that stays the same when a channel O changes sign."""
-    first = signs[:, :1, :1, :1]
-    return signs.shape, np.packbits(signs ^ first).tobytes()
+    """bool [O, KH, KW, I] to something that stays the same when a channel O, or a channel I, changes sign."""
+    of_outputs = signs ^ signs[:, :1, :1, :1]
+    return signs.shape, np.packbits(of_outputs ^ of_outputs[:1, :1, :1]).tobytes()

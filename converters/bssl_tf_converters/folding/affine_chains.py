@@ -12,7 +12,7 @@ from bssl_tf_converters.folding.channels import (
     scaled_kernel,
     through_kernel,
 )
-from bssl_tf_converters.folding.graph import AFFINE, PRELU, SIGN, Graph, Node
+from bssl_tf_converters.folding.graph import AFFINE, PRELU, Graph, Node
 
 # f(x * a) = f(x) * a for a >= 0 only.
 _BENT = ("Relu", PRELU)
@@ -74,24 +74,6 @@ def raise_affines(graph: Graph) -> bool:
         else:
             graph.replace(node, source.name)
         changed = True
-    return changed
-
-
-def drop_sign_scales(graph: Graph) -> bool:
-    """sign(x * a + b) -> sign(x + b / a), for a > 0 in every channel.
-
-    Not for a < 0: turning the inequality round makes -1 of sign(0) = +1, and kernels padded with +1 cannot take the
-    minus. Not right behind a convolution, where LCE makes a threshold of both.
-    """
-    changed = False
-    for node in graph.ordered():
-        if node.op != AFFINE or np.any(node.scale <= 0) or not np.any(node.scale != 1) or is_free(graph, node):
-            continue
-        if all(user.op == SIGN for user, _ in graph.uses(node)):
-            shift = node.shift / node.scale
-            if np.all(np.isfinite(shift)):
-                node.scale, node.shift = np.ones_like(node.scale), shift
-                changed = True
     return changed
 
 

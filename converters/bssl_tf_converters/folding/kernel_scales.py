@@ -18,13 +18,19 @@ def pull_kernel_scales(graph: Graph) -> bool:
         kernel = graph.constant(node.inputs[1]) if is_binary(graph, node) else None
         if kernel is None:
             continue
-        scale = np.max(np.abs(kernel), axis=(0, 1, 2))
-        if np.all(scale == 1) or np.any(scale == 0) or np.any(np.abs(kernel) != scale):
+        scale = scale_of_signs(kernel)
+        if scale is None or np.all(scale == 1):
             continue
         node.inputs[1] = graph.add_constant(f"{node.name}/signs", np.sign(kernel)).name
         graph.insert_affine(node, scale, 0)
         changed = True
     return changed
+
+
+def scale_of_signs(kernel: np.ndarray) -> np.ndarray | None:
+    """The [O] numbers above 0 that a kernel [KH, KW, I, O] is plus or minus; None if it is no such kernel."""
+    scale: np.ndarray = np.max(np.abs(kernel), axis=(0, 1, 2))
+    return None if np.any(scale == 0) or np.any(np.abs(kernel) != scale) else scale
 
 
 def postpone_scales(graph: Graph) -> bool:

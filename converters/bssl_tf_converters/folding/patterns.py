@@ -11,9 +11,11 @@ _BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 
 
 def recognise(graph: Graph) -> None:
-    """Replaces patterns by `SIGN`, `PRELU` and `AFFINE`; the same sign of the same tensor is kept once."""
-    # PReLU has a product and signs have a sum inside, so they come first.
-    for rule in (signs, prelus, affines):
+    """Replaces patterns by `SIGN` and `PRELU`; the same sign of the same tensor is kept once.
+
+    `affines` is to follow: PReLU has a product and signs have a sum inside.
+    """
+    for rule in (signs, prelus):
         rule(graph)
         graph.sweep()
 
@@ -74,15 +76,25 @@ def affines(graph: Graph) -> None:
     Batch norm: gamma * (x - mean) / sqrt(variance + epsilon) + beta.
     """
     for node in graph.ordered():
-        found = _batch_norm(graph, node) if node.op in _BATCH_NORMS else _arithmetic(graph, node)
-        if found is None:
-            continue
-        x, scale, shift = found
-        if not np.all(np.isfinite(scale)) or not np.all(np.isfinite(shift)):
-            continue
-        channels = node.shape[-1:] if node.shape else ()
-        node.op, node.inputs, node.definition = AFFINE, [x], None
-        node.scale, node.shift = np.broadcast_to(scale, channels), np.broadcast_to(shift, channels)
+        found = affine_of(graph, node)
+        if found is not None:
+            x, node.scale, node.shift = found
+            node.op, node.inputs, node.definition = AFFINE, [x], None
+    graph.sweep()
+
+
+def affine_of(graph: Graph, node: Node) -> tuple[str, np.ndarray, np.ndarray] | None:
+    """What a node reads, and its scale and shift, float64 [C], if it is an `AFFINE` or can become one."""
+    if node.op == AFFINE:
+        return node.inputs[0], node.scale, node.shift
+    found = _batch_norm(graph, node) if node.op in _BATCH_NORMS else _arithmetic(graph, node)
+    if found is None:
+        return None
+    x, scale, shift = found
+    if not np.all(np.isfinite(scale)) or not np.all(np.isfinite(shift)):
+        return None
+    channels = node.shape[-1:] if node.shape else ()
+    return x, np.broadcast_to(scale, channels), np.broadcast_to(shift, channels)
 
 
 def _either_way(graph: Graph, node: Node, *ops: str) -> list[tuple[Node, Node]]:
@@ -112,7 +124,7 @@ def _selected_sign(graph: Graph, node: Node) -> tuple[str, np.ndarray] | None:
         value = graph.constant(tensor)
         if value is None or not value.size or np.any(value != number):
             return None
-    x, threshold = condition.inputs[0], _per_channel(graph, condition.inputs[1], graph[condition.inputs[0]])
+    x, threshold = condition.inputs[0], per_channel(graph.constant(condition.inputs[1]), graph[condition.inputs[0]])
     if threshold is None or graph[x].shape != node.shape or not np.all(np.isfinite(threshold)):
         return None
     return x, threshold
@@ -130,7 +142,7 @@ def _arithmetic(graph: Graph, node: Node) -> tuple[str, np.ndarray, np.ndarray] 
         # A constant that makes the tensor larger is no constant for each channel.
         if x != source.name or source.shape != node.shape or graph.constant(x) is not None:
             continue
-        c = _per_channel(graph, tensor, source)
+        c = per_channel(graph.constant(tensor), source)
         if c is None:
             continue
         if node.op in _ADDITIONS:
@@ -161,9 +173,8 @@ def _batch_norm(graph: Graph, node: Node) -> tuple[str, np.ndarray, np.ndarray] 
     return node.inputs[0], scale, beta - mean * scale
 
 
-def _per_channel(graph: Graph, tensor: str, beside: Node) -> np.ndarray | None:
-    """A constant float64 [C] or [1] that goes with the last axis of `beside`; None if it is none."""
-    value = graph.constant(tensor)
+def per_channel(value: np.ndarray | None, beside: Node) -> np.ndarray | None:
+    """A constant as float64 [C] or [1], if it goes with the last axis of `beside`; else None."""
     if value is None or value.dtype.kind != "f" or beside.shape is None or not beside.shape:
         return None
     if value.ndim > len(beside.shape) or value.size not in (1, beside.shape[-1]):

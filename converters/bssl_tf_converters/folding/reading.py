@@ -18,17 +18,44 @@ def read_graph(function: Any, outputs: Sequence[str]) -> Graph:
         function: a `tf.types.experimental.ConcreteFunction` that takes its tensors by name.
         outputs: names for its outputs, in the order of `function.outputs`.
     """
-    frozen = freeze(function)
-    nodes = [_node(operation) for operation in frozen.graph.get_operations() if operation.type != "NoOp"]
-    # Keras compiles convolutions in groups as functions, which stay.
-    calls = any(value.HasField("func") for node in nodes if node.definition for value in node.definition.attr.values())
-    library = frozen.graph.as_graph_def().library if calls else None
-    graph = Graph(nodes, [tensor.op.name for tensor in frozen.inputs], library)
-    for name, tensor in zip(outputs, frozen.outputs, strict=True):
+    captured = {internal.op.name: external for external, internal in function.graph.captures}
+    if any(_calls(one) or _uses_variable(one, captured) for one in function.graph.get_operations()):
+        # Variables are read inside, by what TensorFlow knows. It takes ten times as long, so not for all networks.
+        # Keras compiles convolutions in groups as functions, and these stay.
+        function, captured = freeze(function), {}
+    values = {variable.handle.ref(): variable for variable in function.graph.variables}
+    operations = [operation for operation in function.graph.get_operations() if operation.type != "NoOp"]
+    nodes = [_constant_of(operation, captured, values) or _node(operation) for operation in operations]
+    calls = any(_calls(operation) for operation in operations)
+    library = function.graph.as_graph_def().library if calls else None
+    graph = Graph(nodes, [tensor.op.name for tensor in function.inputs if tensor.op.name not in captured], library)
+    for name, tensor in zip(outputs, function.outputs, strict=True):
         source = graph.nodes[tensor.op.name]
         graph.add(Node(name, OUTPUT, [_ref(tensor)], source.dtype, source.shape))
     graph.sweep()
     return graph
+
+
+def _calls(operation: Any) -> bool:
+    return any(value.HasField("func") for value in operation.node_def.attr.values())
+
+
+def _uses_variable(operation: Any, captured: dict[str, Any]) -> bool:
+    """Does it use one in another way than to read all of it?"""
+    return operation.type != "ReadVariableOp" and any(
+        tensor.dtype == tf.resource and tensor.op.name in captured for tensor in operation.inputs
+    )
+
+
+def _constant_of(operation: Any, captured: dict[str, Any], values: dict[Any, Any]) -> Node | None:
+    """What the operation reads of the program around its function: a variable, or a tensor."""
+    if operation.type == "ReadVariableOp" and operation.inputs[0].op.name in captured:
+        value = values[captured[operation.inputs[0].op.name].ref()].numpy()
+    elif operation.name in captured and operation.outputs[0].dtype != tf.resource:
+        value = captured[operation.name].numpy()
+    else:
+        return None
+    return Node(operation.name, CONST, [], value.dtype, value.shape, value=value)
 
 
 def _ref(tensor: Any) -> str:

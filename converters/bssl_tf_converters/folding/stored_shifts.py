@@ -24,6 +24,8 @@ from bssl_tf_converters.folding.channels import (
 from bssl_tf_converters.folding.graph import AFFINE, CONST, Graph, Node
 
 _SUMS = ("Add", "AddV2")
+# More is not stored: it would take digits from what all others read. Signs of dead channels want that.
+_MOST_STORED = 2.0**10
 
 
 def store_shifts(graph: Graph) -> bool:
@@ -42,7 +44,8 @@ def _store(graph: Graph, node: Node) -> bool:
     takers = [_takers(graph, user, index, own) for user, index, _ in readers]
     fixed = [wanted for (_, _, wanted), found in zip(readers, takers, strict=True) if found is None]
     givers = _givers(graph, node, own)
-    candidates = [np.zeros(node.shape[-1:] if node.shape else ()), *(fixed if givers else ())]
+    stored_free = [c for c in fixed if givers and np.all(np.abs(c) <= _MOST_STORED)]
+    candidates = [np.zeros(node.shape[-1:] if node.shape else ()), *stored_free]
     additions, stored = min(((_additions(fixed, c), c) for c in candidates), key=lambda pair: pair[0])
     if additions >= len(shifts):
         return False

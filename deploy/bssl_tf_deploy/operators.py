@@ -1,0 +1,219 @@
+"""Where the time of a call goes: to our nodes, by the library's own clock, and to what the interpreter runs between.
+
+The library keeps when each of its nodes began and ended, on the clock of `time.monotonic_ns`. What lies between two of
+them are operators of the interpreter, whose own times nobody keeps. So each nanosecond of a call has one row: a node of
+ours, a stretch of other operators, the copies of input and output, or the interpreter, which goes from node to node.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bssl_tf_deploy.errors import RuntimeUnavailableError
+from bssl_tf_deploy.litert import LiteRtInterpreter
+from bssl_tf_deploy.nodes import DELEGATE, Stretch, read_nodes, stretches
+
+_MIN_CALLS, _MAX_CALLS = 20, 2000
+_BURN_IN_S = 0.2
+COPIES, INTERPRETER = "copies of input and output", "between the nodes"
+_UNKNOWN = Stretch(True, "a node of ours", "", "", -1)
+# As native/profile.h has it.
+_TIME = np.dtype([("node", np.int64), ("begin_ns", np.int64), ("end_ns", np.int64)])
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Calls, watched one by one; nanoseconds.
+
+    Attributes:
+        nodes: the first operator of each of our nodes, in the order in which they ran.
+        begins: int64 [calls, nodes + 2]: when the input was copied, each node began, the output was copied.
+        ends: int64 [calls, nodes + 2]: when that ended.
+        unwatched: int64 [calls]: calls between the watched ones, with the library's clock off.
+    """
+
+    nodes: list[int]
+    begins: np.ndarray
+    ends: np.ndarray
+    unwatched: np.ndarray
+
+
+def profile_operators(model: bytes, image: np.ndarray, threads: int, library: Path, seconds: float) -> dict[str, Any]:
+    """Times a network's operators.
+
+    Args:
+        model: a TFLite flatbuffer, batches of one.
+        image: [1, S, S, C], of the type that the network takes.
+        threads: for one image.
+        library: the runtime library.
+        seconds: for all calls; 20 are made however long they take, and no more than 2000.
+
+    Returns:
+        For JSON: `threads`, `calls`, the median `call_ms` and `unwatched_ms`, that of calls which nobody watched, in
+        turns with the others; `rows` in the order of execution, each with `operator` (types of what ran), `layer`
+        (Keras layers), `output` (a tensor's name), `ours`, the median `p50_ms`, the interquartile range `spread_ms`,
+        and `share` of all rows; and `left_ms`, by which `call_ms` is more than the sum of the rows, because the median
+        of a sum is not the sum of medians.
+
+    Raises:
+        RuntimeUnavailableError: the library or the interpreter does not tell what is needed.
+    """
+    interpreter = LiteRtInterpreter(model, threads, library, profiled=True)
+    try:
+        nodes, names = read_nodes(interpreter.native)
+        switch = _switch(interpreter, library)
+    except AttributeError as error:
+        raise RuntimeUnavailableError(
+            f"times of single operators cannot be taken ({error})", "Install bssl-tf-deploy and ai-edge-litert again"
+        ) from error
+    watched = _watch(interpreter, image, switch, sum(node.type == DELEGATE for node in nodes), seconds)
+    found = stretches(nodes, names, watched.nodes)
+    return {"threads": threads, **summary(watched, found)}
+
+
+def summary(watched: Watched, found: Sequence[Stretch]) -> dict[str, Any]:
+    """The figures of `profile_operators`, but `threads`.
+
+    Where `found` has our nodes in another order than they ran in, nobody knows what lies between them, and what does
+    is called `other operators`.
+    """
+    spent = watched.ends - watched.begins
+    gaps = watched.begins[:, 1:] - watched.ends[:, :-1]
+    calls_ms = (watched.ends[:, -1] - watched.begins[:, 0]) / 1e6
+    known = [one.first for one in found if one.ours] == watched.nodes
+    ours = {one.first: one for one in found if one.ours}
+    between: list[Stretch | None] = [None if known else Stretch(False, "other operators", "", "", -1)] * gaps.shape[1]
+    before = 0
+    for one in found if known else ():
+        if one.ours:
+            before += 1
+        else:
+            between[before] = one
+    rows = []
+    empty = np.zeros(len(spent), np.int64)
+    for place, other in enumerate(between):
+        if other is None:
+            empty += gaps[:, place]
+        else:
+            rows.append(_row(gaps[:, place], other))
+        if place < len(watched.nodes):
+            rows.append(_row(spent[:, place + 1], ours.get(watched.nodes[place], _UNKNOWN)))
+    rows.append(_row(empty, Stretch(False, INTERPRETER, "", "", -1)))
+    rows.append(_row(spent[:, 0] + spent[:, -1], Stretch(False, COPIES, "", "", -1)))
+    whole = sum(row["p50_ms"] for row in rows)
+    call = float(np.median(calls_ms))
+    return {
+        "calls": len(calls_ms),
+        "call_ms": call,
+        "unwatched_ms": float(np.median(watched.unwatched)) / 1e6,
+        "left_ms": call - whole,
+        "rows": [row | {"share": row["p50_ms"] / whole} for row in rows],
+    }
+
+
+def _row(nanoseconds: np.ndarray, what: Stretch) -> dict[str, Any]:
+    low, median, high = (float(value) / 1e6 for value in np.percentile(nanoseconds, (25, 50, 75)))
+    about = {"operator": what.operators, "layer": what.layer, "output": what.output, "ours": what.ours}
+    return about | {"p50_ms": median, "spread_ms": high - low}
+
+
+def _switch(interpreter: LiteRtInterpreter, library: Path) -> Callable[[np.ndarray | None], int]:
+    """What makes the library keep times in an array, or none; it tells how many there were.
+
+    Raises:
+        AttributeError: the library, or the interpreter, is older than that.
+    """
+    function = ctypes.CDLL(str(library)).bssl_runtime_profile
+    function.restype = ctypes.c_int64
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    delegate: Any = interpreter.delegate
+    pointer = delegate._get_native_delegate_pointer()
+
+    def switch(times: np.ndarray | None) -> int:
+        room = (None, 0) if times is None else (times.ctypes.data, len(times))
+        return int(function(pointer, *room))
+
+    return switch
+
+
+def _watch(
+    interpreter: LiteRtInterpreter,
+    image: np.ndarray,
+    switch: Callable[[np.ndarray | None], int],
+    room: int,
+    seconds: float,
+) -> Watched:
+    native, clock = interpreter.native, time.monotonic_ns
+    [given], [made] = native.get_input_details(), native.get_output_details()
+    given_at, made_at = given["index"], made["index"]
+    image = np.asarray(image, given["dtype"])
+    times = np.zeros(room, _TIME)
+
+    def call() -> tuple[int, int, int, int]:
+        start = clock()
+        native.set_tensor(given_at, image)
+        begin = clock()
+        native.invoke()
+        end = clock()
+        native.get_tensor(made_at)
+        return start, begin, end, clock()
+
+    start = clock()
+    while clock() - start < min(_BURN_IN_S, seconds) * 1e9:
+        call()
+    begins, ends = list[list[int]](), list[list[int]]()
+    unwatched = list[int]()
+    nodes: list[int] = []
+    start = clock()
+    while len(begins) < _MIN_CALLS or (clock() - start < seconds * 1e9 and len(begins) < _MAX_CALLS):
+        first, _, _, last = call()
+        unwatched.append(last - first)
+        switch(times)
+        first, begin, end, last = call()
+        count = switch(None)
+        ran = times["node"][:count].tolist()
+        if count > room or (nodes and ran != nodes):
+            raise RuntimeUnavailableError(
+                "the network does not run the same nodes in each call", "Time it as a whole, with `bench`"
+            )
+        nodes = ran
+        begins.append([first, *times["begin_ns"][:count].tolist(), end])
+        ends.append([begin, *times["end_ns"][:count].tolist(), last])
+    return Watched(nodes, np.array(begins, np.int64), np.array(ends, np.int64), np.array(unwatched, np.int64))
+
+
+def operator_lines(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Profiles of one network with different numbers of threads, as lines of text: one table."""
+    heads = [f"{one['threads']} {'threads' if one['threads'] > 1 else 'thread'}" for one in profiles]
+    first = profiles[0]["rows"]
+    # Other numbers of threads run the same operators; where they do not, they get a table of their own.
+    same = [row["operator"] for row in first]
+    if any([row["operator"] for row in one["rows"]] != same for one in profiles):
+        return [line for one in profiles for line in operator_lines([one])]
+    wide = max(len(_cut(row["operator"])) for row in first)
+    lines = [
+        f"{'operators, watched':{wide}}  "
+        + "  ".join(f"{'ms, ' + head:>14} share spread" for head in heads)
+        + "  layer"
+    ]
+    for place, row in enumerate(first):
+        cells = [one["rows"][place] for one in profiles]
+        figures = "  ".join(f"{cell['p50_ms']:14.4f} {cell['share']:5.1%} {cell['spread_ms']:6.4f}" for cell in cells)
+        lines.append(f"{_cut(row['operator']):{wide}}  {figures}  {row['layer']}".rstrip())
+    for head, one in zip(heads, profiles, strict=True):
+        lines.append(
+            f"{head}: a call takes {one['call_ms']:.4f} ms, {one['left_ms']:+.4f} ms of it in no row, as medians do "
+            f"not add up; unwatched {one['unwatched_ms']:.4f} ms; medians of {one['calls']} calls"
+        )
+    return lines
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 48 else text[:45] + "..."
