@@ -61,7 +61,7 @@ class BuildRuntime(Command):
         native = _HERE / "native"
         files = [
             path
-            for pattern in ("*", "kernels/*", "android/*")
+            for pattern in ("*", "kernels/*", "android/*", "runner/*", "runner/android/*")
             for path in native.glob(pattern)
             if path.suffix in (".cc", ".h", ".inc") or path.name == "build.py"
         ]

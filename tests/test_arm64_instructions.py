@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.arm64.count_instructions import build_plugin, count, inner_loop
+from bssl_tf.devices.instructions import build_plugin
+from tests.arm64.count_instructions import count, inner_loop
 from tests.arm64.make_rig import MAKE_COMMAND, find_rig
 from tests.conftest import require_or_skip
 from tests.lce_models import cases, written_networks

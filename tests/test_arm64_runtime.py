@@ -30,7 +30,7 @@ RUNS: list[tuple[str, str, list[dict[str, str]]]] = [
     ("cortex-a72", "ai-edge-litert-1.4", [{"num_threads": "3"}]),
     ("cortex-a72", "tflite-runtime-2.14", [{"isa": "neon"}]),
 ]
-NATIVE_TESTS = ["options", "wrong", "sizes", "random", "memory", "huge", "threads"]
+NATIVE_TESTS = ["options", "wrong", "sizes", "random", "memory", "huge", "threads", "profile", "shared"]
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,8 @@ def make(target: str, build: Path, *settings: str) -> str:
 @pytest.mark.parametrize(
     ("target", "sanitizer", "tests"),
     [
-        ("check", "address,undefined", "attributes options wrong sizes few wild memory huge threads"),
-        ("threads", "thread", "threads"),
+        ("check", "address,undefined", "attributes options wrong sizes few wild memory huge threads profile shared"),
+        ("threads", "thread", "threads shared"),
     ],
 )
 def test_no_sanitizer_complains(tmp_path: Path, target: str, sanitizer: str, tests: str) -> None:

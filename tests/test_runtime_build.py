@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 NATIVE = ROOT / "deploy" / "native"
 LIBRARY = "libbssl_tf_runtime.so"
 EXPORTS = [
-    *("bssl_runtime_kernels", "bssl_runtime_version"),
+    *("bssl_runtime_kernels", "bssl_runtime_profile", "bssl_runtime_version"),
     *("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"),
 ]
 Build = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -45,6 +45,7 @@ EXPORT void* tflite_plugin_create_delegate(char**, char**, size_t, void (*)(cons
 EXPORT void tflite_plugin_destroy_delegate(void* count) { free(count); }
 EXPORT const char* bssl_runtime_version(void) { return "7"; }
 EXPORT const char* bssl_runtime_kernels(void) { return "portable"; }
+EXPORT long bssl_runtime_profile(void*, void*, size_t) { return -1; }
 """
 KERNELS = {
     "portable_a.cc": """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import platform
 import sys
@@ -14,21 +15,25 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from bssl_tf.cli import completion
 from bssl_tf.cli.bench_devices import DEVICE_SETTINGS, bench_devices, device_options
-from bssl_tf.cli.options import prose, runtime_options
+from bssl_tf.cli.options import is_run_folder, prose, runtime_options
 
+_OPERATORS_S = 3.0
 _COLUMNS = ("first_ms", "p50_ms", "p90_ms", "p99_ms", "min_ms", "spread_ms")
 
 
 @click.command("bench")
-@click.argument("bundle")
+@click.argument("bundle", shell_complete=completion.folders)
 @runtime_options
 @click.option("--repetitions", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls of each.")
 @click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0), help="Untimed calls of each.")
+@click.option("--operators", is_flag=True, help="Also where the time of a call goes, by operator and Keras layer.")
 @click.option(
     "--record",
     "record_file",
     metavar="FILE",
+    shell_complete=completion.files,
     help="Append the record to FILE, a line of JSON each. [bench.jsonl, or with --device bench-devices.jsonl, of the "
     "run that BUNDLE lies in]",
 )
@@ -41,6 +46,7 @@ def command(
     trust_bundle_library: bool,
     repetitions: int,
     warmup: int,
+    operators: bool,
     record_file: str | None,
     as_json: bool,
     **device_settings: Any,
@@ -52,17 +58,20 @@ def command(
     one image, and both times take in the copies of input and output. Nothing is timed unless the model gives its golden
     outputs.
 
-    With --device the same is done there, with what a device can tell beside: start, memory, temperature, throttling;
-    repeated until the median is known to 1 % or --budget ends. Emulated devices give answers and no times.
+    With --device the same is done there, with what a device can tell beside: start, memory, operators, temperature,
+    throttling; repeated until the median is known to 1 % or --budget ends. Emulated devices give answers and no times.
     """
     _refuse_mixture(click.get_current_context(), on_devices=bool(device_settings["devices"]))
     if device_settings["devices"]:
         bench_devices(bundle, record_file, threads, trust_bundle_library, as_json=as_json, **device_settings)
         return
+    from bssl_tf.errors import RuntimeUnavailableError
     from bssl_tf.files import append_record
     from bssl_tf_deploy.benchmark import machine, measure_interleaved
     from bssl_tf_deploy.cli import prepare
     from bssl_tf_deploy.litert import LiteRtInterpreter
+    from bssl_tf_deploy.operators import profile_operators
+    from bssl_tf_deploy.preprocess import normalised
     from bssl_tf_deploy.quiet import captured_output
 
     predictor, binary = prepare(bundle, threads, runtime, trust_bundle_library)
@@ -70,6 +79,11 @@ def command(
     manifest = content.manifest
     prose(f"golden outputs: as expected, from {binary.kernel}")
 
+    library = binary.library if isinstance(binary, LiteRtInterpreter) else None
+    if operators and library is None:
+        raise RuntimeUnavailableError(
+            f"the times of operators are kept by our own runtime, not by {binary.kernel}", "Leave --operators out"
+        )
     network, p = manifest.network, manifest.preprocessing
     image = content.golden_inputs[:1]
     calls: dict[str, Callable[[], Any]] = {"binary": lambda: binary.predict(image)}
@@ -79,15 +93,18 @@ def command(
         prose(f"{network.backbone} was not trained here: there is no float network of its shape to compare with")
     else:
         # Loads TensorFlow, which a bundle that is refused should not wait for.
-        from bssl_tf_converters.float_reference import float_network
+        from bssl_tf_converters.float_reference import stock_networks
 
-        prose(f"making the float network of {network.backbone}'s shape")
-        model = float_network(network.backbone, p.image_size, p.channels, network.arguments, len(manifest.labels))
-        with captured_output():  # LiteRT announces XNNPACK
-            reference = LiteRtInterpreter(model, threads)
-        calls["float"] = lambda: reference.predict(image)
-        networks["float"] = {"kernel": reference.kernel, "model_size_bytes": len(model)}
-        versions |= reference.versions
+        prose(f"making the float32 and int8 networks of {network.backbone}'s shape")
+        stock = stock_networks(network.backbone, p.image_size, p.channels, network.arguments, len(manifest.labels))
+        prepared = normalised(image, manifest)
+        for name, model in stock.items():
+            with captured_output():  # LiteRT announces XNNPACK
+                reference = LiteRtInterpreter(model, threads)
+            key = "float" if name == "float32" else name
+            calls[key] = functools.partial(reference.predict, prepared)
+            networks[key] = {"kernel": reference.kernel, "model_size_bytes": len(model)}
+            versions |= reference.versions
     timings = measure_interleaved(calls, warmup=warmup, repetitions=repetitions)
     record: dict[str, Any] = {
         "bundle": bundle,
@@ -101,15 +118,19 @@ def command(
         "runtime": binary.name,
         "versions": versions | {"numpy": metadata.version("numpy")},
         "command": f"bssl-tf bench {bundle} --threads {threads} --runtime {binary.name} --warmup {warmup} "
-        f"--repetitions {repetitions}",
+        f"--repetitions {repetitions}{' --operators' if operators else ''}",
         "networks": {name: about | dataclasses.asdict(timings[name]) for name, about in networks.items()},
     }
     if "float" in networks:
         sizes = {name: row["model_size_bytes"] for name, row in networks.items()}
-        record["float_p50_over_binary_p50"] = timings["float"].p50_ms / timings["binary"].p50_ms
-        record["float_size_over_binary_size"] = sizes["float"] / sizes["binary"]
+        for name in ("float", "int8"):
+            record[f"{name}_p50_over_binary_p50"] = timings[name].p50_ms / timings["binary"].p50_ms
+            record[f"{name}_size_over_binary_size"] = sizes[name] / sizes["binary"]
+    if operators and library is not None:
+        with captured_output():
+            record["operators"] = profile_operators(content.model, image, threads, library, _OPERATORS_S)
     run = Path(bundle).resolve().parent
-    if record_file is None and (run / "config.toml").exists():
+    if record_file is None and is_run_folder(run):
         record_file = str(run / "bench.jsonl")  # where `bssl-tf summary` looks
     if record_file:
         append_record(Path(record_file), record)
@@ -118,18 +139,20 @@ def command(
 
 def _refuse_mixture(context: click.Context, *, on_devices: bool) -> None:
     """Raises `click.UsageError` for an option that would do nothing."""
-    here = {"runtime", "repetitions", "warmup"}
+    here = {"runtime", "repetitions", "warmup", "operators"}
     for option in context.command.params:
         name, given = str(option.name), context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
         if given and on_devices and name in here:
             raise click.UsageError(
-                f"{option.opts[0]} does not go with --device, which has --budget and our own runtime"
+                f"{option.opts[0]} does not go with --device, which has --budget, our own runtime and all operators"
             )
         if given and not on_devices and name in DEVICE_SETTINGS:
             raise click.UsageError(f"{option.opts[0]} needs --device")
 
 
 def _table(record: dict[str, Any]) -> str:
+    from bssl_tf_deploy.operators import operator_lines
+
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     lines = [
         f"{record['backbone']}, input {list(record['input_shape'])}, {record['machine']}",
@@ -141,11 +164,15 @@ def _table(record: dict[str, Any]) -> str:
         figures = " ".join(f"{row[column]:9.3f}" for column in _COLUMNS)
         lines.append(f"{name:8} {row['model_size_bytes'] / 1024:9.1f} {figures}  {row['kernel']}")
     if "float" in record["networks"]:
-        ratio = record["float_p50_over_binary_p50"]
-        speed = f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times slower"
-        lines.append(
-            f"here the binary network is {speed} (median) and {record['float_size_over_binary_size']:.1f} times smaller"
-        )
+        said = []
+        for name, words in (("float", "in float32"), ("int8", "in int8")):
+            ratio = record[f"{name}_p50_over_binary_p50"]
+            speed = f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times slower"
+            smaller = record[f"{name}_size_over_binary_size"]
+            said.append(f"{speed} (median) and {smaller:.1f} times smaller than {words}")
+        lines.append(f"here the binary network is {', '.join(said)}")
+    if "operators" in record:
+        lines += operator_lines([record["operators"]])
     if record["target"] not in (platform.machine(), {"aarch64": "arm64"}.get(platform.machine())):
         lines.append(
             f"this is no {record['target']}: the bundle's own device will be faster or slower in another ratio"

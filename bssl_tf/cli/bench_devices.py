@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bssl_tf.cli.options import prose
+from bssl_tf.cli.devices import complete_devices
+from bssl_tf.cli.options import is_run_folder, prose
 
 if TYPE_CHECKING:
     from bssl_tf.devices.devices_file import Device
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 DEVICE_SETTINGS = (
     *("all_threads", "budget", "sustained", "beside", "no_float", "devices_file", "remote_dir", "benchmark_model"),
-    "clean",
+    *("tflite_library", "clean"),
 )
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -36,6 +37,7 @@ def device_options(function: Function) -> Function:
                 "devices",
                 multiple=True,
                 metavar="DEVICE",
+                shell_complete=complete_devices,
                 help="local, ssh://user@host[:port], adb[:serial], qemu-arm64, or a name of the devices file. Repeat.",
             ),
             click.option("--all-threads", is_flag=True, help="Devices: 1, 2, 4 ... up to all cores, not --threads."),
@@ -59,7 +61,9 @@ def device_options(function: Function) -> Function:
                 metavar="NAME=FILE",
                 help="Devices: another .tflite of the same input shape, float32 in and out, timed in turns. Repeat.",
             ),
-            click.option("--no-float", is_flag=True, help="Devices: without the float network of the same shape."),
+            click.option(
+                "--no-float", is_flag=True, help="Devices: without the float32 and int8 networks of its shape."
+            ),
             click.option(
                 "--devices-file",
                 type=click.Path(path_type=Path),
@@ -71,7 +75,14 @@ def device_options(function: Function) -> Function:
                 "--benchmark-model",
                 type=click.Path(path_type=Path),
                 metavar="FILE",
-                help="TensorFlow Lite's benchmark_model for the device: Android needs it, elsewhere it adds operators.",
+                help="TensorFlow Lite's benchmark_model for the device: runs models on Android, elsewhere it adds "
+                "operators.",
+            ),
+            click.option(
+                "--tflite-library",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="Android without benchmark_model: the .aar of org.tensorflow:tensorflow-lite, or its arm64 .so.",
             ),
             click.option("--clean", is_flag=True, help="Devices: remove what was installed there at the end."),
         ]
@@ -91,6 +102,7 @@ def bench_devices(
     devices_file: Path | None,
     remote_dir: str | None,
     benchmark_model: Path | None,
+    tflite_library: Path | None,
     no_float: bool,
     beside: Sequence[str],
     clean: bool,
@@ -109,14 +121,17 @@ def bench_devices(
     content = read_bundle(Path(bundle))
     if benchmark_model and not benchmark_model.is_file():
         raise ConfigError(f"{benchmark_model} is no file", "Check the path of --benchmark-model")
+    if tflite_library and not tflite_library.is_file():
+        raise ConfigError(f"{tflite_library} is no file", "Check the path of --tflite-library")
     run = Path(bundle).resolve().parent
-    if record_file is None and (run / "config.toml").exists():
+    if record_file is None and is_run_folder(run):
         record_file = str(run / "bench-devices.jsonl")
     targets = [
         dataclasses.replace(
             device,
             remote_dir=remote_dir or device.remote_dir,
             benchmark_model=benchmark_model or device.benchmark_model,
+            tflite_library=tflite_library or device.tflite_library,
         )
         for device in (find_device(text, devices_file) for text in devices)
     ]
@@ -124,7 +139,7 @@ def bench_devices(
     # An emulator times nothing.
     built_here = content.manifest.training is not None
     if not no_float and built_here and any(target.address != "qemu-arm64" for target in targets):
-        others = {"float32": _float_network(content)} | others
+        others = _stock_networks(content) | others
     records, status = [], 0
     for target in targets:
         try:
@@ -175,9 +190,12 @@ def _measure(
 
     connection = device.connect()
     if isinstance(connection, AdbConnection):
-        cores = 8 if plan["all_threads"] else threads
-        counts = thread_counts("all", cores) if plan["all_threads"] else (threads,)
-        return {"emulated": False, **measure_on_phone(device, connection, bundle, counts, beside, prose)}
+        # Of these, the ones that it has cores for.
+        counts = thread_counts("all", 64) if plan["all_threads"] else (threads,)
+        if plan["sustained"]:
+            prose(f"{device.name}: --sustained is for boards; phones are timed for --budget only")
+        found = measure_on_phone(device, connection, bundle, counts, beside, budget_s=plan["budget"], say=prose)
+        return {"emulated": False, **found}
     arguments = ["--threads", "all" if plan["all_threads"] else str(threads)]
     arguments += ["--budget", str(plan["budget"]), "--sustained", str(plan["sustained"])]
     measured = measure_on_device(
@@ -214,13 +232,13 @@ def _beside(texts: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-def _float_network(bundle: Bundle) -> bytes:
+def _stock_networks(bundle: Bundle) -> dict[str, bytes]:
     # Loads TensorFlow, which a bundle that is refused should not wait for.
-    from bssl_tf_converters.float_reference import float_network
+    from bssl_tf_converters.float_reference import stock_networks
 
     network, p = bundle.manifest.network, bundle.manifest.preprocessing
-    prose(f"making the float network of {network.backbone}'s shape")
-    return float_network(network.backbone, p.image_size, p.channels, network.arguments, len(bundle.manifest.labels))
+    prose(f"making the float32 and int8 networks of {network.backbone}'s shape")
+    return stock_networks(network.backbone, p.image_size, p.channels, network.arguments, len(bundle.manifest.labels))
 
 
 def _table(record: Mapping[str, Any]) -> list[str]:
@@ -235,9 +253,10 @@ def _table(record: Mapping[str, Any]) -> list[str]:
     ]
     if "versions" in record:
         versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        lines.append(f"{versions}, Python {facts['python']}")
+        # A phone has none.
+        lines.append(versions + (f", Python {facts['python']}" if "python" in facts else ""))
     if record["emulated"]:
-        return [*lines, "emulated: answers are checked, times would mean nothing"]
+        return [*lines, "emulated: answers are checked, times would mean nothing", *_counts(record)]
     before, after = (record.get("conditions", {}).get(when, {}) for when in ("before", "after"))
     if "temperature_c" in before and "temperature_c" in after:
         lines.append(f"temperature before and after {before['temperature_c']:.1f} and {after['temperature_c']:.1f} °C")
@@ -249,9 +268,19 @@ def _table(record: Mapping[str, Any]) -> list[str]:
         return lines + _phone_table(record)
     lines += table(record)
     if "operators" in record:
-        lines.append(f"operators with {record['operators']['threads']} threads, while watched:")
+        lines.append(f"operators by benchmark_model with {record['operators']['threads']} threads, while watched:")
         lines += operator_lines(record["operators"]["rows"])
     return lines
+
+
+def _counts(record: Mapping[str, Any]) -> list[str]:
+    found = record.get("instructions")
+    if found is None:
+        return []
+    return [
+        f"emulated: one image takes {found['instructions'] / 1e6:.3f} million instructions on {found['processor']}, "
+        f"{found['vector'] / 1e6:.3f} million of them vector ones"
+    ]
 
 
 def _phone_table(record: Mapping[str, Any]) -> list[str]:

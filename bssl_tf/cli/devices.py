@@ -8,11 +8,23 @@ from typing import Any
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.errors import BsslError
 
 
+def complete_devices(context: click.Context, parameter: click.Parameter, typed: str) -> completion.Offers:
+    """Completes a device: those that need no name, and those of the devices file if it can be read."""
+    from bssl_tf.devices.devices_file import named_devices
+
+    try:
+        named = [*named_devices(context.params.get("devices_file"))]
+    except BsslError:
+        named = []
+    return completion.fitting(("local", *named, "qemu-arm64", "adb", "ssh://"), typed)
+
+
 @click.command("devices")
-@click.argument("devices", nargs=-1, metavar="[DEVICE]...")
+@click.argument("devices", nargs=-1, metavar="[DEVICE]...", shell_complete=complete_devices)
 @click.option(
     "--devices-file", type=click.Path(path_type=Path), metavar="FILE", help="[~/.config/bssl-tf/devices.toml]"
 )

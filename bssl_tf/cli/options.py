@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.config import merge, read_preset
 from bssl_tf.errors import ConfigError
 
@@ -18,9 +20,19 @@ def data_options(function: Function) -> Function:
     for option in reversed(
         [
             click.option(
-                "--data", "data__source", metavar="SOURCE", help="embedded, tfds:NAME, or a folder of images."
+                "--data",
+                "data__source",
+                metavar="SOURCE",
+                shell_complete=completion.sources,
+                help="embedded, tfds:NAME, or a folder of images.",
             ),
-            click.option("--data-dir", "data__data_dir", metavar="DIR", help="Where TFDS keeps its data."),
+            click.option(
+                "--data-dir",
+                "data__data_dir",
+                metavar="DIR",
+                shell_complete=completion.folders,
+                help="Where TFDS keeps its data.",
+            ),
             click.option("--download/--no-download", "data__download", default=None, help="May TFDS download? [yes]"),
             click.option("--image-size", "data__image_size", type=int, help="Pixels a side. [28 embedded, else 224]"),
             click.option("--channels", "data__channels", type=int, help="1 or 3. [what the data has]"),
@@ -66,9 +78,16 @@ def training_options(function: Function) -> Function:
     """What both training commands take."""
     for option in reversed(
         [
-            click.option("--out", required=True, metavar="DIR", help="The run folder."),
+            click.option(
+                "--out", required=True, metavar="DIR", shell_complete=completion.folders, help="The run folder."
+            ),
             click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one."),
-            click.option("--preset", metavar="NAME", help="A preset of the package (demo), or a TOML file."),
+            click.option(
+                "--preset",
+                metavar="NAME",
+                shell_complete=completion.presets,
+                help="A preset of the package (demo), or a TOML file.",
+            ),
             click.option("--epochs", "training__epochs", type=int, help="Epochs a stage."),
             click.option("--batch-size", "training__batch_size", type=int, help="Images a step."),
             click.option("--learning-rate", "training__learning_rate", type=float, help="Adam's, at its highest."),
@@ -131,6 +150,11 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether records of what is done with a bundle in `path` belong there: not in the zoo, which is the package's."""
+    return (path / "config.toml").exists() and not (path / "entry.json").exists()
 
 
 def prose(line: str) -> None:

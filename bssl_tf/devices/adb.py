@@ -71,15 +71,19 @@ class AdbConnection:
             raise self.failed(done.stderr or done.stdout)
         return done.stdout.decode("utf-8", "replace")
 
-    def shell(self, *arguments: str) -> tuple[int, str]:
+    def shell(self, *arguments: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, str]:
         """Exit status and output of a program on the phone, its messages after its output.
+
+        Args:
+            arguments: the program and what it is told.
+            timeout_s: how long it may take.
 
         Raises:
             DeviceError: the connection is gone.
         """
         process = self.start(arguments)
         try:
-            out, said = process.communicate(timeout=_TIMEOUT_S)
+            out, said = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
             process.kill()
             process.communicate()

@@ -1,43 +1,25 @@
-"""A bundle on an Android phone, through adb and TensorFlow Lite's own `benchmark_model`; nothing stays there.
+"""A bundle on an Android phone, through adb; nothing stays there.
 
-A phone has no Python. `benchmark_model` (prebuilt by Google for android_aarch64) loads our library as an external
-delegate, reads an input, writes the outputs (`--output_filepath`), and times. A version that writes no outputs is
-refused: what is not known to be right is not timed.
+A phone has no Python. Models run there in TensorFlow Lite's own `benchmark_model`, or where that is absent in a small
+runner of ours with TensorFlow Lite's library: `android_benchmark_model` and `android_runner`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import re
-import secrets
-import statistics
-import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from bssl_tf.devices.adb import AdbConnection
+from bssl_tf.devices.android_benchmark_model import BenchmarkModel
+from bssl_tf.devices.android_runner import Runner
 from bssl_tf.devices.devices_file import Device
-from bssl_tf.devices.operator_profile import operators, profile_options
-from bssl_tf.errors import BundleError, DeviceError, RuntimeUnavailableError
-from bssl_tf_deploy.bundle import MODEL, Bundle, checked_file
+from bssl_tf.devices.phone import BINARY, FOLDER, TARGET, Way, model_file, phone_folder
+from bssl_tf.errors import DeviceError, RuntimeUnavailableError
+from bssl_tf_deploy.bundle import Bundle, checked_file
 from bssl_tf_deploy.library import LIBRARY, bundled_name, library_for
-from bssl_tf_deploy.predictor import Predictor
 
-TARGET = "android-arm64"
-FOLDER = "/data/local/tmp/bssl-tf-device"
-_PROGRAM = "benchmark_model"
-_ROUNDS = 3
-_TEXT = re.compile(r"count=\d+ first=\S+ curr=\S+ min=(?P<min>\S+) max=\S+ avg=(?P<avg>\S+) std=\S+")
-_MEDIAN = re.compile(r" p5=\S+ median=(?P<median>\S+) p95=(?P<p95>\S+)")
-_START = re.compile(r"Inference timings in us: Init: (?P<init>[^,]+), First inference: (?P<first>[^,]+),")
-_MEMORY = re.compile(r"Memory footprint delta from the start of the tool \(MB\): init=\S+ overall=(?P<overall>\S+)")
-# Makes the folder, and removes it when its input ends: at our end, or when the cable is pulled.
-_LEASE = 'trap \'\' HUP PIPE; mkdir -p "$1" && echo ready && cat >/dev/null; rm -rf "$1"'
+_SPARE_MIB = 8
 
 
 def phone_facts(connection: AdbConnection) -> dict[str, Any]:
@@ -87,82 +69,64 @@ def measure_on_phone(
     bundle: Bundle,
     threads: Sequence[int],
     beside: Mapping[str, bytes],
+    *,
+    budget_s: float = 30.0,
     say: Any = lambda line: None,
 ) -> dict[str, Any]:
     """Checks a bundle on a phone, then times it.
 
+    Args:
+        device: which.
+        connection: the way there.
+        bundle: from `read_bundle`.
+        threads: numbers of threads, each measured by itself; those that the phone has cores for.
+        beside: name -> model of builtin operators, timed in turns with the bundle's.
+        budget_s: seconds of timed calls for each number of threads; `benchmark_model` decides for itself.
+        say: told in a line what is done.
+
     Returns:
-        A record: `facts`, `golden`, `kernel`, and `runs`, one for each number of threads, with for each network the
-        figures of `benchmark_model` in milliseconds (median over three processes, in turns with the other networks),
-        what it said (`raw`), and for the bundle's its `operators`.
+        A record: `facts`, `golden`, and what the way there gives: `kernel` and `runs`, one for each number of threads.
 
     Raises:
-        DeviceError: the phone cannot be reached, was lost or has no room; or there is no `benchmark_model`.
+        DeviceError: the phone cannot be reached, was lost or has no room; or nothing was named that runs models there.
         BundleError: a file arrived changed, or the golden outputs differ there.
-        RuntimeUnavailableError: the phone cannot run the model, or there is no library for it.
+        RuntimeUnavailableError: the phone cannot run the model, or there is no library or runner for it.
     """
-    if device.benchmark_model is None or not device.benchmark_model.is_file():
-        raise DeviceError(
-            f"{device.name} needs TensorFlow Lite's benchmark_model, and "
-            + (f"{device.benchmark_model} is no file" if device.benchmark_model else "none was named"),
-            "Get Google's prebuilt android_aarch64 one and name it with --benchmark-model or in the devices file",
-        )
+    way = _way(device)
     facts = phone_facts(connection)
+    if facts["cores"] is not None:
+        threads = [count for count in threads if count <= facts["cores"]] or [facts["cores"]]
     say(f"{device.name}: {facts['processor']}, {facts['cores']} cores, {facts['system']}")
-    contents = {LIBRARY: _library(bundle), MODEL: bundle.model, _PROGRAM: device.benchmark_model.read_bytes()}
-    contents |= {f"{name}.tflite": content for name, content in beside.items()}
-    needed = sum(map(len, contents.values())) >> 20
-    if facts["free_mib"] is not None and facts["free_mib"] < needed + 8:
+    models = {BINARY: bundle.model, **beside}
+    contents = {LIBRARY: _library(bundle)} | {model_file(name): content for name, content in models.items()} | way.files
+    needed = (sum(map(len, contents.values())) >> 20) + _SPARE_MIB
+    if facts["free_mib"] is not None and facts["free_mib"] < needed:
         raise DeviceError(
-            f"the disk of {device.name} has {facts['free_mib']} MB free, and {needed + 8} MB are needed",
+            f"the disk of {device.name} has {facts['free_mib']} MB free, and {needed} MB are needed",
             "Free space there",
         )
-    with _folder(connection, device) as folder:
+    with phone_folder(connection, device.remote_dir) as phone:
         for name, content in contents.items():
-            _push(connection, content, f"{folder}/{name}")
-        connection.shell("chmod", "700", f"{folder}/{_PROGRAM}")
+            phone.push(content, name)
+        connection.shell("chmod", "700", phone.path(way.program))
         for count in threads:
-            _verify(connection, folder, bundle, count)
+            way.verify(phone, bundle, count)
         say(f"{device.name}: golden outputs as expected")
-        networks = {"binary": MODEL} | {name: f"{name}.tflite" for name in beside}
-        runs = []
-        for count in threads:
-            said: dict[str, list[str]] = {name: [] for name in networks}
-            for _ in range(_ROUNDS):
-                for name, model in networks.items():
-                    said[name].append(_benchmark(connection, folder, model, count, own=name == "binary"))
-            found = {name: figures(texts) | {"raw": texts} for name, texts in said.items()}
-            found["binary"]["operators"] = _operators(connection, folder, count)
-            runs.append({"threads": count, "networks": found})
-    return {
-        "facts": facts,
-        "golden": {"images": len(bundle.golden_inputs), "threads": list(threads), "as_expected": True},
-        "kernel": "bssl-tf runtime in benchmark_model, the rest XNNPACK",
-        "runs": runs,
-    }
+        measured = way.measure(phone, bundle, models, list(threads), budget_s)
+    golden = {"images": len(bundle.golden_inputs), "threads": list(threads), "as_expected": True}
+    return {"facts": facts, "golden": golden, **measured}
 
 
-def figures(texts: Sequence[str]) -> dict[str, Any]:
-    """Figures in milliseconds of what several runs of `benchmark_model` printed; medians over the runs.
-
-    Raises:
-        DeviceError: one of them printed no times.
-    """
-    rows = []
-    for text in texts:
-        # The first such line is of the warm-up.
-        lines = [line for line in text.splitlines() if _TEXT.search(line)]
-        start = _START.search(text)
-        if not lines or start is None:
-            raise DeviceError("benchmark_model printed no times", "Take another version of it")
-        timed, median, memory = _TEXT.search(lines[-1]), _MEDIAN.search(lines[-1]), _MEMORY.search(text)
-        assert timed is not None
-        row = {"load_ms": start["init"], "first_ms": start["first"], "mean_ms": timed["avg"], "min_ms": timed["min"]}
-        row |= {"p50_ms": median["median"], "p95_ms": median["p95"]} if median else {}
-        figure = {key: float(value) / 1000 for key, value in row.items()}
-        rows.append(figure | ({"memory_mib": float(memory["overall"])} if memory else {}))
-    # Older versions print no median; what not every run has is left out.
-    return {key: statistics.median(row[key] for row in rows) for key in rows[0] if all(key in row for row in rows)}
+def _way(device: Device) -> Way:
+    if device.benchmark_model is not None:
+        return BenchmarkModel(device.benchmark_model)
+    if device.tflite_library is not None:
+        return Runner(device.tflite_library)
+    raise DeviceError(
+        f"{device.name} needs a program or a library of TensorFlow Lite that runs models there, and none was named",
+        "Name Google's prebuilt android_aarch64 benchmark_model with --benchmark-model, or the .aar of "
+        "org.tensorflow:tensorflow-lite (or its .so) with --tflite-library",
+    )
 
 
 def _library(bundle: Bundle) -> bytes:
@@ -173,94 +137,3 @@ def _library(bundle: Bundle) -> bytes:
         if name not in bundle.manifest.files:
             raise
         return checked_file(bundle, name).read_bytes()
-
-
-@contextlib.contextmanager
-def _folder(connection: AdbConnection, device: Device) -> Iterator[str]:
-    """A fresh folder on the phone that goes with this block, or with the cable."""
-    folder = f"{device.remote_dir or FOLDER}-{secrets.token_hex(4)}"
-    lease = connection.start(["sh", "-c", _LEASE, "sh", folder])
-    assert lease.stdin is not None and lease.stdout is not None and lease.stderr is not None
-    try:
-        if lease.stdout.readline().strip() != b"ready":
-            raise connection.failed(lease.stderr.read())
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):
-            lease.stdin.close()
-        try:
-            lease.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            lease.kill()
-            lease.wait()
-        lease.stdout.close()
-        lease.stderr.close()
-
-
-def _push(connection: AdbConnection, content: bytes, target: str) -> None:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        connection.client("push", file.name, target)
-    status, out = connection.shell("sha256sum", target)
-    if status != 0 or out.split()[:1] != [hashlib.sha256(content).hexdigest()]:
-        raise BundleError(
-            f"{Path(target).name} arrived changed on {connection.address} (its SHA-256 differs)",
-            "Run the same command again",
-        )
-
-
-def _verify(connection: AdbConnection, folder: str, bundle: Bundle, threads: int) -> None:
-    """Raises `BundleError` unless the phone gives the golden outputs."""
-    signature = bundle.manifest.signature
-    shape = ",".join(map(str, signature.input.shape))
-    outputs = []
-    for image in bundle.golden_inputs:
-        _push(connection, image.tobytes(), f"{folder}/input")
-        name = signature.input.name
-        given = [f"--input_layer={name}", f"--input_layer_shape={shape}"]
-        given += [f"--input_layer_value_files={name}:{folder}/input", f"--output_filepath={folder}/output"]
-        given += ["--num_runs=1", "--min_secs=0", "--warmup_runs=0", "--warmup_min_secs=0"]
-        _benchmark(connection, folder, MODEL, threads, *given, own=True)
-        with tempfile.TemporaryDirectory() as here:
-            file = Path(here, "output")
-            try:
-                connection.client("pull", f"{folder}/output", str(file))
-                outputs.append(np.frombuffer(file.read_bytes(), np.float32).reshape(signature.output.shape))
-            except (DeviceError, OSError, ValueError) as error:
-                raise RuntimeUnavailableError(
-                    "this benchmark_model writes no outputs, so that nobody knows whether they are right",
-                    "Take a newer version, one with --output_filepath",
-                ) from error
-        connection.shell("rm", "-f", f"{folder}/output")
-    given_there = np.concatenate(outputs)
-
-    class Phone:
-        def predict(self, batch: np.ndarray) -> np.ndarray:
-            return given_there
-
-    Predictor(bundle, Phone()).verify_golden()
-
-
-def _benchmark(connection: AdbConnection, folder: str, model: str, threads: int, *more: str, own: bool) -> str:
-    """What `benchmark_model` printed. Raises `RuntimeUnavailableError` where it fails."""
-    command = [f"{folder}/{_PROGRAM}", f"--graph={folder}/{model}", f"--num_threads={threads}"]
-    if own:
-        command.append(f"--external_delegate_path={folder}/{LIBRARY}")
-        command.append(f"--external_delegate_options=num_threads:{threads}")
-    status, out = connection.shell(*command, *more)
-    if status != 0:
-        last = (out.strip().splitlines() or [f"exit status {status}"])[-1]
-        raise RuntimeUnavailableError(
-            f"benchmark_model on {connection.address} does not run {model} ({last[:200]})",
-            "Export the bundle for android-arm64 again, or take another benchmark_model",
-        )
-    return out
-
-
-def _operators(connection: AdbConnection, folder: str, threads: int) -> list[dict[str, Any]]:
-    """Times of the bundle's operators from a run of their own, which watching makes slower."""
-    file = f"{folder}/operators.csv"
-    _benchmark(connection, folder, MODEL, threads, *profile_options(file), own=True)
-    status, out = connection.shell("cat", file)
-    return operators(out) if status == 0 else []

@@ -7,6 +7,7 @@ remote_dir = "/mnt/usb/bssl-tf"                  # optional: where to work there
 [phone]
 address = "adb:0123456789ABCDEF"
 benchmark_model = "~/android_aarch64_benchmark_model"   # what runs a model there; see `android`
+tflite_library = "~/tensorflow-lite-2.17.0.aar"          # or this
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _SSH = re.compile(
 )
 _ADB = re.compile(r"adb(?::(?P<serial>[A-Za-z0-9][\w.:-]*))?")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
-_KEYS = ("address", "remote_dir", "benchmark_model")
+_FILES = ("benchmark_model", "tflite_library")
+_KEYS = ("address", "remote_dir", *_FILES)
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,15 @@ class Device:
         name: in the file; the address for one that is not there.
         address: `local`, `qemu-arm64`, `ssh://[user@]host[:port]`, `adb` or `adb:SERIAL`.
         remote_dir: where to work there; "" for the usual place.
-        benchmark_model: a file of this machine, for a phone.
+        benchmark_model: a file of this machine, for a phone; for a board, where it adds times by operator.
+        tflite_library: a file of this machine, for a phone without the former.
     """
 
     name: str
     address: str
     remote_dir: str = ""
     benchmark_model: Path | None = None
+    tflite_library: Path | None = None
 
     def connect(self) -> Connection:
         """The way there; nothing is sent yet.
@@ -90,10 +94,8 @@ def named_devices(file: Path | None = None) -> dict[str, Device]:
         odd = [key for key, value in entry.items() if key not in _KEYS or not isinstance(value, str)]
         if odd:
             raise ConfigError(f"{name} in {path} has {odd[0]}", f"Only {', '.join(_KEYS)} are known, all of them text")
-        program = entry.get("benchmark_model")
-        devices[name] = _checked(
-            Device(name, entry["address"], entry.get("remote_dir", ""), Path(program).expanduser() if program else None)
-        )
+        files = {key: Path(entry[key]).expanduser() for key in _FILES if entry.get(key)}
+        devices[name] = _checked(Device(name, entry["address"], entry.get("remote_dir", ""), **files))
     return devices
 
 

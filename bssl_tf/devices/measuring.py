@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 from bssl_tf.devices.connection import Connection
 from bssl_tf.devices.devices_file import Device
+from bssl_tf.devices.instructions import build_plugin, count_instructions
 from bssl_tf.devices.operator_profile import operators, profile_options
 from bssl_tf.devices.packages import collect_packages, target_of
+from bssl_tf.devices.qemu import QemuConnection
 from bssl_tf.devices.session import Session, open_session
 from bssl_tf.errors import BsslError, BundleError, DeviceError, ImageError, RuntimeUnavailableError, StorageError
-from bssl_tf_deploy.bundle import MANIFEST, Bundle, checked_file
+from bssl_tf_deploy.bundle import MANIFEST, MODEL, Bundle, checked_file
+from bssl_tf_deploy.library import LIBRARY
 
 # Beyond what is put there: for what the measurement itself writes.
 _SPARE_BYTES = 8 << 20
@@ -42,7 +46,8 @@ class Measured:
     Attributes:
         facts: of the device.
         emulated: then there are no times.
-        record: from `bssl_tf_deploy.measure.measure_bundle`.
+        record: from `bssl_tf_deploy.measure.measure_bundle`; of an emulated one also `instructions` of one image, with
+            the `processor`, where they can be counted.
     """
 
     facts: dict[str, Any]
@@ -141,6 +146,9 @@ def measure_on_device(
             record["operators"] = _operators(
                 device, session, path, device.benchmark_model, record["golden"]["threads"][0]
             )
+        if isinstance(connection, QemuConnection):
+            library = Path(opened["folder"], environment, "bssl_tf_deploy", "lib", LIBRARY)
+            record |= _counted(connection, bundle, library, say)
         if connection.runtime:
             session.ask({"do": "keep", "environment": environment})
         return Measured(facts, connection.emulated, record)
@@ -161,6 +169,21 @@ def _operators(device: Device, session: Session, path: Sequence[str], tool: Path
             "Take the one that was built for this device",
         )
     return {"threads": threads, "rows": operators(done["stdout"])}
+
+
+def _counted(connection: QemuConnection, bundle: Bundle, library: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """`instructions` of one image; empty where nothing here can count them."""
+    say("counting instructions")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            plugin = build_plugin(Path(folder))
+            found = count_instructions(
+                lambda arguments: connection.counting(arguments, plugin), bundle.path / MODEL, library
+            )
+    except DeviceError as error:
+        say(f"no instruction counts: {error}")
+        return {}
+    return {"instructions": {"processor": connection.processor, **found}}
 
 
 def _installed(

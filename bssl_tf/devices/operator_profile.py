@@ -1,7 +1,7 @@
 """Times by operator, from TensorFlow Lite's own `benchmark_model`, which knows our library as an external delegate.
 
-LiteRT's Python interpreter has no profiler, and differences between cut models would measure other models: what is
-fused and what XNNPACK takes depends on the whole graph.
+A phone has no other way. On boards our runtime keeps times of its own (`bssl_tf_deploy.operators`); this one also says
+what each of XNNPACK's operators takes, which lie between ours.
 """
 
 from __future__ import annotations

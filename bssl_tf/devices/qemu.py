@@ -21,6 +21,9 @@ _SITE = "ai-edge-litert-2.3"
 class QemuConnection:
     """Programs of the rig under qemu.
 
+    Attributes:
+        processor: which one is emulated.
+
     Raises:
         DeviceError: there is no rig, or no qemu.
     """
@@ -36,6 +39,7 @@ class QemuConnection:
         if not (rig / "rig.json").is_file() or not pythons:
             raise DeviceError(f"there is no emulated ARM system in {rig}", "Make it with `make arm64-rig`")
         qemu = client("qemu-aarch64", "Debian: qemu-user")
+        self.processor = _PROCESSOR
         self.packages: tuple[str, ...] | None = (str(rig / "site" / _SITE),)
         # Also for children: the kernel does not know what to do with a program for ARM.
         self.python: tuple[str, ...] = (qemu, "-cpu", _PROCESSOR, "-L", str(rig / "cpu" / _PROCESSOR), str(pythons[0]))
@@ -45,6 +49,15 @@ class QemuConnection:
         if program != "python3":
             raise DeviceError(f"the emulated system has no {program}", "Use its Python")
         return open_pipes([*self.python, *rest])
+
+    def counting(self, arguments: Sequence[str], plugin: Path) -> list[str]:
+        """The command line of Python with the interpreter, watched by a plugin of qemu."""
+        qemu, *rest = self.python
+        assert self.packages is not None
+        # The same hashes each time, so that two runs differ in nothing but the images. What a plugin says is shown
+        # only when asked for.
+        settings = ["PYTHONHASHSEED=0", f"PYTHONPATH={self.packages[0]}"]
+        return ["env", *settings, qemu, "-plugin", str(plugin), "-d", "plugin", *rest, "-B", "-s", *arguments]
 
     def explain(self, messages: str) -> DeviceError | None:
         return None

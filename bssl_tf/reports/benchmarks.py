@@ -26,6 +26,34 @@ class OperatorTime:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A part of a sustained run: when it began, how fast it was, and the machine's state at its end."""
+
+    start_s: float
+    p50_ms: float
+    p90_ms: float | None
+    repetitions: int | None
+    temperature_c: float | None
+    clock_mhz: float | None
+    throttled: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """Calls without a pause.
+
+    Attributes:
+        windows: in their order; at least one.
+        slower: whether the last was slower than the first by more than the record allows.
+        energy_mj: millijoules for one image, of the whole processor; None where nobody counts them.
+    """
+
+    windows: tuple[Window, ...]
+    slower: bool
+    energy_mj: float | None
+
+
+@dataclass(frozen=True)
 class Latency:
     """One network, timed on one machine; figures in milliseconds, None where the record has none.
 
@@ -37,6 +65,7 @@ class Latency:
         kernel: what computed, in words.
         durations_ms: every timed call, in order; empty where the record has summaries only.
         operators: empty where they were not timed.
+        sustained: None where there was no such run with this number of threads.
         repetitions: timed calls.
         versions: of the packages that computed, in words.
         command: that gives the record again.
@@ -57,6 +86,7 @@ class Latency:
     size_bytes: int | None
     durations_ms: tuple[float, ...]
     operators: tuple[OperatorTime, ...]
+    sustained: Sustained | None
     repetitions: int | None
     versions: str
     command: str
@@ -65,6 +95,46 @@ class Latency:
     def conditions(self) -> tuple[str, int | None]:
         """What must be equal for two latencies to be compared."""
         return self.device, self.threads
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """A bundle on a processor that was emulated: answers, and what was counted for one image, but no times.
+
+    Attributes:
+        as_expected: whether the golden outputs came out.
+        instructions: None where they were not counted; `vector` are part of them.
+    """
+
+    bundle: str
+    processor: str
+    kernel: str
+    as_expected: bool
+    instructions: int | None
+    vector: int | None
+    command: str
+
+
+def read_emulated(folder: Path) -> list[Emulated]:
+    """The newest record of each bundle, processor and kernel in the `bench*.jsonl` of a run folder, oldest first."""
+    newest: dict[tuple[str, ...], Emulated] = {}
+    for path in sorted(folder.glob("bench*.jsonl")):
+        for record in read_records(path):
+            if at(record, "emulated") is not True:
+                continue
+            one = Emulated(
+                bundle=Path(text(record, "bundle")).name or "bundle",
+                processor=text(record, "instructions", "processor") or _machine(table(record, "facts")),
+                kernel=text(record, "kernel"),
+                as_expected=at(record, "golden", "as_expected") is True,
+                instructions=whole(record, "instructions", "instructions"),
+                vector=whole(record, "instructions", "vector"),
+                command=text(record, "command"),
+            )
+            key = (one.bundle, one.processor, one.kernel)
+            newest.pop(key, None)
+            newest[key] = one
+    return list(newest.values())
 
 
 def read_benchmarks(folder: Path) -> list[Latency]:
@@ -86,25 +156,28 @@ def read_benchmarks(folder: Path) -> list[Latency]:
 
 
 def _latencies(record: Any) -> list[Latency]:
-    # Of a device there is a run for each number of threads, and operators for one of them, of the bundle's network.
+    # Of a device there is a run for each number of threads.
     runs = at(record, "runs")
-    if isinstance(runs, list):
-        watched = table(record, "operators")
-        parts = []
-        for run in runs:
-            networks = dict(table(run, "networks"))
-            if "rows" in watched and watched.get("threads") == at(run, "threads"):
-                networks["binary"] = table(networks, "binary") | {"operators": watched["rows"]}
-            parts.append({**record, "threads": at(run, "threads"), "networks": networks})
-    else:
-        parts = [record]
-    found = [
-        _latency(part, str(name), one)
-        for part in parts
-        for name, one in table(part, "networks").items()
-        if isinstance(one, dict)
-    ]
+    parts = [{**record, **run} for run in runs if isinstance(run, dict)] if isinstance(runs, list) else [record]
+    found = []
+    for part in parts:
+        for name, one in table(part, "networks").items():
+            if isinstance(one, dict):
+                found.append(_latency(part, str(name), one | (_watched(record, part) if name == "binary" else {})))
     return [one for one in found if one.p50_ms is not None or one.durations_ms]
+
+
+def _watched(record: Any, part: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the bundle's network with the number of threads of `part`: `operators` and `sustained`."""
+    found = {}
+    # Our runtime's of this part, else what benchmark_model said of the whole record, for one number of threads.
+    for profile in (table(record, "operators"), table(part, "operators")):
+        if "rows" in profile and profile.get("threads") == at(part, "threads"):
+            found["operators"] = profile["rows"]
+    sustained = table(record, "sustained")
+    if sustained.get("threads") == at(part, "threads"):
+        found["sustained"] = sustained
+    return found
 
 
 def _latency(record: Any, variant: str, one: dict[str, Any]) -> Latency:
@@ -132,6 +205,7 @@ def _latency(record: Any, variant: str, one: dict[str, Any]) -> Latency:
         size_bytes=whole(one, "model_size_bytes") or whole(one, "model_bytes"),
         durations_ms=durations,
         operators=_operators(one),
+        sustained=_sustained(table(one, "sustained")),
         repetitions=whole(one, "repetitions") or whole(record, "repetitions") or len(durations) or None,
         versions=", ".join(f"{name} {version}" for name, version in table(about, "versions").items()),
         command=text(record, "command"),
@@ -147,6 +221,29 @@ def _operators(one: dict[str, Any]) -> tuple[OperatorTime, ...]:
             operator = text(entry, "operator") or text(entry, "type") or "?"
             times.append(OperatorTime(operator, text(entry, "layer") or text(entry, "name"), took))
     return tuple(times)
+
+
+def _sustained(found: dict[str, Any]) -> Sustained | None:
+    windows = []
+    listed = at(found, "windows")
+    for one in listed if isinstance(listed, list) else ():
+        start, p50 = number(one, "start_s"), number(one, "p50_ms")
+        if start is not None and p50 is not None:
+            flags = at(one, "throttled")
+            windows.append(
+                Window(
+                    start,
+                    p50,
+                    number(one, "p90_ms"),
+                    whole(one, "repetitions"),
+                    number(one, "temperature_c"),
+                    number(one, "clock_mhz"),
+                    tuple(map(str, flags)) if isinstance(flags, list) else (),
+                )
+            )
+    if not windows:
+        return None
+    return Sustained(tuple(windows), at(found, "slower") is True, number(found, "energy_mj_per_inference"))
 
 
 def _machine(facts: dict[str, Any]) -> str:

@@ -132,6 +132,11 @@ def shares(name: str, series: Sequence[Series], x_label: str) -> str:
             axes.step(
                 ordered, share, where="post", color=colour(one.style), linestyle=_DASHES[one.style % len(_DASHES)]
             )
+        # A few calls that something else held up would leave no room for all others.
+        fast = min(float(np.min(one.x)) for one in series)
+        slow = max(float(np.quantile(np.asarray(one.x, float), 0.99, method="higher")) for one in series)
+        rim = 0.08 * (slow - fast or slow or 1.0)
+        axes.set_xlim(fast - rim, slow + rim)
         axes.set_ylim(0, 102)
         axes.set_xlabel(x_label)
         axes.set_ylabel("calls at most so slow (%)")

@@ -11,7 +11,7 @@ from typing import Any
 from bssl_tf.config import command_of, read_run_config
 from bssl_tf.errors import BsslError, RunFolderError
 from bssl_tf.files import read_json, read_records
-from bssl_tf.reports.benchmarks import Latency, read_benchmarks
+from bssl_tf.reports.benchmarks import Emulated, Latency, read_benchmarks, read_emulated
 from bssl_tf.reports.fields import number, table, text
 from bssl_tf_converters.inspection import Inspection, inspect_model
 from bssl_tf_deploy.bundle import read_bundle
@@ -50,7 +50,7 @@ class Run:
         settings: of config.toml.
         environment: machine, versions and time of its beginning; empty where that is not known.
         teacher: settings of the teacher's run; empty where there is none or it is not a run folder.
-        epochs: records of metrics.jsonl, one an epoch.
+        epochs: records of metrics.jsonl, one an epoch, with what a probe behind it found, by its name.
         rows: subject -> protocol -> top-1 in percent, a number for each draw.
         evaluation: the whole of evaluation.json; empty where there is none.
         finished: whether the trained network is there.
@@ -69,6 +69,7 @@ class Run:
     evaluation: dict[str, Any]
     bundles: tuple[RunBundle, ...]
     benchmarks: tuple[Latency, ...]
+    emulated: tuple[Emulated, ...]
     finished: bool
     damaged: tuple[str, ...]
 
@@ -140,7 +141,8 @@ def _read_run(folder: Path, name: str, given: str) -> Run:
     damaged: list[str] = []
     evaluation = _json(folder / "evaluation.json", damaged)
     metrics = folder / "metrics.jsonl"
-    epochs = tuple(record for record in _records(metrics, damaged) if number(record, "epoch") is not None)
+    epochs = _epochs(_records(metrics, damaged))
+    benchmarks, emulated = _benchmarks(folder, damaged)
     trained = "teacher" if command == "teacher" else "student"
     return Run(
         name=name,
@@ -154,7 +156,8 @@ def _read_run(folder: Path, name: str, given: str) -> Run:
         rows=_rows(evaluation),
         evaluation=evaluation,
         bundles=tuple(_bundles(folder, damaged)),
-        benchmarks=_benchmarks(folder, damaged),
+        benchmarks=benchmarks,
+        emulated=emulated,
         finished=(folder / trained / "network.json").is_file(),
         damaged=tuple(damaged),
     )
@@ -182,12 +185,21 @@ def _records(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
     return [record for record in records if isinstance(record, dict)]
 
 
-def _benchmarks(folder: Path, damaged: list[str]) -> tuple[Latency, ...]:
+def _epochs(records: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    probes = {number(one, "step"): {text(one, "probe"): number(one, "top1")} for one in records if text(one, "probe")}
+    return tuple(
+        probes.get(number(record, "step"), {}) | record
+        for record in records
+        if "probe" not in record and number(record, "epoch") is not None
+    )
+
+
+def _benchmarks(folder: Path, damaged: list[str]) -> tuple[tuple[Latency, ...], tuple[Emulated, ...]]:
     try:
-        return tuple(read_benchmarks(folder))
+        return tuple(read_benchmarks(folder)), tuple(read_emulated(folder))
     except OSError as error:
         damaged.append(f"a benchmark's record cannot be read ({error.strerror}).")
-        return ()
+        return (), ()
 
 
 def _teacher(path: str) -> dict[str, Any]:

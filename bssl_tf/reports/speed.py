@@ -1,4 +1,4 @@
-"""The sections of bundles, latency, and of accuracy against both."""
+"""The sections of bundles, and of accuracy against their size and latency."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from bssl_tf.reports import figures
 from bssl_tf.reports.benchmarks import Latency
 from bssl_tf.reports.document import Column, Figure, Group, Key, Section, Table, counted, lacking
+from bssl_tf.reports.latency import MOST_LAYERS, conditions_of, first_drawn, latency_section, where_timed
 from bssl_tf.reports.runs import Run, RunBundle, only
 
 BINARY, FLOATS = "binary", ("float", "float32")
-_MOST_LAYERS = 40
 _STYLE_OF = {"binary": 0, "float": 1, "integer": 2, None: 3}
-Timed = tuple[Run, Latency]
 
 
 def speed_sections(runs: Sequence[Run]) -> list[Section]:
@@ -21,7 +20,7 @@ def speed_sections(runs: Sequence[Run]) -> list[Section]:
     students = [run for run in runs if run.command == "pretrain"]
     if not students:
         return []
-    return [_trade_offs(students), _bundle_section(students), _latency_section(students)]
+    return [_trade_offs(students), _bundle_section(students), latency_section(students)]
 
 
 def _trade_offs(runs: Sequence[Run]) -> Section:
@@ -71,7 +70,7 @@ def _size_figure(points: Sequence[tuple[Run, RunBundle]], data: str, name: str) 
 
 
 def _latency_figure(timed: Sequence[tuple[Run, RunBundle, Latency]], data: str, name: str) -> Figure:
-    where = _where(*timed[0][2].conditions)
+    machine = where_timed(*timed[0][2].conditions)
     rows = tuple((f"{run.name}, {one.bundle}", one.p50_ms or 0.0, bundle.top1 or 0.0) for run, bundle, one in timed)
     beside = {
         other.p50_ms
@@ -85,9 +84,9 @@ def _latency_figure(timed: Sequence[tuple[Run, RunBundle, Latency]], data: str, 
         f" Dashed: the float network of the same shape ({', '.join(f'{ms:.3g} ms' for ms in references)})."
     )  # fmt: skip
     return _trade_off(
-        name, f"Accuracy against latency on {where}, {data}", Column("median latency", "ms", 3), rows,
-        f"Median time of one image on {where}; n = {counted(len(rows), 'bundle')}.{floats}",
-        _conditions([one for *_, one in timed]), references,
+        name, f"Accuracy against latency on {machine}, {data}", Column("median latency", "ms", 3), rows,
+        f"Median time of one image on {machine}; n = {counted(len(rows), 'bundle')}.{floats}",
+        conditions_of([one for *_, one in timed]), references,
     )  # fmt: skip
 
 
@@ -160,12 +159,13 @@ def _layers(bundle: RunBundle, name: str) -> Figure:
     styles = [_STYLE_OF[one.arithmetic] for one in kept]
     kinds = list(dict.fromkeys(one.arithmetic for one in kept))
     columns = (Column("number"), Column("operator"), Column("layer"), Column("arithmetic"), Column("MACs"))
-    shown = slice(_MOST_LAYERS)
+    shown = slice(MOST_LAYERS)
     return Figure(
         name=name,
         title="Work of each layer",
         caption="Multiply-accumulates of one image, in the order of execution; "
-        f"n = {len(kept)} operators that have any{_first(len(kept))}. A binary one is far faster than a float one.",
+        f"n = {len(kept)} operators that have any{first_drawn(len(kept))}. "
+        "A binary one is far faster than a float one.",
         alt="Bar chart of MACs by layer; " + ", ".join(
             f"{kind}: {sum(row[4] for row in rows if row[3] == kind) / 1e6:.2f} million" for kind in kinds) + ".",
         conditions=f"counted, not timed; bssl-tf inspect {shlex.quote(bundle.name)}; {_versions(bundle)}",
@@ -178,131 +178,5 @@ def _layers(bundle: RunBundle, name: str) -> Figure:
     )  # fmt: skip
 
 
-def _latency_section(runs: Sequence[Run]) -> Section:
-    timed = [(run, one) for run in runs for one in run.benchmarks]
-    columns = (
-        *(Column("run"), Column("bundle"), Column("network"), Column("machine"), Column("threads"), Column("kernel")),
-        *(Column("first", "ms", 3), Column("fastest", "ms", 3), Column("p50", "ms", 3), Column("p90", "ms", 3)),
-        *(Column("p99", "ms", 3), Column("interquartile range", "ms", 3), Column("peak memory", "MiB", 1)),
-        *(Column("model size", "KiB", 1), Column("calls"), Column("versions"), Column("command")),
-    )
-    rows = tuple(
-        (run.name, one.bundle, one.variant, one.device, one.threads, one.kernel, one.first_ms, one.min_ms, one.p50_ms,
-         one.p90_ms, one.p99_ms, one.spread_ms, one.peak_mib,
-         one.size_bytes / 1024 if one.size_bytes else None, one.repetitions, one.versions, one.command)
-        for run, one in timed
-    )  # fmt: skip
-    blocks: list[Figure | Table] = []
-    for number, conditions in enumerate(dict.fromkeys(one.conditions for _, one in timed)):
-        blocks.append(_distribution([pair for pair in timed if pair[1].conditions == conditions], number))
-    blocks += [_threads(timed)] if len({one.threads for _, one in timed if one.p50_ms}) > 1 else []
-    blocks += [_times(run, one, f"times-{place}") for place, (run, one) in enumerate(timed) if one.operators]
-    missing = [] if timed else [f"Nothing was timed; run `bssl-tf bench {only(runs)}/BUNDLE`."]
-    if timed and not any(one.operators for _, one in timed):
-        missing.append("There are no times of single layers: no benchmark here recorded them.")
-    if timed and len({one.threads for _, one in timed}) == 1:
-        missing.append(
-            f"Latency by threads: all was timed with {timed[0][1].threads}; run `bssl-tf bench {only(runs)}/BUNDLE "
-            "--threads 2` and so on."
-        )
-    return Section(
-        "Latency",
-        "One image at a time, with the copies of input and output, on the machine that is named. On another machine "
-        "other figures hold, and another ratio." if timed else "",
-        (*blocks, Table("latency", "Latency, every network", columns, rows)) if timed else (),
-        tuple(missing),
-    )  # fmt: skip
-
-
-def _distribution(timed: Sequence[Timed], number: int) -> Figure:
-    device, threads = timed[0][1].conditions
-    name = f"latency-{number}"
-    labels = [f"{run.name}, {one.bundle}, {one.variant}" for run, one in timed]
-    full = all(one.durations_ms for _, one in timed)
-    table = Table(
-        name, "Latency", (Column("network"), *(Column(q, "ms", 3) for q in ("fastest", "p50", "p90", "p99"))),
-        tuple((label, one.min_ms, one.p50_ms, one.p90_ms, one.p99_ms)
-              for label, (_, one) in zip(labels, timed, strict=True)),
-    )  # fmt: skip
-    calls = sorted({str(one.repetitions) for _, one in timed if one.repetitions})
-    how = (
-        "Which share of the calls was at most so slow; further left is faster, steeper is steadier."
-        if full
-        else "Dot: median. Thick line: to the 90th percentile. Thin line: from the fastest call to the 99th."
-    )
-    series = [figures.Series(style, one.durations_ms, ()) for style, (_, one) in enumerate(timed)]
-    values = [(one.min_ms, one.p50_ms, one.p90_ms, one.p99_ms) for _, one in timed]
-    return Figure(
-        name=name,
-        title=f"Latency on {_where(device, threads)}",
-        caption=f"{how} Milliseconds for one image; n = {' or '.join(calls) or '?'} timed calls of each.",
-        alt="Median milliseconds: " + "; ".join(
-            f"{label} {one.p50_ms:.3g}" for label, (_, one) in zip(labels, timed, strict=True) if one.p50_ms is not None
-        ) + ".",
-        conditions=_conditions([one for _, one in timed]),
-        draw=lambda: figures.shares(name, series, "latency (ms)") if full
-        else figures.ranges(name, labels, values, "latency (ms)"),
-        table=table,
-        keys=tuple(Key(label, style) for style, label in enumerate(labels)) if full else (),
-    )  # fmt: skip
-
-
-def _threads(timed: Sequence[Timed]) -> Figure:
-    lines: dict[str, dict[int, float]] = {}
-    for run, one in timed:
-        if one.threads is not None and one.p50_ms is not None:
-            label = f"{run.name}, {one.bundle}, {one.variant}, {one.device}"
-            lines.setdefault(label, {})[one.threads] = one.p50_ms
-    counts = sorted({threads for line in lines.values() for threads in line})
-    series = [figures.Series(i, sorted(line), [line[n] for n in sorted(line)]) for i, line in enumerate(lines.values())]
-    columns = (Column("network"), *(Column(f"{n} thread{'s' if n > 1 else ''}", "ms", 3) for n in counts))
-    return Figure(
-        name="threads",
-        title="Latency by threads",
-        caption=f"Median milliseconds for one image; lower is better; n = {len(timed)} benchmarks.",
-        alt="; ".join(f"{label}: {min(line.values()):.3g} ms at best" for label, line in lines.items()) + ".",
-        conditions=_conditions([one for _, one in timed]),
-        draw=lambda: figures.curves("threads", series, "threads", "median latency (ms)"),
-        table=Table("threads", "Threads", columns, tuple((k, *(v.get(n) for n in counts)) for k, v in lines.items())),
-        keys=tuple(Key(label, style) for style, label in enumerate(lines)),
-    )
-
-
-def _times(run: Run, one: Latency, name: str) -> Figure:
-    rows = tuple((place, t.operator, t.layer, t.milliseconds) for place, t in enumerate(one.operators))
-    shown = one.operators[:_MOST_LAYERS]
-    styles = [0 if "bconv" in t.operator.lower() else 1 for t in shown]
-    return Figure(
-        name=name,
-        title=f"Time of each layer: {run.name}, {one.bundle}, {one.variant}",
-        caption=f"Milliseconds of one image, in the order of execution; n = {len(rows)} operators{_first(len(rows))}.",
-        alt=f"Bar chart of milliseconds by layer, {sum(row[3] for row in rows):.3g} ms in all.",
-        conditions=_conditions([one]),
-        draw=lambda: figures.bars(
-            name, [t.layer or t.operator for t in shown], styles, [t.milliseconds for t in shown], "milliseconds"
-        ),
-        table=Table(
-            name, "Time of each layer",
-            (Column("number"), Column("operator"), Column("layer"), Column("time", "ms", 4)), rows,
-        ),
-        keys=(Key("binary convolution", 0), Key("everything else", 1)),
-    )  # fmt: skip
-
-
-def _first(count: int) -> str:
-    return f", the first {_MOST_LAYERS} drawn" if count > _MOST_LAYERS else ""
-
-
-def _where(device: str, threads: int | None) -> str:
-    return f"{device}, {threads} thread{'' if threads == 1 else 's'}" if threads else device
-
-
 def _versions(bundle: RunBundle) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(bundle.manifest.created_by.items()))
-
-
-def _conditions(timed: Sequence[Latency]) -> str:
-    """Machine and versions once, and every command."""
-    where = ", ".join(dict.fromkeys(_where(*one.conditions) for one in timed))
-    versions = ", ".join(dict.fromkeys(one.versions for one in timed if one.versions)) or "versions not recorded"
-    return "; ".join([where, versions, *dict.fromkeys(one.command for one in timed if one.command)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 from bssl_tf.config import PROTOCOLS
@@ -44,7 +43,7 @@ def training_section(runs: Sequence[Run]) -> Section:
         ),
         *lacking(
             [name for name, names in known.items() if not any(map(_is_probe, names))],
-            "no probe over epochs, as training recorded none; `bssl-tf evaluate` probes the last one.",
+            "no probe over epochs: its data has no labels or no test images, or training.probe_every is 0.",
         ),
         *lacking(
             [name for name, names in known.items() if not any(one.startswith("target_") for one in names)],
@@ -108,7 +107,14 @@ def _figures(run: Run, name: str) -> list[Figure]:
             + "; ".join(f"{one}: {_TARGETS[one]}" for one in targets if one in _TARGETS)
             + ".",
         ),
-        ("probe", probes, "Probe while training", "top-1 (%)", "Higher is better."),
+        (
+            "probe",
+            probes,
+            "Probe while training",
+            "top-1 (%)",
+            "Higher is better. knn-20 is of at most 1,000 training and 500 test images, for this curve alone: "
+            "accuracy is what `bssl-tf evaluate` measures on all.",
+        ),
         *(
             (one.replace("_", "-"), [one], f"Schedule: {one}", "at the epoch's end", "Set, not measured.")
             for one in schedules
@@ -124,26 +130,24 @@ def _figure(run: Run, name: str, chosen: Sequence[str], title: str, label: str, 
     values = {one: [number(epoch, one) for epoch in run.epochs] for one in chosen}
     stages = [text(epoch, "stage") for epoch in run.epochs]
     borders = [place + 0.5 for place, (one, after) in enumerate(itertools.pairwise(stages), 1) if one != after]
+    # A probe is not there for every epoch.
+    known = {one: [(place, v) for place, v in zip(places, values[one], strict=True) if v is not None] for one in chosen}
+    points = max(map(len, known.values()))
     series = [
-        figures.Series(style, places, [math.nan if value is None else value for value in values[one]])
+        figures.Series(style, [place for place, _ in known[one]], [value for _, value in known[one]])
         for style, one in enumerate(chosen)
     ]
     rows = tuple((place, stages[place - 1], *(values[one][place - 1] for one in chosen)) for place in places)
     table = Table(name, title, (Column("epoch"), Column("stage"), *(Column(one) for one in chosen)), rows)
-    ends = ", ".join(
-        f"{one} {_shown(values[one][0])} to {_shown(values[one][-1])}" for one in chosen
-    )  # first and last epoch
+    ends = ", ".join(f"{one} {known[one][0][1]:.3g} to {known[one][-1][1]:.3g}" for one in chosen)
+    often = "One point an epoch" if points == len(places) else f"Points of {len(places)} epochs"
     return Figure(
         name=name,
         title=title,
-        caption=f"{caption} One point an epoch, n = {len(places)}.",
+        caption=f"{caption} {often}, n = {points}.",
         alt=f"Line chart over {len(places)} epochs of {run.name}: {ends}.",
         conditions=behind,
         draw=lambda: figures.curves(name, series, "epoch, of all stages together", label, borders=borders),
         table=table,
         keys=tuple(Key(one, style) for style, one in enumerate(chosen)),
     )
-
-
-def _shown(value: float | None) -> str:
-    return "not recorded" if value is None else f"{value:.3g}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from benchmarks import cache
 from benchmarks.agreement import agreement
 from benchmarks.networks import BINARY, FLOAT32, Network
-from bssl_tf.backend import keras, lq, tf
+from bssl_tf.backend import keras, lq
 from bssl_tf.errors import ConversionError
 from bssl_tf.models.binarization import float_twin
 from bssl_tf.models.layers import LearnedShift
@@ -22,7 +21,6 @@ from bssl_tf_converters import lce
 from bssl_tf_converters.deployable import with_classifier
 from bssl_tf_converters.float_reference import convert_float
 from bssl_tf_converters.tflite_model import operator_histogram
-from bssl_tf_deploy.quiet import captured_output, with_output
 
 _CLASSES = 1000
 _SETTLING_IMAGES = 8
@@ -58,7 +56,7 @@ def convert_missing(folder: Path, network: Network) -> dict[str, Any]:
                 # With latent weights the activations have other statistics than with signs.
                 _settle(twin, network)
                 _temper(twin, network)
-            content = convert_float(twin) if kind == FLOAT32 else _convert_int8(twin, network)
+            content = convert_float(twin, None if kind == FLOAT32 else _calibration(network), int8_ends=True)
         about |= {"convert_s": round(time.perf_counter() - start, 1), "operators": operator_histogram(content)}
         cache.store(folder, network.name, kind, content, about)
         made[kind] = about
@@ -177,27 +175,5 @@ def _parity(model: keras.Model, content: bytes, network: Network) -> dict[str, A
     return {"keras_" + name: value for name, value in dataclasses.asdict(found).items()}
 
 
-def _convert_int8(model: keras.Model, network: Network) -> bytes:
-    """Int8 from input to output, by calibration on random images."""
-    calibration = cache.images(network.shape, _CALIBRATION_IMAGES, cache.SEED + 2)
-
-    def representative() -> Iterator[list[np.ndarray]]:
-        for index in range(len(calibration)):
-            yield [calibration[index : index + 1]]
-
-    with captured_output() as output:
-        try:
-            signature = [tf.TensorSpec((1, *network.shape), tf.float32, name="image")]
-            function = tf.function(lambda image: model(image, training=False), input_signature=signature)
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = representative
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = converter.inference_output_type = tf.int8
-            content: bytes = converter.convert()
-        except Exception as error:  # As in `lce.convert`.
-            raise ConversionError(
-                f"the int8 network of {network.name}'s shape cannot be converted ({type(error).__name__})",
-                "See what TensorFlow printed with --debug",
-            ) from with_output(error, output())
-    return content
+def _calibration(network: Network) -> np.ndarray:
+    return cache.images(network.shape, _CALIBRATION_IMAGES, cache.SEED + 2)

@@ -21,8 +21,9 @@ from bssl_tf_deploy.bundle import MODEL, Bundle, checked_file, read_bundle
 from bssl_tf_deploy.errors import RuntimeUnavailableError, StorageError
 from bssl_tf_deploy.library import bundled_name, host_target, own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
+from bssl_tf_deploy.operators import operator_lines, profile_operators
 from bssl_tf_deploy.predictor import Predictor
-from bssl_tf_deploy.preprocess import normalise
+from bssl_tf_deploy.preprocess import normalised
 from bssl_tf_deploy.runtime import Runtime, load_runtime
 from bssl_tf_deploy.stable import Repeated, until_stable
 from bssl_tf_deploy.start import start_in_fresh_process
@@ -31,6 +32,7 @@ BINARY = "binary"
 _STARTS = 3
 _WINDOWS = 20
 _MIN_WINDOW_S = 1.0
+_OPERATORS_S = 3.0
 # A median that rose by more than this during a sustained run is worth a word.
 SLOWDOWN = 0.05
 
@@ -67,7 +69,8 @@ def measure_bundle(path: Path, plan: Plan, say: Callable[[str], None] = lambda l
 
     Returns:
         A record for JSON: `golden`, `runtime`, `kernel`, `versions`, `conditions` before and after; with times also
-        `runs`, one for each number of threads with the figures of each network and its raw durations, and `sustained`.
+        `runs`, one for each number of threads with the figures of each network, its raw durations and the `operators`
+        of the bundle's (see `profile_operators`; None where nobody tells), and `sustained`.
 
     Raises:
         BundleError: the bundle is not sound, or does not give its golden outputs: then there are no times.
@@ -100,7 +103,10 @@ def measure_bundle(path: Path, plan: Plan, say: Callable[[str], None] = lambda l
         # Made for this number of threads only: those of another interpreter may not be asleep yet.
         networks = {BINARY: made(threads).predict}
         networks |= {name: LiteRtInterpreter(_read(file), threads).predict for name, file in plan.beside.items()}
-        record["runs"].append(_timed(bundle, networks, files, library, threads, plan.budget_s))
+        timed = _timed(bundle, networks, files, library, threads, plan.budget_s)
+        # Apart from the timed calls, in an interpreter of its own.
+        del networks
+        record["runs"].append(timed | {"operators": _operators(bundle, library, threads, plan.budget_s, say)})
     if plan.sustained_s:
         say(f"sustained for {plan.sustained_s:g} s")
         most = max(plan.threads)
@@ -119,9 +125,9 @@ def _timed(
     budget_s: float,
 ) -> dict[str, Any]:
     """The figures of all networks with one number of threads."""
-    own, p = bundle.golden_inputs[:1], bundle.manifest.preprocessing
-    # A network that takes pixels normalises them itself; those beside it take what is normalised.
-    prepared = normalise(own, p.mean, p.std) if own.dtype == np.uint8 else own
+    own = bundle.golden_inputs[:1]
+    # The bundle's network may take pixels or int8; those beside it take what is normalised.
+    prepared = normalised(own, bundle.manifest)
     images = {name: own if name == BINARY else prepared for name in networks}
     for name, predict in networks.items():
         if not np.isfinite(predict(images[name])).all():
@@ -142,6 +148,16 @@ def _timed(
             for name in networks
         },
     }
+
+
+def _operators(
+    bundle: Bundle, library: Path, threads: int, budget_s: float, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    try:
+        return profile_operators(bundle.model, bundle.golden_inputs[:1], threads, library, min(budget_s, _OPERATORS_S))
+    except RuntimeUnavailableError as error:
+        say(str(error))
+        return None
 
 
 def _call(predict: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> Callable[[], np.ndarray]:
@@ -244,6 +260,9 @@ def table(record: Mapping[str, Any]) -> Sequence[str]:
             )
     if any(not row["stable"] for run in record.get("runs", []) for row in run["networks"].values()):
         lines.append("?: the budget ended before the median was known to 1 %")
+    profiles = [run["operators"] for run in record.get("runs", []) if run.get("operators")]
+    if profiles:
+        lines += operator_lines(profiles)
     return lines + _sustained_lines(record.get("sustained"))
 
 

@@ -1,8 +1,9 @@
 """Builds the device runtime, libbssl_tf_runtime.so, from the C++ beside this file. Needs nothing but Python.
 
     python deploy/native/build.py --target arm64 --out libbssl_tf_runtime.so
+    python deploy/native/build.py --target android-arm64 --runner --out bssl_tf_runner   # the program in runner/
 
-| target | compilers | the library runs where there is |
+| target | compilers | what is built runs where there is |
 |---|---|---|
 | x86_64, arm64 | $CXX; else c++, g++ or clang++; else zig | the compiler's glibc; with zig 2.17 |
 | android-arm64 | zig (`pip install ziglang`) | Android 7 or newer, 64 bit |
@@ -38,11 +39,13 @@ from pathlib import Path
 
 TARGETS = ("x86_64", "arm64", "android-arm64")
 LIBRARY = "libbssl_tf_runtime.so"
+RUNNER = "bssl_tf_runner"
 EXPORTS = {
     "tflite_plugin_create_delegate",
     "tflite_plugin_destroy_delegate",
     "bssl_runtime_version",
     "bssl_runtime_kernels",
+    "bssl_runtime_profile",
 }
 MAX_BYTES = 200 * 1024
 # manylinux2014's, older than every system that has a Python for an interpreter's wheel.
@@ -56,8 +59,17 @@ ANDROID_IMPORTS = (
     *("free", "malloc", "memchr", "memcmp", "memcpy", "memmove", "memset", "posix_memalign", "snprintf", "strcmp"),
     *("strlen", "strtol", "pthread_create", "pthread_join", "pthread_cond_broadcast", "pthread_cond_destroy"),
     *("pthread_cond_signal", "pthread_cond_wait", "pthread_mutex_destroy", "pthread_mutex_lock"),
-    *("pthread_mutex_unlock", "sched_yield"),
+    *("pthread_mutex_unlock", "sched_yield", "clock_gettime"),
 )
+# The same for the runner, by library; its headers are in runner/android/.
+RUNNER_IMPORTS = {
+    "libc.so": (
+        *("__errno", "__libc_init", "calloc", "clock_gettime", "dprintf", "exit", "fclose", "fflush", "fopen", "fread"),
+        *("free", "fwrite", "memcpy", "memset", "printf", "putchar", "puts", "snprintf", "strchr", "strcmp"),
+        *("strerror", "strlen", "strstr", "strtol", "vsnprintf"),
+    ),
+    "libdl.so": ("dlerror", "dlopen", "dlsym"),
+}
 
 _NATIVE = Path(__file__).resolve().parent
 _ZIG_TARGETS = {"x86_64": "x86_64-linux-gnu.2.17", "arm64": "aarch64-linux-gnu.2.17"}
@@ -97,13 +109,13 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Built:
-    """A library and what is known of it.
+    """A library or program and what is known of it.
 
     Attributes:
         library: its file.
         target: one of `TARGETS`.
         compiler: name and version.
-        glibc: the oldest that has all that the library imports, such as "2.17"; "" on Android.
+        glibc: the oldest that has all that it imports, such as "2.17"; "" on Android.
         size_bytes: of the file.
         imports: names of the functions that it takes from the system, sorted.
     """
@@ -125,12 +137,14 @@ class Compiler:
         link: command that links when "-o", LIBRARY and the objects are added.
         version: name and version.
         is_zig: whether it is zig's, which brings its own libraries and so gives the same everywhere.
+        runner: whether this is for the runner, not the library.
     """
 
     compile: tuple[str, ...]
     link: tuple[str, ...]
     version: str
     is_zig: bool
+    runner: bool
 
 
 @dataclass(frozen=True)
@@ -165,7 +179,7 @@ def host() -> str | None:
     return {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine())
 
 
-def build(target: str, out: Path, compiler: str | None = None, *, strict: bool = False) -> Built:
+def build(target: str, out: Path, compiler: str | None = None, *, strict: bool = False, runner: bool = False) -> Built:
     """Builds the library for `target` and writes it to `out`, whole or not at all.
 
     Args:
@@ -173,21 +187,23 @@ def build(target: str, out: Path, compiler: str | None = None, *, strict: bool =
         out: the file to write; folders above it are made.
         compiler: a command, or `zig`; None chooses (see the head of this file).
         strict: treat warnings as errors.
+        runner: build the runner instead, a program.
 
     Raises:
         BuildError: there is no compiler for this target, it fails, or what it made is not as it has to be.
         OSError: `out` cannot be written.
     """
-    chosen = find_compiler(target, compiler)
+    chosen = find_compiler(target, compiler, runner=runner)
     flags = (*_FLAGS, "-Werror") if strict else _FLAGS
     with _work_folder() as folder:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-            objects = list(pool.map(lambda source: _compile(chosen, target, flags, source, folder), sources()))
+            files = sources(runner)
+            objects = list(pool.map(lambda source: _compile(chosen, target, flags, source, folder), files))
         library = _link(chosen, target, objects, folder)
         elf = read_elf(library)
         _check(library, elf, target, chosen)
         out.parent.mkdir(parents=True, exist_ok=True)
-        _copy(library, out)
+        _copy(library, out, 0o777 if runner else 0o666)
     return Built(
         str(out),
         target,
@@ -198,12 +214,13 @@ def build(target: str, out: Path, compiler: str | None = None, *, strict: bool =
     )
 
 
-def sources() -> list[Path]:
+def sources(runner: bool = False) -> list[Path]:
     """The C++ files to compile, relative to this folder."""
-    return sorted(path.relative_to(_NATIVE) for pattern in ("*.cc", "kernels/*.cc") for path in _NATIVE.glob(pattern))
+    patterns = ("runner/*.cc",) if runner else ("*.cc", "kernels/*.cc")
+    return sorted(path.relative_to(_NATIVE) for pattern in patterns for path in _NATIVE.glob(pattern))
 
 
-def find_compiler(target: str, wanted: str | None = None) -> Compiler:
+def find_compiler(target: str, wanted: str | None = None, *, runner: bool = False) -> Compiler:
     """The compiler that `build` uses. Raises `BuildError` when there is none, or `wanted` is not one for `target`."""
     if target not in TARGETS:
         if target.startswith("arm"):
@@ -214,21 +231,21 @@ def find_compiler(target: str, wanted: str | None = None) -> Compiler:
             )
         raise BuildError(f"there is no target {target!r}", f"Choose one of {', '.join(TARGETS)}")
     if wanted == "zig":
-        return _zig(target)
+        return _zig(target, runner)
     if wanted is not None:
-        found = _system_compiler(shlex.split(wanted), target)
+        found = _system_compiler(shlex.split(wanted), target, runner)
         if found is None:
             raise BuildError(f"{wanted} does not run here or does not compile for {target}", "Name another, or zig")
         return found
     for command in (shlex.split(os.environ.get("CXX", "")), ["c++"], ["g++"], ["clang++"]):
-        found = _system_compiler(command, target)
+        found = _system_compiler(command, target, runner)
         if found is not None:
             return found
-    return _zig(target)
+    return _zig(target, runner)
 
 
 def read_elf(path: Path) -> Elf:
-    """Reads a 64-bit little-endian shared library. Raises `BuildError` when it is none."""
+    """Reads a 64-bit little-endian shared library or program. Raises `BuildError` when it is none."""
     content = path.read_bytes()
     try:
         return _read_elf(content)
@@ -287,7 +304,7 @@ def _read_elf(content: bytes) -> Elf:
     return Elf(machine, page, needed, imports, frozenset(exports))
 
 
-def _system_compiler(command: Sequence[str], target: str) -> Compiler | None:
+def _system_compiler(command: Sequence[str], target: str, runner: bool) -> Compiler | None:
     """`command` if it runs and compiles for `target`; never for Android, which needs what only zig is told here."""
     if not command or target not in _ZIG_TARGETS or shutil.which(command[0]) is None:
         return None
@@ -302,14 +319,14 @@ def _system_compiler(command: Sequence[str], target: str) -> Compiler | None:
     if not re.match(rf"{_MACHINES[target]}-.*linux-gnu$", machine) or not version:
         return None
     link = (
-        *(*command, "-shared", "-s", "-pthread", "-static-libgcc"),
+        *(*command, *(["-pie"] if runner else ["-shared", f"-Wl,-soname,{LIBRARY}"]), "-s", "-pthread"),
         # Otherwise g++ and clang++ would ask for libstdc++, of which nothing is used.
-        *(f"-Wl,-soname,{LIBRARY}", "-Wl,--as-needed", "-Wl,-z,defs", "-Wl,-z,noexecstack"),
+        *("-static-libgcc", "-Wl,--as-needed", "-Wl,-z,defs", "-Wl,-z,noexecstack"),
     )
-    return Compiler(tuple(command), link, version.splitlines()[0], is_zig=False)
+    return Compiler(tuple(command), link, version.splitlines()[0], is_zig=False, runner=runner)
 
 
-def _zig(target: str) -> Compiler:
+def _zig(target: str, runner: bool) -> Compiler:
     spec = importlib.util.find_spec("ziglang")
     if spec is None or not spec.submodule_search_locations:
         raise BuildError(
@@ -322,28 +339,29 @@ def _zig(target: str) -> Compiler:
         command = (*zig, "c++", "-target", _ZIG_TARGETS[target])
         link: tuple[str, ...] = (
             *command,
-            "-shared",
+            *(["-pie"] if runner else ["-shared", f"-Wl,-soname,{LIBRARY}"]),
             "-s",
             "-nostdlib++",
             "-pthread",
-            f"-Wl,-soname,{LIBRARY}",
             "-Wl,-z,defs",
         )
-        return Compiler(command, link, version, is_zig=True)
+        return Compiler(command, link, version, is_zig=True, runner=runner)
     # zig has no C library of Android: its clang and its linker are called directly, with headers and stubs of our own.
     headers = Path(spec.submodule_search_locations[0], "lib", "include")
+    own = _NATIVE / ("runner/android" if runner else "android")
     clang = (
         *(*zig, "clang", f"--target=aarch64-linux-android{ANDROID_API}"),
-        *("-nostdinc", "-isystem", str(_NATIVE / "android"), "-isystem", str(headers)),
+        *("-nostdinc", "-isystem", str(own), "-isystem", str(headers)),
         # No calls into a compiler's run-time library, which would have to be linked.
         *("-mno-outline-atomics", "-fno-stack-protector"),
     )
     page = str(ANDROID_PAGE)
+    kind = ("-pie", "--dynamic-linker=/system/bin/linker64") if runner else ("-shared", "-soname", LIBRARY)
     link = (
-        *(*zig, "ld.lld", "-shared", "-s", "--hash-style=both", "-soname", LIBRARY, "-z", "defs", "-z", "noexecstack"),
+        *(*zig, "ld.lld", *kind, "-s", "--hash-style=both", "-z", "defs", "-z", "noexecstack"),
         *("-z", f"max-page-size={page}", "-z", f"common-page-size={page}", "--as-needed"),
     )
-    return Compiler(clang, link, version, is_zig=True)
+    return Compiler(clang, link, version, is_zig=True, runner=runner)
 
 
 def _compile(compiler: Compiler, target: str, flags: Sequence[str], source: Path, folder: Path) -> Path:
@@ -379,44 +397,61 @@ def _link(compiler: Compiler, target: str, objects: Sequence[Path], folder: Path
     if made.exists():
         return made
     with _temporary(folder, ".so") as temporary:
-        stubs = [_android_stub(compiler, folder)] if target == "android-arm64" else []
-        _run((*compiler.link, "-o", str(temporary), *map(str, [*objects, *stubs])), "link the library")
+        system = ["-ldl"] if compiler.runner else []
+        if target == "android-arm64":
+            stubs = _android_imports(compiler).items()
+            system = [str(_android_stub(compiler, folder, library, names)) for library, names in stubs]
+        _run((*compiler.link, "-o", str(temporary), *map(str, objects), *system), f"link the {_kind(compiler)}")
         temporary.replace(made)
     return made
 
 
-def _android_stub(compiler: Compiler, folder: Path) -> Path:
-    """A libc.so with the names that Android's has, to link against; what they do does not matter."""
-    code = "".join(f'extern "C" void stub_{n}() __asm__("{n}");\nvoid stub_{n}() {{}}\n' for n in ANDROID_IMPORTS)
-    stub = folder / f"{_hash([compiler.version, code], [])}-libc.so"
+def _android_imports(compiler: Compiler) -> dict[str, tuple[str, ...]]:
+    return RUNNER_IMPORTS if compiler.runner else {"libc.so": ANDROID_IMPORTS}
+
+
+def _kind(compiler: Compiler) -> str:
+    return "runner" if compiler.runner else "library"
+
+
+def _android_stub(compiler: Compiler, folder: Path, library: str, names: Sequence[str]) -> Path:
+    """A library with the names that Android's has, to link against; what they do does not matter."""
+    code = "".join(f'extern "C" void stub_{n}() __asm__("{n}");\nvoid stub_{n}() {{}}\n' for n in names)
+    stub = folder / f"{_hash([compiler.version, code], [])}-{library}"
     if not stub.exists():
         with _temporary(folder, ".cc") as source, _temporary(folder, ".o") as made, _temporary(folder, ".so") as linked:
             source.write_text(code, encoding="ascii")
             _run((*compiler.compile, "-fPIC", "-c", str(source), "-o", str(made)), "compile Android's stub")
-            linker = compiler.link[: compiler.link.index("-shared")]
-            _run((*linker, "-shared", "-soname", "libc.so", str(made), "-o", str(linked)), "link Android's stub")
+            linker = compiler.link[: compiler.link.index("ld.lld") + 1]
+            _run((*linker, "-shared", "-soname", library, str(made), "-o", str(linked)), "link Android's stub")
             linked.replace(stub)
     return stub
 
 
 def _check(library: Path, elf: Elf, target: str, compiler: Compiler) -> None:
-    """Raises `BuildError` unless the library is what `target` needs."""
+    """Raises `BuildError` unless the library or program is what `target` needs."""
 
     def require(holds: bool, what: str) -> None:
         if not holds:
-            raise BuildError(f"the library for {target} from {compiler.version} {what}", "Try another compiler, or zig")
+            raise BuildError(
+                f"the {_kind(compiler)} for {target} from {compiler.version} {what}", "Try another compiler, or zig"
+            )
 
     size = library.stat().st_size
     require(elf.machine == _ELF_MACHINES[_MACHINES[target]], "is for another processor")
     require(size <= MAX_BYTES, f"has {size} bytes, more than {MAX_BYTES}")
-    require(elf.exports == EXPORTS, f"exports other names than it has to: {sorted(elf.exports ^ EXPORTS)[:5]}")
+    # What a program exports is its C library's affair.
+    exports = elf.exports if compiler.runner else EXPORTS
+    require(elf.exports == exports, f"exports other names than it has to: {sorted(elf.exports ^ exports)[:5]}")
     if target == "android-arm64":
-        odd = sorted(set(elf.imports) - set(ANDROID_IMPORTS))
+        known = _android_imports(compiler)
+        odd = sorted(set(elf.imports).difference(*known.values()))
         require(not odd, f"imports what Android may not have: {odd[:5]}")
-        require(elf.needed == ("libc.so",), f"needs {list(elf.needed)}")
+        require(set(elf.needed) == set(known), f"needs {list(elf.needed)}")
         require(elf.page >= ANDROID_PAGE, f"is laid out for pages of {elf.page} bytes")
         return
-    odd = [name for name in elf.needed if not _LINUX_LIBRARIES.fullmatch(name)]
+    own = {"libdl.so.2"} if compiler.runner else set()
+    odd = [name for name in elf.needed if name not in own and not _LINUX_LIBRARIES.fullmatch(name)]
     require(not odd, f"needs {odd}")
     require(not compiler.is_zig or elf.glibc <= ZIG_GLIBC, f"needs glibc {elf.glibc}")
 
@@ -469,13 +504,13 @@ def _work_folder() -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _copy(source: Path, out: Path) -> None:
+def _copy(source: Path, out: Path, mode: int) -> None:
     with _temporary(out.parent, ".tmp") as temporary:
         temporary.write_bytes(source.read_bytes())
         # mkstemp makes private files; give what the user's umask would have given.
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(mode & ~umask)
         temporary.replace(out)
 
 
@@ -483,8 +518,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Build the device runtime for a target.")
     parser.add_argument("--target", default=host(), help=f"one of {', '.join(TARGETS)} [this machine]")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the library to write")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the file to write")
     parser.add_argument("--compiler", metavar="COMMAND", help="a compiler, or zig [$CXX, c++, g++, clang++, zig]")
+    parser.add_argument("--runner", action="store_true", help="build the program in runner/, not the library")
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.add_argument("--json", action="store_true", help="print what was built as JSON")
     options = parser.parse_args(arguments)
@@ -493,7 +529,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise BuildError(
                 f"there is no runtime for this machine ({platform.system()} {platform.machine()})", "Name a --target"
             )
-        built = build(options.target, options.out, options.compiler, strict=options.strict)
+        built = build(options.target, options.out, options.compiler, strict=options.strict, runner=options.runner)
     except BuildError as error:
         if error.output:
             sys.stderr.write(error.output.rstrip() + "\n")

@@ -8,6 +8,7 @@
 #include "cpu.h"
 #include "groups.h"
 #include "ops.h"
+#include "profile.h"
 #include "program.h"
 #include "tensors.h"
 #include "tflite_abi.h"
@@ -32,13 +33,18 @@ struct Delegate {
   KernelChoice choice;
   int threads = 0;  // 0: what the interpreter recommends
   bool started = false;
+  bool can_profile = false;
   ThreadPool pool;
+  Profile profile;
 };
 
 // One delegate node.
 struct Op {
   Delegate* delegate = nullptr;
   const char* wrong = nullptr;
+  int first_node = -1;
+  // Null for most delegates. Here, as looking into the delegate would fetch a line of memory for each node.
+  Profile* profile = nullptr;
   bool is_program = false;
   Program program;
   BitOp bit_op;
@@ -74,6 +80,8 @@ void* op_init(TfLiteContext* context, const char* buffer, size_t) {
     op->wrong = "the interpreter handed over an empty node";
     return op;
   }
+  op->first_node = params->nodes_to_replace->data[0];
+  if (op->delegate->can_profile) op->profile = &op->delegate->profile;
   const LceOp kind = lce_op(registration);
   const TfLiteTensor* input = count_of(node->inputs) > 0 ? tensor_at(context, node->inputs->data[0]) : nullptr;
   const bool float_quantize = kind == LceOp::kQuantize && input != nullptr && input->type == kTfLiteFloat32;
@@ -102,12 +110,10 @@ TfLiteStatus op_prepare(TfLiteContext* context, TfLiteNode* node) {
 
 void run_program_task(void* program, int task, int thread) { static_cast<Program*>(program)->run_task(task, thread); }
 
-TfLiteStatus op_invoke(TfLiteContext* context, TfLiteNode* node) {
-  Op* op = static_cast<Op*>(node->user_data);
-  if (op == nullptr || op->wrong != nullptr) return kTfLiteError;
+void run(TfLiteContext* context, Op* op) {
   if (!op->is_program) {
     op->bit_op.run(context, &op->delegate->pool);
-    return kTfLiteOk;
+    return;
   }
   op->program.start(context);
   Program& program = op->program;
@@ -115,6 +121,27 @@ TfLiteStatus op_invoke(TfLiteContext* context, TfLiteNode* node) {
     op->delegate->pool.run(program.tasks(), &run_program_task, &program);
   } else {
     for (int task = 0; task < program.tasks(); ++task) program.run_task(task, 0);
+  }
+}
+
+// Apart, so that a call that nobody watches stays as short as it can be.
+__attribute__((noinline, cold)) void run_watched(TfLiteContext* context, Op* op) {
+  if (!op->profile->on()) {
+    run(context, op);
+    return;
+  }
+  const int64_t begin = now_ns();
+  run(context, op);
+  op->profile->add(op->first_node, begin, now_ns());
+}
+
+TfLiteStatus op_invoke(TfLiteContext* context, TfLiteNode* node) {
+  Op* op = static_cast<Op*>(node->user_data);
+  if (op == nullptr || op->wrong != nullptr) return kTfLiteError;
+  if (__builtin_expect(op->profile != nullptr, false)) {
+    run_watched(context, op);
+  } else {
+    run(context, op);
   }
   return kTfLiteOk;
 }
@@ -172,7 +199,12 @@ const char* set_option(Delegate* delegate, const char* key, const char* value) {
     }
     return "isa wants auto, portable, avx2, avx512 or neon";
   }
-  return "the options are num_threads and isa";
+  if (strcmp(key, "profile") == 0) {
+    if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0) return "profile wants 0 or 1";
+    delegate->can_profile = value[0] == '1';
+    return nullptr;
+  }
+  return "the options are num_threads, isa and profile";
 }
 
 char kernel_names[512];
@@ -202,8 +234,8 @@ void name_kernels() {
 extern "C" {
 
 // Makes a delegate for one interpreter. Options, as strings: num_threads (1 to 64; else the interpreter's), isa (auto,
-// portable, avx2, avx512, neon). Null where an option is wrong or there is no memory; `report_error` says
-// which.
+// portable, avx2, avx512, neon), profile (1: `bssl_runtime_profile` works). Null where an option is wrong or there is no
+// memory; `report_error` says which.
 BSSL_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report_error)(const char*)) {
   using namespace bssl;
   Delegate* delegate = create<Delegate>();
@@ -227,6 +259,16 @@ BSSL_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** va
 
 BSSL_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
   if (delegate != nullptr) bssl::destroy(static_cast<bssl::Delegate*>(delegate->data));
+}
+
+// From now on each run of a node of `delegate` is kept in `times`, which has room for `capacity` of them; null, or no
+// room, switches it off, as it is at first. Returns how many there were since it was switched on, those that had no room
+// too; -1 where the delegate was made without the option profile. Not to be called while an interpreter with this
+// delegate runs; `times` is the caller's, and must live until it is switched off or the delegate is gone.
+BSSL_EXPORT int64_t bssl_runtime_profile(TfLiteDelegate* delegate, bssl::NodeTime* times, size_t capacity) {
+  bssl::Delegate* self = delegate == nullptr ? nullptr : static_cast<bssl::Delegate*>(delegate->data);
+  if (self == nullptr || !self->can_profile) return -1;
+  return static_cast<int64_t>(self->profile.keep(capacity > 0 ? times : nullptr, capacity));
 }
 
 BSSL_EXPORT const char* bssl_runtime_version(void) { return BSSL_RUNTIME_VERSION; }

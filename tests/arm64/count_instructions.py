@@ -6,9 +6,9 @@
 Needs the aarch64 rig (tests/arm64/make_rig.py), ziglang, a C compiler, llvm-mca (Debian package llvm), and the models
 of the benchmark (`python -m benchmarks` makes them). Records go to results/arm64-instructions.jsonl, in two kinds:
 
-- `count`: qemu counts what is executed, with one thread, in runs of 2, 22 and 42 images (XNNPACK: 2, 6, 10); a record
-  has the difference of the longest and the shortest, for one image: `instructions`, of them `vector` ones and `cnt`,
-  and `spread`, by how much the two halves differ. Emulation knows instructions, not time: a count says nothing about
+- `count`: qemu counts what is executed, with one thread, for two times 20 images after two others (XNNPACK: two times
+  4); a record has for one image `instructions`, of them `vector` ones and `cnt`, and `spread`, by how much the two
+  halves differ; see `bssl_tf.devices.instructions`. Emulation knows instructions, not time: a count says nothing about
   caches, or about how many instructions a processor issues at once, and is never given as a time.
 - `loop`: llvm-mca's model of a processor at the inner loop of a kernel: `cycles_per_word`, for one vector of 128 bits
   that is compared, and `bound_per_word`, what the units alone would allow. A model of the core with perfect caches, no
@@ -30,33 +30,25 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bssl_tf.devices.instructions import build_plugin, count_instructions  # noqa: E402
 from bssl_tf.environment import environment  # noqa: E402
+from bssl_tf.errors import DeviceError  # noqa: E402
 from bssl_tf.files import append_record  # noqa: E402
 from tests.arm64.make_rig import MAKE_COMMAND, PROCESSORS, Rig, RigError, find_rig  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
 NATIVE = ROOT / "deploy" / "native"
 NETWORKS = ("stack-64x56", "stack-128x28", "stack-256x14", "stack-512x7")
 # Each with its model's kind; only ours gets the library.
 VARIANTS = {"ours": "binary", "xnnpack-float32": "float32", "xnnpack-int8": "int8"}
 SITE = "ai-edge-litert-2.3"
-# Images of three processes: with our library, and without, where one takes ten times as many instructions and Python's
-# own, some hundred thousand more or less in each process, matter less.
-RUNS, STOCK_RUNS = (2, 22, 42), (2, 6, 10)
+# With our library, and without, where one takes ten times as many instructions.
+IMAGES, STOCK_IMAGES = 20, 4
 MCA_PROCESSORS = ("cortex-a72", "cortex-a55", "cortex-a53")
 
-_COUNT = re.compile(r"bssl-count (\d+) (\d+) (\d+)")
 _LABEL = re.compile(r"^([.\w]+):")
 _BRANCH = re.compile(r"^\s+(?:b\.\w+|cbn?z|tbn?z)\s.*?([.\w]+)$")
 _INSTRUCTION = re.compile(r"^\s+[a-z]")
 _ITERATIONS = 100
-
-
-def build_plugin(folder: Path) -> Path:
-    """Compiles the plugin that counts. Raises `RigError`."""
-    out = folder / "count_plugin.so"
-    _run(["cc", "-O2", "-shared", "-fPIC", "-o", str(out), str(HERE / "count_plugin.c")])
-    return out
 
 
 def build_library(folder: Path) -> Path:
@@ -67,33 +59,13 @@ def build_library(folder: Path) -> Path:
 
 
 def count(rig: Rig, processor: str, plugin: Path, model: Path, library: Path | None) -> dict[str, Any]:
-    """Instructions for one image: `instructions`, `vector`, `cnt`, `spread`, and our library's `kernels`.
+    """See `count_instructions`. Raises `DeviceError`: the model does not run."""
 
-    Raises:
-        RigError: the model does not run.
-    """
-    totals, kernels = [], None
-    runs = RUNS if library else STOCK_RUNS
-    for images in runs:
-        arguments = [str(HERE / "repeat_model.py"), str(model), str(images), *([str(library)] if library else [])]
+    def python(arguments: Sequence[str]) -> list[str]:
         # Python's hashes are the same each time, so that two runs differ in nothing but the images.
-        command = ["env", "PYTHONHASHSEED=0", *rig.python(processor, SITE, arguments, [str(plugin)])]
-        said = _run(command, timeout=1800)
-        found = _COUNT.search(said)
-        if found is None:
-            raise RigError(f"qemu did not count {model.name}. Look whether it was built with plugins.")
-        totals.append([int(number) for number in found.groups()])
-        kernels = re.search(r"^kernels (.*)$", said, re.MULTILINE)
-    few, more, most = totals
-    instructions, vector, bits = [round((b - a) / (runs[2] - runs[0])) for a, b in zip(few, most, strict=True)]
-    halves = (more[0] - few[0]) / (runs[1] - runs[0]), (most[0] - more[0]) / (runs[2] - runs[1])
-    return {
-        "instructions": instructions,
-        "vector": vector,
-        "cnt": bits,
-        "spread": round(abs(halves[0] - halves[1]) / instructions, 4),
-        "kernels": kernels.group(1).split(",") if kernels else None,
-    }
+        return ["env", "PYTHONHASHSEED=0", *rig.python(processor, SITE, arguments, [str(plugin)])]
+
+    return count_instructions(python, model, library, IMAGES if library else STOCK_IMAGES)
 
 
 def inner_loop(assembly: str) -> list[str]:
@@ -209,7 +181,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "arm64-instructions.jsonl")
     try:
         _record(parser.parse_args())
-    except RigError as error:
+    except (RigError, DeviceError) as error:
         sys.exit(f"error: {error}")
 
 

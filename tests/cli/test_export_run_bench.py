@@ -81,10 +81,11 @@ def test_export_says_what_it_made(exported: subprocess.CompletedProcess[str], bu
     assert lines[0] == f"{bundle}: model.tflite has {size:.1f} KiB"
     assert lines[1] == "3 binary convolutions (LceBconv2d), 1 float, 1 float dense"
     assert lines[2].startswith("parity with Keras on 40 images: 100.00 % same best class")
+    assert re.fullmatch(r"top-1 on 40 test images: ([0-9.]+) %, \1 % in Keras", lines[3])
     assert re.fullmatch(
-        r"lib/arm64/libbssl_tf_runtime\.so: [0-9.]+ KiB, by zig .*, needs glibc 2\.[0-9]+ or newer", lines[3]
+        r"lib/arm64/libbssl_tf_runtime\.so: [0-9.]+ KiB, by zig .*, needs glibc 2\.[0-9]+ or newer", lines[4]
     )
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert f"next: bssl-tf run {bundle} IMAGE" in exported.stderr
 
 
@@ -245,14 +246,18 @@ def test_bench_prints_the_figures_with_their_conditions(bundle: Path, bssl_tf: C
     assert "INFO" not in done.stderr
     for word in ("LCE indirect_bgemm", "XNNPACK", "cores", "larq-compute-engine 0.", "threads 1", "20 timed", "p50_ms"):
         assert word in done.stdout
-    done = bssl_tf(*arguments, "--json")
+    done = bssl_tf(*arguments, "--json", "--operators")
     record = json.loads(done.stdout)
+    operators = record.pop("operators")
+    assert operators["threads"] == 1 and "LceBconv2d" in "".join(row["operator"] for row in operators["rows"])
     version, kernels = describe(own())
     assert record["runtime"] == "own"
     assert record["networks"]["binary"]["kernel"].startswith(f"bssl-tf runtime {kernels.partition(',')[0]},")
     assert record["versions"]["bssl-tf runtime"] == version
     assert {"ai-edge-litert", "numpy"} <= set(record["versions"])
-    assert [json.loads(line).keys() for line in record_file.read_text().splitlines()] == [record.keys()] * 2
+    keys = [json.loads(line).keys() - {"operators"} for line in record_file.read_text().splitlines()]
+    assert keys == [record.keys()] * 2
+    fails(bssl_tf(*arguments, "--runtime", "lce", "--operators"), 10, "times of operators are kept by our own runtime")
     binary, reference = record["networks"]["binary"], record["networks"]["float"]
     for row in (binary, reference):
         assert 0 < row["min_ms"] <= row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]

@@ -17,7 +17,7 @@ from bssl_tf_converters import lce
 from bssl_tf_converters.checks import check_binary
 from bssl_tf_converters.deployable import with_classifier
 from bssl_tf_converters.export import Converted, convert_student
-from bssl_tf_converters.float_reference import float_network
+from bssl_tf_converters.float_reference import stock_networks
 from bssl_tf_converters.tflite_model import operator_histogram, read_model
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.quiet import LibraryOutput, captured_output
@@ -167,16 +167,26 @@ def test_the_interpreter_agrees_with_the_one_that_lce_offers(grey: Converted) ->
     np.testing.assert_allclose(lce.LceInterpreter(grey.model).predict(images), theirs, atol=1e-4)
 
 
-def test_the_float_network_has_the_same_shape_and_stock_operators_only() -> None:
-    model = float_network("binary_resnet", 28, 1, {"depth": DEPTH}, 10)
-    operators = operator_histogram(model)
-    assert operators["CONV_2D"] == 1 + 3 * DEPTH
-    assert not any(name.startswith("Lce") for name in operators)
-    with captured_output():
-        interpreter = LiteRtInterpreter(model)
-    logits = interpreter.predict(embedded_images(28, 1, 2))
-    assert logits.shape == (2, 10)
-    assert np.all(np.isfinite(logits))
+def test_the_networks_beside_have_the_same_shape_and_stock_operators_only() -> None:
+    models = stock_networks("binary_resnet", 28, 1, {"depth": DEPTH}, 10)
+    for model in models.values():
+        operators = operator_histogram(model)
+        assert operators["CONV_2D"] == 1 + 3 * DEPTH
+        assert not any(name.startswith("Lce") for name in operators)
+        with captured_output():
+            interpreter = LiteRtInterpreter(model)
+        logits = interpreter.predict(embedded_images(28, 1, 2))
+        assert logits.shape == (2, 10)
+        assert np.all(np.isfinite(logits))
+    kernels = {
+        name: {
+            kernel.dtype
+            for operator in read_model(model).operators
+            if operator.name == "CONV_2D" and (kernel := operator.inputs[1]) is not None
+        }
+        for name, model in models.items()
+    }
+    assert kernels == {"float32": {"float32"}, "int8": {"int8"}}
 
 
 def test_a_float_network_is_not_taken_for_a_binary_one() -> None:

@@ -195,7 +195,7 @@ def test_delegates_outlive_their_interpreters(real_bundle: Path, monkeypatch: py
         made = load_runtime(bundle, 2, "own")
         assert isinstance(made, LiteRtInterpreter)
         made.predict(bundle.golden_inputs)
-        weakref.finalize(made._interpreter._interpreter, ends.append, "interpreter")
+        weakref.finalize(made.native._interpreter, ends.append, "interpreter")
         circle: list[object] = [made]
         if in_a_circle:
             circle.append(circle)

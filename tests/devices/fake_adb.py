@@ -10,7 +10,7 @@ as adb 1.0.41 prints them):
 
 `$FAKE_ADB` names a folder: `phone/` is where commands run, `bin/` comes first on the phone's PATH (getprop), `serials`
 lists what is plugged in, a line each with its state; `log` gets every call; `refuse-push` fills the disk, `damage-push`
-damages what arrives.
+damages what arrives. A runner that was pushed is for a phone's processor; `fake_runner` stands in for that.
 
 What a real phone would still have to show:
 
@@ -22,18 +22,22 @@ What a real phone would still have to show:
 5. Our library for Android gives the golden outputs on a real processor; here the stand-in for `benchmark_model` uses
    this machine's library.
 6. The figures: clock, throttling, and how much a phone's spread needs more than three processes of each network.
+
+What the runner adds to that is listed in `bssl_tf.devices.android_runner`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(os.environ["FAKE_ADB"])
+RUNNER = "bssl_tf_runner"
 
 
 def fail(message: str) -> None:
@@ -99,8 +103,11 @@ def main() -> None:
     elif command == "shell":
         assert rest[0] == "-T"
         environment = os.environ | {"PATH": f"{HERE}/bin:/usr/bin:/bin"}
-        done = subprocess.run(["sh", "-c", " ".join(rest[1:])], cwd=HERE / "phone", env=environment, check=False)
-        sys.exit(done.returncode)
+        line = " ".join(rest[1:])
+        if Path(shlex.split(line)[0]).name == RUNNER:
+            line = shlex.join([sys.executable, str(Path(__file__).with_name("fake_runner.py"))]) + f" {line}"
+        done = subprocess.run(["sh", "-c", line], cwd=HERE / "phone", env=environment, check=False)
+        sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
     else:
         fail(f"adb: unknown command {command}")
 

@@ -25,7 +25,7 @@ began = time.perf_counter_ns()
 model = Path(flags["graph"]).read_bytes()
 interpreter = LiteRtInterpreter(model, int(flags["num_threads"]), own_library() if delegate else None)
 loaded = time.perf_counter_ns()
-shape = interpreter._interpreter.get_input_details()[0]["shape"]
+shape = interpreter.native.get_input_details()[0]["shape"]
 if "input_layer_value_files" in flags:
     file = flags["input_layer_value_files"].partition(":")[2]
     image = np.fromfile(file, np.float32).reshape([int(size) for size in flags["input_layer_shape"].split(",")])

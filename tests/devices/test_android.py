@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bssl_tf.devices.android import figures
+from bssl_tf.devices.android_benchmark_model import figures
 from bssl_tf.devices.operator_profile import operators
 from bssl_tf.errors import DeviceError
 from tests.devices.test_ssh import fails
@@ -138,7 +138,8 @@ def test_a_32_bit_phone_is_one_line(phone: Path, harness: Command) -> None:
 def test_without_adb_or_benchmark_model_it_says_what_to_get(
     phone: Path, harness: Command, bench: Command, real_bundle: Path
 ) -> None:
-    fails(harness("bench", real_bundle, "--device", "adb", "--no-float"), 14, "benchmark_model", "--benchmark-model")
+    words = ("none was named", "--benchmark-model", "--tflite-library")
+    fails(harness("bench", real_bundle, "--device", "adb", "--no-float"), 14, *words)
     (phone / "shim" / "adb").unlink()
     fails(harness("devices", "adb", PATH="/nonexistent"), 14, "adb is not installed", "Debian: adb")
 

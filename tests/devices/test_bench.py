@@ -44,9 +44,13 @@ def test_this_machine_times_both_networks_in_turns_and_another_device_may_fail(
     assert done.stderr.count("error[device]: ssh://127.0.0.1:9 does not listen") == 1
     [record] = json.loads(done.stdout)
     networks = record["runs"][0]["networks"]
-    assert list(networks) == ["binary", "float32"] and record["backbone"] == manifest.network.backbone
+    assert list(networks) == ["binary", "float32", "int8"] and record["backbone"] == manifest.network.backbone
     assert networks["float32"]["model_size_bytes"] > 5 * networks["binary"]["model_size_bytes"]
     assert len(networks["binary"]["durations_ns"]) == len(networks["float32"]["durations_ns"])
+    profile = record["runs"][0]["operators"]
+    assert "LceBconv2d" in "".join(row["operator"] for row in profile["rows"])
+    # Two ways to the same figure, on a machine that has other work too.
+    assert 0.3 < profile["call_ms"] / networks["binary"]["p50_ms"] < 3
     # TensorFlow, which makes the float network, leaves .keras.
     assert not list((tmp_path / "home").rglob("*bssl*"))
 
@@ -70,6 +74,10 @@ def test_an_emulator_gives_answers_and_no_times(harness: Any, real_bundle: Path,
     assert "neon" in record["kernel"] and record["facts"]["machine"] == "aarch64"
     assert not [key for key in ("runs", "sustained", "conditions") if key in record]
     assert "_ms" not in done.stdout and "durations" not in done.stdout
+    if shutil.which("cc") is not None:
+        counted = record["instructions"]
+        # 16 bytes of bits at a time: there are far more of all instructions than of those that count bits.
+        assert counted["instructions"] > counted["vector"] > counted["cnt"] > 0 and counted["processor"] == "cortex-a72"
     assert [path.name for path in (tmp_path / "home").rglob("*")] == [".cache"]
 
 

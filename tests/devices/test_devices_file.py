@@ -22,6 +22,7 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "devices.toml"
     path.write_text(
         '[pi]\naddress = "ssh://pi@10.0.0.4:2222"\nremote_dir = "/mnt/x"\n[phone]\naddress = "adb:A1:5555"\n'
+        'benchmark_model = "~/tool"\ntflite_library = "/x/lite.aar"\n'
     )
     return path
 
@@ -30,6 +31,9 @@ def test_names_and_addresses_are_found(file: Path) -> None:
     assert list(named_devices(file)) == ["pi", "phone"]
     pi = find_device("pi", file)
     assert (pi.name, pi.address, pi.remote_dir) == ("pi", "ssh://pi@10.0.0.4:2222", "/mnt/x")
+    phone = find_device("phone", file)
+    assert (phone.benchmark_model, phone.tflite_library) == (Path.home() / "tool", Path("/x/lite.aar"))
+    assert (pi.benchmark_model, pi.tflite_library) == (None, None)
     assert isinstance(pi.connect(), SshConnection) and isinstance(find_device("phone", file).connect(), AdbConnection)
     assert isinstance(find_device("local", file).connect(), LocalConnection)
 

@@ -67,6 +67,14 @@ def test_a_slow_function_is_called_twenty_times_whatever_the_budget() -> None:
     assert [len(row.durations_ns) for row in found.values()] == [20, 20]
 
 
+def test_a_fast_function_is_not_warmed_up_for_minutes_by_a_slow_one_beside_it() -> None:
+    clock = Clock()
+    runs = {"fast": clock.task("f", lambda call: 1), "slow": clock.task("s", lambda call: 1000)}
+    until_stable(runs, burn_in_s=0.5, budget_s=0, clock=clock)
+    # One first call and 20 timed ones; between them 4 burn-ins of two functions, 4 s, and not 500 s.
+    assert clock.calls.count("s") == 1 + 4 + 20
+
+
 def test_functions_take_turns() -> None:
     clock = Clock()
     runs = {name: clock.task(name, lambda call: 1 + len(clock.calls)) for name in ("a", "b")}

@@ -67,19 +67,44 @@ def device_benchmark() -> dict[str, Any]:
         {"type": "ADD", "mean_ms": 0.1, "name": "a"},
     ]
     durations = [900_000 + 1000 * call for call in range(30)]
+    profile = [
+        {"operator": "CONV_2D", "layer": "stem", "output": "a", "ours": False, "p50_ms": 0.2, "spread_ms": 0.01},
+        {"operator": "LceBconv2d+ADD", "layer": "conv_1", "output": "b", "ours": True, "p50_ms": 0.8, "spread_ms": 0.1},
+    ]
+    windows = [
+        {"start_s": 3.0 * place, "p50_ms": 1 + 0.1 * place, "p90_ms": 1.2 + 0.1 * place, "repetitions": 100}
+        | {"temperature_c": 50.0 + place, "clock_mhz": 1800.0, "throttled": ["throttled now"] * (place > 2)}
+        for place in range(5)
+    ]
     return {
         **{"bundle": "runs/x/bundle-arm64", "device": {"name": "kitchen", "address": "ssh://pi"}, "emulated": False},
         **{"command": "bssl-tf bench runs/x/bundle-arm64 --device kitchen", "kernel": "ours", "runtime": "own"},
         "facts": {"processor": "Cortex-A72", "cores": 4, "system": "Linux", "machine": "aarch64"},
         "versions": {"bssl-tf runtime": "0.1.0"},
         "operators": {"threads": 2, "rows": rows},
+        "sustained": {
+            **{"threads": 2, "seconds": 15.0, "windows": windows, "slower": True, "throttled": ["throttled now"]},
+            "energy_mj_per_inference": 1.5,
+        },
         "runs": [
             {
                 "threads": threads,
+                **({"operators": {"threads": 1, "rows": profile}} if threads == 1 else {}),
                 "networks": {name: network | {"durations_ns": durations} for name in ("binary", "float32")},
             }
             for threads in (1, 2)
         ],
+    }
+
+
+def emulated_benchmark() -> dict[str, Any]:
+    """A record as `bssl-tf bench --device qemu-arm64` writes it."""
+    return {
+        **{"bundle": "runs/x/bundle-arm64", "device": {"name": "qemu-arm64", "address": "qemu-arm64"}},
+        **{"emulated": True, "facts": {"processor": "aarch64", "cores": 2, "system": "Linux", "machine": "aarch64"}},
+        **{"golden": {"images": 4, "threads": [1], "as_expected": True}, "kernel": "ours", "runtime": "own"},
+        "command": "bssl-tf bench runs/x/bundle-arm64 --device qemu-arm64",
+        "instructions": {"processor": "cortex-a72", "instructions": 1_250_000, "vector": 900_000, "cnt": 1000},
     }
 
 
@@ -109,7 +134,7 @@ def student_run(folder: Path, *, name: str = "bssl", bundle: bool = True, **file
     (folder / "evaluation.json").write_text(json.dumps(files.get("evaluation", evaluation())))
     if bundle:
         write(folder / "bundle-arm64", small_model())
-    records = files.get("benchmarks", [benchmark(), rich_benchmark(), device_benchmark()])
+    records = files.get("benchmarks", [benchmark(), rich_benchmark(), device_benchmark(), emulated_benchmark()])
     (folder / "bench.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
 

@@ -131,8 +131,11 @@ def test_no_text_becomes_markup(name: str) -> None:
     # A backtick begins a command in sentences of ours; what is between two of them is still text.
     harmless = Page(as_html(document("x" * len(name))))
     page = Page(as_html(document(name)))
-    same = Counter({tag: n for tag, n in page.elements.items() if tag not in ("code", "g", "use", "path")})
-    assert same == Counter({tag: n for tag, n in harmless.elements.items() if tag not in ("code", "g", "use", "path")})
+    # How many ticks an axis has depends on how wide the names beside it are.
+    drawn = ("code", "g", "use", "path", "text")
+    same = Counter({tag: n for tag, n in page.elements.items() if tag not in drawn})
+    assert same == Counter({tag: n for tag, n in harmless.elements.items() if tag not in drawn})
+    assert page.elements.keys() - {"code"} == harmless.elements.keys() - {"code"}
     assert page.attributes.keys() == harmless.attributes.keys() and not {"script", "b", "i"} & page.elements.keys()
 
 

@@ -12,13 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssl_tf.errors import RunFolderError
-from bssl_tf.reports.benchmarks import read_benchmarks
+from bssl_tf.reports.benchmarks import read_benchmarks, read_emulated
+from bssl_tf.reports.document import Figure, Group
 from bssl_tf.reports.fields import number, numbers, printable, table, text, whole
 from bssl_tf.reports.formats import FORMATS
 from bssl_tf.reports.page import as_html
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
-from tests.reports.run_folders import benchmark, device_benchmark, evaluation, rich_benchmark, student_run, teacher_run
+from bssl_tf.reports.training import training_section
+from tests.reports.run_folders import (
+    benchmark,
+    device_benchmark,
+    emulated_benchmark,
+    epochs,
+    evaluation,
+    rich_benchmark,
+    student_run,
+    teacher_run,
+)
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -49,7 +60,9 @@ def altered(record: Any, draw: st.DrawFn) -> Any:
 @st.composite
 def damaged(draw: st.DrawFn) -> tuple[Any, Any, list[Any]]:
     """An evaluation, a record of training and records of benchmarks that were tampered with."""
-    records = [altered(record, draw) for record in (benchmark(), rich_benchmark(), device_benchmark())]
+    records = [
+        altered(record, draw) for record in (benchmark(), rich_benchmark(), device_benchmark(), emulated_benchmark())
+    ]
     return altered(evaluation(), draw), altered({"epoch": 1, "loss": 2.0, "stage": "x", "seconds": 1.0}, draw), records
 
 
@@ -86,11 +99,29 @@ def test_the_record_of_a_device(tmp_path: Path) -> None:
         *(("binary", 1), ("float32", 1), ("binary", 2), ("float32", 2)),
     ]
     assert {one.device for one in found} == {"kitchen: Cortex-A72, 4 cores, Linux aarch64"}
-    assert [len(one.operators) for one in found] == [0, 0, 2, 0]
+    assert [len(one.operators) for one in found] == [2, 0, 2, 0]
+    # Our runtime's own for one thread, benchmark_model's for two.
+    assert [(one.operator, one.layer, one.milliseconds) for one in found[0].operators] == [
+        *(("CONV_2D", "stem", 0.2), ("LceBconv2d+ADD", "conv_1", 0.8)),
+    ]
+    assert [one.sustained is not None for one in found] == [False, False, True, False]
+    sustained = found[2].sustained
+    assert sustained is not None and sustained.slower and sustained.energy_mj == 1.5
+    assert [window.throttled for window in sustained.windows] == [()] * 3 + [("throttled now",)] * 2
+    assert sustained.windows[4].p50_ms == pytest.approx(1.4) and sustained.windows[4].temperature_c == 54
     assert next((one.operator, one.layer, one.milliseconds) for one in found[2].operators) == (
         *("LceBconv2d", "conv_1/Conv2D", 0.7),
     )
     assert found[0].kernel == "ours" and found[1].kernel == ""
+
+
+def test_an_emulated_run_has_no_times_and_says_so(tmp_path: Path) -> None:
+    run = student_run(tmp_path / "run", benchmarks=[emulated_benchmark()])
+    assert read_benchmarks(run) == []
+    [found] = read_emulated(run)
+    assert (found.processor, found.instructions, found.as_expected) == ("cortex-a72", 1_250_000, True)
+    [table] = [one for one in make_document(read_runs([run]), "c", "m").tables() if one.name == "emulated"]
+    assert "no times" in table.title and table.rows[0][4:7] == ("as expected", 1.25, 0.9)
 
 
 def test_the_newest_benchmark_of_the_same_conditions_counts(tmp_path: Path) -> None:
@@ -139,6 +170,24 @@ def test_what_is_damaged_or_missing_is_named(tmp_path: Path) -> None:
     assert len(found.epochs) == 4
     for line in as_html(document).split("<li>")[1:]:
         assert "</li>" in line
+
+
+def test_probes_are_drawn_over_the_epochs_they_are_behind(tmp_path: Path) -> None:
+    trained = epochs()
+    probed = [trained[1], trained[3]]
+    records = [*trained, *({"step": one["step"], "probe": "knn-20", "top1": 50.0 + one["step"]} for one in probed)]
+    # Where it cannot be what it says, it is not taken.
+    records += [{"step": 10, "probe": "knn-20", "top1": "high"}, {"step": 20, "probe": 7, "top1": 1.0}]
+    [run] = read_runs([student_run(tmp_path / "run", epochs=records)])
+    assert [one.get("knn-20") for one in run.epochs] == [None, 70.0, None, 90.0]
+    document = make_document([run], "command", "made")
+    assert not [line for line in document.missing() if "probe over epochs" in line]
+    group = training_section([run]).blocks[0]
+    assert isinstance(group, Group)
+    [figure] = [one for one in group.blocks if isinstance(one, Figure) and one.name.endswith("-probe")]
+    assert [(row[0], row[2]) for row in figure.table.rows] == [(1, None), (2, 70.0), (3, None), (4, 90.0)]
+    assert "Points of 4 epochs, n = 2." in figure.caption and "knn-20 70 to 90" in figure.alt
+    assert "Probe while training" in as_html(document)
 
 
 def test_a_run_that_is_not_finished_is_no_error(tmp_path: Path) -> None:

@@ -105,7 +105,9 @@ void several_at_once() {
       for (uint64_t seed = 100 * user; seed < 100 * user + 12; ++seed) {
         Choices choices(seed);
         Model model = sound_model(choices);
-        const OwnedDelegate delegate(Options{{"num_threads", std::to_string(1 + seed % 4)}});
+        const OwnedDelegate delegate(Options{{"num_threads", std::to_string(1 + seed % 4)}, {"profile", std::to_string(seed % 2)}});
+        bssl::NodeTime times[4];
+        bssl_runtime_profile(delegate.get(), times, 4);
         CHECK(bssl_runtime_kernels()[0] != 0);
         CHECK(model.interpreter->apply(delegate.get()));
         for (int repeat = 0; repeat < 3; ++repeat) CHECK_EMPTY(run_and_compare(model, choices), seed);
@@ -114,6 +116,77 @@ void several_at_once() {
     });
   }
   for (std::thread& user : users) user.join();
+}
+
+// Every run of every node of ours is kept, one after another, while it is asked for, and nothing is written beyond.
+void nodes_are_timed() {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    Choices choices(seed);
+    Model model = sound_model(choices);
+    Interpreter& made = *model.interpreter;
+    const OwnedDelegate delegate(Options{{"num_threads", std::to_string(1 + seed % 3)}, {"profile", "1"}});
+    CHECK(made.apply(delegate.get()));
+    CHECK_EMPTY(run_and_compare(model, choices), seed);
+    const size_t nodes = static_cast<size_t>(made.delegated()), room = 2 * nodes;
+    const bssl::NodeTime untouched = {-7, -7, -7};
+    std::vector<bssl::NodeTime> times(room + 1, untouched);
+    const int64_t begin = bssl::now_ns();
+    CHECK(bssl_runtime_profile(delegate.get(), times.data(), room) == 0);
+    for (int call = 0; call < 3; ++call) CHECK(made.invoke());
+    CHECK(bssl_runtime_profile(delegate.get(), nullptr, 0) == static_cast<int64_t>(3 * nodes));
+    const int64_t end = bssl::now_ns();
+    std::set<int64_t> seen;
+    int64_t last = begin;
+    for (size_t i = 0; i < room; ++i) {
+      CHECK(last <= times[i].begin_ns && times[i].begin_ns <= times[i].end_ns && times[i].end_ns <= end);
+      last = times[i].end_ns;
+      CHECK(times[i].node >= 0 && times[i].node < static_cast<int64_t>(made.model().size()));
+      CHECK(seen.insert(times[i].node).second == (i < nodes));
+      CHECK(times[i].node == times[i % nodes].node);
+    }
+    CHECK(times[room].node == -7 && times[room].end_ns == -7);
+    // Off again: nothing more is written or counted.
+    times.assign(room + 1, untouched);
+    CHECK(made.invoke());
+    CHECK(times[0].node == -7 && bssl_runtime_profile(delegate.get(), nullptr, 0) == 0);
+    CHECK(bssl_runtime_profile(delegate.get(), times.data(), 0) == 0);
+    CHECK(made.invoke());
+    CHECK(times[0].node == -7 && bssl_runtime_profile(delegate.get(), nullptr, 0) == 0);
+    model.interpreter.reset();
+  }
+  CHECK(bssl_runtime_profile(nullptr, nullptr, 0) == -1);
+  bssl::NodeTime time;
+  const OwnedDelegate other(Options{{"profile", "0"}});
+  CHECK(bssl_runtime_profile(other.get(), &time, 1) == -1);
+}
+
+// Two interpreters with one delegate, each in a thread of its own.
+void one_delegate_times_several() {
+  const OwnedDelegate delegate(Options{{"num_threads", "2"}, {"profile", "1"}});
+  std::vector<Model> models;
+  size_t nodes = 0;
+  for (uint64_t seed : {3, 4}) {
+    Choices choices(seed);
+    models.push_back(sound_model(choices));
+    CHECK(models.back().interpreter->apply(delegate.get()));
+    CHECK_EMPTY(run_and_compare(models.back(), choices), seed);
+    nodes += static_cast<size_t>(models.back().interpreter->delegated());
+  }
+  std::vector<bssl::NodeTime> times(20 * nodes);
+  bssl_runtime_profile(delegate.get(), times.data(), times.size());
+  std::vector<std::thread> users;
+  for (Model& model : models) {
+    users.emplace_back([&model] {
+      for (int call = 0; call < 20; ++call) CHECK(model.interpreter->invoke());
+    });
+  }
+  for (std::thread& user : users) user.join();
+  CHECK(bssl_runtime_profile(delegate.get(), nullptr, 0) == static_cast<int64_t>(times.size()));
+  for (const bssl::NodeTime& time : times) CHECK(time.begin_ns > 0 && time.begin_ns <= time.end_ns);
+  for (Model& model : models) {
+    CHECK_EMPTY(compare_outputs(*model.interpreter), 3);
+    model.interpreter.reset();
+  }
 }
 
 // Everything an op of a model has, so that each thing can be made wrong.
@@ -354,7 +427,7 @@ void memory_runs_out() {
 void wrong_options_are_refused() {
   for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
            {"num_threads", "0"}, {"num_threads", "-1"}, {"num_threads", "65"}, {"num_threads", ""}, {"num_threads", "2x"},
-           {"num_threads", "99999999999999999999"}, {"isa", ""}, {"isa", "Portable"}, {"isa", "sse"}, {"", ""}, {"colour", "1"}}) {
+           {"num_threads", "99999999999999999999"}, {"isa", ""}, {"isa", "Portable"}, {"isa", "sse"}, {"", ""}, {"colour", "1"}, {"profile", ""}, {"profile", "2"}, {"profile", "10"}}) {
     const OwnedDelegate delegate(Options{{key, value}});
     CHECK(delegate.get() == nullptr && last_error().find("bssl-tf runtime: ") == 0);
   }
@@ -376,7 +449,8 @@ int main(int count, char** names) {
   const std::map<std::string, std::function<void()>> tests = {
       {"options", wrong_options_are_refused}, {"random", [] { random_networks(1500, 0); }}, {"sizes", sizes_change},
       {"threads", several_at_once},           {"wrong", wrong_models_are_refused},          {"wild", wild_models},
-      {"memory", memory_runs_out},            {"huge", no_huge_allocations},
+      {"memory", memory_runs_out},            {"huge", no_huge_allocations},                {"profile", nodes_are_timed},
+      {"shared", one_delegate_times_several},
       {"few", [] { random_networks(150, 5000); }},
   };
   if (count < 2) {

@@ -1,0 +1,236 @@
+"""Models on a phone through a small program of ours and TensorFlow Lite's C library, where `benchmark_model` is absent.
+
+The program (deploy/native/runner) is compiled by zig for Android and sent with the library, which comes from
+`tflite_library`. It checks and times; what the raw durations mean is said here, with the functions that boards use, so
+that a phone's record has the form of a board's.
+
+It runs emulated with another C library behind it, and in place of a phone's on this machine. What a real phone would
+still have to show:
+
+1. Android's linker loads a program that was linked without an NDK: `_start` of our own calls its `__libc_init`.
+2. SELinux lets the shell user execute it from /data/local/tmp, and lets it load two libraries by their paths there.
+3. libtensorflowlite_jni.so out of the package finds what it needs (liblog.so and others) outside of an app, and takes
+   our library as a delegate; the golden outputs say so or the measurement ends.
+4. Which thermal zones and clocks the shell user may read; those that it may not are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bssl_tf.devices.phone import BINARY, TARGET, Phone, model_file, verify_outputs
+from bssl_tf.devices.tflite_library import read_tflite_library
+from bssl_tf.errors import BsslError, DeviceError, RuntimeUnavailableError
+from bssl_tf_deploy.bundle import Bundle
+from bssl_tf_deploy.library import LIBRARY, RUNNER, runner_for
+from bssl_tf_deploy.measure import figures
+from bssl_tf_deploy.preprocess import normalised
+from bssl_tf_deploy.stable import MAX_ROUNDS, Repeated, is_stable, median_interval
+
+_TFLITE = "libtensorflowlite.so"
+_INPUTS = {True: "inputs", False: "inputs-beside"}
+_STARTS = 3
+_BURN_IN_S = 0.5
+_BEGINNING = '{"bssl_tf_runner":1,'
+# Numbers of TensorFlow Lite's C interface.
+_TYPES = {1: "float32", 3: "uint8", 9: "int8"}
+# Exit statuses of the runner (deploy/native/runner/support.h) and what to do then.
+_FILE, _MEMORY = 3, 7
+_NEXT = {
+    4: "Take another version of TensorFlow Lite's library, one for Android on arm64-v8a",
+    5: "Export the bundle for android-arm64 again, or take a newer TensorFlow Lite library",
+    6: "Export the bundle for android-arm64 again",
+    _MEMORY: "Close other programs there",
+}
+_CPU_SENSOR = re.compile(r".*cpu.*|big|mid|little", re.IGNORECASE)
+# Sensors that are switched off or count in other units are outside.
+_SENSIBLE_C = (0, 150)
+
+
+class Runner:
+    """A way to run models on a phone; see `bssl_tf.devices.phone.Way`.
+
+    Args:
+        library: TensorFlow Lite's, see `read_tflite_library`.
+
+    Raises:
+        DeviceError: the library cannot be used.
+        RuntimeUnavailableError: nothing here compiles for Android.
+    """
+
+    program = RUNNER
+
+    def __init__(self, library: Path) -> None:
+        self.files = {_TFLITE: read_tflite_library(library), RUNNER: runner_for(TARGET).content}
+        self._about: dict[str, Any] = {}
+
+    def verify(self, phone: Phone, bundle: Bundle, threads: int) -> None:
+        self._push_inputs(phone, bundle)
+        self._about = _run(phone, bundle, BINARY, threads)
+        signature = bundle.manifest.signature
+        for name, tensor in (("input", signature.input), ("output", signature.output)):
+            try:
+                kind, shape = _TYPES.get(self._about[name]["type"]), tuple(self._about[name]["shape"])
+            except (KeyError, TypeError) as error:
+                raise _no_record(phone) from error
+            if (kind, shape) != (tensor.dtype, tensor.shape):
+                raise RuntimeUnavailableError(
+                    f"the model's {name} is {kind} {list(shape)} on {phone.connection.address}, and {tensor.dtype} "
+                    f"{list(tensor.shape)} in the manifest",
+                    _NEXT[5],
+                )
+        verify_outputs(bundle, phone.pull("output"))
+
+    def measure(
+        self, phone: Phone, bundle: Bundle, models: dict[str, bytes], threads: list[int], budget_s: float
+    ) -> dict[str, Any]:
+        """As `bssl_tf_deploy.measure.measure_bundle` has it; all rounds of the budget are timed, up to 10,000."""
+        for name in models:
+            if name != BINARY:
+                _finite(phone, bundle, name, threads[0])
+        runs, states = [], []
+        for count in threads:
+            starts = {name: _start(phone, bundle, name, count) for name in models}
+            arguments = [str(int(len(models) * _BURN_IN_S * 1000)), str(int(budget_s * 1000)), str(MAX_ROUNDS)]
+            for name in models:
+                arguments += _network(phone, name, len(bundle.golden_inputs))
+            timeout_s = 600 + budget_s + len(models) * _BURN_IN_S
+            record = _record(phone, ["time", phone.path(_TFLITE), str(count), *arguments], timeout_s)
+            try:
+                rows = dict(zip(models, record["networks"], strict=True))
+                repeated = {name: _repeated(row) for name, row in rows.items()}
+                states += [_state(record["before"]), _state(record["after"])]
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise _no_record(phone) from error
+            networks = {
+                name: {"model_size_bytes": len(content), **figures(repeated[name]), **starts[name]}
+                for name, content in models.items()
+            }
+            runs.append({"threads": count, "networks": networks})
+        kernel = str(self._about.get("kernels", "")).partition(",")[0]
+        tflite = str(self._about.get("tflite", ""))
+        return {
+            "runtime": "own",
+            "kernel": f"bssl-tf runtime {kernel}, the rest TensorFlow Lite {tflite}",
+            "versions": {"bssl-tf runtime": str(self._about.get("runtime", "")), "TensorFlow Lite": tflite},
+            "conditions": {"before": states[0], "after": states[-1]},
+            "runs": runs,
+        }
+
+    def _push_inputs(self, phone: Phone, bundle: Bundle) -> None:
+        phone.push(bundle.golden_inputs.tobytes(), _INPUTS[True])
+        # Networks beside the bundle's take what is normalised.
+        prepared = np.ascontiguousarray(normalised(bundle.golden_inputs, bundle.manifest), np.float32)
+        phone.push(prepared.tobytes(), _INPUTS[False])
+
+
+def _network(phone: Phone, name: str, images: int) -> list[str]:
+    own = name == BINARY
+    library = phone.path(LIBRARY) if own else "-"
+    return [phone.path(model_file(name)), library, phone.path(_INPUTS[own]), str(images)]
+
+
+def _run(phone: Phone, bundle: Bundle, name: str, threads: int) -> dict[str, Any]:
+    """What the runner says of a network, whose outputs for all golden inputs it leaves in `output`."""
+    network = _network(phone, name, len(bundle.golden_inputs))
+    return _record(phone, ["run", phone.path(_TFLITE), str(threads), *network, phone.path("output")])
+
+
+def _finite(phone: Phone, bundle: Bundle, name: str, threads: int) -> None:
+    """Raises `RuntimeUnavailableError` unless a network beside the bundle's gives finite numbers."""
+    _run(phone, bundle, name, threads)
+    outputs = phone.pull("output")
+    if len(outputs) % 4 or not np.isfinite(np.frombuffer(outputs, np.float32)).all():
+        raise RuntimeUnavailableError(f"{name} gives no finite numbers", "Make that model again")
+
+
+def _start(phone: Phone, bundle: Bundle, name: str, threads: int) -> dict[str, float]:
+    """Medians over fresh processes: `load_ms`, `first_ms`, and where the phone says `peak_memory_kib` and the like."""
+    network = _network(phone, name, len(bundle.golden_inputs))
+    found = []
+    for _ in range(_STARTS):
+        record = _record(phone, ["start", phone.path(_TFLITE), str(threads), *network])
+        try:
+            row = {f"{key}_ms": _whole(record[f"{key}_ns"]) / 1e6 for key in ("load", "first")}
+            memory = {key: _whole(record[key]) for key in ("memory_before_kib", "peak_memory_kib")}
+        except (KeyError, ValueError) as error:
+            raise _no_record(phone) from error
+        found.append(row | {key: value for key, value in memory.items() if value})
+    return {key: statistics.median(row[key] for row in found) for key in found[0] if all(key in row for row in found)}
+
+
+def _record(phone: Phone, arguments: Sequence[str], timeout_s: float = 600) -> dict[str, Any]:
+    """What the runner printed. Raises `RuntimeUnavailableError` or `DeviceError` where it fails."""
+    status, out = phone.connection.shell(phone.path(RUNNER), *arguments, timeout_s=timeout_s)
+    if status != 0:
+        raise _failed(phone, status, out)
+    # The libraries may have something to say beside it.
+    lines = [line for line in out.splitlines() if line.startswith(_BEGINNING)]
+    try:
+        [line] = lines
+        record: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        raise _no_record(phone) from error
+    return record
+
+
+def _failed(phone: Phone, status: int, out: str) -> BsslError:
+    address = phone.connection.address
+    sign = f"{RUNNER}: "
+    errors = [line.removeprefix(sign) for line in out.splitlines() if line.startswith(sign)]
+    said = (errors or out.strip().splitlines() or [f"exit status {status}"])[-1].replace(f"{phone.folder}/", "")[:300]
+    full = phone.connection.explain(out)
+    if full is not None:
+        return full
+    if status in (_FILE, _MEMORY):
+        return DeviceError(f"the runner on {address} stopped: {said}", _NEXT.get(status, "Run the same command again"))
+    if status > 128:
+        return DeviceError(
+            f"the runner on {address} was killed (signal {status - 128})", "Look whether the phone has enough memory"
+        )
+    return RuntimeUnavailableError(
+        f"the runner on {address} stopped: {said}", _NEXT.get(status, "Take another version of TensorFlow Lite")
+    )
+
+
+def _no_record(phone: Phone) -> DeviceError:
+    return DeviceError(f"the runner on {phone.connection.address} gave no record", "Run the same command again")
+
+
+def _repeated(row: Mapping[str, Any]) -> Repeated:
+    """Raises `ValueError`, `KeyError` or `TypeError` where it is not what the runner prints."""
+    durations = [_whole(value) for value in row["durations_ns"]]
+    if not durations:
+        raise ValueError("no durations")
+    low, high = median_interval(durations)
+    return Repeated(_whole(row["first_ns"]), durations, low, high, is_stable(durations))
+
+
+def _state(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A phone's state in the keys of `bssl_tf_deploy.conditions.state`; `temperature_c` is the hottest CPU sensor's."""
+    found: dict[str, Any] = {}
+    if raw["governors"]:
+        found["governors"] = sorted(set(map(str, raw["governors"])))
+    for key in ("clock", "clock_max"):
+        clocks = [_whole(value) for value in raw[f"{key}_khz"]]
+        if any(clocks):
+            found[f"{key}_mhz"] = max(clocks) / 1000
+    low, high = _SENSIBLE_C
+    sensors = [value / 1000 for kind, value in raw["sensors"] if _CPU_SENSOR.fullmatch(kind)]
+    sensible = [value for value in sensors if low < value < high]
+    if sensible:
+        found["temperature_c"] = max(sensible)
+    return found
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no number")
+    return value
