@@ -61,9 +61,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A network of the registry: its name and the size of its first stage and of each stage.
+    """A network of the registry.
 
-    `width` and `depth` are the network's own defaults when 0.
+    Attributes:
+        name: as `bssl_tf/models/README.md` lists it.
+        width: channels of its first stage; 0 for the network's own.
+        depth: binary convolutions in a stage; 0 for the network's own.
     """
 
     name: str
@@ -91,6 +94,8 @@ class TrainingConfig:
         threads: threads of one op, 0 for all cores; a run repeats bit for bit only with the same number.
         precision: `float32`, or `bfloat16` for mixed precision: faster on processors with AVX512_BF16 or AMX.
         checkpoint_every_s: seconds between checkpoints within an epoch; every epoch ends with one anyway.
+        probe_every: epochs between looks at the network's accuracy (`pretrain.probe`), if there are labels and test
+            images, and behind the last one of a stage; 0 for none. It changes nothing in training.
     """
 
     epochs: int = 200
@@ -104,11 +109,17 @@ class TrainingConfig:
     threads: int = 0
     precision: str = "float32"
     checkpoint_every_s: float = 120.0
+    probe_every: int = 2
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Which views the networks see: `lite` (S2-BNN) or `moco_v2`, and the smallest share of the picture in a crop."""
+    """Which views the networks see.
+
+    Attributes:
+        name: `lite` (S2-BNN) or `moco_v2`.
+        min_area: the smallest share of the picture in a crop.
+    """
 
     name: str = "lite"
     min_area: float = 0.2

@@ -203,7 +203,8 @@ def _data_arguments(data: dict[str, Any]) -> list[str]:
 def _records(
     facts: dict[str, Any], row: Row, seed: int, folder: Path, evaluation: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    trained, environment = read_records(folder / "metrics.jsonl"), read_json(folder / "environment.json")
+    trained = [record for record in read_records(folder / "metrics.jsonl") if "probe" not in record]
+    environment = read_json(folder / "environment.json")
     cache = folder / "teacher_cache.json"
     conditions = evaluation["conditions"]
     of_training = {

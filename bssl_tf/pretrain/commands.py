@@ -37,6 +37,7 @@ from bssl_tf.pretrain.byol import Byol
 from bssl_tf.pretrain.loop import Inputs, train
 from bssl_tf.pretrain.method import Method
 from bssl_tf.pretrain.moco import Moco, check_queue
+from bssl_tf.pretrain.probe import make_probe
 from bssl_tf.pretrain.run_folder import RunFolder
 from bssl_tf.pretrain.s2bnn import ContrastiveS2bnn, S2bnn
 from bssl_tf.pretrain.stages import STAGES, Stage
@@ -81,8 +82,9 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     _try_out(build, stages, inputs, config.training)
     run = _run_folder(out, config, {"data": data.train.fingerprint()})
+    probe = make_probe("teacher", data, preprocessing, config.training.probe_every)
     with run.locked():
-        method = train(run, stages, build, inputs, config.training)
+        method = train(run, stages, build, inputs, config.training, probe)
         backbone, head = method.trained["teacher"], method.trained["head"]
         norms = [layer for layer in head.layers if isinstance(layer, keras.layers.BatchNormalization)]
         widths = tuple(layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense))
@@ -125,6 +127,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     method = _try_out(build, stages, inputs, config.training)
     run = _run_folder(out, config, made_from)
+    probe = make_probe("student", data, preprocessing, config.training.probe_every)
     with run.locked():
         if config.teacher_cache_epochs:
             inputs, seconds = with_teacher_cache(
@@ -132,7 +135,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
             )
             if not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
                 write_json(out / "teacher_cache.json", {"seconds": round(seconds, 1)})
-        method = train(run, stages, build, inputs, config.training)
+        method = train(run, stages, build, inputs, config.training, probe)
         save_network(out / "student", network, {"student": method.trained["student"]})
     return out / "student"
 
@@ -320,7 +323,7 @@ def _check_training(training: TrainingConfig) -> None:
     for name in ("epochs", "batch_size", "learning_rate", "checkpoint_every_s"):
         if not getattr(training, name) > 0:
             raise ConfigError(f"training.{name} is {getattr(training, name)}", "Give a value above zero")
-    for name in ("warmup_epochs", "weight_decay", "seed", "threads"):
+    for name in ("warmup_epochs", "weight_decay", "seed", "threads", "probe_every"):
         if getattr(training, name) < 0:
             raise ConfigError(f"training.{name} is {getattr(training, name)}", "Give zero or more")
     if training.warmup_epochs and training.schedule == "linear":

@@ -30,6 +30,7 @@ from bssl_tf.data.views import Batch, batches, steps_per_epoch
 from bssl_tf.errors import Interrupted, RunFolderError, TrainingError
 from bssl_tf.models.saved import named_weights
 from bssl_tf.pretrain.method import Method
+from bssl_tf.pretrain.probe import Probe
 from bssl_tf.pretrain.run_folder import Checkpoint, RunFolder
 from bssl_tf.pretrain.stages import Stage
 from bssl_tf.schedules import linear_decay, warmup_cosine
@@ -79,6 +80,7 @@ def train(
     build_method: Callable[[Stage], Method],
     inputs: Inputs,
     config: TrainingConfig,
+    probe: Probe | None = None,
 ) -> Method:
     """Trains through all stages, from the newest checkpoint of `run` if it has one.
 
@@ -88,6 +90,7 @@ def train(
         build_method: makes the method for a stage; it must build the same networks each time it is called.
         inputs: images and how they become views.
         config: how to optimise.
+        probe: measures the network every so many epochs, and at the end of each stage.
 
     Returns:
         The method of the last stage, trained.
@@ -115,7 +118,7 @@ def train(
             if found and done > end:
                 continue
             previous, method = method, build_method(stage)
-            loop = _StageLoop(run, stage, method, inputs, config, begin, end, per_epoch)
+            loop = _StageLoop(run, stage, method, inputs, config, begin, end, per_epoch, probe)
             if found and begin < done <= end:
                 loop.restore(found)
             elif previous is not None:
@@ -138,9 +141,10 @@ class _StageLoop:
         begin: int,
         end: int,
         per_epoch: int,
+        probe: Probe | None,
     ) -> None:
         self._run, self._stage, self._method = run, stage, method
-        self._inputs, self._config = inputs, config
+        self._inputs, self._config, self._probe = inputs, config, probe
         self._begin, self._end, self._per_epoch = begin, end, per_epoch
         self._optimizer = _optimizer(config)
         self._optimizer.build(method.trainable_variables())
@@ -211,7 +215,10 @@ class _StageLoop:
                 epoch_ended = (self._done - self._begin) % self._per_epoch == 0
                 if epoch_ended:
                     self._record_epoch(rate, images_per_s)
-                    epoch_began, epoch_first = now, self._done
+                    self._record_probe()
+                    # Its time is not training's.
+                    epoch_began, epoch_first = time.monotonic(), self._done
+                    stepped += epoch_began - now
                 if epoch_ended or now - saved_at > config.checkpoint_every_s or stop_requested():
                     self._checkpoint()
                     saved_at = now
@@ -247,6 +254,13 @@ class _StageLoop:
                 f"stopped behind epoch {(self._done - self._begin) // self._per_epoch}: {reason}",
                 "Start anew with a lower --learning-rate, a larger --batch-size, or another method's settings",
             )
+
+    def _record_probe(self) -> None:
+        epoch = (self._done - self._begin) // self._per_epoch
+        if self._probe is None or (epoch % self._probe.every and self._done < self._end):
+            return
+        measured = self._probe.measure(self._method.trained[self._probe.part])
+        self._run.record({"step": self._done, "stage": self._stage.name, "epoch": epoch, **measured})
 
 
 def _optimizer(config: TrainingConfig) -> Any:

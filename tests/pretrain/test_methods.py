@@ -568,6 +568,7 @@ def test_a_kept_teacher_gives_the_run_that_a_present_one_gives(
         ({"method": "moco", "moco": {"queue_size": 100}}, "not a multiple"),
         ({"method": "moco", "training": {"optimizer": "lion"}}, "optimizer is 'lion'"),
         ({"method": "moco", "training": {"precision": "float8"}}, "precision is 'float8'"),
+        ({"method": "moco", "training": {"probe_every": -1}}, "training.probe_every is -1"),
         ({"method": "moco", "teacher": "/somewhere"}, "teacher is set, and moco has no teacher"),
         ({"method": "moco", "moco": {"temperature": 0.0}}, "moco.temperature is 0.0"),
         ({"method": "byol", "byol": {"momentum": 1.5}}, "byol.momentum is 1.5"),
