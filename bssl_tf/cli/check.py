@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
 
 if TYPE_CHECKING:
@@ -17,14 +19,30 @@ if TYPE_CHECKING:
 
 
 @click.command("check")
-@click.argument("model", required=False)
-@click.option("--allow", "allowed", multiple=True, metavar="CODE", help="Let errors of this code pass as warnings.")
+@click.argument("model", required=False, shell_complete=completion.models)
+@click.option(
+    "--weights", metavar="FILE", shell_complete=completion.files, help="Weights of larq_zoo:NAME, HDF5. [random ones]"
+)
+@click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    metavar="CODE",
+    shell_complete=completion.codes,
+    help="Let errors of this code pass as warnings.",
+)
 @click.option("--no-convert", is_flag=True, help="Look at the Keras model only; needs no LCE, and takes a moment.")
 @click.option("--explain", "explaining", is_flag=True, help="Compare layer by layer, and name the first that differs.")
 @click.option("--list", "as_list", is_flag=True, help="Print every check with its code, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def command(
-    model: str | None, allowed: tuple[str, ...], no_convert: bool, explaining: bool, as_list: bool, as_json: bool
+    model: str | None,
+    weights: str | None,
+    allowed: tuple[str, ...],
+    no_convert: bool,
+    explaining: bool,
+    as_list: bool,
+    as_json: bool,
 ) -> None:
     """Say before export whether LCE will keep MODEL binary, layer by layer, and what to change.
 
@@ -47,7 +65,7 @@ def command(
     allow((), allowed)
     from bssl_tf_converters.keras_models import open_model
 
-    network = open_model(model)
+    network = open_model(model, Path(weights) if weights else None)
     findings = allow(find_before(network), allowed)
     report: BinaryReport | None = None
     explanation: Explanation | None = None

@@ -6,15 +6,27 @@ from pathlib import Path
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.cli.options import assigned, prose
 
 
 @click.command("compare")
-@click.argument("preset")
-@click.option("--teacher", metavar="DIR", help="The teacher of all runs. [RUNS/teacher, trained first if need be]")
-@click.option("--runs", metavar="DIR", help="Where the runs are. [runs/PRESET]")
-@click.option("--results", default="results", metavar="DIR", help="Where records, table and figure go. [results]")
-@click.option("--data-dir", metavar="DIR", help="Where TFDS keeps its data.")
+@click.argument("preset", shell_complete=completion.presets)
+@click.option(
+    "--teacher",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="The teacher of all runs. [RUNS/teacher, trained first if need be]",
+)
+@click.option("--runs", metavar="DIR", shell_complete=completion.folders, help="Where the runs are. [runs/PRESET]")
+@click.option(
+    "--results",
+    default="results",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="Where records, table and figure go. [results]",
+)
+@click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
 @click.option("--download/--no-download", default=None, help="May TFDS download? [yes]")
 @click.option("--only", multiple=True, metavar="ROW", help="Run this row only, as in `bssl-frozen-classifier`.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of every run's config.toml.")

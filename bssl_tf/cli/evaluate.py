@@ -10,14 +10,22 @@ from typing import Any
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.cli.options import collect, prose
+from bssl_tf.config import PROTOCOLS
 from bssl_tf.files import append_record
 
 
 @click.command("evaluate")
-@click.argument("run")
-@click.option("--data", "source", metavar="SOURCE", help="A labelled data set. [the one it was trained on]")
-@click.option("--data-dir", metavar="DIR", help="Where TFDS keeps its data.")
+@click.argument("run", shell_complete=completion.folders)
+@click.option(
+    "--data",
+    "source",
+    metavar="SOURCE",
+    shell_complete=completion.sources,
+    help="A labelled data set. [the one it was trained on]",
+)
+@click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
 @click.option("--download/--no-download", default=None, help="May TFDS download? [yes]")
 @click.option("--limit", type=int, help="Use so many images of each split. [all]")
 @click.option("--max-unreadable-share", type=float, help="Skip unreadable files up to this share. [the run's]")
@@ -26,12 +34,19 @@ from bssl_tf.files import append_record
     "protocols",
     multiple=True,
     metavar="NAME",
+    shell_complete=completion.words(*PROTOCOLS),
     help="knn-20, knn-200, linear-probe, linear-probe-sgd, linear-probe-held-out, few-shot-svm, finetune-1% or"
     " finetune-10%; may be repeated. [linear-probe and knn-20]",
 )
 @click.option("--controls/--no-controls", default=True, help="Measure the three controls too? [yes]")
 @click.option("--save/--no-save", default=True, help="Replace table and probe in RUN? [yes]")
-@click.option("--record", "record_file", metavar="FILE", help="Append the record to FILE, a line of JSON each.")
+@click.option(
+    "--record",
+    "record_file",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Append the record to FILE, a line of JSON each.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(
     run: str,

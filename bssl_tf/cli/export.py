@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,23 +13,26 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
 from bssl_tf.errors import ConfigError, ConversionError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bssl_tf.backend import keras
     from bssl_tf.data.image_set import ImageSet
     from bssl_tf.data.preprocessing import Preprocessing
     from bssl_tf_converters.export import Converted
     from bssl_tf_deploy.library import Library
-    from bssl_tf_deploy.manifest import Manifest, NetworkDescription, Training
+    from bssl_tf_deploy.manifest import Accuracy, Manifest, NetworkDescription, Training
 
 TARGETS = ("arm64", "x86_64", "android-arm64")
 _ARM32 = ("arm32", "arm", "armhf", "armv6", "armv7", "armv7l")
 # As in `bssl_tf_converters.keras_models`, which loads TensorFlow.
 _ZOO_PREFIX = "larq_zoo:"
 # What a run folder knows, and any other model has to be told.
-_OF_MODELS = ("data", "labels", "mean", "std")
+_OF_MODELS = ("weights", "data", "labels", "mean", "std")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,7 @@ class _Subject:
         preprocessing: of images.
         labels: K names.
         image_set: what to compare on, and to choose golden inputs from.
+        train: what to calibrate on.
         network: how to build it.
         training: where its weights come from, if that was bssl-tf.
     """
@@ -48,6 +53,7 @@ class _Subject:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     image_set: ImageSet
+    train: ImageSet
     network: NetworkDescription
     training: Training | None
 
@@ -78,71 +84,137 @@ class _Target(click.Choice):
 
 
 @click.command("export")
-@click.argument("model", metavar="RUN|MODEL")
+@click.argument("model", metavar="RUN|MODEL", shell_complete=completion.models)
 @click.option("--target", required=True, type=_Target(TARGETS), help="Where the bundle is to run.")
-@click.option("--out", metavar="DIR", help="The bundle. [RUN/bundle-TARGET, MODEL-bundle-TARGET]")
+@click.option(
+    "--out",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="The bundle. [RUN/bundle-TARGET, MODEL-bundle-TARGET]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @click.option(
     "--input",
     "input_dtype",
     default="float32",
     show_default=True,
-    type=click.Choice(("float32", "uint8")),
-    help="What the network takes: normalised images, or pixels that it normalises itself.",
+    type=click.Choice(("float32", "uint8", "int8")),
+    help="What the network takes: normalised images, pixels that it normalises itself, or int8 (it gives int8 too).",
+)
+@click.option("--int8", is_flag=True, help="Float convolutions and dense layers in int8; so with --input int8.")
+@click.option(
+    "--calibrate",
+    "calibration_images",
+    default=200,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Training images to calibrate int8 on.",
 )
 @click.option(
     "--images", default=500, show_default=True, type=click.IntRange(min=1), help="Test images to compare with Keras on."
 )
-@click.option("--allow", "allowed", multiple=True, metavar="CODE", help="Let errors of this check pass as warnings.")
+@click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    metavar="CODE",
+    shell_complete=completion.codes,
+    help="Let errors of this check pass as warnings.",
+)
 @click.option("--explain", "explaining", is_flag=True, help="Compare layer by layer, and name the first that differs.")
-@click.option("--data", metavar="SOURCE", help="MODEL's images: embedded, tfds:NAME, or a folder of images.")
-@click.option("--data-dir", metavar="DIR", help="Where TFDS keeps its data. [as in the evaluation]")
-@click.option("--labels", metavar="FILE", help="MODEL's classes, one a line. [the data's, if there are as many]")
-@click.option("--mean", default="0", type=_Numbers(), help="MODEL's inputs are (pixel / 255 - mean) / std. [0]")
-@click.option("--std", default="1", type=_Numbers(), help="One number, or with commas one a channel. [1]")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@click.option(
+    "--data",
+    metavar="SOURCE",
+    shell_complete=completion.sources,
+    help="MODEL's images: embedded, tfds:NAME, or a folder of images.",
+)
+@click.option(
+    "--data-dir",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="Where TFDS keeps its data. [as in the evaluation]",
+)
+@click.option(
+    "--labels",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="MODEL's classes, one a line. [the data's, if there are as many]",
+)
+@click.option(
+    "--weights", metavar="FILE", shell_complete=completion.files, help="Weights of larq_zoo:NAME, HDF5. [random ones]"
+)
+@click.option(
+    "--mean",
+    type=_Numbers(),
+    help="MODEL's inputs are (pixel / 255 - mean) / std. [0; 0.485,0.456,0.406 for larq_zoo:NAME]",
+)
+@click.option("--std", type=_Numbers(), help="One number, or one a channel. [1; 0.229,0.224,0.225 for larq_zoo:NAME]")
+@click.option(
+    "--record",
+    "record_file",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Append accuracy, parity and size to FILE, a line of JSON each.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def command(
     model: str,
     target: str,
     out: str | None,
     overwrite: bool,
     input_dtype: str,
+    int8: bool,
+    calibration_images: int,
     images: int,
     allowed: tuple[str, ...],
     explaining: bool,
     data: str | None,
     data_dir: str | None,
     labels: str | None,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    weights: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    record_file: str | None,
     as_json: bool,
 ) -> None:
     """Convert a student and its linear probe, or any Keras 2 classifier, into a bundle for a device.
 
     RUN is a folder of `bssl-tf pretrain` that `bssl-tf evaluate` has been through. MODEL is FILE.h5, FILE.keras, a
-    SavedModel folder, or larq_zoo:NAME; no code in it is run, and it needs --data, and --mean and --std as in its
-    training.
+    SavedModel folder, or larq_zoo:NAME with --weights, a file that load_weights takes; no code in it is run, and it
+    needs --data, and --mean and --std as in its training.
 
     The converted network is checked: every binary layer must still be binary (`bssl-tf check` says more), and it must
-    say what the Keras network says on test images. The bundle also gets the runtime library for its target, compiled
+    say what the Keras network says on test images. In int8, where it rounds more than that, its accuracy is told
+    beside that of the Keras network. The bundle also gets the runtime library for its target, compiled
     here if needed (`pip install ziglang` brings a compiler for all).
     """
+    from bssl_tf.files import append_record
     from bssl_tf_deploy.bundle import MODEL, check_free, write_bundle
     from bssl_tf_deploy.library import bundled_name, library_for
 
+    int8 = int8 or input_dtype == "int8"
+    if int8 and explaining:
+        raise click.UsageError("--explain compares with Keras to the last bit, which int8 does not keep")
     is_run = _is_run(model)
     if is_run:
         _refuse_options(click.get_current_context())
-    path = Path(out) if out else _default_out(model, target, is_run=is_run)
+    variant = [target] if input_dtype == "float32" and not int8 else [target, input_dtype]
+    if int8 and input_dtype != "int8":
+        variant.append("int8")
+    path = Path(out) if out else _default_out(model, "-".join(variant), is_run=is_run)
     # Before all the work, not after.
     check_free(path, overwrite=overwrite)
-    subject = _from_run(Path(model), data_dir) if is_run else _from_model(model, data, data_dir, labels, mean, std)
+    subject = (
+        _from_run(Path(model), data_dir) if is_run else _from_model(model, weights, data, data_dir, labels, mean, std)
+    )
     prose(f"building the runtime for {target}")
     library = library_for(target)
-    converted, example_labels = _convert(subject, target, images, allowed, input_dtype, explaining=explaining)
+    calibration = calibration_images if int8 else 0
+    found = _convert(subject, target, images, allowed, input_dtype, calibration, explaining=explaining)
+    converted, accuracy, example_labels = found
     manifest = write_bundle(
         path,
-        _manifest(subject, converted, library),
+        _manifest(subject, converted, accuracy, library),
         converted.model,
         converted.golden_inputs,
         converted.golden_outputs,
@@ -150,6 +222,8 @@ def command(
         library=library.content,
         overwrite=overwrite,
     )
+    if record_file:
+        append_record(Path(record_file), _record(model, manifest, converted, calibration))
     if as_json:
         click.echo(json.dumps({"bundle": str(path), "manifest": manifest.to_dict()}, indent=2, sort_keys=True))
         return
@@ -157,13 +231,19 @@ def command(
     click.echo(f"{path}: {MODEL} has {len(converted.model) / 1024:.1f} KiB")
     click.echo(
         f"{binary.binary_convolutions} binary convolutions (LceBconv2d), {binary.float_convolutions} float, "
-        f"{binary.fully_connected} float dense"
+        f"{binary.fully_connected} float dense" + (f", {binary.int8_operators} of either in int8" if int8 else "")
     )
+    beside = "Keras, rounded to int8 in the same way," if int8 else "Keras"
     click.echo(
-        f"parity with Keras on {parity.images} images: {100 * parity.top1_agreement:.2f} % same best class, "
+        f"parity with {beside} on {parity.images} images: {100 * parity.top1_agreement:.2f} % same best class, "
         f"{100 * parity.share_within_tolerance:.2f} % within {parity.tolerance:.2g}, "
         f"differences {parity.median_abs_difference:.2g} (median) to {parity.max_abs_difference:.2g} (largest)"
     )
+    if accuracy is not None:
+        click.echo(
+            f"top-1 on {accuracy.images} test images: {accuracy.top1_percent:.2f} %, "
+            f"{accuracy.keras_top1_percent:.2f} % in Keras"
+        )
     needs = f", needs glibc {library.glibc} or newer" if library.glibc else ""
     click.echo(f"{bundled_name(target)}: {len(library.content) / 1024:.1f} KiB, by {library.compiler}{needs}")
     quoted = shlex.quote(str(path))
@@ -216,6 +296,7 @@ def _from_run(run: Path, data_dir: str | None) -> _Subject:
         network.preprocessing,
         probe.class_names,
         data.test if data.test is not None and len(data.test) else data.train,
+        data.train,
         NetworkDescription(network.backbone, network.arguments),
         Training(config.method, name, probe.top1, config.training.seed),
     )
@@ -223,17 +304,18 @@ def _from_run(run: Path, data_dir: str | None) -> _Subject:
 
 def _from_model(
     source: str,
+    weights: str | None,
     data_source: str | None,
     data_dir: str | None,
     labels: str | None,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
 ) -> _Subject:
     from bssl_tf.config import DataConfig
     from bssl_tf.data.open import open_data
     from bssl_tf.data.preprocessing import Preprocessing
     from bssl_tf_converters.export import without_softmax
-    from bssl_tf_converters.keras_models import open_model
+    from bssl_tf_converters.keras_models import ZOO_MEAN, ZOO_STD, open_model
     from bssl_tf_deploy.manifest import NetworkDescription
 
     if not data_source:
@@ -241,7 +323,7 @@ def _from_model(
             f"{source} does not say what images it is for",
             "Pass --data FOLDER, --data tfds:NAME or --data embedded, and --mean and --std as in its training",
         )
-    model = without_softmax(open_model(source), prose)
+    model = without_softmax(open_model(source, Path(weights) if weights else None), prose)
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output.shape) != 2:
         raise ConversionError(
             f"{source} is no classifier: it gives {[list(tensor.shape) for tensor in model.outputs]}",
@@ -253,13 +335,16 @@ def _from_model(
             f"{source} takes {list(model.input.shape)}, and bundles are for square images, grey or RGB",
             "Build the model for images [S, S, 1] or [S, S, 3] of a fixed size",
         )
-    constants = [numbers * channels if len(numbers) == 1 else numbers for numbers in (mean, std)]
+    usual = (ZOO_MEAN, ZOO_STD) if source.startswith(_ZOO_PREFIX) else ((0.0,), (1.0,))
+    constants = [
+        numbers * channels if len(numbers) == 1 else numbers for numbers in (mean or usual[0], std or usual[1])
+    ]
     preprocessing = Preprocessing(height, channels, *constants)
     config = DataConfig(data_source, data_dir or "", image_size=height, channels=channels)
     data = open_data(config, prose, labels_needed=False)
     image_set = data.test if data.test is not None and len(data.test) else data.train
     names = _labels(labels, image_set, model.output.shape[-1])
-    return _Subject(model, preprocessing, names, image_set, NetworkDescription(model.name, {}), None)
+    return _Subject(model, preprocessing, names, image_set, data.train, NetworkDescription(model.name, {}), None)
 
 
 def _labels(file: str | None, image_set: ImageSet, count: int) -> tuple[str, ...]:
@@ -279,24 +364,77 @@ def _labels(file: str | None, image_set: ImageSet, count: int) -> tuple[str, ...
 
 
 def _convert(
-    subject: _Subject, target: str, images: int, allowed: tuple[str, ...], input_dtype: str, *, explaining: bool
-) -> tuple[Converted, list[str]]:
-    """The conversion, and a word for each golden input: its true class, where that is known."""
+    subject: _Subject,
+    target: str,
+    images: int,
+    allowed: tuple[str, ...],
+    input_dtype: str,
+    calibration_images: int,
+    *,
+    explaining: bool,
+) -> tuple[Converted, Accuracy | None, list[str]]:
+    """The conversion, its accuracy if it can be known, and a word for each golden input: its true class, if known."""
     from bssl_tf.data.image_set import spread_indices
     from bssl_tf_converters.export import convert_model
 
     image_set = subject.image_set
     chosen = spread_indices(len(image_set), images)
     views = subject.preprocessing.eval_view(image_set, chosen)
-    preprocessing = subject.preprocessing if input_dtype == "uint8" else None
-    converted = convert_model(subject.model, views, target, prose, allowed, preprocessing, explaining=explaining)
+    calibration = None
+    if calibration_images:
+        calibration = subject.preprocessing.eval_view(
+            subject.train, spread_indices(len(subject.train), calibration_images)
+        )
+    converted = convert_model(
+        subject.model,
+        views,
+        target,
+        prose,
+        allowed,
+        subject.preprocessing if input_dtype == "uint8" else None,
+        calibration=calibration,
+        int8_ends=input_dtype == "int8",
+        explaining=explaining,
+    )
     golden = chosen[converted.golden_indices]
     if image_set.labels is None:
-        return converted, ["image"] * len(golden)
-    return converted, [image_set.class_names[label] for label in image_set.labels[golden]]
+        return converted, None, ["image"] * len(golden)
+    words = [image_set.class_names[label] for label in image_set.labels[golden]]
+    return converted, _accuracy(subject, converted, image_set.labels[chosen]), words
 
 
-def _manifest(subject: _Subject, converted: Converted, library: Library) -> Manifest:
+def _accuracy(subject: _Subject, converted: Converted, labels: np.ndarray) -> Accuracy | None:
+    """Top-1 of both networks; None where these are no test images, or the model's classes are not the data's."""
+    from bssl_tf_deploy.manifest import Accuracy
+
+    if subject.image_set is subject.train or subject.image_set.class_names != subject.labels:
+        return None
+    own, keras_own = (
+        100 * float((logits.argmax(axis=1) == labels).mean()) for logits in (converted.logits, converted.keras_logits)
+    )
+    return Accuracy(len(labels), own, keras_own)
+
+
+def _record(source: str, manifest: Manifest, converted: Converted, calibration_images: int) -> dict[str, Any]:
+    """What a conversion costs, for comparisons."""
+    from bssl_tf.environment import environment
+
+    return {
+        "source": source,
+        "command": shlex.join(["bssl-tf", *sys.argv[1:]]),
+        "target": manifest.target,
+        "input": manifest.signature.input.dtype,
+        "int8_operators": manifest.binary.int8_operators,
+        "calibration_images": calibration_images,
+        "model_size_bytes": len(converted.model),
+        "accuracy": manifest.accuracy and dataclasses.asdict(manifest.accuracy),
+        "parity": dataclasses.asdict(manifest.parity),
+        "training": manifest.training and dataclasses.asdict(manifest.training),
+        **environment(0),
+    }
+
+
+def _manifest(subject: _Subject, converted: Converted, accuracy: Accuracy | None, library: Library) -> Manifest:
     from bssl_tf_converters.lce import INPUT_NAME, OUTPUT_NAME
     from bssl_tf_deploy import manifest as m
 
@@ -308,8 +446,15 @@ def _manifest(subject: _Subject, converted: Converted, library: Library) -> Mani
         created_by=converted.created_by | {"runtime-compiler": library.compiler, "runtime-glibc": library.glibc},
         files={},
         signature=m.Signature(
-            m.TensorSignature(INPUT_NAME, converted.input_shape, converted.golden_inputs.dtype.name),
-            m.TensorSignature(OUTPUT_NAME, converted.output_shape, "float32"),
+            m.TensorSignature(
+                INPUT_NAME, converted.input_shape, converted.golden_inputs.dtype.name, converted.input_quantization
+            ),
+            m.TensorSignature(
+                OUTPUT_NAME,
+                converted.output_shape,
+                "int8" if converted.output_quantization else "float32",
+                converted.output_quantization,
+            ),
         ),
         preprocessing=m.Preprocessing(p.image_size, p.channels, p.mean, p.std),
         labels=subject.labels,
@@ -318,4 +463,5 @@ def _manifest(subject: _Subject, converted: Converted, library: Library) -> Mani
         parity=m.ParityFigures(**dataclasses.asdict(converted.parity)),
         network=subject.network,
         training=subject.training,
+        accuracy=accuracy,
     )

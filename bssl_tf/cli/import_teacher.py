@@ -7,13 +7,16 @@ from pathlib import Path
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
 
 
 @click.command("import-teacher")
-@click.argument("form", metavar="FORMAT")
-@click.argument("checkpoint", required=False)
-@click.option("--out", required=True, metavar="DIR", help="The teacher's folder, new or empty.")
+@click.argument("form", metavar="FORMAT", shell_complete=completion.words("moco_v2", "swav", "efficientnet_lite0"))
+@click.argument("checkpoint", required=False, shell_complete=completion.files)
+@click.option(
+    "--out", required=True, metavar="DIR", shell_complete=completion.folders, help="The teacher's folder, new or empty."
+)
 @click.option(
     "--image-size",
     default=224,

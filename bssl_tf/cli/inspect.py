@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _LONGEST = {"operator": 26, "output": 32}
 
 
 @click.command("inspect")
-@click.argument("file")
+@click.argument("file", shell_complete=completion.files)
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, with exact numbers.")
 def command(file: str, as_json: bool) -> None:
     """Show what FILE, a .tflite model or a bundle, is made of and costs.

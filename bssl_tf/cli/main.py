@@ -8,6 +8,7 @@ import sys
 import traceback
 
 import click
+from click.shell_completion import CompletionItem
 
 from bssl_tf import __version__
 from bssl_tf.errors import BsslError, Interrupted
@@ -28,8 +29,11 @@ COMMANDS = {
     "devices": "List devices and check them: processor, clock, memory, temperature, what is installed.",
     "summary": "Show what is known of a run: accuracy, bundles, the newest benchmark.",
     "report": "Show and compare runs on one page: accuracy, size, latency, training, pictures.",
+    "completion": "Print the script that lets bash, zsh or fish complete commands, options and names.",
     "doctor": "Say what is installed, what is missing for which command, and the next step.",
 }
+# Where a shell that wants to complete a line says so.
+COMPLETE_VARIABLE = "_BSSL_TF_COMPLETE"
 
 
 class LazyGroup(click.Group):
@@ -43,6 +47,11 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"bssl_tf.cli.{cmd_name.replace('-', '_')}").command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # Not click's own, which loads all commands for their lines of help.
+        found = [CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -64,9 +73,11 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main() -> None:
     """Runs the command line and exits with the error's status."""
     debug = "--debug" in sys.argv[1:]
+    if COMPLETE_VARIABLE in os.environ:
+        import bssl_tf.cli.completion  # noqa: F401  tells click how shells split words
     try:
         # Without standalone mode click returns the status of `--help` and of a command that set one.
-        status = cli(standalone_mode=False)
+        status = cli(standalone_mode=False, complete_var=COMPLETE_VARIABLE)
         sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as error:
         error.show()

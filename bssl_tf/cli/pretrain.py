@@ -8,24 +8,49 @@ from typing import Any
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.cli.options import data_options, prose, settle, training_options
+from bssl_tf.cli.zoo import students
+from bssl_tf.config import METHODS
 
 
 @click.command("pretrain")
 @click.option(
     "--method",
     metavar="NAME",
+    shell_complete=completion.words(*METHODS),
     help="s2bnn (guided distillation) or bssl (joint classifier); baselines without a teacher: moco, byol, swav,"
     " supervised. [s2bnn]",
 )
-@click.option("--classifier", "bssl__classifier", metavar="KIND", help="bssl: joint or frozen. [joint]")
 @click.option(
-    "--feature-similarity", "bssl__feature_similarity", metavar="OF", help="bssl: outputs, features or off. [outputs]"
+    "--classifier",
+    "bssl__classifier",
+    metavar="KIND",
+    shell_complete=completion.words("joint", "frozen"),
+    help="bssl: joint or frozen. [joint]",
 )
-@click.option("--teacher", metavar="PATH", help="A run folder of `bssl-tf teacher`, or a .keras or .h5 model.")
+@click.option(
+    "--feature-similarity",
+    "bssl__feature_similarity",
+    metavar="OF",
+    shell_complete=completion.words("outputs", "features", "off"),
+    help="bssl: outputs, features or off. [outputs]",
+)
+@click.option(
+    "--teacher",
+    metavar="PATH",
+    shell_complete=completion.files,
+    help="A run folder of `bssl-tf teacher`, or a .keras or .h5 model.",
+)
 @data_options
 @training_options
-@click.option("--student", "backbone__name", metavar="NAME", help="The binary network, or zoo:NAME. [binary_resnet]")
+@click.option(
+    "--student",
+    "backbone__name",
+    metavar="NAME",
+    shell_complete=students,
+    help="The binary network, or zoo:NAME. [binary_resnet]",
+)
 @click.option("--width", "backbone__width", type=int, help="Channels of its first stage. [the network's own]")
 @click.option("--depth", "backbone__depth", type=int, help="Binary convolutions in a stage. [the network's own]")
 def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:

@@ -9,14 +9,17 @@ from pathlib import Path
 import click
 
 from bssl_tf import __version__
+from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
 
 _PAGE = "report.html"
 
 
 @click.command("report")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--out", metavar="FILE", help=f"Write to FILE. [{_PAGE} for html, else the screen]")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.folders)
+@click.option(
+    "--out", metavar="FILE", shell_complete=completion.files, help=f"Write to FILE. [{_PAGE} for html, else the screen]"
+)
 @click.option(
     "--format",
     "form",
@@ -30,7 +33,9 @@ _PAGE = "report.html"
     "--images", default=8, show_default=True, type=click.IntRange(1, 64), help="Sample images of each run (html only)."
 )
 @click.option("--no-images", is_flag=True, help="Leave out views, neighbours and map, which load TensorFlow.")
-@click.option("--data-dir", metavar="DIR", help="Where TFDS keeps its data. [as in the run]")
+@click.option(
+    "--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data. [as in the run]"
+)
 def command(
     runs: tuple[str, ...], out: str | None, form: str, images: int, no_images: bool, data_dir: str | None
 ) -> None:

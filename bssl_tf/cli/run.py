@@ -6,12 +6,13 @@ import sys
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.cli.options import runtime_options
 
 
 @click.command("run")
-@click.argument("bundle")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("bundle", shell_complete=completion.folders)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.files)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to print.")
 @click.option("--outputs", is_flag=True, help="Print the network's outputs instead of classes.")
 @runtime_options

@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.config import read_run_config
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json, read_records
 
 
 @click.command("summary")
-@click.argument("run")
+@click.argument("run", shell_complete=completion.folders)
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def command(run: str, as_json: bool) -> None:
     """Show what is known of RUN: its accuracy, its bundles, and the newest benchmark."""

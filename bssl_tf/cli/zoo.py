@@ -9,13 +9,27 @@ from pathlib import Path
 
 import click
 
+from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
 
 
+def students(context: click.Context, parameter: click.Parameter, typed: str) -> completion.Offers:
+    """Completes a student's name: binary networks, and pretrained ones as `zoo:NAME`."""
+    from bssl_tf import zoo
+
+    return completion.fitting((*completion.STUDENTS, *map(zoo.PREFIX.__add__, zoo.names())), typed)
+
+
+def _names(context: click.Context, parameter: click.Parameter, typed: str) -> completion.Offers:
+    from bssl_tf import zoo
+
+    return completion.fitting(zoo.names(), typed)
+
+
 @click.command("zoo")
-@click.argument("name", required=False)
-@click.option("--out", metavar="DIR", help="Make a run folder of NAME here.")
-@click.option("--bundle", metavar="DIR", help="Copy the ready bundle of NAME here.")
+@click.argument("name", required=False, shell_complete=_names)
+@click.option("--out", metavar="DIR", shell_complete=completion.folders, help="Make a run folder of NAME here.")
+@click.option("--bundle", metavar="DIR", shell_complete=completion.folders, help="Copy the ready bundle of NAME here.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, out: str | None, bundle: str | None, as_json: bool) -> None:
     """List pretrained students, or make a run folder or a bundle of the one called NAME.

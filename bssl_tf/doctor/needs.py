@@ -19,9 +19,9 @@ _BACKEND = (*_IMAGES, "tensorflow", "tf-keras", "larq", "processor", "Keras 2")
 _TRAIN = (*_BACKEND, "safetensors", "tqdm", "cache")
 _TFDS = {"tensorflow-datasets": "no data sets of TFDS (--data tfds:NAME)", "TFDS folder": "TFDS cannot download"}
 NEEDS = {
-    "teacher": Needs(_TRAIN, _TFDS),
+    "teacher": Needs((*_TRAIN, "scikit-learn"), _TFDS),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
-    "pretrain": Needs(_TRAIN, _TFDS),
+    "pretrain": Needs((*_TRAIN, "scikit-learn"), _TFDS),
     "evaluate": Needs((*_TRAIN, "scikit-learn"), _TFDS),
     "compare": Needs((*_TRAIN, "scikit-learn", "scipy", "matplotlib"), _TFDS),
     "zoo": Needs(_IMAGES),
@@ -41,5 +41,6 @@ NEEDS = {
         (*_IMAGES, "tflite", "flatbuffers", "matplotlib"),
         dict.fromkeys((*_TRAIN[len(_IMAGES) :], "scikit-learn"), "only with --no-images") | _TFDS,
     ),
+    "completion": Needs(_BASE),
     "doctor": Needs((), {"packaging": "does not compare versions"}),
 }  # fmt: skip

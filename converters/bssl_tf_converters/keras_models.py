@@ -20,10 +20,13 @@ from typing import Any
 import h5py  # type: ignore[import-untyped]
 
 from bssl_tf.backend import keras, keras_safe_mode, keras_saved_metadata, lq
-from bssl_tf.errors import BsslError, ConversionError
+from bssl_tf.errors import BsslError, ConfigError, ConversionError
 from bssl_tf_converters.checks.before import KERAS_2_HINT
+from bssl_tf_converters.keras_weights import load_weights_file
 
 ZOO_PREFIX = "larq_zoo:"
+# What `larq_zoo.preprocess_input` does to colours, of pixels from 0 to 1: all of its networks were trained on that.
+ZOO_MEAN, ZOO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MAX_CONFIG_BYTES = 64 * 2**20
 _HINT = "Give a Keras 2 model: a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME"
 # What TensorFlow ops in a functional model may be called (`tf.nn.relu(x)` becomes a layer of that name).
@@ -47,21 +50,27 @@ _QUANTIZERS = {
 _MODULES = ("keras", "tf_keras", "larq", "bssl_tf", "builtins")
 
 
-def open_model(source: str) -> keras.Model:
+def open_model(source: str, weights: Path | None = None) -> keras.Model:
     """The model that `source` names, with its weights.
 
     Args:
         source: a run folder of `bssl-tf pretrain` (its student, with the linear probe on top if there is one); a file
-            .h5, .hdf5 or .keras; a folder with a SavedModel of Keras 2; or `larq_zoo:` and a network's name, for its
-            architecture with random weights.
+            .h5, .hdf5 or .keras; a folder with a SavedModel of Keras 2; or `larq_zoo:` and a network's name.
+        weights: a weights file for a network of larq-zoo, which has random ones without; see `keras_weights`.
 
     Raises:
+        ConfigError: `weights` for a model that has its own.
         ConversionError: there is no such model, it is no Keras 2 model, it would run code, or it is damaged.
         RunFolderError: a run folder is not finished or damaged.
     """
     with _no_advice():
         if source.startswith(ZOO_PREFIX):
-            return _zoo_model(source.removeprefix(ZOO_PREFIX))
+            model = _zoo_model(source.removeprefix(ZOO_PREFIX))
+            if weights is not None:
+                load_weights_file(model, weights)
+            return model
+        if weights is not None:
+            raise ConfigError(f"{source} has weights of its own", f"--weights is for {ZOO_PREFIX}NAME; leave it away")
         return _from_path(Path(source))
 
 

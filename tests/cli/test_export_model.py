@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from PIL import Image
 
 from bssl_tf.backend import keras, lq
 from bssl_tf.cli.export import command
+from bssl_tf.config import DataConfig
+from bssl_tf.data.open import open_data
+from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import BsslError
 from bssl_tf_converters.keras_models import zoo_networks
 from bssl_tf_deploy import load
@@ -147,6 +151,65 @@ def test_a_network_that_takes_pixels_says_the_same_as_the_one_that_takes_floats(
     predictor = load(pixels, runtime="lce")
     predictor.verify_golden()
     np.testing.assert_allclose(predictor.outputs(files), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("ends", ["float32", "uint8", "int8"])
+def test_int8_is_told_with_its_accuracy_and_runs_everywhere_alike(
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path, ends: str
+) -> None:
+    done = export(
+        models["h5"], *options(pictures), "--input", ends, "--int8", "--calibrate", 30, "--record", tmp_path / "x.jsonl"
+    )
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "0 float, 0 float dense, 2 of either in int8" in done.output
+    assert "parity with Keras, rounded to int8 in the same way," in done.output
+    bundle = read_bundle(tmp_path / "bundle")
+    signature, accuracy = bundle.manifest.signature, bundle.manifest.accuracy
+    assert (signature.input.dtype, signature.output.dtype) == (ends, "int8" if ends == "int8" else "float32")
+    assert bundle.manifest.binary.int8_operators == 2
+    assert accuracy is not None and accuracy.images == 6
+    assert f"{accuracy.top1_percent:.2f} %, {accuracy.keras_top1_percent:.2f} % in Keras" in done.output
+    [record] = map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines())
+    assert record["accuracy"] == dataclasses.asdict(accuracy) and record["calibration_images"] == 30
+    assert (record["input"], record["int8_operators"]) == (ends, 2) and record["versions"]
+    own, lce = (load(bundle, runtime=runtime) for runtime in ("own", "lce"))
+    own.verify_golden()
+    lce.verify_golden()
+    files = sorted(pictures.rglob("*.png"))[::3]
+    np.testing.assert_allclose(own.outputs(files), lce.outputs(files), atol=1e-5)
+
+
+def test_accuracy_is_that_of_keras_on_the_same_pictures(
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
+) -> None:
+    done = export(models["h5"], *options(pictures))
+    assert done.exit_code == 0, (done.output, done.exception)
+    accuracy = read_bundle(tmp_path / "bundle").manifest.accuracy
+    assert accuracy is not None
+    assert accuracy.top1_percent == accuracy.keras_top1_percent
+    # The labels are random, and the network is not: any share is right, but this one.
+    data = open_data(DataConfig(str(pictures), "", image_size=SIZE, channels=3), print, labels_needed=True)
+    assert data.test is not None and data.test.labels is not None
+    images = Preprocessing(SIZE, 3, MEAN, STD).eval_view(data.test, np.arange(len(data.test)))
+    scores = keras.models.load_model(models["h5"])(images, training=False).numpy()
+    expected = 100 * np.mean(scores.argmax(axis=1) == data.test.labels)
+    assert accuracy.keras_top1_percent == pytest.approx(expected)
+    # Other names say nothing of this network's classes.
+    (tmp_path / "labels.txt").write_text("x\ny\nz\n")
+    done = export(models["h5"], *options(pictures), "--labels", tmp_path / "labels.txt", out=tmp_path / "other")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert read_bundle(tmp_path / "other").manifest.accuracy is None
+
+
+def test_int8_has_a_place_of_its_own_and_nothing_to_explain(
+    models: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    call = [str(models["h5"]), *map(str, options(pictures)), "--target", host_target(), "--input", "int8"]
+    refusal = CliRunner().invoke(command, [*call, "--explain"])
+    assert refusal.exit_code == 2 and "--explain compares with Keras to the last bit" in refusal.output
+    done = CliRunner().invoke(command, call)
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert (models["h5"].parent / f"stranger-bundle-{host_target()}-int8" / "manifest.json").exists()
 
 
 def test_our_runtime_and_lces_agree_on_pixels(

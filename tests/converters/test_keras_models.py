@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, lq, tf
-from bssl_tf.errors import ConversionError
+from bssl_tf.errors import BsslError, ConversionError
 from bssl_tf.models.layers import LearnedShift
 from bssl_tf_converters.keras_models import open_model
+from bssl_tf_deploy.quiet import captured_output
 from tests.converters.networks import backbone, embedded_images, write_run_folder
+from tests.converters.test_tflite_model import mutated
 
 layers = keras.layers
 FORMS = ["model.h5", "model.keras", "saved_model"]
@@ -214,3 +216,32 @@ def test_a_model_written_as_a_class_is_refused(tmp_path: Path) -> None:
     built.save(tmp_path / "custom")
     with pytest.raises(ConversionError, match="holds graphs of a model written as a class"):
         open_model(str(tmp_path / "custom"))
+
+
+def open_mutants(whole: Path, place: Path, count: int) -> None:
+    """Opens `count` copies of a model in which bytes of one file were changed; each opens, or is one line."""
+    rng = np.random.default_rng(count)
+    for _ in range(count):
+        if whole.is_dir():
+            shutil.copytree(whole, place, dirs_exist_ok=True)
+            files = sorted(file for file in place.rglob("*") if file.is_file())
+            file = files[rng.integers(len(files))]
+        else:
+            file = Path(shutil.copy(whole, place))
+        file.write_bytes(mutated(file.read_bytes(), rng))
+        try:
+            with captured_output():
+                open_model(str(place))
+        except BsslError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_mutated_model_opens_or_is_one_line(form: str, folder: Path, tmp_path: Path) -> None:
+    open_mutants(folder / form, tmp_path / form, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_1200_mutated_models_open_or_are_one_line(form: str, folder: Path, tmp_path: Path) -> None:
+    open_mutants(folder / form, tmp_path / form, 400)
