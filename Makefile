@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime bench wheels demo demo-seeds test test-slow test-native arm64-rig lint format clean
+.PHONY: help setup runtime bench wheels demo demo-seeds test test-slow test-native arm64-rig docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,7 @@ demo: setup ## set up, then the whole way on the embedded images, in minutes
 	$(BIN)/bssl-tf export runs/demo --target arm64 --out runs/demo/bundle --overwrite
 	$(BIN)/bssl-tf run runs/demo/bundle runs/demo/bundle/examples/*.png
 	$(BIN)/bssl-tf bench runs/demo/bundle
+	$(BIN)/bssl-tf report runs/demo runs/demo-teacher --out runs/demo/report.html
 	$(BIN)/bssl-tf summary runs/demo
 
 # Three seeds, each with a teacher of its own; a seed that is already in the records is left out.
@@ -77,6 +78,9 @@ test-native: setup ## sanitizers, threads and ten minutes of fuzzing of the runt
 
 arm64-rig: setup ## the emulated 64-bit ARM system that tests use (needs qemu-user and debootstrap)
 	$(BIN)/python tests/arm64/make_rig.py
+
+docs: setup ## build the documentation into build/docs, to be opened at index.html
+	$(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs.yml
 
 lint: setup ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
