@@ -200,7 +200,7 @@ def test_two_interpreters_at_once(library: Path) -> None:
         ({"num_threads": ""}, "num_threads wants a number from 1 to 64"),
         ({"isa": "sse9"}, "isa wants"),
         ({"isa": "neon"}, "isa names instructions that this processor does not have"),
-        ({"colour": "blue"}, "the options are num_threads and isa"),
+        ({"colour": "blue"}, "the options are num_threads, isa and profile"),
     ],
 )
 def test_wrong_options_are_told(library: Path, module: str, options: dict[str, str], message: str) -> None:

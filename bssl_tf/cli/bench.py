@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -117,7 +118,7 @@ def command(
         "repetitions": repetitions,
         "runtime": binary.name,
         "versions": versions | {"numpy": metadata.version("numpy")},
-        "command": f"bssl-tf bench {bundle} --threads {threads} --runtime {binary.name} --warmup {warmup} "
+        "command": f"bssl-tf bench {shlex.quote(bundle)} --threads {threads} --runtime {binary.name} --warmup {warmup} "
         f"--repetitions {repetitions}{' --operators' if operators else ''}",
         "networks": {name: about | dataclasses.asdict(timings[name]) for name, about in networks.items()},
     }
@@ -127,8 +128,13 @@ def command(
             record[f"{name}_p50_over_binary_p50"] = timings[name].p50_ms / timings["binary"].p50_ms
             record[f"{name}_size_over_binary_size"] = sizes[name] / sizes["binary"]
     if operators and library is not None:
-        with captured_output():
-            record["operators"] = profile_operators(content.model, image, threads, library, _OPERATORS_S)
+        try:
+            with captured_output():
+                record["operators"] = profile_operators(content.model, image, threads, library, _OPERATORS_S)
+        except RuntimeUnavailableError as error:
+            # What was timed is not lost.
+            record["operators"] = None
+            prose(str(error))
     run = Path(bundle).resolve().parent
     if record_file is None and is_run_folder(run):
         record_file = str(run / "bench.jsonl")  # where `bssl-tf summary` looks
@@ -171,7 +177,7 @@ def _table(record: dict[str, Any]) -> str:
             smaller = record[f"{name}_size_over_binary_size"]
             said.append(f"{speed} (median) and {smaller:.1f} times smaller than {words}")
         lines.append(f"here the binary network is {', '.join(said)}")
-    if "operators" in record:
+    if record.get("operators"):
         lines += operator_lines([record["operators"]])
     if record["target"] not in (platform.machine(), {"aarch64": "arm64"}.get(platform.machine())):
         lines.append(

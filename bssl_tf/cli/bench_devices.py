@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from bssl_tf.cli.devices import complete_devices
 from bssl_tf.cli.options import is_run_folder, prose
@@ -126,15 +127,20 @@ def bench_devices(
     run = Path(bundle).resolve().parent
     if record_file is None and is_run_folder(run):
         record_file = str(run / "bench-devices.jsonl")
-    targets = [
-        dataclasses.replace(
-            device,
-            remote_dir=remote_dir or device.remote_dir,
-            benchmark_model=benchmark_model or device.benchmark_model,
-            tflite_library=tflite_library or device.tflite_library,
+    targets = []
+    for device in (find_device(text, devices_file) for text in devices):
+        # A phone takes one of the two: what is named now goes before what the file says.
+        of_file = None if tflite_library and device.is_phone else device.benchmark_model
+        targets.append(
+            dataclasses.replace(
+                device,
+                remote_dir=remote_dir or device.remote_dir,
+                benchmark_model=benchmark_model or of_file,
+                tflite_library=tflite_library or device.tflite_library,
+            )
         )
-        for device in (find_device(text, devices_file) for text in devices)
-    ]
+    if tflite_library and not any(target.is_phone for target in targets):
+        raise click.UsageError("--tflite-library needs a phone: --device adb")
     others = _beside(beside)
     # An emulator times nothing.
     built_here = content.manifest.training is not None
@@ -186,17 +192,27 @@ def _measure(
     from bssl_tf.devices.adb import AdbConnection
     from bssl_tf.devices.android import measure_on_phone
     from bssl_tf.devices.measuring import measure_on_device
-    from bssl_tf_deploy.measure import thread_counts
 
     connection = device.connect()
+    counts = "all" if plan["all_threads"] else str(threads)
     if isinstance(connection, AdbConnection):
-        # Of these, the ones that it has cores for.
-        counts = thread_counts("all", 64) if plan["all_threads"] else (threads,)
         if plan["sustained"]:
-            prose(f"{device.name}: --sustained is for boards; phones are timed for --budget only")
-        found = measure_on_phone(device, connection, bundle, counts, beside, budget_s=plan["budget"], say=prose)
+            prose(f"{device.name}: --sustained is for boards, and left out")
+        given = click.get_current_context().get_parameter_source("budget") is ParameterSource.COMMANDLINE
+        if given and device.benchmark_model is not None:
+            prose(f"{device.name}: benchmark_model decides for itself how long it times, not --budget")
+        found = measure_on_phone(
+            device,
+            connection,
+            bundle,
+            counts,
+            beside,
+            budget_s=plan["budget"],
+            trust_bundle_library=trust_bundle_library,
+            say=prose,
+        )
         return {"emulated": False, **found}
-    arguments = ["--threads", "all" if plan["all_threads"] else str(threads)]
+    arguments = ["--threads", counts]
     arguments += ["--budget", str(plan["budget"]), "--sustained", str(plan["sustained"])]
     measured = measure_on_device(
         device, bundle, arguments, beside, trust_bundle_library=trust_bundle_library, say=prose

@@ -195,9 +195,12 @@ def command(
     int8 = int8 or input_dtype == "int8"
     if int8 and explaining:
         raise click.UsageError("--explain compares with Keras to the last bit, which int8 does not keep")
+    context = click.get_current_context()
+    if not int8 and context.get_parameter_source("calibration_images") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--calibrate needs --int8 or --input int8")
     is_run = _is_run(model)
     if is_run:
-        _refuse_options(click.get_current_context())
+        _refuse_options(context)
     variant = [target] if input_dtype == "float32" and not int8 else [target, input_dtype]
     if int8 and input_dtype != "int8":
         variant.append("int8")
@@ -231,7 +234,8 @@ def command(
     click.echo(f"{path}: {MODEL} has {len(converted.model) / 1024:.1f} KiB")
     click.echo(
         f"{binary.binary_convolutions} binary convolutions (LceBconv2d), {binary.float_convolutions} float, "
-        f"{binary.fully_connected} float dense" + (f", {binary.int8_operators} of either in int8" if int8 else "")
+        f"{binary.fully_connected} float dense"
+        + (f", {binary.int8_operators} convolutions and dense operators in int8" if int8 else "")
     )
     beside = "Keras, rounded to int8 in the same way," if int8 else "Keras"
     click.echo(
@@ -244,6 +248,11 @@ def command(
             f"top-1 on {accuracy.images} test images: {accuracy.top1_percent:.2f} %, "
             f"{accuracy.keras_top1_percent:.2f} % in Keras"
         )
+    else:
+        prose("accuracy is not measured: there are no labelled test images of these classes")
+        if int8:
+            same = (converted.logits.argmax(axis=1) == converted.keras_logits.argmax(axis=1)).mean()
+            click.echo(f"same best class as Keras in float32 on {parity.images} images: {100 * same:.2f} %")
     needs = f", needs glibc {library.glibc} or newer" if library.glibc else ""
     click.echo(f"{bundled_name(target)}: {len(library.content) / 1024:.1f} KiB, by {library.compiler}{needs}")
     quoted = shlex.quote(str(path))
@@ -324,10 +333,16 @@ def _from_model(
             "Pass --data FOLDER, --data tfds:NAME or --data embedded, and --mean and --std as in its training",
         )
     model = without_softmax(open_model(source, Path(weights) if weights else None), prose)
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output.shape) != 2:
+    if (
+        len(model.inputs) != 1
+        or len(model.outputs) != 1
+        or len(model.output.shape) != 2
+        # Of a single number (yes or no behind a sigmoid) the best would always be the first.
+        or model.output.shape[-1] == 1
+    ):
         raise ConversionError(
             f"{source} is no classifier: it gives {[list(tensor.shape) for tensor in model.outputs]}",
-            "Give a model with one input, and with one number a class as output",
+            "Give a model with one input, and with one number a class as output, two for yes and no",
         )
     height, width, channels = model.input.shape[1:] if len(model.input.shape) == 4 else (0, 1, 0)
     if height != width or not height or channels not in (1, 3):
@@ -339,7 +354,12 @@ def _from_model(
     constants = [
         numbers * channels if len(numbers) == 1 else numbers for numbers in (mean or usual[0], std or usual[1])
     ]
-    preprocessing = Preprocessing(height, channels, *constants)
+    try:
+        preprocessing = Preprocessing(height, channels, *constants)
+    except ConfigError as error:
+        raise ConfigError(
+            error.what, "Give --mean and --std as in its training: one number, or one a channel"
+        ) from error
     config = DataConfig(data_source, data_dir or "", image_size=height, channels=channels)
     data = open_data(config, prose, labels_needed=False)
     image_set = data.test if data.test is not None and len(data.test) else data.train

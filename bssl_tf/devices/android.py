@@ -7,7 +7,7 @@ runner of ours with TensorFlow Lite's library: `android_benchmark_model` and `an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bssl_tf.devices.adb import AdbConnection
@@ -18,6 +18,7 @@ from bssl_tf.devices.phone import BINARY, FOLDER, TARGET, Way, model_file, phone
 from bssl_tf.errors import DeviceError, RuntimeUnavailableError
 from bssl_tf_deploy.bundle import Bundle, checked_file
 from bssl_tf_deploy.library import LIBRARY, bundled_name, library_for
+from bssl_tf_deploy.measure import thread_counts
 
 _SPARE_MIB = 8
 
@@ -59,7 +60,9 @@ def phone_facts(connection: AdbConnection) -> dict[str, Any]:
 def clean_phone(connection: AdbConnection, device: Device) -> bool:
     """Removes folders that were left there; whether there were any. Raises `DeviceError`."""
     prefix = device.remote_dir or FOLDER
-    status, _ = connection.shell("sh", "-c", 'ls -d "$1"-* >/dev/null 2>&1 && rm -rf "$1"-*', "sh", prefix)
+    # As `phone_folder` names them, since the prefix may be that of someone's own folders.
+    ours = '"$1"-' + 8 * "[0-9a-f]"
+    status, _ = connection.shell("sh", "-c", f"ls -d {ours} >/dev/null 2>&1 && rm -rf {ours}", "sh", prefix)
     return status == 0
 
 
@@ -67,10 +70,11 @@ def measure_on_phone(
     device: Device,
     connection: AdbConnection,
     bundle: Bundle,
-    threads: Sequence[int],
+    threads: str,
     beside: Mapping[str, bytes],
     *,
     budget_s: float = 30.0,
+    trust_bundle_library: bool = False,
     say: Any = lambda line: None,
 ) -> dict[str, Any]:
     """Checks a bundle on a phone, then times it.
@@ -79,9 +83,10 @@ def measure_on_phone(
         device: which.
         connection: the way there.
         bundle: from `read_bundle`.
-        threads: numbers of threads, each measured by itself; those that the phone has cores for.
+        threads: numbers of threads, each measured by itself, in the words of `thread_counts`.
         beside: name -> model of builtin operators, timed in turns with the bundle's.
         budget_s: seconds of timed calls for each number of threads; `benchmark_model` decides for itself.
+        trust_bundle_library: see `bssl_tf_deploy.load`.
         say: told in a line what is done.
 
     Returns:
@@ -94,11 +99,11 @@ def measure_on_phone(
     """
     way = _way(device)
     facts = phone_facts(connection)
-    if facts["cores"] is not None:
-        threads = [count for count in threads if count <= facts["cores"]] or [facts["cores"]]
+    counts = thread_counts(threads, facts["cores"] or 1)
     say(f"{device.name}: {facts['processor']}, {facts['cores']} cores, {facts['system']}")
     models = {BINARY: bundle.model, **beside}
-    contents = {LIBRARY: _library(bundle)} | {model_file(name): content for name, content in models.items()} | way.files
+    library = _library(bundle, trust_bundle_library)
+    contents = {LIBRARY: library} | {model_file(name): content for name, content in models.items()} | way.files
     needed = (sum(map(len, contents.values())) >> 20) + _SPARE_MIB
     if facts["free_mib"] is not None and facts["free_mib"] < needed:
         raise DeviceError(
@@ -109,11 +114,11 @@ def measure_on_phone(
         for name, content in contents.items():
             phone.push(content, name)
         connection.shell("chmod", "700", phone.path(way.program))
-        for count in threads:
+        for count in counts:
             way.verify(phone, bundle, count)
         say(f"{device.name}: golden outputs as expected")
-        measured = way.measure(phone, bundle, models, list(threads), budget_s)
-    golden = {"images": len(bundle.golden_inputs), "threads": list(threads), "as_expected": True}
+        measured = way.measure(phone, bundle, models, list(counts), budget_s)
+    golden = {"images": len(bundle.golden_inputs), "threads": list(counts), "as_expected": True}
     return {"facts": facts, "golden": golden, **measured}
 
 
@@ -129,11 +134,11 @@ def _way(device: Device) -> Way:
     )
 
 
-def _library(bundle: Bundle) -> bytes:
+def _library(bundle: Bundle, trust_bundle_library: bool) -> bytes:
     name = bundled_name(TARGET)
     try:
         return library_for(TARGET).content
     except RuntimeUnavailableError:
-        if name not in bundle.manifest.files:
+        if not trust_bundle_library or name not in bundle.manifest.files:
             raise
         return checked_file(bundle, name).read_bytes()

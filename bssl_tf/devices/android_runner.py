@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ _NEXT = {
     6: "Export the bundle for android-arm64 again",
     _MEMORY: "Close other programs there",
 }
+# A shell's statuses for what it may not execute, or does not find.
+_NOT_EXECUTED = (126, 127)
 _CPU_SENSOR = re.compile(r".*cpu.*|big|mid|little", re.IGNORECASE)
 # Sensors that are switched off or count in other units are outside.
 _SENSIBLE_C = (0, 150)
@@ -192,8 +195,15 @@ def _failed(phone: Phone, status: int, out: str) -> BsslError:
     if status in (_FILE, _MEMORY):
         return DeviceError(f"the runner on {address} stopped: {said}", _NEXT.get(status, "Run the same command again"))
     if status > 128:
+        killed = status == 128 + signal.SIGKILL
         return DeviceError(
-            f"the runner on {address} was killed (signal {status - 128})", "Look whether the phone has enough memory"
+            f"the runner on {address} was killed (signal {status - 128})",
+            # By itself it ends with another signal when a library in it does what it must not.
+            "Look whether the phone has enough memory" if killed else _NEXT[4],
+        )
+    if status in _NOT_EXECUTED:
+        return DeviceError(
+            f"{address} does not execute the runner: {said}", "Name a place where it may, with --remote-dir"
         )
     return RuntimeUnavailableError(
         f"the runner on {address} stopped: {said}", _NEXT.get(status, "Take another version of TensorFlow Lite")

@@ -1,4 +1,4 @@
-// A plugin for qemu-user 7 and newer that counts what an emulated program executes. Whenever the program asks for its
+// A plugin for qemu-user 7 and 8 (9 has another interface) that counts what an emulated program executes. Whenever the program asks for its
 // parent (the system call getppid, which nothing else needs), it prints the numbers until then:
 //   bssl-count <all instructions> <vector instructions> <CNT instructions>
 // No package ships qemu-plugin.h, so what is needed of it is declared here (plugin interface, version 1).

@@ -54,6 +54,11 @@ class Device:
     benchmark_model: Path | None = None
     tflite_library: Path | None = None
 
+    @property
+    def is_phone(self) -> bool:
+        """Whether it is reached through adb."""
+        return _ADB.fullmatch(self.address) is not None
+
     def connect(self) -> Connection:
         """The way there; nothing is sent yet.
 

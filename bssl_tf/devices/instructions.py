@@ -78,5 +78,5 @@ def _run(command: Sequence[str]) -> str:
     said = done.stdout + done.stderr
     if done.returncode != 0:
         last = (said.strip() or "no message").splitlines()[-1]
-        raise DeviceError(f"{' '.join(command)[:200]} failed: {last}", "Run it by hand")
+        raise DeviceError(f"{' '.join(command)[:200]} failed: {last}", "Answers were checked; counts need qemu 7 or 8")
     return said

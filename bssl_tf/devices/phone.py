@@ -104,7 +104,7 @@ class Way(Protocol):
 
 def model_file(name: str) -> str:
     """The file of a model on the phone, by the name that records have for it."""
-    return "model.tflite" if name == BINARY else f"{name}.tflite"
+    return f"{name}.tflite"
 
 
 @contextlib.contextmanager

@@ -53,9 +53,12 @@ def _from_package(file: Path) -> bytes:
             names = [f"{_FOLDER}/{name}" for name in _NAMES if f"{_FOLDER}/{name}" in package.namelist()]
             if not names:
                 raise DeviceError(f"{file} has no {_FOLDER}/{' and no '.join(_NAMES)}", _TAKE)
+            # Others fail in ways of their own, and nobody packs so for Android.
+            if package.getinfo(names[0]).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise NotImplementedError("neither stored nor deflated")
             # What the archive says of the size is not believed.
             with package.open(names[0]) as library:
                 return library.read(_MAX_BYTES + 1)
-    # NotImplementedError: an unknown compression; RuntimeError: a password.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    # NotImplementedError: another compression; RuntimeError: a password; ValueError: names that are no text.
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise DeviceError(f"{file} is no sound Android package ({error})", _TAKE) from error

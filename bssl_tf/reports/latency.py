@@ -60,7 +60,7 @@ def latency_section(runs: Sequence[Run]) -> Section:
 def _distribution(timed: Sequence[Timed], number: int) -> Figure:
     device, threads = timed[0][1].conditions
     name = f"latency-{number}"
-    labels = [f"{run.name}, {one.bundle}, {one.variant}" for run, one in timed]
+    labels = _labels(timed)
     full = all(one.durations_ms for _, one in timed)
     table = Table(
         name, "Latency", (Column("network"), *(Column(q, "ms", 3) for q in ("fastest", "p50", "p90", "p99"))),
@@ -93,10 +93,9 @@ def _distribution(timed: Sequence[Timed], number: int) -> Figure:
 
 def _threads(timed: Sequence[Timed]) -> Figure:
     lines: dict[str, dict[int, float]] = {}
-    for run, one in timed:
+    for (_, one), label in zip(timed, _labels(timed), strict=True):
         if one.threads is not None and one.p50_ms is not None:
-            label = f"{run.name}, {one.bundle}, {one.variant}, {one.device}"
-            lines.setdefault(label, {})[one.threads] = one.p50_ms
+            lines.setdefault(f"{label}, {one.device}", {})[one.threads] = one.p50_ms
     counts = sorted({threads for line in lines.values() for threads in line})
     series = [figures.Series(i, sorted(line), [line[n] for n in sorted(line)]) for i, line in enumerate(lines.values())]
     columns = (Column("network"), *(Column(f"{n} thread{'s' if n > 1 else ''}", "ms", 3) for n in counts))
@@ -218,6 +217,18 @@ def _emulated(runs: Sequence[Run]) -> list[Table]:
     )  # fmt: skip
     title = "Emulated: answers and instructions of one image, no times"
     return [Table("emulated", title, columns, rows)] if rows else []
+
+
+def _labels(timed: Sequence[Timed]) -> list[str]:
+    """Run, bundle and network; the kernel too where one of these was timed with several on one machine."""
+    kernels: dict[tuple[str, ...], set[str]] = {}
+    for run, one in timed:
+        kernels.setdefault((run.name, one.bundle, one.variant, one.device), set()).add(one.kernel)
+    return [
+        f"{run.name}, {one.bundle}, {one.variant}"
+        + (f", {one.kernel}" if len(kernels[run.name, one.bundle, one.variant, one.device]) > 1 else "")
+        for run, one in timed
+    ]
 
 
 def _name(run: Run, one: Latency) -> str:

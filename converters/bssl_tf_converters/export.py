@@ -22,6 +22,8 @@ from bssl_tf_deploy.preprocess import whole_pixels
 
 GOLDEN_IMAGES = 4
 _BATCH = 64
+# Less than any trained student here has kept.
+_FEW_SAME = 0.9
 _PACKAGES = ("larq", "larq-compute-engine", "numpy", "tensorflow", "tf-keras")
 
 
@@ -155,6 +157,8 @@ def convert_model(
         inputs = taken.integers(inputs)
     logits = interpreter.predict(inputs)
     parity = compare(expected, logits)
+    if calibration is not None:
+        _say_what_int8_changes(keras_logits, logits, report)
     if explaining:
         explanation = explain(model, converted, images_to_explain(model, images), preprocessing, report)
         require_no_fault(explanation)
@@ -208,6 +212,15 @@ def without_softmax(model: keras.Model, report: Callable[[str], None] = lambda l
         return keras.Model(model.input, last.input, name=model.name)
     last.activation = keras.activations.linear
     return model
+
+
+def _say_what_int8_changes(keras_logits: np.ndarray, logits: np.ndarray, report: Callable[[str], None]) -> None:
+    same = float(np.mean(keras_logits.argmax(axis=1) == logits.argmax(axis=1)))
+    if same < _FEW_SAME:
+        report(
+            f"warning: in int8 {100 * same:.1f} % of images keep their best class; look at the accuracy, and try more "
+            "--calibrate images, or no int8"
+        )
 
 
 def _as_taken(images: np.ndarray, preprocessing: Preprocessing | None) -> np.ndarray:

@@ -22,7 +22,7 @@ import h5py  # type: ignore[import-untyped]
 from bssl_tf.backend import keras, keras_safe_mode, keras_saved_metadata, lq
 from bssl_tf.errors import BsslError, ConfigError, ConversionError
 from bssl_tf_converters.checks.before import KERAS_2_HINT
-from bssl_tf_converters.keras_weights import load_weights_file
+from bssl_tf_converters.keras_weights import load_weights_file, require_whole
 
 ZOO_PREFIX = "larq_zoo:"
 # What `larq_zoo.preprocess_input` does to colours, of pixels from 0 to 1: all of its networks were trained on that.
@@ -149,6 +149,7 @@ def _from_h5(path: Path) -> keras.Model:
                 f"{path} holds weights and no model", "Build the model, load the weights, and save it with model.save"
             )
         _require_keras_2(version, path)
+        require_whole(file, str(path))
         model = _build(json.loads(config), str(path))
     model.load_weights(str(path))
     return model

@@ -21,6 +21,8 @@ from bssl_tf.errors import BsslError, ConversionError
 _HINT = "Give the file that save_weights('FILE.h5') or save('FILE.h5') writes of this network, with as many classes"
 # A network has some hundred layers; a name has some dozen letters.
 _MAX_NAMES_BYTES = 2**22
+# Numbers in a piece of a data set that h5py may choose itself where a weight is smaller.
+_MAX_CHUNK = 2**20
 
 
 def load_weights_file(model: keras.Model, path: Path) -> None:
@@ -43,10 +45,21 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
     keras.backend.batch_set_value(pairs)
 
 
+def require_whole(file: h5py.File, path: str) -> None:
+    """Raises `ConversionError` for links to other files: opening one that is a named pipe would wait for ever."""
+
+    def elsewhere(name: bytes, link: h5py.h5l.LinkInfo) -> bool | None:
+        return True if link.type == h5py.h5l.TYPE_EXTERNAL else None
+
+    if file.id.links.visit(elsewhere, info=True):
+        raise ConversionError(f"{path} points at other files", _HINT)
+
+
 def _pairs(model: keras.Model, file: h5py.File, path: str) -> Iterator[tuple[Any, np.ndarray]]:
     """Each variable with its value, float32."""
+    require_whole(file, path)
     root = file["model_weights"] if "layer_names" not in file.attrs and "model_weights" in file else file
-    version = root.attrs.get("keras_version", "2")
+    version = root.attrs.get("keras_version", "2.")
     version = version.decode(errors="replace") if isinstance(version, bytes) else str(version)
     if not version.startswith("2."):
         raise ConversionError(f"{path} was saved by Keras {version[:20]}", _HINT)
@@ -103,6 +116,9 @@ def _values(dataset: Any, file: h5py.File, path: str, layer: str) -> np.ndarray:
     elsewhere = dataset.file.filename != file.filename or dataset.external or dataset.is_virtual
     if elsewhere or dataset.dtype.kind not in "fiu":
         raise ConversionError(f"{path} has no numbers of its own for layer {layer}", _HINT)
+    # A chunk is unpacked whole, however little of it belongs to the weight.
+    if dataset.chunks and math.prod(dataset.chunks) > max(dataset.size, _MAX_CHUNK):
+        raise ConversionError(f"{path} has chunks of {dataset.chunks} for layer {layer}", _HINT)
     values = np.asarray(dataset[()], np.float32)
     if not np.isfinite(values).all():
         raise ConversionError(f"{path} has NaN or infinity for layer {layer}", "Get the file again, or train again")

@@ -62,6 +62,7 @@ MIN_SHARE_OF_CORRELATION = 0.8
 # Float32 has 24 bits.
 _HALVINGS = 24
 _PAIRS = 2
+_EXPLAIN = "See with --explain which layer is the first that differs; a quantiser or a padding is the usual cause"
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,12 @@ def compare(keras_logits: np.ndarray, converted_logits: np.ndarray) -> Parity:
     )
 
 
-def require(parity: Parity) -> None:
+def require(parity: Parity, hint: str = _EXPLAIN) -> None:
     """Refuses a conversion that does not agree.
+
+    Args:
+        parity: of the two networks.
+        hint: the next step.
 
     Raises:
         ConversionError: top-1 agreement is below 0.99, or the share within tolerance below 0.5.
@@ -128,7 +133,7 @@ def require(parity: Parity) -> None:
     if parity.top1_agreement < MIN_TOP1_AGREEMENT or parity.share_within_tolerance < MIN_SHARE_WITHIN:
         raise ConversionError(
             f"the converted network does not say what the Keras network says: {figures}",
-            "See with --explain which layer is the first that differs; a quantiser or a padding is the usual cause",
+            hint,
         )
 
 
@@ -153,7 +158,7 @@ def require_rounded(parity: Parity, keras_logits: np.ndarray, rounded: np.ndarra
     with np.errstate(invalid="ignore"):
         found, wanted = (np.corrcoef(rounded.ravel(), other.ravel())[0, 1] for other in (converted, keras_logits))
     if not found >= MIN_SHARE_OF_CORRELATION * wanted:
-        require(parity)
+        require(parity, "Export it without int8, or calibrate on more images")
 
 
 @dataclass(frozen=True, eq=False)

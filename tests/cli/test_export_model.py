@@ -161,7 +161,7 @@ def test_int8_is_told_with_its_accuracy_and_runs_everywhere_alike(
         models["h5"], *options(pictures), "--input", ends, "--int8", "--calibrate", 30, "--record", tmp_path / "x.jsonl"
     )
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "0 float, 0 float dense, 2 of either in int8" in done.output
+    assert "0 float, 0 float dense, 2 convolutions and dense operators in int8" in done.output
     assert "parity with Keras, rounded to int8 in the same way," in done.output
     bundle = read_bundle(tmp_path / "bundle")
     signature, accuracy = bundle.manifest.signature, bundle.manifest.accuracy
@@ -287,7 +287,7 @@ def test_what_is_missing_or_does_not_fit_is_told_in_one_line(
     (tmp_path / "empty").mkdir()
     refused(export(tmp_path / "empty", "--data", pictures), "neither a run folder nor a SavedModel")
     refused(export("larq_zoo:NoNet", "--data", pictures), "larq")
-    refused(export(models["h5"], "--data", pictures, "--mean", "0.1,0.2"), "one number for each channel")
+    refused(export(models["h5"], "--data", pictures, "--mean", "0.1,0.2"), "one number for each channel", "--mean")
     refused(export(models["h5"], "--data", pictures, "--std", "0"), "above zero")
     (tmp_path / "labels.txt").write_text("one\ntwo\n")
     refused(export(models["h5"], *options(pictures), "--labels", tmp_path / "labels.txt"), "2 labels", "3 classes")
@@ -299,4 +299,8 @@ def test_what_is_missing_or_does_not_fit_is_told_in_one_line(
     image = keras.Input((SIZE, SIZE, 3))
     keras.Model(image, keras.layers.Conv2D(4, 3)(image)).save(tmp_path / "map.h5")
     refused(export(tmp_path / "map.h5", "--data", pictures), "no classifier")
+    keras.Model(image, keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(image))).save(tmp_path / "yes.h5")
+    refused(export(tmp_path / "yes.h5", "--data", pictures), "no classifier", "two for yes and no")
+    idle = export(models["h5"], *options(pictures), "--calibrate", 5)
+    assert idle.exit_code == 2 and "--calibrate needs --int8" in idle.output
     assert not (tmp_path / "bundle").exists()

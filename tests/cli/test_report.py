@@ -45,7 +45,7 @@ def test_json_has_what_is_in_the_run(run: Path, bssl_tf: Command) -> None:
     done = bssl_tf("report", run, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
-    assert list(found["tables"]) == ["runs", "accuracy", "bundles", "latency", "training"]
+    assert list(found["tables"]) == ["runs", "accuracy", "bundles", "latency", "emulated", "training"]
     [about] = found["tables"]["runs"]
     assert (about["method"], about["data"], about["image size (px)"], about["state"]) == (
         *("bssl", "embedded", 28, "finished"),

@@ -313,13 +313,14 @@ def two_layers(between: Layer, **changes: Any) -> keras.Model:
         (layers.BatchNormalization(beta_initializer="ones"), {"pad_values": 0.0}, "separate-quantize", "pads with 0"),
         (layers.BatchNormalization(beta_initializer="ones"), {}, None, ""),
         (
-            lambda x: layers.ReLU()(x - 0.3) - 0.1,
-            {"kernel_quantizer": "ste_sign"},
+            # A ReLU there would be decided by a threshold.
+            lambda x: layers.LeakyReLU()(x - 0.3) - 0.1,
+            {},
             "float-between",
-            "is followed by .*RELU",
+            "is followed by .*LEAKY_RELU",
         ),
     ],
-    ids=["same-zero padding", "same-one padding", "ReLU behind a shift"],
+    ids=["same-zero padding", "same-one padding", "leaky ReLU behind a shift"],
 )
 def test_float_on_the_way_between_bits_is_a_warning(
     between: Layer, changes: dict[str, Any], code: str | None, message: str

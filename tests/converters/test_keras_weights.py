@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,22 @@ def linked(file: h5py.File) -> None:
     file["layer_top/layer_top/bias:0"] = h5py.ExternalLink("other.h5", "secret")
 
 
+def linked_group(file: h5py.File) -> None:
+    """Reading it would wait for somebody who writes into the pipe."""
+    pipe = Path(file.filename).with_name("pipe.h5")
+    os.mkfifo(pipe)
+    del file["layer_top"]
+    file["layer_top"] = h5py.ExternalLink(str(pipe), "/")
+
+
+def chunked(file: h5py.File) -> None:
+    """A few weights in a chunk of 4 GiB, which gzip makes small."""
+    group = file["layer_top/layer_top"]
+    shape = group["kernel:0"].shape
+    del group["kernel:0"]
+    group.create_dataset("kernel:0", shape, "f4", maxshape=(None, None), chunks=(2**10, 2**20 - 1), compression="gzip")
+
+
 def virtual(file: h5py.File) -> None:
     del file["layer_top/layer_top/bias:0"]
     layout = h5py.VirtualLayout((3,), "f4")
@@ -152,7 +169,9 @@ def nameless(file: h5py.File) -> None:
     [
         (enormous, "and the file 1099511627776x1048576 and 3 for layer_top"),
         (lambda file: replaced(file, dtype="f4", external=[("secret.txt", 0, 12)]), "no numbers of its own"),
-        (linked, "no numbers of its own for layer layer_top"),
+        (linked, "points at other files"),
+        (linked_group, "points at other files"),
+        (chunked, r"has chunks of \(1024, 1048575\) for layer layer_top"),
         (virtual, "no numbers of its own for layer layer_top"),
         (lambda file: replaced(file, dtype="S4"), "no numbers of its own"),
         (lambda file: replaced(file, dtype=h5py.string_dtype()), "no numbers of its own"),

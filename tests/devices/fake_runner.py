@@ -2,7 +2,7 @@
 
 It is given the command as the phone got it, looks whether what was pushed is what a phone would need, and puts this
 machine's files in their places: `$HOST_RUNNER`, `$HOST_TFLITE`, and the installed runtime library. `$RUNNER_FAULT` lets
-one thing go wrong: `wrong-output`, `killed`, `no-record`, `no-durations`, `full-disk`.
+one thing go wrong: `wrong-output`, `killed`, `crashed`, `refused`, `no-record`, `no-durations`, `full-disk`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ def main() -> None:
     )
     if fault == "killed" and command == "time":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "crashed":
+        os.kill(os.getpid(), signal.SIGABRT)
+    if fault == "refused":
+        sys.stderr.write(f"sh: {program}: can't execute: Permission denied\n")
+        sys.exit(126)
     if fault == "wrong-output" and command == "run":
         output = Path(rest[-1])
         output.write_bytes(output.read_bytes()[::-1])

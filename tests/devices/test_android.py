@@ -10,13 +10,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bssl_tf.devices import android
 from bssl_tf.devices.android_benchmark_model import figures
 from bssl_tf.devices.operator_profile import operators
-from bssl_tf.errors import DeviceError
+from bssl_tf.errors import DeviceError, RuntimeUnavailableError
+from bssl_tf_deploy.library import bundled_name
 from tests.devices.test_ssh import fails
 
 HERE = Path(__file__).parent
@@ -162,7 +165,7 @@ def test_a_killed_harness_leaves_nothing_on_the_phone(phone: Path, real_bundle: 
     command = [sys.executable, "-m", "bssl_tf", "bench", str(real_bundle), "--device", "adb", "--no-float"]
     command += ["--benchmark-model", str(tool), "--remote-dir", str(phone / "phone" / "x")]
     process = subprocess.Popen(command, env=environment(phone), stderr=subprocess.PIPE)
-    while not list((phone / "phone").glob("x-*/model.tflite")):
+    while not list((phone / "phone").glob("x-*/binary.tflite")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -176,11 +179,28 @@ def test_a_killed_harness_leaves_nothing_on_the_phone(phone: Path, real_bundle: 
 
 def test_clean_removes_what_a_phone_without_power_kept(phone: Path, harness: Command) -> None:
     prefix = phone / "phone" / "x"
-    (phone / "phone" / "x-0123" / "deep").mkdir(parents=True)
-    (phone / "phone" / "other").mkdir()
+    (phone / "phone" / "x-0123abcd" / "deep").mkdir(parents=True)
+    (phone / "phone" / "x-89efab01").mkdir()
+    # Someone's own, whose names merely begin like ours.
+    others = {"other", "x-notes", "x-0123abcd-old", "x"}
+    for name in others:
+        (phone / "phone" / name).mkdir()
     assert harness("devices", "adb", "--clean", "--remote-dir", prefix).stdout == "adb: removed\n"
-    assert [path.name for path in (phone / "phone").iterdir()] == ["other"]
+    assert {path.name for path in (phone / "phone").iterdir()} == others
     assert harness("devices", "adb", "--clean", "--remote-dir", prefix).stdout == "adb: nothing was there\n"
+
+
+def test_a_bundles_own_library_is_sent_only_if_it_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(target: str) -> Any:
+        raise RuntimeUnavailableError("there is no compiler", "Install one")
+
+    some: Any = SimpleNamespace(manifest=SimpleNamespace(files={bundled_name("android-arm64"): ""}))
+    (tmp_path / "library").write_bytes(b"code")
+    monkeypatch.setattr(android, "library_for", none)
+    monkeypatch.setattr(android, "checked_file", lambda bundle, name: tmp_path / "library")
+    assert android._library(some, True) == b"code"
+    with pytest.raises(RuntimeUnavailableError, match="there is no compiler"):
+        android._library(some, False)
 
 
 def test_figures_are_medians_over_the_runs() -> None:

@@ -75,8 +75,10 @@ def bench(phone: Path, harness: Command, host: dict[str, str], package: Path, tm
 def test_a_phone_gives_the_record_of_a_board_and_is_left_as_it_was(phone: Path, bench: Command, tmp_path: Path) -> None:
     beside = tmp_path / "mean.tflite"
     beside.write_bytes(mean_of((1, 28, 28, 1), 1, schema.TensorType.FLOAT32))
-    done = bench("--threads", "2", "--beside", f"mean={beside}")
+    # More threads than cores are taken as a board takes them; a name may be any.
+    done = bench("--threads", "2", "--beside", f"mean={beside}", "--beside", f"model={beside}", "--sustained", "9")
     assert done.returncode == 0, done.stderr
+    assert "--sustained is for boards" in done.stderr and "not --budget" not in done.stderr
     # Printed as a board's, but for Python.
     assert "95 % of p50" in done.stdout and "golden outputs: as expected for 4 images" in done.stdout
     assert "bssl-tf runtime" in done.stdout and "TensorFlow Lite 2.9.0" in done.stdout and "Python" not in done.stdout
@@ -86,14 +88,14 @@ def test_a_phone_gives_the_record_of_a_board_and_is_left_as_it_was(phone: Path, 
     assert record["versions"]["TensorFlow Lite"] == "2.9.0" and "TensorFlow Lite 2.9.0" in record["kernel"]
     assert set(record["conditions"]) == {"before", "after"}
     [run] = record["runs"]
-    assert run["threads"] == 2 and list(run["networks"]) == ["binary", "mean"]
+    assert run["threads"] == 2 and list(run["networks"]) == ["binary", "mean", "model"]
     for row in run["networks"].values():
         durations = row["durations_ns"]
         assert row["p50_ms"] == pytest.approx(np.median(durations) / 1e6) and row["min_ms"] == min(durations) / 1e6
         assert 0 < row["p50_low_ms"] <= row["p50_ms"] <= row["p50_high_ms"] and row["repetitions"] == len(durations)
         assert row["load_ms"] > 0 and row["first_ms"] > 0
         assert 0 < row["memory_before_kib"] < row["peak_memory_kib"]
-    binary, mean = run["networks"].values()
+    binary, mean, _ = run["networks"].values()
     assert binary["repetitions"] == mean["repetitions"] >= 20
     assert (binary["model_size_bytes"], mean["model_size_bytes"]) == (111948, beside.stat().st_size)
     assert not list((phone / "phone").iterdir())
@@ -145,6 +147,8 @@ def test_a_network_beside_it_must_run_and_give_finite_numbers(bench: Command, ph
     [
         ("wrong-output", 7, ("does not give the golden outputs",)),
         ("killed", 14, ("was killed (signal 9)", "memory")),
+        ("crashed", 14, ("was killed (signal 6)", "Take another version")),
+        ("refused", 14, ("does not execute the runner", "Permission denied", "--remote-dir")),
         ("no-record", 14, ("gave no record",)),
         ("no-durations", 14, ("gave no record",)),
         ("full-disk", 14, ("full disk", "Free space")),
@@ -185,6 +189,11 @@ def test_the_devices_file_names_the_library_too(phone: Path, harness: Command, p
     fails(harness("bench", BUNDLE, *arguments), 14, "mine is not there")
     devices.write_text('[mine]\naddress = "adb:C3"\ntflite_library = "/nonexistent/library.so"\n')
     fails(harness("bench", BUNDLE, *arguments), 14, "/nonexistent/library.so cannot be read")
+    # What is named on the command line goes before either.
+    devices.write_text('[mine]\naddress = "adb:C3"\nbenchmark_model = "/nonexistent/tool"\n')
+    fails(harness("bench", BUNDLE, *arguments, "--tflite-library", package), 14, "mine is not there")
+    done = harness("bench", BUNDLE, "--device", "local", "--tflite-library", package)
+    assert done.returncode == 2 and "--tflite-library needs a phone" in done.stderr
 
 
 def test_a_phones_state_is_told_in_the_words_of_a_board() -> None:

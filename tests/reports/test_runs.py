@@ -16,6 +16,7 @@ from bssl_tf.reports.benchmarks import read_benchmarks, read_emulated
 from bssl_tf.reports.document import Figure, Group
 from bssl_tf.reports.fields import number, numbers, printable, table, text, whole
 from bssl_tf.reports.formats import FORMATS
+from bssl_tf.reports.latency import latency_section
 from bssl_tf.reports.page import as_html
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
@@ -132,6 +133,22 @@ def test_the_newest_benchmark_of_the_same_conditions_counts(tmp_path: Path) -> N
     assert found[(older["machine"], "binary")] == 0.125
     assert found[("another", "binary")] == 0.25
     assert len(found) == 4
+
+
+def test_kernels_of_one_network_are_told_apart(tmp_path: Path) -> None:
+    records = [benchmark(threads=threads) for threads in (1, 2)]
+    for record in records[:]:
+        other = json.loads(json.dumps(record))
+        other["networks"]["binary"] |= {"kernel": "LCE", "p50_ms": 0.75}
+        records.append(other)
+    section = latency_section(read_runs([student_run(tmp_path / "run", benchmarks=records)]))
+    shown = [block.table for block in section.blocks if isinstance(block, Figure)]
+    assert len(shown) == 3
+    for one in shown:
+        assert one is not None
+        labels = [str(row[0]) for row in one.rows]
+        assert len(labels) == len(set(labels)) == 3
+        assert sum("binary, ours" in label for label in labels) == sum("binary, LCE" in label for label in labels) == 1
 
 
 def test_emulated_runs_give_no_times(tmp_path: Path) -> None:
