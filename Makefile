@@ -20,6 +20,7 @@ setup: $(STAMP) runtime ## make .venv with the project, its tests' tools, the ex
 # An old pip needs minutes to resolve the extra `zoo`, a new one seconds: upgrade it first.
 $(STAMP): pyproject.toml deploy/pyproject.toml deploy/setup.py
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed: install one, or name it with make PYTHON=..." >&2; exit 1; }
+	@echo "installing into $(VENV): one to two minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ./deploy --editable '.[zoo,dev]'
@@ -47,9 +48,13 @@ wheels: $(STAMP) ## wheels of the device side for x86-64 and 64-bit ARM, into di
 
 # A demo that was stopped goes on where it was; `make clean` lets it begin anew.
 demo: setup ## set up, then the whole way on the embedded images, in minutes
+	@echo "1 of 8: a float teacher, without labels (3 minutes on two cores)"
 	$(BIN)/bssl-tf teacher --preset demo --out runs/demo-teacher --resume
+	@echo "2 of 8: the binary student, from the teacher (4 minutes)"
 	$(BIN)/bssl-tf pretrain --preset demo --teacher runs/demo-teacher --out runs/demo --resume
+	@echo "3 of 8: its accuracy, beside controls (1 minute)"
 	$(BIN)/bssl-tf evaluate runs/demo
+	@echo "4 to 8 of 8: convert it, run it, time it, report"
 	$(BIN)/bssl-tf export runs/demo --target arm64 --out runs/demo/bundle --overwrite
 	$(BIN)/bssl-tf run runs/demo/bundle runs/demo/bundle/examples/*.png
 	$(BIN)/bssl-tf bench runs/demo/bundle

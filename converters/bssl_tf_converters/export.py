@@ -150,6 +150,11 @@ def convert_model(
     interpreter = lce.LceInterpreter(converted)
     inputs = _as_taken(images, preprocessing)
     keras_logits = expected = _keras_logits(model, images)
+    if calibration is None and _are_shares(keras_logits):
+        report(
+            f"warning: {model.name} gives probabilities, and devices make scores of logits: they will be too even. "
+            "Take the softmax off its end"
+        )
     if calibration is not None:
         expected = int8.simulate(graph, lce.OUTPUT_NAME, inputs)
     taken, given = interpreter.ends
@@ -212,6 +217,11 @@ def without_softmax(model: keras.Model, report: Callable[[str], None] = lambda l
         return keras.Model(model.input, last.input, name=model.name)
     last.activation = keras.activations.linear
     return model
+
+
+def _are_shares(outputs: np.ndarray) -> bool:
+    """Do they look like a softmax's, which may stand where `without_softmax` does not look, in a nested model?"""
+    return bool(np.all(outputs >= 0) and np.allclose(outputs.sum(axis=1), 1, atol=1e-4))
 
 
 def _say_what_int8_changes(keras_logits: np.ndarray, logits: np.ndarray, report: Callable[[str], None]) -> None:

@@ -212,6 +212,18 @@ def test_int8_has_a_place_of_its_own_and_nothing_to_explain(
     assert (models["h5"].parent / f"stranger-bundle-{host_target()}-int8" / "manifest.json").exists()
 
 
+def test_a_softmax_in_a_nested_model_is_told(pictures: Path, export: Export, tmp_path: Path) -> None:
+    inner = keras.Sequential([network(3)])
+    inner.build((None, SIZE, SIZE, 3))
+    inner.save(tmp_path / "nested.h5")
+    # Saturated, these shares differ by next to nothing, which parity may refuse.
+    told = export(tmp_path / "nested.h5", *options(pictures)).output
+    assert "stranger gives probabilities" in told or "sequential gives probabilities" in told
+    whole = tmp_path / "whole.h5"
+    network(3).save(whole)
+    assert "probabilities" not in export(whole, *options(pictures), out=tmp_path / "other").output
+
+
 def test_our_runtime_and_lces_agree_on_pixels(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
 ) -> None:
