@@ -66,6 +66,7 @@ def command(
     if device_settings["devices"]:
         bench_devices(bundle, record_file, threads, trust_bundle_library, as_json=as_json, **device_settings)
         return
+    from bssl_tf.cli.stock_networks import stock_networks
     from bssl_tf.errors import RuntimeUnavailableError
     from bssl_tf.files import append_record
     from bssl_tf_deploy.benchmark import machine, measure_interleaved
@@ -85,7 +86,7 @@ def command(
         raise RuntimeUnavailableError(
             f"the times of operators are kept by our own runtime, not by {binary.kernel}", "Leave --operators out"
         )
-    network, p = manifest.network, manifest.preprocessing
+    network = manifest.network
     image = content.golden_inputs[:1]
     calls: dict[str, Callable[[], Any]] = {"binary": lambda: binary.predict(image)}
     networks: dict[str, dict[str, Any]] = {"binary": {"kernel": binary.kernel, "model_size_bytes": len(content.model)}}
@@ -93,13 +94,8 @@ def command(
     if manifest.training is None:
         prose(f"{network.backbone} was not trained here: there is no float network of its shape to compare with")
     else:
-        # Loads TensorFlow, which a bundle that is refused should not wait for.
-        from bssl_tf_converters.float_reference import stock_networks
-
-        prose(f"making the float32 and int8 networks of {network.backbone}'s shape")
-        stock = stock_networks(network.backbone, p.image_size, p.channels, network.arguments, len(manifest.labels))
         prepared = normalised(image, manifest)
-        for name, model in stock.items():
+        for name, model in stock_networks(manifest).items():
             with captured_output():  # LiteRT announces XNNPACK
                 reference = LiteRtInterpreter(model, threads)
             key = "float" if name == "float32" else name
@@ -119,7 +115,8 @@ def command(
         "runtime": binary.name,
         "versions": versions | {"numpy": metadata.version("numpy")},
         "command": f"bssl-tf bench {shlex.quote(bundle)} --threads {threads} --runtime {binary.name} --warmup {warmup} "
-        f"--repetitions {repetitions}{' --operators' if operators else ''}",
+        f"--repetitions {repetitions}{' --operators' if operators else ''}"
+        f"{' --trust-bundle-library' if trust_bundle_library else ''}",
         "networks": {name: about | dataclasses.asdict(timings[name]) for name, about in networks.items()},
     }
     if "float" in networks:
@@ -150,10 +147,11 @@ def _refuse_mixture(context: click.Context, *, on_devices: bool) -> None:
         name, given = str(option.name), context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
         if given and on_devices and name in here:
             raise click.UsageError(
-                f"{option.opts[0]} does not go with --device, which has --budget, our own runtime and all operators"
+                f"{option.opts[0]} does not go with --device, which has --budget, our own runtime and all operators; "
+                "leave it out"
             )
         if given and not on_devices and name in DEVICE_SETTINGS:
-            raise click.UsageError(f"{option.opts[0]} needs --device")
+            raise click.UsageError(f"{option.opts[0]} needs --device: name one, --device local for this machine")
 
 
 def _table(record: dict[str, Any]) -> str:

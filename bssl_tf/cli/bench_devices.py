@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,9 +111,12 @@ def bench_devices(
 ) -> None:
     """Measures a bundle on devices, one after another; what fails on one does not keep it from the others.
 
+    Each is reached before anything is made for it.
+
     Raises:
         BsslError: the bundle is not sound, or there is but one device, and it failed.
     """
+    from bssl_tf.cli.stock_networks import NAMES, stock_networks
     from bssl_tf.devices.devices_file import find_device
     from bssl_tf.errors import BsslError, ConfigError
     from bssl_tf.files import append_record
@@ -142,21 +145,35 @@ def bench_devices(
     if tflite_library and not any(target.is_phone for target in targets):
         raise click.UsageError("--tflite-library needs a phone: --device adb")
     others = _beside(beside)
-    # An emulator times nothing.
     built_here = content.manifest.training is not None
-    if not no_float and built_here and any(target.address != "qemu-arm64" for target in targets):
-        others = _stock_networks(content) | others
-    records, status = [], 0
+    # An emulator times nothing.
+    with_stock = not no_float and built_here and any(target.address != "qemu-arm64" for target in targets)
+    _check_number({*others, *(NAMES if with_stock else ())}, targets)
+    records, failures = [], []
+
+    def failed(error: BsslError) -> None:
+        if len(targets) == 1:
+            raise error
+        click.echo(str(error), err=True)
+        failures.append(error)
+
+    # Before the networks are made, which takes long.
+    reached = []
     for target in targets:
+        try:
+            _reach(target)
+            reached.append(target)
+        except BsslError as error:
+            failed(error)
+    if with_stock and any(target.address != "qemu-arm64" for target in reached):
+        others = stock_networks(content.manifest) | others
+    for target in reached:
         try:
             found = _measure(target, content, threads, trust_bundle_library, others, plan)
             if clean:
                 _clean(target)
         except BsslError as error:
-            if len(targets) == 1:
-                raise
-            click.echo(str(error), err=True)
-            status = status or error.exit_status
+            failed(error)
             continue
         record = {
             "bundle": bundle,
@@ -176,8 +193,35 @@ def bench_devices(
             click.echo("\n".join(_table(record)))
     if as_json:
         click.echo(json.dumps(records, indent=2))
-    if status:
-        click.get_current_context().exit(status)
+    if failures:
+        click.get_current_context().exit(failures[0].exit_status)
+
+
+def _check_number(beside: Collection[str], devices: Sequence[Device]) -> None:
+    """Raises `ConfigError` for more networks than the runner on a phone takes."""
+    from bssl_tf.devices.android_runner import MOST_NETWORKS
+    from bssl_tf.errors import ConfigError
+
+    phones = [device for device in devices if device.is_phone and device.benchmark_model is None]
+    if phones and len(beside) >= MOST_NETWORKS:
+        raise ConfigError(
+            f"{len(beside)} networks are to be timed beside the bundle's ({', '.join(list(beside)[:3])} ...), and the "
+            f"runner on {phones[0].name} takes {MOST_NETWORKS - 1}",
+            "Name fewer with --beside, and the rest in another call",
+        )
+
+
+def _reach(device: Device) -> None:
+    """Raises `BsslError` where a device, or what it needs of this machine, is not there."""
+    from bssl_tf.devices.adb import AdbConnection
+    from bssl_tf.devices.android import reach_phone
+    from bssl_tf.devices.measuring import reach_device
+
+    connection = device.connect()
+    if isinstance(connection, AdbConnection):
+        reach_phone(device, connection)
+    else:
+        reach_device(device)
 
 
 def _measure(
@@ -246,15 +290,6 @@ def _beside(texts: Sequence[str]) -> dict[str, bytes]:
         except OSError as error:
             raise ConfigError(f"{file} cannot be read ({error.strerror})", "Check the path") from error
     return found
-
-
-def _stock_networks(bundle: Bundle) -> dict[str, bytes]:
-    # Loads TensorFlow, which a bundle that is refused should not wait for.
-    from bssl_tf_converters.float_reference import stock_networks
-
-    network, p = bundle.manifest.network, bundle.manifest.preprocessing
-    prose(f"making the float32 and int8 networks of {network.backbone}'s shape")
-    return stock_networks(network.backbone, p.image_size, p.channels, network.arguments, len(bundle.manifest.labels))
 
 
 def _table(record: Mapping[str, Any]) -> list[str]:

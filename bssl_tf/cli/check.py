@@ -55,9 +55,11 @@ def command(
         _print_list(as_json)
         return
     if model is None:
-        raise click.UsageError("Missing argument 'MODEL'.")
+        raise click.UsageError("Missing argument 'MODEL': name a run folder, a file or larq_zoo:NAME.")
     if explaining and no_convert:
-        raise click.UsageError("--explain compares with the converted network, and does not go with --no-convert")
+        raise click.UsageError(
+            "--explain compares with the converted network, and does not go with --no-convert; leave one of them out"
+        )
 
     from bssl_tf_converters.checks import allow, find_after, find_before, refuse
 

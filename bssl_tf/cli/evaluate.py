@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def command(
         protocols=protocols or DEFAULT_PROTOCOLS,
         controls=controls,
         save=save,
+        command=shlex.join(["bssl-tf", *sys.argv[1:]]),
     )
     if record_file:
         append_record(Path(record_file), dataclasses.asdict(result))

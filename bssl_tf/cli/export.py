@@ -194,7 +194,7 @@ def command(
 
     int8 = int8 or input_dtype == "int8"
     if int8 and explaining:
-        raise click.UsageError("--explain compares with Keras to the last bit, which int8 does not keep")
+        raise click.UsageError("--explain compares with Keras to the last bit, which int8 does not keep; leave it out")
     context = click.get_current_context()
     if not int8 and context.get_parameter_source("calibration_images") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--calibrate needs --int8 or --input int8")
@@ -271,7 +271,7 @@ def _refuse_options(context: click.Context) -> None:
     """Raises `click.UsageError` for an option that would do nothing."""
     for name in _OF_MODELS:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} does not go with a run folder, which has its own")
+            raise click.UsageError(f"--{name} does not go with a run folder, which has its own; leave it out")
 
 
 def _default_out(source: str, target: str, *, is_run: bool) -> Path:
@@ -295,8 +295,12 @@ def _from_run(run: Path, data_dir: str | None) -> _Subject:
     student = network.build()
     load_weights(run / "student", {"student": student})
     source = probe.data.source
+    again = f"bssl-tf evaluate {shlex.quote(str(run))} --data FOLDER"
     data = open_data(
-        dataclasses.replace(probe.data, data_dir=data_dir or probe.data.data_dir), prose, labels_needed=True
+        dataclasses.replace(probe.data, data_dir=data_dir or probe.data.data_dir),
+        prose,
+        labels_needed=True,
+        lost=f"{run / 'probe/probe.json'} names it, as seen from where the run was evaluated: `{again}` with its place",
     )
     # A folder's name is enough; where it lay on this machine says nothing elsewhere.
     name = source if source == "embedded" or source.startswith("tfds:") else Path(source).name

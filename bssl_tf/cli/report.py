@@ -18,7 +18,10 @@ _PAGE = "report.html"
 @click.command("report")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.folders)
 @click.option(
-    "--out", metavar="FILE", shell_complete=completion.files, help=f"Write to FILE. [{_PAGE} for html, else the screen]"
+    "--out",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help=f"Write to FILE. [html: RUN/{_PAGE}, of several runs {_PAGE}; else the screen]",
 )
 @click.option(
     "--format",
@@ -43,7 +46,7 @@ def command(
 
     What was trained, accuracy beside controls and teacher, size, latency, training curves; with html as one page that
     works offline, with plots, views as the network sees them, nearest neighbours and a map of the features. What is
-    missing is named, with the command that makes it. Nothing is downloaded, and nothing is written into RUN.
+    missing is named, with the command that makes it. Nothing is downloaded, and RUN gets no other file.
     """
     from bssl_tf.files import write_text
     from bssl_tf.reports.formats import FORMATS
@@ -64,11 +67,15 @@ def command(
     if form == "html":
         from bssl_tf.reports.page import as_html
 
-        out, content = out or _PAGE, as_html(document)
+        out = out or str(known[0].path / _PAGE if len(known) == 1 else Path(_PAGE))
+        content = as_html(document)
     else:
         content = FORMATS[form](document)
     if out is None:
         click.echo(content, nl=False)
         return
     write_text(Path(out), content)
-    prose(f"{out}: {len(content.encode()) / 1024:.0f} KiB" + (", open it in a browser" if form == "html" else ""))
+    prose(
+        f"{Path(out).resolve()}: {len(content.encode()) / 1024:.0f} KiB"
+        + (", open it in a browser" if form == "html" else "")
+    )

@@ -40,7 +40,7 @@ def command(name: str | None, out: str | None, bundle: str | None, as_json: bool
 
     entries = [zoo.find(name)] if name else [zoo.find(known) for known in zoo.names()]
     if (out or bundle) and name is None:
-        raise click.UsageError("--out and --bundle need a NAME")
+        raise click.UsageError("--out and --bundle need a NAME; `bssl-tf zoo` lists them")
     if bundle:
         zoo.copy_bundle(entries[0], Path(bundle))
         prose(f"next: bssl-tf run {shlex.quote(bundle)} IMAGE..., or copy it to a device")

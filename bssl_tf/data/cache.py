@@ -145,7 +145,10 @@ def open_or_build(
         raise _unusable(cache_dir, error.strerror or str(error)) from error
     if splits is None:
         raise _unusable(cache_dir, "the entry vanished after it was written")
-    if splits.skipped_files:
+    if len(splits.skipped_files) == 1:
+        [file] = splits.skipped_files
+        report(f"1 file was skipped as unreadable: {file.path.translate(_ESCAPES)} ({file.cause})")
+    elif splits.skipped_files:
         report(f"{len(splits.skipped_files)} files were skipped as unreadable: see {unreadable_file(cache_dir, key)}")
     return splits
 

@@ -7,9 +7,10 @@ ROOT/...                                      images in ROOT itself: no labels, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -21,6 +22,15 @@ from bssl_tf.errors import DataError
 
 _TRAIN_FOLDER = "train"
 _TEST_FOLDERS = ("test", "val", "validation")
+# What lies beside photos and is none; files of other kinds might be meant.
+_BESIDE_IMAGES = frozenset(
+    f".{name}"
+    for name in (
+        *("aae", "csv", "db", "htm", "html", "ini", "json", "log"),
+        *("md", "pdf", "tsv", "txt", "xml", "xmp", "yaml", "yml"),
+    )
+)
+_TOLD_ENDINGS = 3
 _LAYOUT_HINT = "Give a folder with images, or with one sub-folder of images for each class"
 
 
@@ -127,7 +137,7 @@ def _train_folder(root: Path) -> Path | None:
     others = [folder for folder in _folders(root) if folder != train]
     if any(folder.name in _TEST_FOLDERS for folder in others) or _folders(train):
         return train
-    return None if any(any(_images_below(folder, root)) for folder in others) else train
+    return None if any(map(_is_image, (file for folder in others for file in _files_below(folder, root)))) else train
 
 
 def _find_test(root: Path, options: Options) -> Listing | None:
@@ -143,9 +153,13 @@ def _find_test(root: Path, options: Options) -> Listing | None:
 
 def _list(place: Path, root: Path, options: Options) -> Listing:
     """The images below `place`, by class where all of them lie in sub-folders."""
-    loose = [file for file in _files(place) if _is_image(file)]
-    folders = _folders(place)
-    by_class = {folder.name: sorted(_images_below(folder, place)) for folder in folders}
+    loose, others = _sorted_out(file.name for file in _files(place))
+    by_class: dict[str, list[str]] = {}
+    for folder in _folders(place):
+        by_class[folder.name], left_out = _sorted_out(_files_below(folder, place))
+        others += left_out
+    if others:
+        options.report(f"{place}: {_told(others)}")
     for empty in [name for name, files in by_class.items() if not files]:
         options.report(f"{place / empty} holds no images and is ignored")
         del by_class[empty]
@@ -156,15 +170,33 @@ def _list(place: Path, root: Path, options: Options) -> Listing:
                 f"{place} has images beside its sub-folders, so the sub-folders are not taken for classes and the "
                 "images have no labels"
             )
-        paths = [file.name for file in loose] + [path for files in by_class.values() for path in files]
+        paths = loose + [path for files in by_class.values() for path in files]
         return Listing(tuple(prefix + path for path in sorted(paths)), None, ())
     class_names = tuple(sorted(by_class))
     pairs = [(prefix + path, label) for label, name in enumerate(class_names) for path in by_class[name]]
     return Listing(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), class_names)
 
 
-def _images_below(folder: Path, root: Path) -> Iterator[str]:
-    """Paths of the images in and below `folder`, relative to `root`, with forward slashes.
+def _sorted_out(files: Iterable[str]) -> tuple[list[str], Counter[str]]:
+    """The images among `files`, sorted, and how many others have which ending, in lower case."""
+    images, others = [], Counter[str]()
+    for file in files:
+        if _is_image(file):
+            images.append(file)
+        elif (ending := PurePath(file).suffix.lower()) not in _BESIDE_IMAGES:
+            others[ending or "none"] += 1
+    return sorted(images), others
+
+
+def _told(others: Counter[str]) -> str:
+    total = others.total()
+    what = "1 file with another ending is" if total == 1 else f"{total} files with other endings are"
+    endings = ", ".join(f"{ending}: {count}" for ending, count in others.most_common(_TOLD_ENDINGS))
+    return f"{what} left out ({endings}{', ...' if len(others) > _TOLD_ENDINGS else ''})"
+
+
+def _files_below(folder: Path, root: Path) -> Iterator[str]:
+    """Paths of the files in and below `folder`, relative to `root`, with forward slashes.
 
     Links to folders are followed, but no folder is entered twice, so that loops end.
     """
@@ -176,7 +208,7 @@ def _images_below(folder: Path, root: Path) -> Iterator[str]:
             continue
         seen.add(_identity(current))
         waiting.extend(reversed(_folders(current)))
-        yield from (file.relative_to(root).as_posix() for file in _files(current) if _is_image(file))
+        yield from (file.relative_to(root).as_posix() for file in _files(current))
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -194,8 +226,8 @@ def _files(place: Path) -> list[Path]:
     return sorted(path for path in visible if path.is_file() or (path.is_symlink() and not path.exists()))
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES
+def _is_image(file: str) -> bool:
+    return PurePath(file).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _stat(file: Path) -> tuple[int, int]:

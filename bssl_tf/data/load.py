@@ -22,6 +22,11 @@ EMBEDDED = "embedded"
 TFDS_PREFIX = "tfds:"
 
 
+def is_folder(spec: str) -> bool:
+    """Whether `spec` is meant to be the path of a folder, there or not."""
+    return spec.strip() != EMBEDDED and not spec.startswith(TFDS_PREFIX)
+
+
 def load_data(
     spec: str,
     *,

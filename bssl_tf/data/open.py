@@ -7,12 +7,18 @@ from pathlib import Path
 
 from bssl_tf.config import DataConfig
 from bssl_tf.data.image_set import DataSplits
-from bssl_tf.data.load import load_data
-from bssl_tf.errors import ConfigError
+from bssl_tf.data.load import is_folder, load_data
+from bssl_tf.errors import ConfigError, DataError
 
 
-def open_data(config: DataConfig, report: Callable[[str], None], *, labels_needed: bool) -> DataSplits:
-    """Loads the data set that `config` names; `labels_needed` as for `load_data`.
+def open_data(config: DataConfig, report: Callable[[str], None], *, labels_needed: bool, lost: str = "") -> DataSplits:
+    """Loads the data set that `config` names.
+
+    Args:
+        config: names it.
+        report: takes lines for the user.
+        labels_needed: as for `load_data`.
+        lost: the next step if its folder is not there, where the user did not name it just now: which file does.
 
     Raises:
         ConfigError: no data set is named, or a setting is out of range.
@@ -21,6 +27,8 @@ def open_data(config: DataConfig, report: Callable[[str], None], *, labels_neede
     """
     if not config.source:
         raise ConfigError("no data set is named", "Pass --data embedded, --data tfds:NAME or --data FOLDER")
+    if lost and is_folder(config.source) and not Path(config.source).expanduser().exists():
+        raise DataError(f"{config.source} does not exist", lost)
     return load_data(
         config.source,
         image_size=config.image_size,

@@ -49,7 +49,7 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     if count < batch_size:
         raise DataError(
             f"the training set has {count} images, fewer than one batch of {batch_size}",
-            f"Set the batch size to {max(count, 1)} or less, or add images",
+            f"Pass --batch-size {max(count, 1)} or less, or add images",
         )
     return count // batch_size
 

@@ -57,6 +57,12 @@ def phone_facts(connection: AdbConnection) -> dict[str, Any]:
     }
 
 
+def reach_phone(device: Device, connection: AdbConnection) -> None:
+    """Raises what `measure_on_phone` would before it sends anything: the phone, or what is to run there, is missing."""
+    _way(device)
+    phone_facts(connection)
+
+
 def clean_phone(connection: AdbConnection, device: Device) -> bool:
     """Removes folders that were left there; whether there were any. Raises `DeviceError`."""
     prefix = device.remote_dir or FOLDER

@@ -36,6 +36,8 @@ from bssl_tf_deploy.preprocess import normalised
 from bssl_tf_deploy.stable import MAX_ROUNDS, Repeated, is_stable, median_interval
 
 _TFLITE = "libtensorflowlite.so"
+# At once, the bundle's among them: kMaxNetworks in deploy/native/runner/main.cc.
+MOST_NETWORKS = 16
 _INPUTS = {True: "inputs", False: "inputs-beside"}
 _STARTS = 3
 _BURN_IN_S = 0.5

@@ -55,6 +55,12 @@ class Measured:
     record: dict[str, Any]
 
 
+def reach_device(device: Device) -> None:
+    """Raises `DeviceError` where a device cannot be reached, or there is no runtime for it."""
+    with open_session(device) as session:
+        target_of(device.name, session.facts)
+
+
 def check_device(device: Device) -> dict[str, Any]:
     """Facts of a device, with `target`, `emulated`, `free_mib` and `runtimes`, what would run a bundle there.
 

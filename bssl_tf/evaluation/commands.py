@@ -34,6 +34,7 @@ from bssl_tf.seeding import named_seed
 from bssl_tf.teachers.teacher import load_teacher
 
 _MAX_PIXEL_SIZE = 32
+_FEW_TEST_IMAGES = 30
 Report = Callable[[str], None]
 
 
@@ -54,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The table and its conditions; `epochs` is for each stage."""
+    """The table and its conditions; `epochs` is for each stage, `command` what the user called."""
 
     run: str
     data: str
@@ -66,6 +67,7 @@ class Evaluation:
     backbone: str
     epochs: int
     conditions: dict[str, Any]
+    command: str
     rows: tuple[Row, ...]
 
 
@@ -93,6 +95,7 @@ def evaluate(
     protocols: Sequence[str] = DEFAULT_PROTOCOLS,
     controls: bool = True,
     save: bool = True,
+    command: str = "",
 ) -> Evaluation:
     """Evaluates the student of `run` beside its controls and saves its probe and the table there.
 
@@ -103,6 +106,7 @@ def evaluate(
         protocols: names of `bssl_tf.config.PROTOCOLS`.
         controls: whether to measure the untrained student, raw pixels and the teacher too.
         save: whether the table, and the probe if there is one, replace those in `run`.
+        command: for the record.
 
     Raises:
         ConfigError: a protocol is unknown.
@@ -120,7 +124,8 @@ def evaluate(
         # Another data set, wholly; how patient to be with it stays.
         base |= {"limit": 0, "data_dir": ""}
     data_config = from_dict(DataConfig, base | overrides | fixed, "data.")
-    data = open_data(data_config, report, labels_needed=True)
+    lost = f"{run / 'config.toml'} names it, as seen from where the run was begun: pass --data with its place"
+    data = open_data(data_config, report, labels_needed=True, lost="" if "source" in overrides else lost)
     if data.train.labels is None:
         raise DataError(
             f"{data.name} has no labels, and evaluation needs some",
@@ -131,6 +136,9 @@ def evaluate(
             f"{data.name} has too few images to hold some out for testing",
             "Add labelled images, about six for each class or more, or a folder test/ beside train/",
         )
+    if len(data.test) < _FEW_TEST_IMAGES:
+        one = 100 / len(data.test)
+        report(f"warning: with {len(data.test)} test images, one image more or less is {one:.1f} points of accuracy")
     seed = config.training.seed
     student = network.build()
     load_weights(run / "student", {"student": student})
@@ -161,6 +169,7 @@ def evaluate(
         backbone=config.backbone.name,
         epochs=config.training.epochs,
         conditions=environment(config.training.threads),
+        command=command,
         rows=tuple(rows),
     )
     if save:

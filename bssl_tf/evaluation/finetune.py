@@ -7,12 +7,10 @@ The protocol of SimCLR (Chen et al., ICML 2020, arXiv 2002.05709, section 6) wit
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import Augmentation
@@ -22,6 +20,7 @@ from bssl_tf.data.views import Batch, batches
 from bssl_tf.errors import ConfigError, DataError, TrainingError
 from bssl_tf.evaluation.few_shot import class_ranks
 from bssl_tf.models.binarization import copy_of
+from bssl_tf.progress import progress
 from bssl_tf.schedules import linear_decay
 from bssl_tf.seeding import named_seed
 
@@ -197,7 +196,7 @@ def fine_tuned(
         return loss
 
     description = f"fine-tuning on {len(images)} images"
-    for step, batch in enumerate(tqdm(views, total=steps, desc=description, unit="step", file=sys.stderr)):
+    for step, batch in enumerate(progress(views, total=steps, description=description)):
         loss = float(train_step(batch, tf.constant(learning_rate * linear_decay(step, steps), tf.float32)))
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss} at step {step + 1}", "Lower the learning rate of fine-tuning")

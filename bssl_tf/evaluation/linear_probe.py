@@ -134,7 +134,8 @@ def load_probe(folder: Path) -> LinearProbe:
     if not (folder / "probe.json").exists():
         raise RunFolderError(
             f"{folder.parent} has no linear probe yet",
-            f"Fit one with `bssl-tf evaluate {shlex.quote(str(folder.parent))}`",
+            f"Fit one with `bssl-tf evaluate {shlex.quote(str(folder.parent))}`; add "
+            "--data FOLDER with labelled images if the run's own have no labels",
         )
     description = read_json(folder / "probe.json")
     path = folder / "probe.safetensors"
@@ -145,7 +146,8 @@ def load_probe(folder: Path) -> LinearProbe:
         accuracy = float(description["top1"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFolderError(
-            f"{folder / 'probe.json'} is damaged ({error})", f"Fit it again with `bssl-tf evaluate {folder.parent}`"
+            f"{folder / 'probe.json'} is damaged ({error})",
+            f"Fit it again with `bssl-tf evaluate {shlex.quote(str(folder.parent))}`",
         ) from error
     width = tensors["weights"].shape[0] if "weights" in tensors and tensors["weights"].ndim == 2 else 0
     expected = {"weights": np.zeros((width, len(names)), np.float32), "bias": np.zeros(len(names), np.float32)}

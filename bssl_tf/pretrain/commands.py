@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ from bssl_tf.seeding import named_seed
 from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
 
 TEACHER_METHODS = ("moco", "byol")
+_FEW_STEPS = 10
 _EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
 Config = TypeVar("Config", TeacherConfig, PretrainConfig)
 Report = Callable[[str], None]
@@ -81,7 +83,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
     stages = (Stage(config.method, False, config.training.epochs),)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     _try_out(build, stages, inputs, config.training)
-    run = _run_folder(out, config, {"data": data.train.fingerprint()})
+    run = _run_folder(out, config, {"data": data.train.fingerprint()}, len(data.train))
     probe = make_probe("teacher", data, preprocessing, config.training.probe_every)
     with run.locked():
         method = train(run, stages, build, inputs, config.training, probe)
@@ -126,7 +128,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
     stages = STAGES[config.stages](config.training.epochs)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     method = _try_out(build, stages, inputs, config.training)
-    run = _run_folder(out, config, made_from)
+    run = _run_folder(out, config, made_from, len(data.train))
     probe = make_probe("student", data, preprocessing, config.training.probe_every)
     with run.locked():
         if config.teacher_cache_epochs:
@@ -179,7 +181,8 @@ def _begin(
     _check_method(config)
     # Threads and determinism must be set before TensorFlow does anything, even for the data.
     configure(resolved_threads(config.training.threads), config.training.precision)
-    data = open_data(config.data, report, labels_needed=config.method == "supervised")
+    lost = f"{out / 'config.toml'} names it: go on in the folder where the run was begun, or put the images back"
+    data = open_data(config.data, report, labels_needed=config.method == "supervised", lost=lost if begun else "")
     if config.method == "supervised" and data.train.labels is None:
         raise DataError(
             f"{data.name} has no labels, and supervised training needs them",
@@ -187,6 +190,7 @@ def _begin(
         )
     report(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
     if not begun:
+        _warn_of_few_images(config, len(data.train), report)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=data.train.channels))
     return config, data
 
@@ -288,9 +292,34 @@ def _check_method(config: TeacherConfig | PretrainConfig) -> None:
         elif config.teacher_cache_epochs or config.teacher:
             setting = "teacher" if config.teacher else "teacher_cache_epochs"
             raise ConfigError(f"{setting} is set, and {config.method} has no teacher", "Leave it away")
-    contrastive = isinstance(config, PretrainConfig) and config.method == "s2bnn" and config.s2bnn.contrastive
-    if config.method == "moco" or contrastive:
+    if _has_queue(config):
         check_queue(config.moco, config.training.batch_size)
+
+
+def _has_queue(config: TeacherConfig | PretrainConfig) -> bool:
+    contrastive = isinstance(config, PretrainConfig) and config.method == "s2bnn" and config.s2bnn.contrastive
+    return config.method == "moco" or contrastive
+
+
+def _warn_of_few_images(config: TeacherConfig | PretrainConfig, images: int, report: Report) -> None:
+    """Tells of settings for far larger data sets, such as the papers', with which nothing much would be learnt."""
+    batch_size, queue_size = config.training.batch_size, config.moco.queue_size
+    steps = images // batch_size
+    if not steps:  # an error, a moment later
+        return
+    if steps < _FEW_STEPS:
+        smaller = max(8, 2 ** int(math.log2(max(images // _FEW_STEPS, 1))))
+        less = f"pass --batch-size {smaller}, or " if smaller < batch_size else ""
+        report(
+            f"warning: an epoch has {steps} step{'s' * (steps > 1)} ({images} images in batches of {batch_size}), and "
+            f"little is learnt in so few; {less}add images (--preset demo is for short trainings)"
+        )
+    if _has_queue(config) and queue_size > images:
+        fitting = max(1, images // 2 // batch_size) * batch_size
+        report(
+            f"warning: MoCo's queue of {queue_size} is longer than the {images} images, so that earlier views of an "
+            f"image count as other images; pass --set moco.queue_size={fitting}"
+        )
 
 
 def _check_recipes(config: TeacherConfig | PretrainConfig) -> None:
@@ -335,9 +364,9 @@ def _check_training(training: TrainingConfig) -> None:
         )
 
 
-def _run_folder(out: Path, config: Any, made_from: dict[str, str]) -> RunFolder:
-    """The run's folder; on resuming, what the run is made from must be what it was."""
-    now = environment(config.training.threads) | {"fingerprints": made_from}
+def _run_folder(out: Path, config: Any, made_from: dict[str, str], images: int) -> RunFolder:
+    """The run's folder; on resuming, what the run is made from must be what it was. `images` are those to train on."""
+    now = environment(config.training.threads) | {"fingerprints": made_from, "training_images": images}
     commit = now["commit"]
     if not (out / "config.toml").exists():
         return RunFolder.create(out, config, now)

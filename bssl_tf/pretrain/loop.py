@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.checkpoints import match_tensors
@@ -33,6 +32,7 @@ from bssl_tf.pretrain.method import Method
 from bssl_tf.pretrain.probe import Probe
 from bssl_tf.pretrain.run_folder import Checkpoint, RunFolder
 from bssl_tf.pretrain.stages import Stage
+from bssl_tf.progress import progress
 from bssl_tf.schedules import linear_decay, warmup_cosine
 from bssl_tf.seeding import named_seed
 
@@ -183,9 +183,7 @@ class _StageLoop:
         stream = self._inputs.batches(self._method, config, self._done, self._end)
         saved_at = epoch_began = stepped = time.monotonic()
         epoch_first = self._done
-        with tqdm(
-            total=steps, initial=self._done - self._begin, desc=self._stage.name, unit="step", file=sys.stderr
-        ) as bar:
+        with progress(total=steps, description=self._stage.name, done=self._done - self._begin) as bar:
             for batch in stream:
                 step = self._done - self._begin
                 rate = config.learning_rate * self._schedule(step, steps)

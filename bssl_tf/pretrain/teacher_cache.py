@@ -8,13 +8,11 @@ Runs that share data, teacher, views, batch size and seed share the file; it lie
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from bssl_tf import __version__
 from bssl_tf.backend import tf
@@ -26,6 +24,7 @@ from bssl_tf.errors import StorageError, TrainingError
 from bssl_tf.files import atomic_writer
 from bssl_tf.pretrain.loop import Inputs
 from bssl_tf.pretrain.method import Method
+from bssl_tf.progress import progress
 
 Report = Callable[[str], None]
 
@@ -81,7 +80,7 @@ def _write(path: Path, inputs: Inputs, method: Method, config: TrainingConfig, s
 
     with atomic_writer(path) as file:
         stream = inputs.batches(method, config, 0, steps)
-        for step, batch in enumerate(tqdm(stream, total=steps, desc="teacher", unit="step", file=sys.stderr)):
+        for step, batch in enumerate(progress(stream, total=steps, description="teacher")):
             block = outputs(batch.views).numpy()
             if not np.all(np.isfinite(block)):
                 raise TrainingError(

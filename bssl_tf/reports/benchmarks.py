@@ -14,6 +14,9 @@ from bssl_tf.reports.fields import at, number, numbers, table, text, whole
 # Where raw durations may stand, and how many of them make a millisecond.
 _DURATIONS = {"durations_ms": 1, "durations_us": 1e3, "durations_ns": 1e6}
 _OPERATOR_TIMES = ("p50_ms", "mean_ms", "ms")
+SAME_IN_FLOAT32 = "same shape in float32"
+# What is timed beside a bundle without being asked for; on this machine the float network has another name.
+_BESIDE = {"float": SAME_IN_FLOAT32, "float32": SAME_IN_FLOAT32, "int8": "same shape in int8"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Latency:
     Attributes:
         bundle: its folder's name.
         variant: `binary`, `float`, or whatever else was timed beside it.
+        network: the same in words.
+        where: `local`, or the device's name.
         device: the machine in words, and the device's name where it has one.
         threads: for one image.
         kernel: what computed, in words.
@@ -73,6 +78,8 @@ class Latency:
 
     bundle: str
     variant: str
+    network: str
+    where: str
     device: str
     threads: int | None
     kernel: str
@@ -185,14 +192,18 @@ def _latency(record: Any, variant: str, one: dict[str, Any]) -> Latency:
     for key, scale in _DURATIONS.items():
         durations = durations or tuple(value / scale for value in numbers(one, key))
     machine = text(record, "machine") or _machine(table(record, "facts")) or "a machine without a name"
-    device = text(record, "device", "name")
+    device = text(record, "device", "name") or "local"
+    command = text(record, "command")
     about = one | {"versions": table(record, "versions") | table(one, "versions")}
     return Latency(
         bundle=Path(text(record, "bundle")).name or "bundle",
         variant=variant,
-        device=machine if device in ("", "local") else f"{device}: {machine}",
+        # A model that the user put beside the bundle keeps the name that it was given.
+        network=variant if f"--beside {variant}=" in command else _BESIDE.get(variant, variant),
+        where=device,
+        device=machine if device == "local" else f"{device}: {machine}",
         threads=whole(one, "threads") or whole(record, "threads"),
-        kernel=text(one, "kernel") or (text(record, "kernel") if variant == "binary" else ""),
+        kernel=text(one, "kernel") or _kernel(text(record, "kernel"), variant),
         first_ms=number(one, "first_ms"),
         min_ms=number(one, "min_ms"),
         p50_ms=_first(number(one, "p50_ms"), number(one, "median_ms"), _quantile(durations, 0.5)),
@@ -208,8 +219,13 @@ def _latency(record: Any, variant: str, one: dict[str, Any]) -> Latency:
         sustained=_sustained(table(one, "sustained")),
         repetitions=whole(one, "repetitions") or whole(record, "repetitions") or len(durations) or None,
         versions=", ".join(f"{name} {version}" for name, version in table(about, "versions").items()),
-        command=text(record, "command"),
+        command=command,
     )
+
+
+def _kernel(of_record: str, variant: str) -> str:
+    """What computed, as a device's record has it: "ours, the rest XNNPACK", and the networks beside are all rest."""
+    return of_record if variant == "binary" else of_record.partition("the rest ")[2]
 
 
 def _operators(one: dict[str, Any]) -> tuple[OperatorTime, ...]:

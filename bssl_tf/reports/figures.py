@@ -65,7 +65,10 @@ def curves(
                 marker=marker(one.style)[0], markersize=4, markevery=every,
             )  # fmt: skip
         if zero:
-            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+            low, high = axes.get_ylim()
+            low, highest = min(0.0, low), max((max(one.y) for one in series if len(one.y)), default=high)
+            # Room for the mark of the highest point, now that the axis is longer than matplotlib made room for.
+            axes.set_ylim(low, max(high, highest + 0.05 * (highest - low)))
         axes.ticklabel_format(axis="y", scilimits=(-3, 5))
         if all(value == int(value) for one in series for value in one.x):
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -177,6 +180,8 @@ def bars(name: str, rows: Sequence[str], styles: Sequence[int], values: Sequence
     def draw(axes: Axes) -> None:
         axes.barh(range(len(rows)), values, color=[colour(style) for style in styles], height=0.75)
         axes.set_yticks(range(len(rows)), [_short(row) for row in rows], fontsize=8)
+        # Names of layers leave little room for numbers, which may be long: 0.0005.
+        axes.locator_params(axis="x", nbins=4)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlabel(x_label)
 
@@ -207,6 +212,7 @@ def _svg(name: str, draw: Callable[[Axes], None], height: float) -> str:
     """What `draw` puts on axes, as an SVG element whose ids begin with `name`."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     settings: dict[Any, Any] = {
         **{"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 9, "text.parse_math": False},
@@ -217,7 +223,9 @@ def _svg(name: str, draw: Callable[[Axes], None], height: float) -> str:
     # Letters that this machine has no font for are still letters to whoever opens the page.
     with rc_context(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="none")
+        # Inches at the sides: a browser's letters may be wider than those that the layout is made with.
+        layout = ConstrainedLayoutEngine(w_pad=0.15)
+        figure = Figure(figsize=(_WIDTH, height), layout=layout, facecolor="none")
         draw(figure.subplots())
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     svg = file.getvalue()

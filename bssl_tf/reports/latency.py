@@ -17,14 +17,15 @@ Timed = tuple[Run, Latency]
 def latency_section(runs: Sequence[Run]) -> Section:
     timed = [(run, one) for run in runs for one in run.benchmarks]
     columns = (
-        *(Column("run"), Column("bundle"), Column("network"), Column("machine"), Column("threads"), Column("kernel")),
+        *(Column("run"), Column("bundle"), Column("network"), Column("where"), Column("machine"), Column("threads")),
+        Column("kernel"),
         *(Column("first", "ms", 3), Column("fastest", "ms", 3), Column("p50", "ms", 3), Column("p90", "ms", 3)),
         *(Column("p99", "ms", 3), Column("interquartile range", "ms", 3), Column("peak memory", "MiB", 1)),
         *(Column("model size", "KiB", 1), Column("calls"), Column("versions"), Column("command")),
     )
     rows = tuple(
-        (run.name, one.bundle, one.variant, one.device, one.threads, one.kernel, one.first_ms, one.min_ms, one.p50_ms,
-         one.p90_ms, one.p99_ms, one.spread_ms, one.peak_mib,
+        (run.name, one.bundle, one.network, one.where, one.device, one.threads, one.kernel, one.first_ms, one.min_ms,
+         one.p50_ms, one.p90_ms, one.p99_ms, one.spread_ms, one.peak_mib,
          one.size_bytes / 1024 if one.size_bytes else None, one.repetitions, one.versions, one.command)
         for run, one in timed
     )  # fmt: skip
@@ -220,19 +221,22 @@ def _emulated(runs: Sequence[Run]) -> list[Table]:
 
 
 def _labels(timed: Sequence[Timed]) -> list[str]:
-    """Run, bundle and network; the kernel too where one of these was timed with several on one machine."""
+    """Bundle, network and where, with the run where there are several; the kernel too where one of these was timed
+    with several on one machine."""
+    several = len({run.name for run, _ in timed}) > 1
     kernels: dict[tuple[str, ...], set[str]] = {}
     for run, one in timed:
         kernels.setdefault((run.name, one.bundle, one.variant, one.device), set()).add(one.kernel)
     return [
-        f"{run.name}, {one.bundle}, {one.variant}"
+        (f"{run.name}, " if several else "")
+        + f"{one.bundle}, {one.network}, {one.where}"
         + (f", {one.kernel}" if len(kernels[run.name, one.bundle, one.variant, one.device]) > 1 else "")
         for run, one in timed
     ]
 
 
 def _name(run: Run, one: Latency) -> str:
-    return where_timed(f"{run.name}, {one.bundle}, {one.variant}", one.threads)
+    return where_timed(f"{run.name}, {one.bundle}, {one.network}, {one.where}", one.threads)
 
 
 def first_drawn(count: int) -> str:

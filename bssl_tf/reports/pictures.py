@@ -34,6 +34,7 @@ POOL = 1000
 _BATCH = 250
 _SIDE = 96  # pixels of a picture on the page
 _CLASSES = 14  # of which a map tells one from the other
+_LOST = "Run it in the folder that the training was started in, or pass --no-images"
 Report = Callable[[str], None]
 
 
@@ -73,7 +74,7 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None, rep
         try:
             config = _data_config(run, data_dir)
             if config not in opened:
-                opened[config] = open_data(config, report, labels_needed=False)
+                opened[config] = open_data(config, report, labels_needed=False, lost=_LOST)
             data = opened[config]
             kind = (config, _augmentation(run), *_order(run))
             same = (f"The same views as those of {shown[kind]}.",) if kind in shown else ()
@@ -82,6 +83,9 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None, rep
             pool = _pool(run, data)
         except BsslError as error:
             reason = Group(run.name, (), (f"{error.what}. {error.next_step}.",))
+            report(
+                f"no {'neighbours and map' if len(views) > place else 'pictures'} of {run.name}: {reason.missing[0]}"
+            )
             (near if len(views) > place else views).append(reason)
             continue
         near.append(Group(run.name, (neighbour_grid(run, pool, images),)))

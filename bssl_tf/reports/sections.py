@@ -65,7 +65,8 @@ def _about(run: Run) -> tuple[Cell, ...]:
         _network(s),
         _teacher(run),
         source if source == "embedded" or source.startswith("tfds:") else Path(source).name,
-        whole(run.evaluation, "train_images"),
+        # Not the probe's, which may be fitted on other data. Older runs do not say it.
+        whole(run.environment, "training_images"),
         whole(s, "data", "image_size"),
         whole(s, "data", "channels"),
         ", ".join(_known(text(s, "augmentation", "name"), _labelled(s, "augmentation", "min_area", "crops from"))),
@@ -141,11 +142,30 @@ def accuracy_section(runs: Sequence[Run]) -> Section:
         blocks.append(Table("accuracy", "Accuracy, every protocol", columns, tuple(rows)))
     return Section(
         "Accuracy",
-        "Top-1 accuracy on test images that no training saw. The controls are the same network untrained, and raw "
-        "pixels: a student is worth its training as far as it is above them.",
+        f"{_unseen(measured)} The controls are the same network untrained, and raw pixels: a student is worth its "
+        "training as far as it is above them.",
         tuple(blocks),
         missing,
     )
+
+
+def _unseen(measured: Sequence[Run]) -> str:
+    """Who saw the test images: they are held out of the data of the evaluation, which need not be the training's."""
+    seen = [run.name for run in measured if _elsewhere(run)]
+    held_out = "held out from the probe; the training without labels may have seen them"
+    if not seen:
+        return "Top-1 accuracy on test images that no training saw."
+    if len(seen) == len(measured):
+        return f"Top-1 accuracy on test images {held_out}."
+    return f"Top-1 accuracy on test images that no training saw; those of {', '.join(seen)} were {held_out}."
+
+
+def _elsewhere(run: Run) -> bool:
+    """Whether student or teacher were trained on other data than the accuracy is of."""
+    evaluated = text(run.evaluation, "data")
+    sources = [text(settings, "data", "source") for settings in (run.settings, run.teacher)]
+    # A folder may be named in several ways.
+    return any(source and Path(source).resolve() != Path(evaluated).resolve() for source in sources)
 
 
 def _figures(runs: Sequence[Run], name: str) -> list[Figure]:
@@ -246,7 +266,9 @@ def _images(run: Run) -> str:
 
 
 def _conditions(runs: Sequence[Run]) -> str:
-    return conditions([table_of(run.evaluation, "conditions") for run in runs], f"bssl-tf evaluate {only(runs)}")
+    command = text(runs[0].evaluation, "command") if len(runs) == 1 else ""
+    found = [table_of(run.evaluation, "conditions") for run in runs]
+    return conditions(found, command or f"bssl-tf evaluate {only(runs)}")
 
 
 def _mean(draws: Sequence[float]) -> float:

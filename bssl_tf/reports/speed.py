@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Sequence
 
 from bssl_tf.reports import figures
-from bssl_tf.reports.benchmarks import Latency
+from bssl_tf.reports.benchmarks import SAME_IN_FLOAT32, Latency
 from bssl_tf.reports.document import Column, Figure, Group, Key, Section, Table, counted, lacking
 from bssl_tf.reports.latency import MOST_LAYERS, conditions_of, first_drawn, latency_section, where_timed
 from bssl_tf.reports.runs import Run, RunBundle, only
 
-BINARY, FLOATS = "binary", ("float", "float32")
+BINARY = "binary"
 _STYLE_OF = {"binary": 0, "float": 1, "integer": 2, None: 3}
 
 
@@ -76,7 +76,9 @@ def _latency_figure(timed: Sequence[tuple[Run, RunBundle, Latency]], data: str, 
         other.p50_ms
         for run, _, one in timed
         for other in run.benchmarks
-        if other.variant in FLOATS and (other.bundle, other.conditions) == (one.bundle, one.conditions) and other.p50_ms
+        if other.network == SAME_IN_FLOAT32
+        and (other.bundle, other.conditions) == (one.bundle, one.conditions)
+        and other.p50_ms
     }
     # One line for each float network; many would hide the points.
     references = sorted(beside) if len(beside) <= 3 else []
@@ -118,8 +120,9 @@ def _trade_off(
 def _bundle_section(runs: Sequence[Run]) -> Section:
     columns = (
         *(Column("run"), Column("bundle"), Column("target"), Column("model size", "KiB", 1)),
-        *(Column("binary convolutions"), Column("float convolutions"), Column("dense")),
-        *(Column("binary MACs", "million", 2), Column("float MACs", "million", 2)),
+        *(Column("binary convolutions"), Column("float convolutions"), Column("dense in float")),
+        *(Column("int8 convolutions and dense"), Column("binary MACs", "million", 2)),
+        *(Column("float MACs", "million", 2), Column("integer MACs", "million", 2)),
         *(Column("peak of activations", "KiB", 1), Column("operators")),
         *(Column("same class as Keras", "%", 2), Column("on images"), Column("largest difference", "logits")),
         *(Column("converted by"), Column("labels")),
@@ -131,7 +134,8 @@ def _bundle_section(runs: Sequence[Run]) -> Section:
             rows.append((
                 run.name, one.name, m.target, one.model_bytes / 1024,
                 m.binary.binary_convolutions, m.binary.float_convolutions, m.binary.fully_connected,
-                found.macs["binary"] / 1e6 if found else None, found.macs["float"] / 1e6 if found else None,
+                m.binary.int8_operators,
+                *(found.macs[kind] / 1e6 if found else None for kind in ("binary", "float", "integer")),
                 found.peak_bytes / 1024 if found else None,
                 ", ".join(f"{count} {name}" for name, count in sorted(m.operators.items())),
                 100 * m.parity.top1_agreement, m.parity.images, m.parity.max_abs_difference,

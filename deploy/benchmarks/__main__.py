@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import sys
 import traceback
@@ -183,7 +184,7 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _command() -> str:
-    return " ".join(["python -m benchmarks", *sys.argv[1:]])
+    return shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
 
 
 def _write_report(record_file: Path) -> None:

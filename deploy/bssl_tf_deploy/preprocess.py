@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ def load_pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         uint8 [1, S, S, C].
 
     Raises:
-        ImageError: the file is missing, empty, cut short, no image, or of too many pixels.
+        ImageError: the file is missing, a folder, empty, cut short, no image, or of too many pixels.
         RuntimeUnavailableError: Pillow is not installed.
     """
     try:
@@ -47,6 +48,8 @@ def load_pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     try:
         pixels = _central_square(open_picture(path, channels), size)
     except UnreadableImageError as error:
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder", f"Name the files in it: {shlex.quote(str(path))}/*.jpg") from error
         raise ImageError(f"{path} cannot be read: {error}", "Check the file, or leave it out") from error
     return pixels.reshape(1, size, size, channels)
 

@@ -37,7 +37,8 @@ def test_help_of_each_command_is_light(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["pretain"], 2, "No such command 'pretain'"),
+        (["pretain"], 2, "No such command 'pretain'. Did you mean 'pretrain'?"),
+        (["photos"], 2, "No such command 'photos'"),
         (["teacher"], 2, "Missing option '--out'"),
         (["teacher", "--out", "{tmp}", "--epochs", "many"], 2, "'many' is not a valid integer"),
         (["teacher", "--out", "{tmp}"], 3, "no data set is named. Pass --data embedded"),

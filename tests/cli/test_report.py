@@ -51,17 +51,22 @@ def test_json_has_what_is_in_the_run(run: Path, bssl_tf: Command) -> None:
         *("bssl", "embedded", 28, "finished"),
     )
     assert len(found["tables"]["training"]) == 4 and found["tables"]["training"][3]["loss"] == 0.75
-    assert {row["threads"]: row["p50 (ms)"] for row in found["tables"]["latency"] if row["network"] == "float"} == {
+    assert {
+        row["threads"]: row["p50 (ms)"]
+        for row in found["tables"]["latency"]
+        if (row["network"], row["where"]) == ("same shape in float32", "local")
+    } == {
         1: 0.5,
         2: 0.5,
     }
     best = [row["top-1 (%)"] for row in found["tables"]["accuracy"] if row["protocol"] == "linear-probe"]
     assert best == [60.5, 30.0]
+    assert found["tables"]["bundles"][0]["int8 convolutions and dense"] == 0
     size = (run / "bundle-arm64" / "model.tflite").stat().st_size
     assert found["tables"]["bundles"][0]["model size (KiB)"] == size / 1024
 
 
-def test_a_page_is_made_without_tensorflow_and_the_run_is_left_as_it_is(run: Path, tmp_path: Path) -> None:
+def test_a_page_is_made_without_tensorflow_and_the_run_gets_no_other_file(run: Path, tmp_path: Path) -> None:
     before = contents(run)
     program = (
         "import sys\nfrom bssl_tf.cli.main import main\n"
@@ -70,12 +75,34 @@ def test_a_page_is_made_without_tensorflow_and_the_run_is_left_as_it_is(run: Pat
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
-    assert "open it in a browser" in done.stderr
-    page = (tmp_path / "report.html").read_text()
+    assert done.stderr.startswith(f"{run.resolve() / 'report.html'}: ") and "open it in a browser" in done.stderr
+    page = (run / "report.html").read_text()
     for chapter in ("What this is", "Accuracy", "Accuracy against size and latency", "Bundles", "Latency", "Training"):
         assert f">{chapter}</h2>" in page
     assert "Views</h2>" not in page
+    (run / "report.html").unlink()
     assert contents(run) == before
+
+
+def test_of_several_runs_the_page_is_here(tmp_path: Path) -> None:
+    runs = [student_run(tmp_path / name, bundle=False) for name in ("a", "b")]
+    command = [sys.executable, "-m", "bssl_tf", "report", *map(str, runs), "--no-images"]
+    here = tmp_path / "here"
+    here.mkdir()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here)
+    assert done.returncode == 0 and done.stderr.startswith(f"{here.resolve() / 'report.html'}: "), done.stderr
+    assert (here / "report.html").is_file() and not any((run / "report.html").exists() for run in runs)
+
+
+def test_data_that_is_not_found_is_said_with_the_next_step(tmp_path: Path, bssl_tf: Command) -> None:
+    run = student_run(tmp_path / "run", bundle=False)
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace('source = "embedded"', 'source = "lost/photos"'))
+    done = bssl_tf("report", run)
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "no pictures of run" in line]
+    assert "lost/photos does not exist" in line and "pass --no-images" in line
+    assert "lost/photos does not exist" in (run / "report.html").read_text()
 
 
 def test_pictures_that_cannot_be_made_are_named(tmp_path: Path, bssl_tf: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -113,7 +114,7 @@ def test_export_without_a_probe_names_the_next_step(tiny_student: Path, tmp_path
     shutil.rmtree(run / "probe")
     done = bssl_tf("export", run, "--target", "arm64")
     assert done.returncode == 5
-    assert f"Fit one with `bssl-tf evaluate {run}`" in done.stderr
+    assert f"Fit one with `bssl-tf evaluate {run}`; add --data FOLDER with labelled images" in done.stderr
 
 
 def test_evaluate_on_labelled_photos_of_ones_own(tiny_student: Path, tmp_path: Path, bssl_tf: Command) -> None:
@@ -132,10 +133,33 @@ def test_evaluate_on_labelled_photos_of_ones_own(tiny_student: Path, tmp_path: P
     done = bssl_tf("evaluate", run, "--data", tmp_path / "labelled", "--record", tmp_path / "records.jsonl")
     assert done.returncode == 0, done.stderr
     [record] = read_records(tmp_path / "records.jsonl")
+    assert shlex.split(record["command"])[:5] == ["bssl-tf", "evaluate", str(run), "--data", str(tmp_path / "labelled")]
     assert record["classes"] == 10 and record["train_images"] + record["test_images"] == 120
     done = bssl_tf("export", run, "--target", "x86_64", "--images", "20")
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "bundle-x86_64" / "manifest.json").read_text())["training"]["data"] == "labelled"
+
+    (tmp_path / "labelled").rename(tmp_path / "elsewhere")
+    done = bssl_tf("export", run, "--target", "x86_64", "--overwrite")
+    assert done.returncode == 4
+    assert f"{tmp_path / 'labelled'} does not exist. {run / 'probe/probe.json'} names it" in done.stderr
+    assert f"`bssl-tf evaluate {run} --data FOLDER`" in done.stderr
+
+
+def test_evaluate_says_where_a_lost_folder_was_named_and_what_few_test_images_are_worth(
+    tiny_student: Path, tmp_path: Path, bssl_tf: Command
+) -> None:
+    done = bssl_tf("evaluate", tiny_student, "--limit", "24", "--no-controls", "--no-save", "--protocol", "knn-20")
+    assert done.returncode == 0, done.stderr
+    assert "warning: with 24 test images, one image more or less is 4.2 points of accuracy" in done.stderr
+
+    run = shutil.copytree(tiny_student, tmp_path / "run")
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace('source = "embedded"', 'source = "../my photos/all"'))
+    done = bssl_tf("evaluate", run)
+    assert done.returncode == 4
+    assert f"../my photos/all does not exist. {run / 'config.toml'} names it" in done.stderr
+    assert "pass --data" in done.stderr
 
 
 def test_evaluate_without_labels_is_one_clear_line(tiny_student: Path, tmp_path: Path, bssl_tf: Command) -> None:

@@ -222,6 +222,12 @@ def test_widths_and_groups_that_cost_more_are_warnings() -> None:
         assert message in finding.message
 
 
+def test_a_float_model_is_told_that_lce_brings_nothing() -> None:
+    (finding,) = check_convertible(network(lambda x: layers.Conv2D(8, 3)(x)))
+    assert (finding.code, finding.severity, finding.layer) == ("nothing-binary", "warning", "")
+    assert "network has no binary layer" in finding.message and "QuantConv2D" in finding.hint
+
+
 def test_models_that_no_bundle_can_hold() -> None:
     image = keras.Input((8, 8, 3))
     with pytest.raises(ConversionError, match=r"1 inputs and 2 outputs \[one-input-one-output\]"):

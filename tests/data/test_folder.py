@@ -187,6 +187,36 @@ def test_grey_is_made_where_it_is_asked_for(root: Path, save: Save) -> None:
     np.testing.assert_array_equal(data.train.images[1, ..., 0], np.asarray(Image.open(root / "1.png").convert("L")))
 
 
+def test_files_of_other_kinds_are_counted_by_ending(root: Path, save: Save) -> None:
+    for index in range(8):
+        save(root / f"{index}.png", index)
+    for name in ("a.HEIC", "deep/b.heic", "c.mp4", "d", "e.dng", "f.txt", "g.json", ".hidden.heic"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"")
+    lines: list[str] = []
+    assert len(load(root, lines).train) == 8
+    told = [line for line in lines if "other endings" in line]
+    assert told == [f"{root}: 5 files with other endings are left out (.heic: 2, .mp4: 1, none: 1, ...)"]
+    for name in ("c.mp4", "d", "e.dng", "deep/b.heic"):
+        (root / name).unlink()
+    lines.clear()
+    load(root, lines)
+    assert f"{root}: 1 file with another ending is left out (.heic: 1)" in lines
+    (root / "a.HEIC").unlink()
+    lines.clear()
+    load(root, lines)
+    assert not any("left out" in line for line in lines)
+
+
+def test_a_single_unreadable_file_is_named(root: Path, save: Save) -> None:
+    for index in range(24):
+        save(root / f"{index:02}.png", index)
+    (root / "07b.png").write_bytes(b"")
+    lines: list[str] = []
+    load(root, lines)
+    assert "1 file was skipped as unreadable: 07b.png (the file is empty)" in lines
+
+
 def test_unreadable_files_are_counted_named_and_skipped(root: Path, save: Save) -> None:
     for index in range(48):
         save(root / f"{index:02}.png", index)

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bssl_tf.config import DataConfig
 from bssl_tf.data.load import load_data
+from bssl_tf.data.open import open_data
 from bssl_tf.errors import DataError
 
 
@@ -47,6 +49,15 @@ def test_embedded_data_can_be_had_in_colour_and_in_part() -> None:
 def test_every_wrong_argument_says_what_and_what_next(spec: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load_data(spec, **{"image_size": 28, **options})
+
+
+def test_a_lost_folder_gets_the_hint_of_who_remembered_it(tmp_path: Path) -> None:
+    config = DataConfig(str(tmp_path / "photos"), image_size=28)
+    with pytest.raises(DataError, match=r"photos does not exist\. config\.toml names it\."):
+        open_data(config, print, labels_needed=False, lost="config.toml names it")
+    with pytest.raises(DataError, match=r"photos does not exist\. Check the path"):
+        open_data(config, print, labels_needed=False)
+    assert open_data(DataConfig("embedded", image_size=28, limit=4), print, labels_needed=False, lost="no").train
 
 
 def test_a_space_after_the_keyword_does_no_harm() -> None:

@@ -112,7 +112,7 @@ def test_steps_per_epoch_drops_the_last_part() -> None:
 
 
 def test_fewer_images_than_a_batch_is_an_error_with_a_next_step(make_set: MakeSet) -> None:
-    with pytest.raises(DataError, match=r"has 5 images, fewer than one batch of 6\. Set the batch size to 5 or less"):
+    with pytest.raises(DataError, match=r"has 5 images, fewer than one batch of 6\. Pass --batch-size 5 or less"):
         run(make_set(5), 0, 1)
 
 

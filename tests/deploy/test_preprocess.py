@@ -164,7 +164,7 @@ def test_what_cannot_be_read_is_named_with_its_cause(tmp_path: Path, square: np.
         assert "\n" not in str(caught.value)
     with pytest.raises(ImageError, match=r"missing\.png cannot be read: No such file"):
         load_image(tmp_path / "missing.png", RGB)
-    with pytest.raises(ImageError, match="Is a directory"):
+    with pytest.raises(ImageError, match=rf"is a folder\. Name the files in it: {tmp_path}/\*\.jpg\."):
         load_image(tmp_path, RGB)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bssl_tf.devices.android_runner import MOST_NETWORKS
 from bssl_tf_deploy.bundle import read_bundle
 from tests.arm64.make_rig import MAKE_COMMAND, find_rig
 from tests.conftest import require_or_skip
@@ -65,6 +66,37 @@ def test_a_model_of_ones_own_is_timed_beside_it(harness: Any, real_bundle: Path,
     fails(harness(*arguments, "mine=/nonexistent"), 3, "cannot be read")
 
 
+def test_devices_are_reached_before_the_networks_are_made(real_bundle: Path, tmp_path: Path) -> None:
+    """An empty cache: what is made would be told, and kept there."""
+    (tmp_path / "adb").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "adb").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"BSSL_TF_CACHE": str(tmp_path / "cache"), "PATH": path}
+    for device, words in (("ssh://127.0.0.1:9", "does not listen"), ("adb", "none was named")):
+        command = [sys.executable, "-m", "bssl_tf", "bench", str(real_bundle), "--device", device]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+        fails(done, 14, words)
+        assert "making" not in done.stderr and not (tmp_path / "cache").exists()
+
+
+def test_more_networks_than_the_runner_on_a_phone_takes_are_refused(
+    harness: Any, real_bundle: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.tflite"
+    model.write_bytes(b"model")
+    arguments = ["bench", real_bundle, "--device", "adb", "--tflite-library", model]
+    for number in range(14):
+        arguments += ["--beside", f"m{number}={model}"]
+    fails(harness(*arguments), 3, "16 networks are to be timed beside", "adb takes 15", "fewer with --beside")
+    # Without the two of the same shape they are fewer; then the library is looked at.
+    fails(harness(*arguments, "--no-float"), 14, "neither a shared library nor")
+
+
+def test_the_limit_is_that_of_the_runner() -> None:
+    runner = Path(__file__).parents[2] / "deploy" / "native" / "runner" / "main.cc"
+    assert f"kMaxNetworks = {MOST_NETWORKS};" in runner.read_text(encoding="utf-8")
+
+
 def test_an_emulator_gives_answers_and_no_times(harness: Any, real_bundle: Path, tmp_path: Path) -> None:
     require_or_skip(find_rig() is not None, f"no aarch64 rig: `{MAKE_COMMAND}` makes it (debootstrap and qemu-user)")
     done = harness("bench", real_bundle, "--device", "qemu-arm64", "--clean", "--json")
@@ -86,7 +118,7 @@ def test_an_emulator_gives_answers_and_no_times(harness: Any, real_bundle: Path,
     [
         (("--device", "local", "--repetitions", "5"), "--repetitions does not go with --device"),
         (("--device", "local", "--runtime", "lce"), "--runtime does not go with --device"),
-        (("--sustained", "5"), "--sustained needs --device"),
+        (("--sustained", "5"), "--sustained needs --device: name one, --device local"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(

@@ -589,3 +589,30 @@ def test_a_wrong_setting_is_refused_before_anything_is_loaded(
     with pytest.raises(BsslError, match=message):
         pretrain({"data": {"source": "/nowhere"}, **settings}, tmp_path / "run", resume=False, report=print)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "told"),
+    [
+        (302, {}, ["an epoch has 1 step (302 images in batches of 256)", "moco.queue_size=256"]),
+        (302, {"training": {"batch_size": 16}, "moco": {"queue_size": 256}}, []),
+        (2400, {"training": {"batch_size": 128}, "moco": {"queue_size": 2048}}, []),
+        (
+            2400,
+            {"method": "byol"},
+            ["9 steps (2400 images in batches of 256), and little is learnt in so few; pass --batch-size 128"],
+        ),
+        (10_000, {}, ["queue of 65536 is longer than the 10000 images"]),
+        (9, {"training": {"batch_size": 3}, "method": "byol"}, ["3 steps"]),
+        (9, {"method": "byol"}, []),  # an error anyway
+    ],
+)
+def test_too_few_images_for_the_settings_are_told(images: int, settings: dict[str, object], told: list[str]) -> None:
+    from bssl_tf.config import TeacherConfig, from_dict
+    from bssl_tf.pretrain.commands import _warn_of_few_images
+
+    lines: list[str] = []
+    _warn_of_few_images(from_dict(TeacherConfig, settings), images, lines.append)
+    assert len(lines) == len(told)
+    for line, part in zip(lines, told, strict=True):
+        assert line.startswith("warning: ") and part in line

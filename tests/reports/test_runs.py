@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,28 @@ def test_the_record_of_a_device(tmp_path: Path) -> None:
     assert next((one.operator, one.layer, one.milliseconds) for one in found[2].operators) == (
         *("LceBconv2d", "conv_1/Conv2D", 0.7),
     )
-    assert found[0].kernel == "ours" and found[1].kernel == ""
+    assert found[0].kernel == "ours" and found[1].kernel == ""  # an old record does not tell the other's
+
+
+def test_networks_beside_have_names_kernels_and_a_place(tmp_path: Path) -> None:
+    network = {"p50_ms": 1.0}
+    record = device_benchmark() | {
+        "kernel": "ours, the rest XNNPACK",
+        "command": "bssl-tf bench b --beside mine=m.tflite",
+    }
+    record["runs"] = [{"threads": 1, "networks": dict.fromkeys(("binary", "float32", "int8", "mine"), network)}]
+    found = read_benchmarks(student_run(tmp_path / "run", benchmarks=[record, benchmark()]))
+    assert [(one.network, one.where, one.kernel) for one in found] == [
+        ("binary", "kitchen", "ours, the rest XNNPACK"),
+        ("same shape in float32", "kitchen", "XNNPACK"),
+        ("same shape in int8", "kitchen", "XNNPACK"),
+        ("mine", "kitchen", "XNNPACK"),
+        ("binary", "local", "ours"),
+        ("same shape in float32", "local", "XNNPACK"),
+    ]
+    record["command"] = "bssl-tf bench b --beside int8=m.tflite"
+    found = read_benchmarks(student_run(tmp_path / "own", benchmarks=[record]))
+    assert [one.network for one in found] == ["binary", "same shape in float32", "int8", "mine"]
 
 
 def test_an_emulated_run_has_no_times_and_says_so(tmp_path: Path) -> None:
@@ -148,7 +170,7 @@ def test_kernels_of_one_network_are_told_apart(tmp_path: Path) -> None:
         assert one is not None
         labels = [str(row[0]) for row in one.rows]
         assert len(labels) == len(set(labels)) == 3
-        assert sum("binary, ours" in label for label in labels) == sum("binary, LCE" in label for label in labels) == 1
+        assert all(sum(f"binary, local, {kernel}" in label for label in labels) == 1 for kernel in ("ours", "LCE"))
 
 
 def test_emulated_runs_give_no_times(tmp_path: Path) -> None:
@@ -187,6 +209,12 @@ def test_what_is_damaged_or_missing_is_named(tmp_path: Path) -> None:
     assert len(found.epochs) == 4
     for line in as_html(document).split("<li>")[1:]:
         assert "</li>" in line
+
+
+def test_the_command_behind_accuracies_is_the_one_that_was_called(tmp_path: Path) -> None:
+    command = "bssl-tf evaluate 'my runs/x' --data photos"
+    run = student_run(tmp_path / "run", evaluation=evaluation(command=command))
+    assert command in html.unescape(as_html(make_document(read_runs([run]), "command", "made")))
 
 
 def test_probes_are_drawn_over_the_epochs_they_are_behind(tmp_path: Path) -> None:
@@ -236,3 +264,35 @@ def test_accuracies_on_other_data_are_not_put_into_one_plot(tmp_path: Path) -> N
     titles = [getattr(block, "title", "") for block in section.blocks]
     assert titles.count("Accuracy by linear-probe, embedded") == 1
     assert titles.count("Accuracy by protocol, other") == 1
+
+
+def test_training_images_are_those_of_the_training(tmp_path: Path) -> None:
+    old, new = (student_run(tmp_path / name, bundle=False) for name in ("old", "new"))
+    environment = json.loads((new / "environment.json").read_text())
+    (new / "environment.json").write_text(json.dumps(environment | {"training_images": 64}))
+    table = make_document(read_runs([old, new]), "command", "made").tables()[0]
+    place = [column.name for column in table.columns].index("training images")
+    assert [row[place] for row in table.rows] == [None, 64]
+
+
+def test_who_saw_the_test_images_depends_on_the_data(tmp_path: Path) -> None:
+    same = student_run(tmp_path / "same", bundle=False)
+    other = student_run(tmp_path / "other", bundle=False, evaluation=evaluation(data="labelled"))
+    teacher = teacher_run(tmp_path / "teacher")
+    config = (teacher / "config.toml").read_text()
+    (teacher / "config.toml").write_text(config.replace('source = "embedded"', 'source = "photos"'))
+    taught = student_run(tmp_path / "taught", bundle=False)
+    config = (taught / "config.toml").read_text()
+    (taught / "config.toml").write_text(config.replace("/somewhere/else/teacher", str(teacher)))
+
+    def said(*runs: Path) -> str:
+        return make_document(read_runs(runs), "command", "made").sections[1].about.partition(" The controls")[0]
+
+    held_out = "held out from the probe; the training without labels may have seen them."
+    assert said(same) == "Top-1 accuracy on test images that no training saw."
+    assert said(other) == said(taught) == f"Top-1 accuracy on test images {held_out}"
+    assert said(same, other).endswith(f"no training saw; those of other were {held_out}")
+    # A folder is the same under all its names.
+    config = (other / "config.toml").read_text()
+    (other / "config.toml").write_text(config.replace('source = "embedded"', 'source = "./labelled/"'))
+    assert said(other) == said(same)

@@ -80,6 +80,17 @@ def mixed_precision(model: keras.Model) -> Iterator[Note]:
             yield Note(layer.name, f"computes in {', '.join(sorted(types))} and not in float32", hint)
 
 
+@register(BEFORE, "nothing-binary", "warning")
+def nothing_binary(model: keras.Model) -> Iterator[Note]:
+    """No layer is quantised; LCE brings nothing then, and TensorFlow's own converter does as well."""
+    if not any(quantizers(layer) for layer in leaves(model)):
+        yield Note(
+            "",
+            f"{model.name} has no binary layer: LCE brings nothing, and TensorFlow's own converter does as well",
+            "If it is to be binary, use QuantConv2D with an input_quantizer and a kernel_quantizer",
+        )
+
+
 @register(BEFORE, "layer-kind", "error")
 def layer_kind(model: keras.Model) -> Iterator[Note]:
     """A quantised layer is no QuantConv2D; LCE has no binary operator for it and computes in float."""
