@@ -67,7 +67,9 @@ def network(classes: int) -> keras.Model:
     image = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(32, 3, padding="same", use_bias=False)(image))
     for pad in (1.0, 0.0):
+        # Keras numbers names anew for each process, not for each test.
         settings: dict[str, Any] = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "pad_values": pad}
+        settings["name"] = f"padded_with_{pad:.0f}"
         y = lq.layers.QuantConv2D(32, 3, padding="same", use_bias=False, kernel_constraint="weight_clip", **settings)(x)
         x = keras.layers.Add()([keras.layers.BatchNormalization()(y), x])
     x = keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))
@@ -213,12 +215,12 @@ def test_int8_has_a_place_of_its_own_and_nothing_to_explain(
 
 
 def test_a_softmax_in_a_nested_model_is_told(pictures: Path, export: Export, tmp_path: Path) -> None:
-    inner = keras.Sequential([network(3)])
-    inner.build((None, SIZE, SIZE, 3))
-    inner.save(tmp_path / "nested.h5")
+    outer = keras.Sequential([network(3)], name="outer")
+    outer.build((None, SIZE, SIZE, 3))
+    outer.save(tmp_path / "nested.h5")
     # Saturated, these shares differ by next to nothing, which parity may refuse.
     told = export(tmp_path / "nested.h5", *options(pictures)).output
-    assert "stranger gives probabilities" in told or "sequential gives probabilities" in told
+    assert "outer gives probabilities" in told
     whole = tmp_path / "whole.h5"
     network(3).save(whole)
     assert "probabilities" not in export(whole, *options(pictures), out=tmp_path / "other").output
@@ -251,7 +253,7 @@ def test_a_run_folder_takes_pixels_too(export: Export, tmp_path: Path) -> None:
 def test_export_explains_on_demand(models: dict[str, Path], pictures: Path, export: Export) -> None:
     done = export(models["h5"], *options(pictures), "--explain")
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "comparing the input of quant_conv2d_1" in done.output
+    assert "comparing the input of padded_with_0" in done.output
     assert "the inputs of 2 binary layers and the output agree on" in done.output
 
 
