@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.arm64.make_rig import MAKE_COMMAND, Rig, find_rig
 from tests.conftest import require_or_skip
 from tests.lce_models import Case
 
@@ -35,6 +36,14 @@ def built_library(target: str) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
+
+
+def require_rig() -> Rig:
+    """The emulated aarch64 system; skips the test where it was not made."""
+    found = find_rig()
+    require_or_skip(found is not None, f"no aarch64 rig: `{MAKE_COMMAND}` makes it (debootstrap and qemu-user)")
+    assert found is not None
+    return found
 
 
 def runnable_kernels(library: Path) -> list[str]:

@@ -9,10 +9,9 @@ import pytest
 
 from bssl_tf.devices.instructions import build_plugin
 from tests.arm64.count_instructions import count, inner_loop
-from tests.arm64.make_rig import MAKE_COMMAND, find_rig
 from tests.conftest import require_or_skip
 from tests.lce_models import cases, written_networks
-from tests.native import built_library
+from tests.native import built_library, require_rig
 
 LOOP = """
 f:                                      // @f
@@ -40,10 +39,8 @@ def test_the_loop_that_counts_bits_is_found() -> None:
 
 def test_every_bit_is_counted_once(tmp_path: Path) -> None:
     """Two convolutions 3x3, 64 to 64 channels, 14x15 pixels: as many CNT as there are vectors of 128 bits in them."""
-    rig = find_rig()
-    require_or_skip(rig is not None, f"no aarch64 rig: `{MAKE_COMMAND}` makes it (debootstrap and qemu-user)")
+    rig = require_rig()
     require_or_skip(shutil.which("cc") is not None, "no C compiler for the plugin")
-    assert rig is not None
     [case] = cases([network for network in written_networks() if network.name == "residual"])
     model = tmp_path / "model.tflite"
     model.write_bytes(case.original)
@@ -56,9 +53,7 @@ def test_every_bit_is_counted_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["not there", "broken"])
 def test_a_model_that_does_not_run_is_told(tmp_path: Path, missing: str) -> None:
-    rig = find_rig()
-    require_or_skip(rig is not None, f"no aarch64 rig: `{MAKE_COMMAND}` makes it (debootstrap and qemu-user)")
-    assert rig is not None
+    rig = require_rig()
     model = tmp_path / "model.tflite"
     if missing == "broken":
         model.write_bytes(b"TFL3")

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.arm64.make_rig import MAKE_COMMAND, PROCESSORS, SITES, Rig, find_rig
-from tests.conftest import require_or_skip
+from tests.arm64.make_rig import PROCESSORS, SITES, Rig, find_rig
 from tests.lce_models import expected, small_models
-from tests.native import NATIVE, built_library, described, difference
+from tests.native import NATIVE, built_library, described, difference, require_rig
 
 RUNNER = Path(__file__).parent / "arm64" / "run_models.py"
 RUNS: list[tuple[str, str, list[dict[str, str]]]] = [
@@ -36,10 +35,7 @@ NATIVE_TESTS = ["options", "wrong", "sizes", "random", "memory", "huge", "thread
 @pytest.fixture(scope="session")
 def rig() -> Rig:
     """The rig, where it is there."""
-    found = find_rig()
-    require_or_skip(found is not None, f"no aarch64 rig: `{MAKE_COMMAND}` makes it (debootstrap and qemu-user)")
-    assert found is not None
-    return found
+    return require_rig()
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,10 @@ from ai_edge_litert import schema_py_generated as schema
 from bssl_tf_deploy.bundle import Bundle, read_bundle
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.predictor import GOLDEN_TOLERANCE, Predictor
-from tests.arm64.make_rig import MAKE_COMMAND, Rig, find_rig
+from tests.arm64.make_rig import Rig
 from tests.conftest import require_or_skip
 from tests.converters.tflite_files import Op, T, model_file
-from tests.native import NATIVE, ROOT, built_library
+from tests.native import NATIVE, ROOT, built_library, require_rig
 from tests.test_native_checks import compiles
 from tests.test_runtime_build import readelf
 from tests.tflite_c import tflite_c_library
@@ -265,10 +265,7 @@ def test_it_is_built_for_every_target(target: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def rig() -> Rig:
-    found = find_rig()
-    require_or_skip(found is not None, f"no aarch64 rig: `{MAKE_COMMAND}` makes it (debootstrap and qemu-user)")
-    assert found is not None
-    return found
+    return require_rig()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli.bench_devices import DEVICE_SETTINGS, bench_devices, device_options
-from bssl_tf.cli.options import is_run_folder, prose, runtime_options
+from bssl_tf.cli.options import is_run_folder, prose, record_option, runtime_options
 
 _OPERATORS_S = 3.0
 _COLUMNS = ("first_ms", "p50_ms", "p90_ms", "p99_ms", "min_ms", "spread_ms")
@@ -30,13 +30,9 @@ _COLUMNS = ("first_ms", "p50_ms", "p90_ms", "p99_ms", "min_ms", "spread_ms")
 @click.option("--repetitions", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls of each.")
 @click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0), help="Untimed calls of each.")
 @click.option("--operators", is_flag=True, help="Also where the time of a call goes, by operator and Keras layer.")
-@click.option(
-    "--record",
-    "record_file",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Append the record to FILE, a line of JSON each. [bench.jsonl, or with --device bench-devices.jsonl, of the "
-    "run that BUNDLE lies in]",
+@record_option(
+    "Append the record to FILE, a line of JSON each. [bench.jsonl, or with --device bench-devices.jsonl, of the run "
+    "that BUNDLE lies in]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @device_options
@@ -52,7 +48,7 @@ def command(
     as_json: bool,
     **device_settings: Any,
 ) -> None:
-    """Time BUNDLE on this machine or on devices, beside the float network of the same shape.
+    """Time BUNDLE on this machine or on devices, beside the float32 and int8 networks of the same shape.
 
     The binary network runs in our runtime, or with --runtime lce in LCE's interpreter with its fastest kernel
     (indirect_bgemm); the float one runs in LiteRT. XNNPACK computes what is float in all. They are called in turns with

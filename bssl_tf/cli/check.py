@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import prose
+from bssl_tf.cli.options import allow_option, explain_option, prose, weights_option
 
 if TYPE_CHECKING:
     from bssl_tf_converters.checks import BinaryReport, Finding
@@ -20,19 +20,10 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("model", required=False, shell_complete=completion.models)
-@click.option(
-    "--weights", metavar="FILE", shell_complete=completion.files, help="Weights of larq_zoo:NAME, HDF5. [random ones]"
-)
-@click.option(
-    "--allow",
-    "allowed",
-    multiple=True,
-    metavar="CODE",
-    shell_complete=completion.codes,
-    help="Let errors of this code pass as warnings.",
-)
+@weights_option
+@allow_option
 @click.option("--no-convert", is_flag=True, help="Look at the Keras model only; needs no LCE, and takes a moment.")
-@click.option("--explain", "explaining", is_flag=True, help="Compare layer by layer, and name the first that differs.")
+@explain_option
 @click.option("--list", "as_list", is_flag=True, help="Print every check with its code, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def command(

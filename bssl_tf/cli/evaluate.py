@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import collect, prose
+from bssl_tf.cli.options import collect, prose, record_option
 from bssl_tf.config import PROTOCOLS
 from bssl_tf.files import append_record
 
@@ -41,13 +41,7 @@ from bssl_tf.files import append_record
 )
 @click.option("--controls/--no-controls", default=True, help="Measure the three controls too? [yes]")
 @click.option("--save/--no-save", default=True, help="Replace table and probe in RUN? [yes]")
-@click.option(
-    "--record",
-    "record_file",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Append the record to FILE, a line of JSON each.",
-)
+@record_option("Append the record to FILE, a line of JSON each.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(
     run: str,

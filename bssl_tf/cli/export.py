@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import prose
+from bssl_tf.cli.options import allow_option, explain_option, prose, record_option, weights_option
 from bssl_tf.errors import ConfigError, ConversionError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
@@ -113,15 +113,8 @@ class _Target(click.Choice):
 @click.option(
     "--images", default=500, show_default=True, type=click.IntRange(min=1), help="Test images to compare with Keras on."
 )
-@click.option(
-    "--allow",
-    "allowed",
-    multiple=True,
-    metavar="CODE",
-    shell_complete=completion.codes,
-    help="Let errors of this check pass as warnings.",
-)
-@click.option("--explain", "explaining", is_flag=True, help="Compare layer by layer, and name the first that differs.")
+@allow_option
+@explain_option
 @click.option(
     "--data",
     metavar="SOURCE",
@@ -140,22 +133,14 @@ class _Target(click.Choice):
     shell_complete=completion.files,
     help="MODEL's classes, one a line. [the data's, if there are as many]",
 )
-@click.option(
-    "--weights", metavar="FILE", shell_complete=completion.files, help="Weights of larq_zoo:NAME, HDF5. [random ones]"
-)
+@weights_option
 @click.option(
     "--mean",
     type=_Numbers(),
     help="MODEL's inputs are (pixel / 255 - mean) / std. [0; 0.485,0.456,0.406 for larq_zoo:NAME]",
 )
 @click.option("--std", type=_Numbers(), help="One number, or one a channel. [1; 0.229,0.224,0.225 for larq_zoo:NAME]")
-@click.option(
-    "--record",
-    "record_file",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Append accuracy, parity and size to FILE, a line of JSON each.",
-)
+@record_option("Append accuracy, parity and size to FILE, a line of JSON each.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def command(
     model: str,

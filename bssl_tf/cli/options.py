@@ -100,6 +100,28 @@ def training_options(function: Function) -> Function:
     return function
 
 
+# What `check` and `export` ask alike.
+weights_option = click.option(
+    "--weights", metavar="FILE", shell_complete=completion.files, help="Weights of larq_zoo:NAME, HDF5. [random ones]"
+)
+allow_option = click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    metavar="CODE",
+    shell_complete=completion.codes,
+    help="Let errors of this check pass as warnings.",
+)
+explain_option = click.option(
+    "--explain", "explaining", is_flag=True, help="Compare layer by layer, and name the first that differs."
+)
+
+
+def record_option(help_text: str) -> Callable[[Function], Function]:
+    """--record, where records may be kept."""
+    return click.option("--record", "record_file", metavar="FILE", shell_complete=completion.files, help=help_text)
+
+
 def collect(options: Mapping[str, Any]) -> dict[str, Any]:
     """Nested settings from options called `section__key`; those not given are left out."""
     settings: dict[str, Any] = {}

@@ -176,6 +176,7 @@ class LceInterpreter:
         name: `lce`; this and what follows as in `bssl_tf_deploy.runtime.Runtime`.
         kernel: what computes, in words.
         versions: of LCE.
+        ends: how input and output stand for real numbers, where they are int8.
 
     Raises:
         RuntimeUnavailableError: LCE is not installed or cannot be loaded.
@@ -204,6 +205,11 @@ class LceInterpreter:
         self._input_dtype = summary.inputs[0].dtype
         self._output_width = summary.outputs[0].shape[-1]
         self._output_dtype = summary.outputs[0].dtype
+        made = self._interpreter
+        self.ends = (
+            Quantization(made.input_scales[0], made.input_zero_points[0]) if self._input_dtype == "int8" else None,
+            Quantization(made.output_scales[0], made.output_zero_points[0]) if self._output_dtype == "int8" else None,
+        )
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Logits of a batch.
@@ -226,15 +232,6 @@ class LceInterpreter:
         logits = np.concatenate(outputs) if outputs else np.zeros((0, self._output_width), self._output_dtype)
         quantization = self.ends[1]
         return logits if quantization is None else quantization.floats(logits)
-
-    @property
-    def ends(self) -> tuple[Quantization | None, Quantization | None]:
-        """How input and output stand for real numbers, where they are int8."""
-        made = self._interpreter
-        return (
-            Quantization(made.input_scales[0], made.input_zero_points[0]) if self._input_dtype == "int8" else None,
-            Quantization(made.output_scales[0], made.output_zero_points[0]) if self._output_dtype == "int8" else None,
-        )
 
 
 def _input_shape(model: Any) -> tuple[int, ...]:

@@ -70,23 +70,25 @@ def measure_interleaved(
     if warmup < 0 or repetitions < 1:
         raise ValueError(f"warmup {warmup} must not be negative and repetitions {repetitions} must be positive")
 
-    def timed(run: Callable[[], object]) -> int:
-        start = clock()
-        run()
-        return clock() - start
-
-    first = {name: timed(run) for name, run in runs.items()}
+    first = {name: timed(run, clock) for name, run in runs.items()}
     spent = dict.fromkeys(runs, 0)
     rounds = 0
     while rounds < warmup or any(total < _BURN_IN_NS for total in spent.values()):
         for name, run in runs.items():
-            spent[name] += timed(run)
+            spent[name] += timed(run, clock)
         rounds += 1
     nanoseconds: dict[str, list[int]] = {name: [] for name in runs}
     for _ in range(repetitions):
         for name, run in runs.items():
-            nanoseconds[name].append(timed(run))
+            nanoseconds[name].append(timed(run, clock))
     return {name: summarise(first[name], nanoseconds[name]) for name in runs}
+
+
+def timed(run: Callable[[], object], clock: Clock) -> int:
+    """How long a call takes, in nanoseconds."""
+    start = clock()
+    run()
+    return clock() - start
 
 
 def summarise(first_ns: int, timed_ns: list[int]) -> Timings:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bssl_tf_deploy.benchmark import Clock
+from bssl_tf_deploy.benchmark import Clock, timed
 
 CONFIDENCE = 0.95
 PRECISION = 0.01
@@ -60,23 +60,18 @@ def until_stable(
         clock: gives nanoseconds.
     """
 
-    def timed(run: Callable[[], object]) -> int:
-        start = clock()
-        run()
-        return clock() - start
-
-    first = {name: timed(run) for name, run in runs.items()}
+    first = {name: timed(run, clock) for name, run in runs.items()}
     spent = dict.fromkeys(runs, 0)
     # Of a fast function beside a slow one, not so many calls that the slow one takes minutes.
     longest = _BURN_INS * len(runs) * burn_in_s * 1e9
     while min(spent.values()) < burn_in_s * 1e9 and sum(spent.values()) < longest:
         for name, run in runs.items():
-            spent[name] += timed(run)
+            spent[name] += timed(run, clock)
     durations: dict[str, list[int]] = {name: [] for name in runs}
     start, rounds, look = clock(), 0, _ENOUGH_ROUNDS
     while rounds < MAX_ROUNDS:
         for name, run in runs.items():
-            durations[name].append(timed(run))
+            durations[name].append(timed(run, clock))
         rounds += 1
         if rounds < _MIN_ROUNDS:
             continue

@@ -14,9 +14,8 @@ import pytest
 
 from bssl_tf.devices.android_runner import MOST_NETWORKS
 from bssl_tf_deploy.bundle import read_bundle
-from tests.arm64.make_rig import MAKE_COMMAND, find_rig
-from tests.conftest import require_or_skip
 from tests.devices.test_ssh import fails
+from tests.native import require_rig
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_the_limit_is_that_of_the_runner() -> None:
 
 
 def test_an_emulator_gives_answers_and_no_times(harness: Any, real_bundle: Path, tmp_path: Path) -> None:
-    require_or_skip(find_rig() is not None, f"no aarch64 rig: `{MAKE_COMMAND}` makes it (debootstrap and qemu-user)")
+    require_rig()
     done = harness("bench", real_bundle, "--device", "qemu-arm64", "--clean", "--json")
     assert done.returncode == 0, done.stderr
     [record] = json.loads(done.stdout)

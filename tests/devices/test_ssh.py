@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from bssl_tf_deploy.bundle import read_bundle
-from tests.arm64.make_rig import MAKE_COMMAND, find_rig
 from tests.conftest import require_or_skip
 from tests.devices.conftest import Command
 from tests.devices.sshd import Device
+from tests.native import require_rig
 
 QUICK = ("--no-float", "--budget", "0.5")
 
@@ -322,9 +322,7 @@ def test_a_cable_that_is_pulled_without_a_word_leaves_nothing(board: Device, rea
 
 @pytest.mark.slow  # Wheels are fetched, and unpacked by an emulated processor.
 def test_an_arm64_board_without_packages_gets_wheels(board: Device, harness: Command, real_bundle: Path) -> None:
-    rig = find_rig()
-    require_or_skip(rig is not None, f"no aarch64 rig: `{MAKE_COMMAND}` makes it (debootstrap and qemu-user)")
-    assert rig is not None
+    rig = require_rig()
     python = rig.folder / "root" / "usr" / "bin" / "python3.11"
     view = rig.folder / "cpu" / "cortex-a72"
     # By its own name, so that children are emulated too.
