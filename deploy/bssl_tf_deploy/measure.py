@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bssl_tf_deploy import conditions
-from bssl_tf_deploy.benchmark import Clock, summarise
+from bssl_tf_deploy.benchmark import Clock, summarise, timed
 from bssl_tf_deploy.bundle import MODEL, Bundle, checked_file, read_bundle
 from bssl_tf_deploy.errors import RuntimeUnavailableError, StorageError
 from bssl_tf_deploy.library import bundled_name, host_target, own_library
@@ -192,9 +192,7 @@ def sustained(run: Callable[[], object], seconds: float, clock: Clock = time.per
         start = clock()
         durations: list[int] = []
         while not durations or clock() - start < window_ns:
-            at = clock()
-            run()
-            durations.append(clock() - at)
+            durations.append(timed(run, clock))
         timings = summarise(durations[0], durations)
         windows.append(
             {
