@@ -5,7 +5,8 @@
 - `kernel_quantizer()`: sign(w) * mean |w| per output channel, clipped straight-through gradient
   (MagnitudeAwareSign; same paper, section 3.3). LCE folds the scale into the output transform.
 
-Signs that LCE does not recognise become float convolutions without a word; `bssl_tf_converters.checks` looks for them.
+Signs that LCE does not recognise become float convolutions without a message;
+`bssl_tf_converters.lce.checks` looks for them.
 """
 
 from __future__ import annotations

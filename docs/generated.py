@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from bssl_tf import config
+from bssl_tf import settings as config
 from bssl_tf.cli.main import COMMANDS, cli
 from bssl_tf_deploy import load, manifest
 from bssl_tf_deploy.predictor import Predictor
@@ -172,7 +172,7 @@ def _type_name(hint: Any) -> str:
 
 def checks() -> str:
     """The list of checks, which a test keeps the same as the code."""
-    text = (_ROOT / "converters/bssl_tf_converters/checks/README.md").read_text(encoding="utf-8")
+    text = (_ROOT / "converters/bssl_tf_converters/lce/checks/README.md").read_text(encoding="utf-8")
     return text.partition("\n")[2].strip()
 
 
@@ -180,7 +180,7 @@ def presets() -> str:
     """The presets that come with the package, and what each says of itself."""
     parts = []
     for name in config.presets():
-        lines = (_ROOT / f"bssl_tf/configs/{name}.toml").read_text(encoding="utf-8").splitlines()
+        lines = (_ROOT / f"bssl_tf/settings/presets/{name}.toml").read_text(encoding="utf-8").splitlines()
         head = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
         about = "\n".join(line.removeprefix("#").removeprefix(" ") for line in head)
         parts.append(f"### {name}\n\n```text\n{about}\n```")

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from bssl_tf.backend import keras, lq, tf
-from bssl_tf_converters import lce
+from bssl_tf_converters.lce import converter as lce
 from bssl_tf_deploy.quiet import captured_output
 
 layers = keras.layers

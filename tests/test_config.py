@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bssl_tf.config import (
+from bssl_tf.errors import ConfigError
+from bssl_tf.settings import (
     PretrainConfig,
     TeacherConfig,
     differences,
@@ -15,7 +16,6 @@ from bssl_tf.config import (
     read_toml,
     write_config,
 )
-from bssl_tf.errors import ConfigError
 
 
 @pytest.mark.parametrize("kind", [TeacherConfig, PretrainConfig])

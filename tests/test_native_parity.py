@@ -24,7 +24,7 @@ import tflite
 from flatbuffers import flexbuffers
 
 from bssl_tf.backend import tf
-from bssl_tf_converters.tflite_model import read_model
+from bssl_tf_converters.tflite.model import read_model
 from tests.lce_models import SEED, Case, cases, expected, lce_outputs, random_network, small_models
 from tests.native import built_library, described, difference, interpreter, runnable_isas, runnable_kernels
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import tflite
 
-from bssl_tf_converters import lce
-from bssl_tf_converters.tflite_model import read_model
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.tflite.model import read_model
 from tests.conftest import require_or_skip
 from tests.native import ROOT, built_library, difference
 from tests.test_native_parity import INTERPRETERS

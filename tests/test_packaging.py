@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from bssl_tf.config import read_toml
+from bssl_tf.settings import read_toml
 from tests.conftest import require_or_skip
 
 ROOT = Path(__file__).parent.parent

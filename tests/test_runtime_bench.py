@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bssl_tf_converters.tflite_model import read_model
+from bssl_tf_converters.tflite.model import read_model
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import LIBRARY, host_target
 from tests.conftest import require_or_skip

@@ -14,8 +14,8 @@ from bssl_tf.cli import completion
 from bssl_tf.cli.options import allow_option, explain_option, prose, weights_option
 
 if TYPE_CHECKING:
-    from bssl_tf_converters.checks import BinaryReport, Finding
-    from bssl_tf_converters.explain import Explanation
+    from bssl_tf_converters.lce.checks import BinaryReport, Finding
+    from bssl_tf_converters.lce.explain import Explanation
 
 
 @click.command("check")
@@ -52,18 +52,18 @@ def command(
             "--explain compares with the converted network, and does not go with --no-convert; leave one of them out"
         )
 
-    from bssl_tf_converters.checks import allow, find_after, find_before, refuse
+    from bssl_tf_converters.lce.checks import allow, find_after, find_before, refuse
 
     # Before all the work, not after.
     allow((), allowed)
-    from bssl_tf_converters.keras_models import open_model
+    from bssl_tf_converters.lce.keras_models import open_model
 
     network = open_model(model, Path(weights) if weights else None)
     findings = allow(find_before(network), allowed)
     report: BinaryReport | None = None
     explanation: Explanation | None = None
     if not no_convert and all(finding.severity != "error" for finding in findings):
-        from bssl_tf_converters.lce import convert
+        from bssl_tf_converters.lce.converter import convert
 
         prose(f"converting {network.name} with LCE")
         converted = convert(network, "arm64")
@@ -71,7 +71,7 @@ def command(
         report = conversion.report
         findings += allow(more, allowed)
         if explaining:
-            from bssl_tf_converters.explain import explain, images_to_explain
+            from bssl_tf_converters.lce.explain import explain, images_to_explain
 
             explanation = explain(network, converted, images_to_explain(network), report=prose)
     if as_json:
@@ -86,13 +86,13 @@ def command(
         click.echo("\n".join([*_grouped(findings), *_made(report), *compared]))
     refuse(findings)
     if explanation is not None:
-        from bssl_tf_converters.explain import require_no_fault
+        from bssl_tf_converters.lce.explain import require_no_fault
 
         require_no_fault(explanation)
 
 
 def _print_list(as_json: bool) -> None:
-    from bssl_tf_converters.checks import table
+    from bssl_tf_converters.lce.checks import table
 
     if as_json:
         click.echo(json.dumps([{"code": c, "severity": s, "line": line} for c, s, line in table()], indent=2))

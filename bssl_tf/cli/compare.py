@@ -46,7 +46,7 @@ def command(
 
     One process at a time, resumable: what RESULTS/PRESET.jsonl has already is not run again.
     """
-    from bssl_tf.comparison.commands import compare
+    from bssl_tf.workflows.compare import compare
 
     data = {"data_dir": data_dir, "download": download}
     table = compare(

@@ -22,7 +22,7 @@ from click.shell_completion import (
     get_completion_class,
 )
 
-from bssl_tf.config import presets as presets_of_package
+from bssl_tf.settings import presets as presets_of_package
 
 # As in `bssl_tf.models.registry`, which loads TensorFlow.
 STUDENTS = (
@@ -92,10 +92,10 @@ def codes(context: click.Context, parameter: click.Parameter, typed: str) -> Off
 
 
 def allowable_codes() -> list[str]:
-    """What `bssl_tf_converters.checks` lets --allow name, from its text, because its modules load TensorFlow."""
+    """What `bssl_tf_converters.lce.checks` lets --allow name, from its text, because its modules load TensorFlow."""
     found = []
     for file in ("before.py", "after.py"):
-        for node in ast.walk(_parsed("bssl_tf_converters", f"checks/{file}")):
+        for node in ast.walk(_parsed("bssl_tf_converters", f"lce/checks/{file}")):
             match node:
                 case ast.Call(func=ast.Name(id="register"), args=[_, ast.Constant(code), ast.Constant(severity)]):
                     given = {word.arg: word.value for word in node.keywords}

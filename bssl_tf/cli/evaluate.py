@@ -13,8 +13,8 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import collect, prose, record_option
-from bssl_tf.config import PROTOCOLS
 from bssl_tf.files import append_record
+from bssl_tf.settings import PROTOCOLS
 
 
 @click.command("evaluate")
@@ -59,8 +59,8 @@ def command(
     Saves the table and the student's linear probe, which `bssl-tf export` puts on top of the network.
     """
     overrides = collect(options)
-    from bssl_tf.evaluation.commands import evaluate
     from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
+    from bssl_tf.workflows.evaluate import evaluate
 
     result = evaluate(
         Path(run),

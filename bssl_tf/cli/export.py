@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from bssl_tf.backend import keras
     from bssl_tf.data.image_set import ImageSet
     from bssl_tf.data.preprocessing import Preprocessing
-    from bssl_tf_converters.export import Converted
+    from bssl_tf_converters.lce.export import Converted
     from bssl_tf_deploy.library import Library
     from bssl_tf_deploy.manifest import Accuracy, Manifest, NetworkDescription, Training
 
 TARGETS = ("arm64", "x86_64", "android-arm64")
 _ARM32 = ("arm32", "arm", "armhf", "armv6", "armv7", "armv7l")
-# As in `bssl_tf_converters.keras_models`, which loads TensorFlow.
+# As in `bssl_tf_converters.lce.keras_models`, which loads TensorFlow.
 _ZOO_PREFIX = "larq_zoo:"
 # What a run folder knows, and any other model has to be told.
 _OF_MODELS = ("weights", "data", "labels", "mean", "std")
@@ -268,10 +268,10 @@ def _default_out(source: str, target: str, *, is_run: bool) -> Path:
 
 def _from_run(run: Path, data_dir: str | None) -> _Subject:
     from bssl_tf.data.open import open_data
-    from bssl_tf.evaluation.commands import run_config
     from bssl_tf.evaluation.linear_probe import load_probe
     from bssl_tf.models.saved import load_weights, read_network
-    from bssl_tf_converters.deployable import with_classifier
+    from bssl_tf.workflows.evaluate import run_config
+    from bssl_tf_converters.lce.deployable import with_classifier
     from bssl_tf_deploy.manifest import NetworkDescription, Training
 
     config = run_config(run)
@@ -309,11 +309,11 @@ def _from_model(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
 ) -> _Subject:
-    from bssl_tf.config import DataConfig
     from bssl_tf.data.open import open_data
     from bssl_tf.data.preprocessing import Preprocessing
-    from bssl_tf_converters.export import without_softmax
-    from bssl_tf_converters.keras_models import ZOO_MEAN, ZOO_STD, open_model
+    from bssl_tf.settings import DataConfig
+    from bssl_tf_converters.lce.export import without_softmax
+    from bssl_tf_converters.lce.keras_models import ZOO_MEAN, ZOO_STD, open_model
     from bssl_tf_deploy.manifest import NetworkDescription
 
     if not data_source:
@@ -384,7 +384,7 @@ def _convert(
 ) -> tuple[Converted, Accuracy | None, list[str]]:
     """The conversion, its accuracy if it can be known, and a word for each golden input: its true class, if known."""
     from bssl_tf.data.image_set import spread_indices
-    from bssl_tf_converters.export import convert_model
+    from bssl_tf_converters.lce.export import convert_model
 
     image_set = subject.image_set
     chosen = spread_indices(len(image_set), images)
@@ -444,7 +444,7 @@ def _record(source: str, manifest: Manifest, converted: Converted, calibration_i
 
 
 def _manifest(subject: _Subject, converted: Converted, accuracy: Accuracy | None, library: Library) -> Manifest:
-    from bssl_tf_converters.lce import INPUT_NAME, OUTPUT_NAME
+    from bssl_tf_converters.lce.converter import INPUT_NAME, OUTPUT_NAME
     from bssl_tf_deploy import manifest as m
 
     binary = dataclasses.asdict(converted.report)

@@ -15,7 +15,7 @@ from bssl_tf.cli import completion
 from bssl_tf.errors import ConversionError
 
 if TYPE_CHECKING:
-    from bssl_tf_converters.inspection import Inspection, OperatorInfo, TensorInfo
+    from bssl_tf_converters.tflite.inspection import Inspection, OperatorInfo, TensorInfo
 
 WIDTH = 120
 _GAP = "  "
@@ -38,7 +38,7 @@ def command(file: str, as_json: bool) -> None:
     bytes of activations that are held while it runs. A shared constant counts once in the total. The peak of the
     activations is without an interpreter's scratch memory.
     """
-    from bssl_tf_converters.inspection import inspect_model, read_file
+    from bssl_tf_converters.tflite.inspection import inspect_model, read_file
     from bssl_tf_deploy.bundle import read_bundle
 
     # Not Path.is_dir, which raises in a folder that may not be entered.

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.config import merge, read_preset
 from bssl_tf.errors import ConfigError
+from bssl_tf.settings import merge, read_preset
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -11,7 +11,7 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import data_options, prose, settle, training_options
 from bssl_tf.cli.zoo import students
-from bssl_tf.config import METHODS
+from bssl_tf.settings import METHODS
 
 
 @click.command("pretrain")
@@ -60,7 +60,7 @@ def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...
     last checkpoint; the same command with --resume ends in the same weights, bit for bit.
     """
     wanted = settle("pretrain", preset, settings, options)
-    from bssl_tf.pretrain.commands import pretrain
+    from bssl_tf.workflows.pretrain import pretrain
 
     saved = pretrain(wanted, Path(out), resume=resume, report=prose)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} (and --data FOLDER, if these images have no labels)")

@@ -49,7 +49,7 @@ def stock_networks(manifest: Manifest) -> dict[str, bytes]:
         "time)"
     )
     # Loads TensorFlow, which nothing that was refused before should wait for.
-    from bssl_tf_converters import float_reference
+    from bssl_tf_converters.lce import float_reference
 
     made = float_reference.stock_networks(
         network.backbone, p.image_size, p.channels, network.arguments, len(manifest.labels)

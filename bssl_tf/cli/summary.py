@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.config import read_run_config
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json, read_records
+from bssl_tf.settings import read_run_config
 
 
 @click.command("summary")

@@ -32,7 +32,7 @@ def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...
     Leaves a run folder; its teacher/ goes to `bssl-tf pretrain --teacher`.
     """
     wanted = settle("teacher", preset, settings, options)
-    from bssl_tf.pretrain.commands import train_teacher
+    from bssl_tf.workflows.pretrain import train_teacher
 
     saved = train_teacher(wanted, Path(out), resume=resume, report=prose)
     prose(f"next: bssl-tf pretrain --teacher {shlex.quote(out)} --data ... --out ...")

@@ -23,7 +23,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from bssl_tf.config import (
+from bssl_tf.errors import ConfigError
+from bssl_tf.settings import (
     METHODS,
     PROTOCOLS,
     DataConfig,
@@ -33,7 +34,6 @@ from bssl_tf.config import (
     merge,
     read_preset,
 )
-from bssl_tf.errors import ConfigError
 
 # The tables of `PretrainConfig` that a method reads, of those named after methods.
 _READS = {"s2bnn": {"s2bnn", "moco"}, "supervised": set()}

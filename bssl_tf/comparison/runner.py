@@ -23,7 +23,9 @@ import tomli_w
 
 from bssl_tf.comparison.grid import Grid, Row
 from bssl_tf.comparison.records import STUDENT, load
-from bssl_tf.config import (
+from bssl_tf.errors import BsslError, ConfigError, Interrupted, RunFolderError
+from bssl_tf.files import append_record, locked, read_json, read_records, write_text
+from bssl_tf.settings import (
     METHODS,
     DataConfig,
     PretrainConfig,
@@ -33,8 +35,6 @@ from bssl_tf.config import (
     read_preset,
     read_run_config,
 )
-from bssl_tf.errors import BsslError, ConfigError, Interrupted, RunFolderError
-from bssl_tf.files import append_record, locked, read_json, read_records, write_text
 
 Report = Callable[[str], None]
 # One evaluation by this protocol gives several figures: few-shot-svm-1, few-shot-svm-2, ...

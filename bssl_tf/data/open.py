@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bssl_tf.config import DataConfig
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.load import is_folder, load_data
 from bssl_tf.errors import ConfigError, DataError
+from bssl_tf.settings import DataConfig
 
 
 def open_data(config: DataConfig, report: Callable[[str], None], *, labels_needed: bool, lost: str = "") -> DataSplits:

@@ -17,13 +17,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bssl_tf.config import read_toml
 from bssl_tf.devices.adb import AdbConnection
 from bssl_tf.devices.connection import Connection
 from bssl_tf.devices.local import LocalConnection
 from bssl_tf.devices.qemu import QemuConnection
 from bssl_tf.devices.ssh import SshConnection
 from bssl_tf.errors import ConfigError
+from bssl_tf.settings import read_toml
 
 REMOTE_DIR = "~/.cache/bssl-tf-device"
 # Neither a user nor a host begins with a dash, which ssh would take for an option.

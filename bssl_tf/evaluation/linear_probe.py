@@ -14,9 +14,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from bssl_tf.checkpoints import match_tensors, read_tensors, write_tensors
-from bssl_tf.config import DataConfig, from_dict
 from bssl_tf.errors import DataError, RunFolderError
 from bssl_tf.files import read_json, write_json
+from bssl_tf.settings import DataConfig, from_dict
 
 # Strengths of regularisation to choose from, scikit-learn's C, on standardised features.
 _CHOICES = (0.01, 0.1, 1.0)

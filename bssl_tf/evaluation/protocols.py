@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.config import PROTOCOLS, check_choice
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
 from bssl_tf.evaluation.few_shot import class_ranks, few_shot_svm
@@ -18,6 +17,7 @@ from bssl_tf.evaluation.knn import knn_top1
 from bssl_tf.evaluation.linear_probe import fit_linear_probe, top1
 from bssl_tf.evaluation.sgd_probe import fit_sgd_probe
 from bssl_tf.seeding import named_seed
+from bssl_tf.settings import PROTOCOLS, check_choice
 
 _BATCH = 256
 Scores = dict[str, tuple[float, ...]]

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from bssl_tf.backend import configure
-from bssl_tf.config import DataConfig, from_dict
 from bssl_tf.data.augmentation import PRESETS, Augmentation
 from bssl_tf.data.image_set import DataSplits, ImageSet, spread_indices
 from bssl_tf.data.open import open_data
@@ -27,6 +26,7 @@ from bssl_tf.reports.document import Column, Figure, Grid, Group, Key, Picture, 
 from bssl_tf.reports.fields import number, table, text, whole
 from bssl_tf.reports.runs import Run, conditions
 from bssl_tf.seeding import named_seed
+from bssl_tf.settings import DataConfig, from_dict
 
 VIEWS, NEIGHBOURS = 4, 5
 # Images whose features are compared: enough for a map, and a minute's work on two cores at 32 px.

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bssl_tf.config import command_of, read_run_config
 from bssl_tf.errors import BsslError, RunFolderError
 from bssl_tf.files import read_json, read_records
 from bssl_tf.reports.benchmarks import Emulated, Latency, read_benchmarks, read_emulated
 from bssl_tf.reports.fields import number, table, text
-from bssl_tf_converters.inspection import Inspection, inspect_model
+from bssl_tf.settings import command_of, read_run_config
+from bssl_tf_converters.tflite.inspection import Inspection, inspect_model
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.manifest import Manifest
 

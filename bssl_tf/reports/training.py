@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from bssl_tf.config import PROTOCOLS
 from bssl_tf.reports import figures
 from bssl_tf.reports.document import Column, Figure, Group, Key, Section, Table, lacking
 from bssl_tf.reports.fields import number, text
 from bssl_tf.reports.runs import Run, conditions
+from bssl_tf.settings import PROTOCOLS
 
 _PLACE = ("step", "stage", "epoch")
 _PACE = ("seconds", "images_per_s")

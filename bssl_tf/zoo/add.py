@@ -6,9 +6,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from bssl_tf.config import PretrainConfig, from_dict, read_run_config, write_config
 from bssl_tf.files import read_json
 from bssl_tf.models.saved import load_weights, read_network, save_network
+from bssl_tf.settings import PretrainConfig, from_dict, read_run_config, write_config
 from bssl_tf.zoo import Entry, write_entry, zoo_folder
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.manifest import EXAMPLES

@@ -1,4 +1,4 @@
-"""Do two interpreters say the same of the same images? The measure of `bssl_tf_converters.parity`, and one for maps."""
+"""How closely two interpreters agree on the same images: as `bssl_tf_converters.lce.parity`, and one for maps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssl_tf_converters.parity import MIN_SHARE_WITHIN, compare
+from bssl_tf_converters.lce.parity import MIN_SHARE_WITHIN, compare
 
 # A flipped sign moves all logits of its image, but of a map of features only the few values around it (six
 # convolutions of 3x3 reach 11 of 56 px a side, 4 % of the map); a wrong padding moves a wide rim, a wrong kernel all.

@@ -17,10 +17,10 @@ from bssl_tf.errors import ConversionError
 from bssl_tf.models.binarization import float_twin
 from bssl_tf.models.layers import LearnedShift
 from bssl_tf.models.registry import build_backbone
-from bssl_tf_converters import lce
-from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.float_reference import convert_float
-from bssl_tf_converters.tflite_model import operator_histogram
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.float_reference import convert_float
+from bssl_tf_converters.tflite.model import operator_histogram
 
 _CLASSES = 1000
 _SETTLING_IMAGES = 8

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.networks import BINARY, FLOAT32, INT8
 from bssl_tf.errors import RuntimeUnavailableError
-from bssl_tf_converters import lce
+from bssl_tf_converters.lce import converter as lce
 from bssl_tf_deploy.quiet import captured_output
 
 OURS, LCE = "ours", "lce"

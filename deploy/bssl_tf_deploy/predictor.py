@@ -13,7 +13,7 @@ from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.preprocess import load_image, load_pixels
 
 # Over the median magnitude of the golden logits. Rounding stays below 3e-5 of it, a flipped sign mostly moves them by
-# more than 0.01 (measured: bssl_tf_converters.parity).
+# more than 0.01 (measured: bssl_tf_converters.lce.parity).
 GOLDEN_TOLERANCE = 1e-3
 # Another machine rounds in another way, and a value within rounding of zero may change its sign there. That hits
 # single images; a wrong kernel hits all.

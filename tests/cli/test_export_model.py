@@ -15,11 +15,11 @@ from PIL import Image
 
 from bssl_tf.backend import keras, lq
 from bssl_tf.cli.export import command
-from bssl_tf.config import DataConfig
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import BsslError
-from bssl_tf_converters.keras_models import zoo_networks
+from bssl_tf.settings import DataConfig
+from bssl_tf_converters.lce.keras_models import zoo_networks
 from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.library import host_target
@@ -271,7 +271,7 @@ def test_a_network_of_larq_zoo_becomes_a_bundle(export: Export, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_fresh_network_full_of_ties_is_refused_and_the_ties_are_named(export: Export) -> None:
-    """It pads with 0, and its batch norms have mean 0: see `bssl_tf_converters.parity`."""
+    """It pads with 0, and its batch norms have mean 0: see `bssl_tf_converters.lce.parity`."""
     require_or_skip(bool(zoo_networks()), "needs larq-zoo")
     done = export("larq_zoo:BinaryResNetE18", "--data", "embedded", "--images", 4, "--explain")
     refused(done, "does not say what the Keras network says")

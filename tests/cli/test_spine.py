@@ -42,8 +42,8 @@ def test_keras_and_lce_agree_on_500_real_test_images(run: Path) -> None:
     from bssl_tf.data.preprocessing import evaluation_batches
     from bssl_tf.evaluation.linear_probe import load_probe
     from bssl_tf.models.saved import load_weights, read_network
-    from bssl_tf_converters.lce import LceInterpreter
-    from bssl_tf_converters.parity import compare
+    from bssl_tf_converters.lce.converter import LceInterpreter
+    from bssl_tf_converters.lce.parity import compare
     from bssl_tf_deploy.bundle import read_bundle
 
     network, probe = read_network(run / "student"), load_probe(run / "probe")
@@ -55,7 +55,7 @@ def test_keras_and_lce_agree_on_500_real_test_images(run: Path) -> None:
     expected = student(images, training=False).numpy() @ probe.weights + probe.bias
     parity = compare(expected, LceInterpreter(read_bundle(run / "bundle").model).predict(images))
     assert parity.images == 500
-    # One image may carry a value within rounding of zero whose sign flips (see bssl_tf_converters.parity).
+    # One image may carry a value within rounding of zero whose sign flips (see bssl_tf_converters.lce.parity).
     assert parity.top1_agreement >= 0.998
     assert parity.share_within_tolerance >= 0.98
     assert parity.median_abs_difference < parity.tolerance / 10

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bssl_tf.cli.stock_networks import stock_networks
-from bssl_tf_converters import float_reference
+from bssl_tf_converters.lce import float_reference
 from tests.deploy.bundles import manifest
 
 

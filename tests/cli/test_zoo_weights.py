@@ -14,7 +14,7 @@ from bssl_tf.backend import keras, lq
 from bssl_tf.cli.check import command as check
 from bssl_tf.cli.export import command as export
 from bssl_tf.errors import BsslError
-from bssl_tf_converters import keras_models
+from bssl_tf_converters.lce import keras_models
 from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.library import host_target

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bssl_tf.comparison.grid import read_grid
-from bssl_tf.config import METHODS, PretrainConfig, from_dict, presets, read_preset
 from bssl_tf.errors import ConfigError
+from bssl_tf.settings import METHODS, PretrainConfig, from_dict, presets, read_preset
 
 PRESET = """
 [pretrain]

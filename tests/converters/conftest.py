@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from bssl_tf_converters.export import Converted, convert_student
+from bssl_tf_converters.lce.export import Converted, convert_student
 from tests.converters.networks import backbone, embedded_images, random_probe
 
 

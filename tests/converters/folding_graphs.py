@@ -9,12 +9,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 from bssl_tf.backend import lq, tf
-from bssl_tf_converters.folding.channels import is_free
-from bssl_tf_converters.folding.constants import fold_constants, plain_run
-from bssl_tf_converters.folding.graph import AFFINE, Graph
-from bssl_tf_converters.folding.patterns import affines, drop_identities, recognise
-from bssl_tf_converters.folding.reading import read_graph
-from bssl_tf_converters.folding.writing import graph_def
+from bssl_tf_converters.lce.folding.channels import is_free
+from bssl_tf_converters.lce.folding.constants import fold_constants, plain_run
+from bssl_tf_converters.lce.folding.graph import AFFINE, Graph
+from bssl_tf_converters.lce.folding.patterns import affines, drop_identities, recognise
+from bssl_tf_converters.lce.folding.reading import read_graph
+from bssl_tf_converters.lce.folding.writing import graph_def
 
 Function = Callable[[tf.Tensor], tf.Tensor]
 SHAPE = (2, 5, 5, 4)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from bssl_tf.backend import keras
-from bssl_tf.config import DataConfig, PretrainConfig, write_config
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe
 from bssl_tf.models.registry import build_backbone
 from bssl_tf.models.saved import Network, save_network
+from bssl_tf.settings import DataConfig, PretrainConfig, write_config
 
 DEPTH = 1
 

@@ -11,10 +11,11 @@ import pytest
 
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import ConfigError, ConversionError
-from bssl_tf_converters import checks, lce
-from bssl_tf_converters.checks import allow, check_binary, check_convertible, find_after, find_before, refuse
-from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.export import convert_model
+from bssl_tf_converters.lce import checks
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce.checks import allow, check_binary, check_convertible, find_after, find_before, refuse
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.export import convert_model
 from tests.converters.networks import settle_norms
 
 layers = keras.layers

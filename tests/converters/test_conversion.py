@@ -13,12 +13,12 @@ import pytest
 from bssl_tf.backend import keras
 from bssl_tf.errors import ConversionError, RuntimeUnavailableError
 from bssl_tf.models.binarization import float_twin
-from bssl_tf_converters import lce
-from bssl_tf_converters.checks import check_binary
-from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.export import Converted, convert_student
-from bssl_tf_converters.float_reference import stock_networks
-from bssl_tf_converters.tflite_model import operator_histogram, read_model
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce.checks import check_binary
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.export import Converted, convert_student
+from bssl_tf_converters.lce.float_reference import stock_networks
+from bssl_tf_converters.tflite.model import operator_histogram, read_model
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.quiet import LibraryOutput, captured_output
 from tests.converters.networks import DEPTH, backbone, embedded_images, random_probe
@@ -147,7 +147,7 @@ def test_a_missing_package_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPa
 def test_the_interpreter_loads_no_tensorflow(flatbuffer: bytes) -> None:
     code = (
         "import sys\n"
-        "from bssl_tf_converters.lce import LceInterpreter\n"
+        "from bssl_tf_converters.lce.converter import LceInterpreter\n"
         "import numpy as np\n"
         "out = LceInterpreter(sys.stdin.buffer.read()).predict(np.zeros((1, 28, 28, 1), np.float32))\n"
         "assert out.shape == (1, 10), out\n"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bssl_tf.backend import keras, lq
-from bssl_tf_converters import lce
-from bssl_tf_converters.checks import BEFORE, Conversion, find_after, find_before
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce.checks import BEFORE, Conversion, find_after, find_before
 
 _q = lq.quantizers
 QUANTIZERS: dict[str, Callable[[], Any]] = {

@@ -16,12 +16,12 @@ from bssl_tf.backend import keras, lq
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import ConversionError
 from bssl_tf.models.layers import LearnedShift
-from bssl_tf_converters import lce
-from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.explain import explain, images_to_explain, require_no_fault, with_output_tensor
-from bssl_tf_converters.export import convert_model
-from bssl_tf_converters.parity import pre_activations, threshold_images
-from bssl_tf_converters.tflite_model import operator_histogram, read_model
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.explain import explain, images_to_explain, require_no_fault, with_output_tensor
+from bssl_tf_converters.lce.export import convert_model
+from bssl_tf_converters.lce.parity import pre_activations, threshold_images
+from bssl_tf_converters.tflite.model import operator_histogram, read_model
 from bssl_tf_deploy.library import own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from tests.conftest import require_or_skip

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import example, given, settings
 
 from bssl_tf.backend import lq, tf
-from bssl_tf_converters.folding import fold
-from bssl_tf_converters.folding.affine_chains import (
+from bssl_tf_converters.lce.folding import fold
+from bssl_tf_converters.lce.folding.affine_chains import (
     fold_into_kernels,
     lower_affines,
     merge_affines,
     raise_affines,
 )
-from bssl_tf_converters.folding.constants import fold_constants
-from bssl_tf_converters.folding.graph import AFFINE, CONST, Graph
-from bssl_tf_converters.folding.kernel_scales import postpone_scales, pull_kernel_scales
-from bssl_tf_converters.folding.stored_shifts import store_shifts
+from bssl_tf_converters.lce.folding.constants import fold_constants
+from bssl_tf_converters.lce.folding.graph import AFFINE, CONST, Graph
+from bssl_tf_converters.lce.folding.kernel_scales import postpone_scales, pull_kernel_scales
+from bssl_tf_converters.lce.folding.stored_shifts import store_shifts
 from tests.converters.folding_graphs import (
     SHAPE,
     Function,

@@ -9,11 +9,11 @@ from bssl_tf.backend import keras, lq, tf
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import ConversionError
 from bssl_tf.models.layers import LearnedShift
-from bssl_tf_converters import lce
-from bssl_tf_converters.checks import check_binary
-from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.parity import compare
-from bssl_tf_converters.tflite_model import operator_histogram, read_model
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce.checks import check_binary
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.parity import compare
+from bssl_tf_converters.tflite.model import operator_histogram, read_model
 from tests.converters.networks import backbone, embedded_images, image_set, random_probe
 from tests.converters.test_networks_convert import settled
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, lq, tf
-from bssl_tf_converters.folding import fold
-from bssl_tf_converters.folding.constants import fold_constants
-from bssl_tf_converters.folding.graph import AFFINE, CONST, PRELU, SIGN
-from bssl_tf_converters.folding.patterns import affines, drop_identities, recognise
+from bssl_tf_converters.lce.folding import fold
+from bssl_tf_converters.lce.folding.constants import fold_constants
+from bssl_tf_converters.lce.folding.graph import AFFINE, CONST, PRELU, SIGN
+from bssl_tf_converters.lce.folding.patterns import affines, drop_identities, recognise
 from tests.converters.folding_graphs import (
     SHAPE,
     Function,

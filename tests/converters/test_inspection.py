@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from bssl_tf.backend import keras, tf
 from bssl_tf.models.counts import count
 from bssl_tf.models.registry import build_backbone
-from bssl_tf_converters import lce
-from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.export import Converted
-from bssl_tf_converters.float_reference import convert_float
-from bssl_tf_converters.inspection import Inspection, alive_bytes, inspect_model, layer_name
-from bssl_tf_converters.macs import attribute, count_macs
-from bssl_tf_converters.tflite_model import Operator, Tensor, TfliteModel
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.export import Converted
+from bssl_tf_converters.lce.float_reference import convert_float
+from bssl_tf_converters.tflite.inspection import Inspection, alive_bytes, inspect_model, layer_name
+from bssl_tf_converters.tflite.macs import attribute, count_macs
+from bssl_tf_converters.tflite.model import Operator, Tensor, TfliteModel
 from bssl_tf_deploy.quiet import captured_output
 from tests.converters.networks import backbone
 from tests.converters.tflite_files import Op, T, model_file

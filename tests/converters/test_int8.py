@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import ConversionError
-from bssl_tf_converters import int8, lce
-from bssl_tf_converters.checks import find_after
-from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.export import Converted, convert_model
-from bssl_tf_converters.parity import compare, require_rounded
-from bssl_tf_converters.tflite_model import TfliteModel, read_model
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce import int8
+from bssl_tf_converters.lce.checks import find_after
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.export import Converted, convert_model
+from bssl_tf_converters.lce.parity import compare, require_rounded
+from bssl_tf_converters.tflite.model import TfliteModel, read_model
 from bssl_tf_deploy.manifest import Quantization
 from tests.converters.networks import backbone, embedded_images, image_set, random_probe
 

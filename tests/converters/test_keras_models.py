@@ -17,7 +17,7 @@ import pytest
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import BsslError, ConversionError
 from bssl_tf.models.layers import LearnedShift
-from bssl_tf_converters.keras_models import open_model
+from bssl_tf_converters.lce.keras_models import open_model
 from bssl_tf_deploy.quiet import captured_output
 from tests.converters.networks import backbone, embedded_images, write_run_folder
 from tests.converters.test_tflite_model import mutated

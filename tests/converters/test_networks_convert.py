@@ -8,10 +8,10 @@ import pytest
 from bssl_tf.backend import keras
 from bssl_tf.models.binarization import binary_layers
 from bssl_tf.models.registry import BACKBONES, build_backbone
-from bssl_tf_converters import lce
-from bssl_tf_converters.checks import check_binary, check_convertible
-from bssl_tf_converters.deployable import with_classifier
-from bssl_tf_converters.parity import compare
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce.checks import check_binary, check_convertible
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.parity import compare
 from tests.converters.networks import embedded_images, random_probe
 
 # The deepest take LCE ten seconds to a minute.
@@ -65,7 +65,7 @@ def check_converted(name: str, image_size: int) -> None:
     floats = 4 * model.count_params() - 32 * binary_bytes
     assert len(converted) < 1.1 * (binary_bytes + floats) + 200_000
     parity = compare(model(images, training=False).numpy(), lce.LceInterpreter(converted).predict(images))
-    # See bssl_tf_converters.parity: signs within rounding of zero flip, in deep networks in one image of a dozen.
+    # See bssl_tf_converters.lce.parity: signs within rounding of zero flip, in deep networks in one image of a dozen.
     assert parity.share_within_tolerance >= 0.75, parity
     assert parity.median_abs_difference < 1e-4, parity
 

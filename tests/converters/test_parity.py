@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bssl_tf.errors import ConversionError
-from bssl_tf_converters.parity import compare, require
+from bssl_tf_converters.lce.parity import compare, require
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bssl_tf.backend import keras, lq, tf
-from bssl_tf_converters import lce
-from bssl_tf_converters.checks import find_after
-from bssl_tf_converters.checks.layers import is_binary_kernel, sign_of
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce.checks import find_after
+from bssl_tf_converters.lce.checks.layers import is_binary_kernel, sign_of
 
 CHANNELS = 32
 THRESHOLDS = tf.constant(np.linspace(-1, 1, CHANNELS), tf.float32)

@@ -10,9 +10,9 @@ import pytest
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.errors import BundleError, ConversionError
-from bssl_tf_converters.export import convert_student
-from bssl_tf_converters.float_reference import convert_float
-from bssl_tf_converters.lce import LceInterpreter, convert
+from bssl_tf_converters.lce.converter import LceInterpreter, convert
+from bssl_tf_converters.lce.export import convert_student
+from bssl_tf_converters.lce.float_reference import convert_float
 from tests.converters.networks import backbone, random_probe
 
 

@@ -17,9 +17,9 @@ from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import BsslError, ConfigError, NetworkError, RunFolderError
 from bssl_tf.models.saved import read_network
 from bssl_tf.teachers.teacher import Teacher, load_teacher
-from bssl_tf_converters import teacher_import
-from bssl_tf_converters.teacher_import import import_teacher
-from bssl_tf_converters.torch_checkpoint import read_torch_checkpoint
+from bssl_tf_converters.checkpoints import teacher_import
+from bssl_tf_converters.checkpoints.teacher_import import import_teacher
+from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint
 from tests.converters.torch_files import run_torch
 
 Tensors = dict[str, np.ndarray]

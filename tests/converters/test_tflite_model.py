@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from bssl_tf.backend import keras
 from bssl_tf.cli.inspect import WIDTH, table
 from bssl_tf.errors import ConversionError
-from bssl_tf_converters.float_reference import convert_float
-from bssl_tf_converters.inspection import Inspection, inspect_model
-from bssl_tf_converters.lce import LceInterpreter
-from bssl_tf_converters.tflite_model import operator_histogram, read_first_graph, read_model, unpack_binary_kernel
+from bssl_tf_converters.lce.converter import LceInterpreter
+from bssl_tf_converters.lce.float_reference import convert_float
+from bssl_tf_converters.tflite.inspection import Inspection, inspect_model
+from bssl_tf_converters.tflite.model import operator_histogram, read_first_graph, read_model, unpack_binary_kernel
 from tests.converters.tflite_files import Op, T, model_file
 
 BUILTIN = schema.BuiltinOperator

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bssl_tf.errors import NetworkError
-from bssl_tf_converters import torch_checkpoint, torch_pickle
-from bssl_tf_converters.torch_checkpoint import read_torch_checkpoint
+from bssl_tf_converters.checkpoints import torch_checkpoint, torch_pickle
+from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint
 from tests.converters.torch_files import (
     NUMBERS,
     SOUND,

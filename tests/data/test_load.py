@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bssl_tf.config import DataConfig
 from bssl_tf.data.load import load_data
 from bssl_tf.data.open import open_data
 from bssl_tf.errors import DataError
+from bssl_tf.settings import DataConfig
 
 
 def test_embedded_data_need_no_disk(tmp_path: Path) -> None:

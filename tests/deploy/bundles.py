@@ -22,7 +22,7 @@ from bssl_tf_deploy.manifest import (
 )
 
 if TYPE_CHECKING:
-    from bssl_tf_converters.export import Converted
+    from bssl_tf_converters.lce.export import Converted
 
 SIZE = 8
 LABELS = ("cat", "dog / wolf", "Ä")

@@ -18,7 +18,7 @@ from tests.deploy.bundles import write_real
 @pytest.fixture(scope="session")
 def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For this machine, with the runtime library in it. Not to be changed."""
-    from bssl_tf_converters.export import convert_student
+    from bssl_tf_converters.lce.export import convert_student
 
     pictures = load_data("embedded", image_size=28, limit=64).test
     assert pictures is not None

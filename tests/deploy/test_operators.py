@@ -14,7 +14,7 @@ from flatbuffers import flexbuffers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bssl_tf_converters.tflite_model import read_model
+from bssl_tf_converters.tflite.model import read_model
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import host_target

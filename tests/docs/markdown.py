@@ -12,7 +12,7 @@ from tests.docs.conftest import ROOT
 PAGES = sorted((ROOT / "docs" / "pages").rglob("*.md"))
 READMES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "deploy/README.md", "bssl_tf/models/README.md")),
-    ROOT / "converters/bssl_tf_converters/checks/README.md",
+    ROOT / "converters/bssl_tf_converters/lce/checks/README.md",
     *sorted((ROOT / "results").glob("*.md")),
 ]
 DOCUMENTS = [*READMES, *PAGES]

@@ -11,8 +11,8 @@ import pytest
 
 from bssl_tf.cli.main import COMMANDS, cli
 from bssl_tf.cli.options import settle
-from bssl_tf.config import PretrainConfig, TeacherConfig, from_dict
 from bssl_tf.errors import BsslError
+from bssl_tf.settings import PretrainConfig, TeacherConfig, from_dict
 from bssl_tf_deploy.cli import _parser
 from tests.docs.conftest import ROOT
 from tests.docs.markdown import DOCUMENTS, commands, inline_code, name_of, split

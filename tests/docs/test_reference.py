@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bssl_tf.cli.main import COMMANDS, cli
-from bssl_tf.config import PretrainConfig, TeacherConfig
+from bssl_tf.settings import PretrainConfig, TeacherConfig
 from bssl_tf_deploy.manifest import Manifest
 from docs import generated
 from tests.docs.conftest import ROOT

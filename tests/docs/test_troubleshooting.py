@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs/pages/troubleshooting.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## ([\w-]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 KINDS = {kind.code: kind for name in errors.__all__ if (kind := getattr(errors, name)) is not BsslError}
 CHECKS = set(
-    re.findall(r"^\| `([\w-]+)` \|", (ROOT / "converters/bssl_tf_converters/checks/README.md").read_text(), re.M)
+    re.findall(r"^\| `([\w-]+)` \|", (ROOT / "converters/bssl_tf_converters/lce/checks/README.md").read_text(), re.M)
 )
 
 

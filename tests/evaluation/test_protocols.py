@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from bssl_tf.config import DataConfig
 from bssl_tf.errors import DataError, RunFolderError
 from bssl_tf.evaluation.knn import knn_top1
 from bssl_tf.evaluation.linear_probe import LinearProbe, fit_linear_probe, load_probe, save_probe, top1
+from bssl_tf.settings import DataConfig
 
 
 def slow_knn(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, k: int) -> float:

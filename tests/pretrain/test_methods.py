@@ -10,7 +10,28 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.config import (
+from bssl_tf.data.augmentation import LITE
+from bssl_tf.data.load import load_data
+from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.views import Batch
+from bssl_tf.engine.loop import Inputs, train
+from bssl_tf.engine.run_folder import RunFolder
+from bssl_tf.engine.stages import STAGES, Stage, progressive_binarization
+from bssl_tf.engine.teacher_cache import with_teacher_cache
+from bssl_tf.errors import BsslError, ConfigError, TrainingError
+from bssl_tf.files import read_records
+from bssl_tf.methods.bssl import Bssl, target_statistics
+from bssl_tf.methods.byol import Byol
+from bssl_tf.methods.method import Method
+from bssl_tf.methods.moco import Moco
+from bssl_tf.methods.s2bnn import ContrastiveS2bnn, S2bnn
+from bssl_tf.methods.supervised import Supervised
+from bssl_tf.methods.swav import Swav
+from bssl_tf.models.binarization import binarize
+from bssl_tf.models.binary_resnet import binary_resnet
+from bssl_tf.models.float_resnet import float_resnet
+from bssl_tf.models.heads import mlp_head
+from bssl_tf.settings import (
     BsslConfig,
     ByolConfig,
     MocoConfig,
@@ -19,27 +40,6 @@ from bssl_tf.config import (
     SwavConfig,
     TrainingConfig,
 )
-from bssl_tf.data.augmentation import LITE
-from bssl_tf.data.load import load_data
-from bssl_tf.data.preprocessing import Preprocessing
-from bssl_tf.data.views import Batch
-from bssl_tf.errors import BsslError, ConfigError, TrainingError
-from bssl_tf.files import read_records
-from bssl_tf.models.binarization import binarize
-from bssl_tf.models.binary_resnet import binary_resnet
-from bssl_tf.models.float_resnet import float_resnet
-from bssl_tf.models.heads import mlp_head
-from bssl_tf.pretrain.bssl import Bssl, target_statistics
-from bssl_tf.pretrain.byol import Byol
-from bssl_tf.pretrain.loop import Inputs, train
-from bssl_tf.pretrain.method import Method
-from bssl_tf.pretrain.moco import Moco
-from bssl_tf.pretrain.run_folder import RunFolder
-from bssl_tf.pretrain.s2bnn import ContrastiveS2bnn, S2bnn
-from bssl_tf.pretrain.stages import STAGES, Stage, progressive_binarization
-from bssl_tf.pretrain.supervised import Supervised
-from bssl_tf.pretrain.swav import Swav
-from bssl_tf.pretrain.teacher_cache import with_teacher_cache
 from bssl_tf.teachers.teacher import Teacher
 
 BATCH = 32
@@ -259,7 +259,7 @@ def test_every_setting_of_the_recipes_has_a_default_from_its_paper() -> None:
 def test_each_method_has_its_papers_schedule(
     settings: dict[str, object], schedule: str, warmup: float, tmp_path: Path
 ) -> None:
-    from bssl_tf.pretrain.commands import settled
+    from bssl_tf.workflows.pretrain import settled
 
     config = settled(PretrainConfig, settings)
     assert (config.training.schedule, config.training.warmup_epochs) == (schedule, warmup)
@@ -584,7 +584,7 @@ def test_a_kept_teacher_gives_the_run_that_a_present_one_gives(
 def test_a_wrong_setting_is_refused_before_anything_is_loaded(
     settings: dict[str, object], message: str, tmp_path: Path
 ) -> None:
-    from bssl_tf.pretrain.commands import pretrain
+    from bssl_tf.workflows.pretrain import pretrain
 
     with pytest.raises(BsslError, match=message):
         pretrain({"data": {"source": "/nowhere"}, **settings}, tmp_path / "run", resume=False, report=print)
@@ -608,8 +608,8 @@ def test_a_wrong_setting_is_refused_before_anything_is_loaded(
     ],
 )
 def test_too_few_images_for_the_settings_are_told(images: int, settings: dict[str, object], told: list[str]) -> None:
-    from bssl_tf.config import TeacherConfig, from_dict
-    from bssl_tf.pretrain.commands import _warn_of_few_images
+    from bssl_tf.settings import TeacherConfig, from_dict
+    from bssl_tf.workflows.pretrain import _warn_of_few_images
 
     lines: list[str] = []
     _warn_of_few_images(from_dict(TeacherConfig, settings), images, lines.append)

@@ -16,10 +16,10 @@ from bssl_tf.backend import keras
 from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.engine.probe import Probe, make_probe
 from bssl_tf.evaluation.protocols import Bench, Subject, features_of, measure
 from bssl_tf.files import read_records
 from bssl_tf.models.binary_resnet import binary_resnet
-from bssl_tf.pretrain.probe import Probe, make_probe
 from tests.conftest import TINY_STUDENT
 
 PACE = ("images_per_s", "seconds")

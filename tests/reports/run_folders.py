@@ -9,7 +9,7 @@ from typing import Any
 
 import tomli_w
 
-from bssl_tf.config import BackboneConfig, DataConfig, PretrainConfig, TeacherConfig, TrainingConfig
+from bssl_tf.settings import BackboneConfig, DataConfig, PretrainConfig, TeacherConfig, TrainingConfig
 from tests.cli.test_inspect import small_model
 from tests.deploy.bundles import write
 

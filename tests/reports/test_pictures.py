@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bssl_tf.config import AugmentationConfig
 from bssl_tf.data.augmentation import PRESETS
 from bssl_tf.data.embedded import load_embedded
 from bssl_tf.data.image_set import ImageSet, spread_indices
@@ -21,6 +20,7 @@ from bssl_tf.data.views import batches
 from bssl_tf.reports.pictures import NEIGHBOURS, Pool, feature_map, neighbour_grid, view_grid
 from bssl_tf.reports.runs import Run, read_runs
 from bssl_tf.seeding import named_seed
+from bssl_tf.settings import AugmentationConfig
 from tests.reports.run_folders import teacher_run
 
 

@@ -1,0 +1,150 @@
+"""What a run leaves on disk, and how it is found again after a cut.
+
+    runs/NAME/
+      config.toml        all that was decided, defaults written out
+      environment.json   versions, machine, threads
+      metrics.jsonl      one record a line, of an epoch, or with the key `probe` of a look at the network behind it
+      checkpoints/       step-000000123.safetensors, the two newest
+      teacher/ student/  the result: network.json and weights.safetensors
+      run.lock           held while a process trains here
+
+Order of resuming: read config.toml, check the data's fingerprint, build networks, load the newest whole checkpoint,
+cut metrics.jsonl back to its step, go on with the next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bssl_tf.checkpoints import read_tensors, write_tensors
+from bssl_tf.errors import RunFolderError
+from bssl_tf.files import append_record, locked, read_records, storage_errors, write_json, write_text
+from bssl_tf.settings import write_config
+
+_CHECKPOINT = re.compile(r"step-(\d{9})\.safetensors")
+_KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: the file.
+        step: steps done since the run began.
+        stage: name of the stage that it was written in.
+        tensors: every variable by name.
+        sums: of the loss parts over the current epoch so far.
+    """
+
+    path: Path
+    step: int
+    stage: str
+    tensors: dict[str, np.ndarray]
+    sums: dict[str, float]
+
+
+class RunFolder:
+    """One run on disk; `create` makes a fresh one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: Any = None
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @classmethod
+    def create(cls, path: Path, config: Any, environment: dict[str, Any]) -> RunFolder:
+        """Makes a fresh run folder.
+
+        Raises:
+            RunFolderError: `path` exists and is not empty.
+            StorageError: it cannot be written.
+        """
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            # A run that was killed while it was being made has no config.toml yet: begin again over what it left.
+            begun = re.compile(r"run\.lock|environment\.json|\..*\.tmp")
+            taken = any(not begun.fullmatch(item.name) for item in path.iterdir())
+        if taken:
+            raise RunFolderError(f"{path} is not empty and holds no run", "Choose another folder with --out")
+        run = cls(path)
+        write_json(path / "environment.json", environment)
+        # Last, because its presence is what makes the folder a run.
+        write_config(run.config_path, config)
+        return run
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Holds the folder against a second process. Raises `RunFolderError` where another one trains here."""
+        return locked(self.path / "run.lock", "another process is training", "--out")
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Appends a line to metrics.jsonl. Raises `StorageError`."""
+        append_record(self.metrics_path, record)
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drops records later than `step`, and a line that a killed process left half written."""
+        if self.metrics_path.exists():
+            kept = [record for record in read_records(self.metrics_path) if record.get("step", 0) <= step]
+            write_text(self.metrics_path, "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept))
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        folder = self.path / "checkpoints"
+        return sorted(p for p in folder.glob("step-*.safetensors") if _CHECKPOINT.fullmatch(p.name))
+
+    def save_checkpoint(self, step: int, stage: str, tensors: dict[str, np.ndarray], sums: dict[str, float]) -> None:
+        """Writes a checkpoint, then removes all but the newest two. Raises `StorageError`."""
+        metadata = {"step": str(step), "stage": stage, "sums": json.dumps(sums)}
+        write_tensors(self.path / "checkpoints" / f"step-{step:09d}.safetensors", tensors, metadata)
+        for old in self.checkpoints()[:-_KEPT_CHECKPOINTS]:
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None when there is none yet.
+
+        Raises:
+            RunFolderError: there are checkpoints, and none of them is whole.
+        """
+        # A killed write leaves its temporary file; it is nobody's any more while we hold the lock.
+        for leftover in (self.path / "checkpoints").glob(".step-*.tmp"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+        failure: RunFolderError | None = None
+        for path in reversed(self.checkpoints()):
+            try:
+                return _read_checkpoint(path)
+            except RunFolderError as error:
+                failure = failure or error
+                print(f"warning: {error} Trying the checkpoint before it.", file=sys.stderr)
+        if failure is not None:
+            raise RunFolderError(
+                f"no checkpoint in {self.path / 'checkpoints'} is whole", "Remove the run folder and train again"
+            ) from failure
+        return None
+
+
+def _read_checkpoint(path: Path) -> Checkpoint:
+    tensors, metadata = read_tensors(path)
+    try:
+        sums = {str(key): float(value) for key, value in json.loads(metadata["sums"]).items()}
+        return Checkpoint(path, int(metadata["step"]), metadata["stage"], tensors, sums)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise RunFolderError(
+            f"{path} has damaged metadata ({error})", "Remove this file to resume without it"
+        ) from error

@@ -1,0 +1,93 @@
+"""What a frozen teacher says of a fixed set of views, computed once and kept on disk.
+
+The same views come again every few epochs, so the teacher need not look at them again (after Fast Knowledge
+Distillation, Shen and Xing, ECCV 2022, arXiv 2112.01528, which keeps regions; here seeds make the same views again).
+Runs that share data, teacher, views, batch size and seed share the file; it lies in the cache of decoded images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bssl_tf import __version__
+from bssl_tf.backend import tf
+from bssl_tf.data.cache import cache_key, default_cache_dir
+from bssl_tf.data.views import VIEWS_FORMAT, steps_per_epoch
+from bssl_tf.engine.loop import Inputs
+from bssl_tf.environment import resolved_threads
+from bssl_tf.errors import StorageError, TrainingError
+from bssl_tf.files import atomic_writer
+from bssl_tf.methods.method import Method
+from bssl_tf.progress import progress
+from bssl_tf.settings import TrainingConfig
+
+Report = Callable[[str], None]
+
+
+def with_teacher_cache(
+    inputs: Inputs, method: Method, config: TrainingConfig, epochs: int, teacher_fingerprint: str, report: Report
+) -> tuple[Inputs, float]:
+    """`inputs` whose views repeat every `epochs` epochs, with what `method`'s teacher says; and the seconds spent.
+
+    Args:
+        inputs: images and how they become views.
+        method: says which output of the teacher is wanted, and of how many views.
+        config: batch size, seed and precision.
+        epochs: epochs of different views, at least 1.
+        teacher_fingerprint: see `Teacher.fingerprint`.
+        report: takes lines of prose for the user.
+
+    Raises:
+        StorageError: the cache cannot be written.
+        TrainingError: the teacher says something that is not finite in float16.
+    """
+    inputs = dataclasses.replace(inputs, replay_epochs=epochs)
+    steps = epochs * steps_per_epoch(len(inputs.images), config.batch_size)
+    assert method.teacher_outputs is not None
+    key = cache_key(
+        "teacher outputs",
+        inputs.images.fingerprint(),
+        teacher_fingerprint,
+        inputs.preprocessing.to_dict(),
+        dataclasses.asdict(inputs.augmentation),
+        [getattr(method.teacher_outputs, "__name__", ""), method.views, config.batch_size, config.seed, epochs],
+        [config.precision, resolved_threads(config.threads), VIEWS_FORMAT, __version__],
+    )
+    path = default_cache_dir() / f"{key}.teacher.npy"
+    began = time.monotonic()
+    if not path.exists():
+        report(f"asking the teacher once about the views of {epochs} epochs, kept in {path}")
+        _write(path, inputs, method, config, steps)
+    try:
+        outputs = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read ({error})", "Remove it and run the same command again") from error
+    return dataclasses.replace(inputs, teacher=outputs), time.monotonic() - began
+
+
+def _write(path: Path, inputs: Inputs, method: Method, config: TrainingConfig, steps: int) -> None:
+    outputs_of = method.teacher_outputs
+    assert outputs_of is not None
+
+    @tf.function
+    def outputs(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        return tf.cast(tf.stack([outputs_of(view) for view in views]), tf.float16)
+
+    with atomic_writer(path) as file:
+        stream = inputs.batches(method, config, 0, steps)
+        for step, batch in enumerate(progress(stream, total=steps, description="teacher")):
+            block = outputs(batch.views).numpy()
+            if not np.all(np.isfinite(block)):
+                raise TrainingError(
+                    "the teacher's outputs are too large for float16, in which they are kept",
+                    "Add --set teacher_cache_epochs=0",
+                )
+            if step == 0:
+                header = {"descr": "<f2", "fortran_order": False, "shape": (steps, *block.shape)}
+                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+            file.write(block.tobytes())

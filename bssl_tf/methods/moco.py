@@ -1,0 +1,82 @@
+"""`moco`: MoCo v2 (Chen et al., arXiv 2003.04297), for a float teacher or as the baseline for a binary student.
+
+    two views of each image
+    query: backbone -> projection head       -> q   (trained)
+    key:   the same, as a moving average     -> k   (no gradient)
+    loss = InfoNCE of q against its k and a first-in-first-out queue of earlier keys, T = 0.2
+
+S2-BNN's three improvements for binary students (section 3.1) are settings of the run: `training.optimizer=adam` without
+weight decay, `augmentation.name=lite`, `stages=progressive`; each has the plain alternative beside it.
+On one machine there is nothing to shuffle batch norm over; the key encoder normalises with its own batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bssl_tf.backend import keras, tf
+from bssl_tf.data.views import Batch
+from bssl_tf.errors import ConfigError
+from bssl_tf.losses.info_nce import info_nce
+from bssl_tf.methods.method import Method
+from bssl_tf.methods.momentum import follow
+from bssl_tf.models.binarization import copy_of
+from bssl_tf.models.heads import mlp_head
+from bssl_tf.settings import MocoConfig
+
+
+class Moco(Method):
+    """The recipe above for one stage; `part` is the backbone's name, `teacher` or `student`."""
+
+    views = 2
+
+    def __init__(self, backbone: keras.Model, config: MocoConfig, *, part: str, batch_size: int, seed: int) -> None:
+        super().__init__()
+        check_queue(config, batch_size)
+        self._temperature, self._momentum, self._batch_size = config.temperature, config.momentum, batch_size
+        self._part = part
+        width = backbone.output_shape[-1]
+        head = mlp_head("head", width, (width, config.embedding_width), use_batch_norm=config.head_batch_norm)
+        self.trained = {part: backbone, "head": head}
+        self.companions = {f"key_{part}": copy_of(backbone), "key_head": copy_of(head)}
+        noise = np.random.default_rng(seed).standard_normal((config.queue_size, config.embedding_width))
+        queue = (noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float32)
+        self.state = {
+            "queue": tf.Variable(queue, trainable=False),
+            "queue_next": tf.Variable(0, dtype=tf.int32, trainable=False),
+            "keys": tf.Variable(np.zeros((batch_size, config.embedding_width), np.float32), trainable=False),
+        }
+
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return {"loss": self.contrast(self.query(batch.views[0]), batch.views[1])}
+
+    def query(self, view: tf.Tensor) -> tf.Tensor:
+        """[B, S, S, C] to [B, D], not normalised."""
+        return self.trained["head"](self.trained[self._part](view, training=True), training=True)
+
+    def contrast(self, query: tf.Tensor, key_view: tf.Tensor) -> tf.Tensor:
+        """InfoNCE of `query` [B, D] against the keys of `key_view` [B, S, S, C]; remembers those for the queue."""
+        features = self.companions[f"key_{self._part}"](key_view, training=True)
+        key = tf.stop_gradient(self.companions["key_head"](features, training=True))
+        self.state["keys"].assign(tf.math.l2_normalize(key, axis=-1))
+        return info_nce(query, key, self.state["queue"], self._temperature)
+
+    def after_step(self, scheduled: tf.Tensor) -> None:
+        for name, model in self.trained.items():
+            follow(self.companions[f"key_{name}"], model, self._momentum)
+        queue, start = self.state["queue"], self.state["queue_next"]
+        # The queue is a whole number of batches long, so a batch never wraps around its end.
+        rows = tf.range(self._batch_size) + start
+        queue.scatter_nd_update(rows[:, tf.newaxis], self.state["keys"])
+        start.assign((start + self._batch_size) % queue.shape[0])
+
+
+def check_queue(config: MocoConfig, batch_size: int) -> None:
+    """Raises `ConfigError` unless the queue is a whole number of batches long."""
+    if config.queue_size < batch_size or config.queue_size % batch_size:
+        raise ConfigError(
+            f"queue size {config.queue_size} is not a multiple of batch size {batch_size}",
+            f"Try --set moco.queue_size={max(1, round(config.queue_size / batch_size)) * batch_size}",
+        )

@@ -1,0 +1,72 @@
+"""`swav`: Swapping assignments between views (Caron et al., NeurIPS 2020, arXiv 2006.09882), with two crops.
+
+    two views of each image
+    backbone -> projection head -> normalised z -> prototypes -> scores
+    code of a view = its scores, balanced over the prototypes by Sinkhorn and Knopp   (no gradient)
+    loss = cross-entropy( code of view 1, softmax(scores of view 2 / 0.1) ), plus the reverse
+
+Prototypes have length one, and stand still at the beginning of the first stage. There is no queue of features, so a
+batch should hold about as many images as there are prototypes, or more (section 3.1). Small crops beside the two large
+ones, which the paper calls multi-crop, are left out: at 32 px they would be smaller than the network's field of view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bssl_tf.backend import keras, tf
+from bssl_tf.data.views import Batch
+from bssl_tf.losses.swapped_prediction import balanced_assignment, swapped_prediction
+from bssl_tf.methods.method import Method
+from bssl_tf.models.heads import mlp_head
+from bssl_tf.settings import SwavConfig
+
+
+class Swav(Method):
+    """The recipe above for one stage; `frozen_share` of it the prototypes stand still."""
+
+    views = 2
+
+    def __init__(self, student: keras.Model, config: SwavConfig, *, frozen_share: float) -> None:
+        super().__init__()
+        self._config = config
+        self._frozen_share = frozen_share
+        widths = (config.hidden_width, config.embedding_width)
+        prototypes = keras.Sequential(
+            [
+                keras.layers.Input((config.embedding_width,)),
+                keras.layers.Dense(config.prototypes, use_bias=False, name="prototypes"),
+            ],
+            name="prototypes",
+        )
+        self.trained = {
+            "student": student,
+            "head": mlp_head("head", student.output_shape[-1], widths, use_batch_norm=True),
+            "prototypes": prototypes,
+        }
+        self._normalise_prototypes()
+
+    def scheduled(self, progress: float) -> float:
+        """0 while the prototypes stand still, then 1."""
+        return float(progress >= self._frozen_share)
+
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        c = self._config
+        student, head, prototypes = self.trained.values()
+        scores = []
+        for view in batch.views:
+            z = tf.math.l2_normalize(head(student(view, training=True), training=True), axis=-1)
+            kernel = prototypes.layers[-1].kernel
+            # Without a gradient Adam leaves the prototypes where they are.
+            scores.append(tf.matmul(z, scheduled * kernel + (1.0 - scheduled) * tf.stop_gradient(kernel)))
+        codes = [balanced_assignment(s, c.epsilon, c.iterations) for s in scores]
+        loss = sum(swapped_prediction(codes[1 - i], scores[i], c.temperature) for i in (0, 1)) / 2.0
+        used = tf.size(tf.unique(tf.argmax(codes[0], axis=-1)).y)
+        return {"loss": loss, "prototypes_used": tf.cast(used, tf.float32)}
+
+    def after_step(self, scheduled: tf.Tensor) -> None:
+        self._normalise_prototypes()
+
+    def _normalise_prototypes(self) -> None:
+        kernel = self.trained["prototypes"].layers[-1].kernel
+        kernel.assign(tf.math.l2_normalize(kernel, axis=0))

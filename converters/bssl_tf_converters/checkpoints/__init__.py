@@ -1,0 +1,1 @@
+"""Weights in: PyTorch checkpoints, read without running anything in them."""

@@ -1,0 +1,1 @@
+"""Keras networks out: folding, checks, conversion by Larq Compute Engine, parity."""

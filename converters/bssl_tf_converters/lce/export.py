@@ -1,0 +1,280 @@
+"""From a Keras classifier to a checked flatbuffer, with everything that a bundle says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+
+from bssl_tf import __version__
+from bssl_tf.backend import keras
+from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.errors import ConversionError
+from bssl_tf_converters.lce import converter as lce
+from bssl_tf_converters.lce import int8
+from bssl_tf_converters.lce.checks import BinaryReport, Finding, allow, check_convertible, find_after, refuse, sentence
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.explain import explain, images_to_explain, require_no_fault
+from bssl_tf_converters.lce.parity import Parity, compare, require, require_rounded, threshold_images
+from bssl_tf_deploy.manifest import Quantization
+from bssl_tf_deploy.preprocess import whole_pixels
+
+GOLDEN_IMAGES = 4
+_BATCH = 64
+# Less than any trained student here has kept.
+_FEW_SAME = 0.9
+_PACKAGES = ("larq", "larq-compute-engine", "numpy", "tensorflow", "tf-keras")
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """A converted network and what was found out about it.
+
+    Attributes:
+        model: TFLite flatbuffer, batches of one.
+        target: a key of `lce.TARGETS`.
+        input_shape: (1, S, S, C), of the type of `golden_inputs`, called `lce.INPUT_NAME`.
+        input_quantization: of an int8 input.
+        output_shape: (1, K), float32 or int8, called `lce.OUTPUT_NAME`.
+        output_quantization: of an int8 output.
+        report: what the flatbuffer is made of.
+        parity: agreement with Keras; with int8, with the Keras network rounded in the same way.
+        keras_logits: float32 [N, K], of the Keras network.
+        logits: float32 [N, K], of the converted one.
+        golden_indices: which of the images were taken as golden, int64 [G]; those on which both agree.
+        golden_inputs: [G, S, S, C], these images as the network takes them: float32, uint8 or int8.
+        golden_outputs: float32 [G, K], what LCE's interpreter makes of them.
+        created_by: versions of the packages that made it.
+    """
+
+    model: bytes
+    target: str
+    input_shape: tuple[int, ...]
+    input_quantization: Quantization | None
+    output_shape: tuple[int, ...]
+    output_quantization: Quantization | None
+    report: BinaryReport
+    parity: Parity
+    keras_logits: np.ndarray
+    logits: np.ndarray
+    golden_indices: np.ndarray
+    golden_inputs: np.ndarray
+    golden_outputs: np.ndarray
+    created_by: dict[str, str]
+
+
+def convert_student(
+    backbone: keras.Model,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    images: np.ndarray,
+    target: str,
+    report: Callable[[str], None] = lambda line: None,
+    allowed: Collection[str] = (),
+) -> Converted:
+    """Puts the probe on the backbone and converts both; see `convert_model`.
+
+    Args:
+        backbone: trained, from [B, S, S, C] to features [B, D].
+        weights: float32 [D, K] of the linear probe.
+        bias: float32 [K].
+        images: float32 [N, S, S, C], preprocessed, N at least 1; best those that the probe was not fitted on.
+        target: a key of `lce.TARGETS`.
+        report: takes lines of prose for the user.
+        allowed: codes of checks whose errors count as warnings.
+
+    Raises:
+        ConversionError: see `lce.convert`, `checks` and `parity.require`.
+        ConfigError: a code in `allowed` is unknown or cannot be allowed.
+    """
+    _require_images(images)
+    return convert_model(with_classifier(backbone, weights, bias), images, target, report, allowed)
+
+
+def convert_model(
+    model: keras.Model,
+    images: np.ndarray,
+    target: str,
+    report: Callable[[str], None] = lambda line: None,
+    allowed: Collection[str] = (),
+    preprocessing: Preprocessing | None = None,
+    *,
+    calibration: np.ndarray | None = None,
+    int8_ends: bool = False,
+    explaining: bool = False,
+) -> Converted:
+    """Converts a classifier, and checks that it is binary and says the same as in Keras.
+
+    Args:
+        model: from [B, S, S, C] to logits, or anything else one number a class, [B, K].
+        images: float32 [N, S, S, C], preprocessed, N at least 1.
+        target: a key of `lce.TARGETS`.
+        report: takes lines of prose for the user.
+        allowed: codes of checks whose errors count as warnings.
+        preprocessing: that of `images`; given, the converted network takes pixels (uint8) and normalises them itself.
+        calibration: float32 [M, S, S, C], preprocessed, of the training data; given, float operators become int8.
+        int8_ends: with `calibration`, the converted network takes and gives int8; not with `preprocessing`.
+        explaining: compare layer by layer too, and report what that finds, before anything is refused; not with
+            `calibration`, whose rounding differs from Keras everywhere.
+
+    Raises:
+        ConversionError: see `lce.convert`, `checks`, `parity.require`, `parity.require_rounded` and
+            `explain.require_no_fault`.
+        ConfigError: a code in `allowed` is unknown or cannot be allowed.
+    """
+    _require_images(images)
+    if calibration is not None:
+        # What int8 rounds would hide a fault, and does not touch what LCE makes of the rest.
+        convert_model(model, images, target, report, allowed, preprocessing)
+    before = check_convertible(model, allowed)
+    if calibration is None:
+        _warn(before, report)
+    if model.output.shape.rank != 2:
+        raise ConversionError(
+            f"{model.name} gives {list(model.output.shape)}, and a classifier gives one number a class",
+            "Put Flatten or GlobalAveragePooling2D at its end",
+        )
+    if calibration is None:
+        report(f"converting {model.name} with LCE for {target}")
+    else:
+        report(f"the same with int8, calibrated on {len(calibration)} images")
+        calibration = _as_taken(calibration, preprocessing)
+    graph = lce.inference_graph(model, preprocessing=preprocessing, calibration=calibration, int8_ends=int8_ends)
+    converted = lce.convert_graph(graph, model.name, target, int8_ends=int8_ends)
+    conversion, found = find_after(model, converted, before, int8=calibration is not None)
+    after = allow(found, allowed)
+    refuse(after)
+    _warn([one for one in after if calibration is None or one.code == "int8-left-float"], report)
+    report(f"comparing it with Keras on {len(images)} images")
+    interpreter = lce.LceInterpreter(converted)
+    inputs = _as_taken(images, preprocessing)
+    keras_logits = expected = _keras_logits(model, images)
+    if calibration is None and _are_shares(keras_logits):
+        report(
+            f"warning: {model.name} gives probabilities, and devices make scores of logits: they will be too even. "
+            "Take the softmax off its end"
+        )
+    if calibration is not None:
+        expected = int8.simulate(graph, lce.OUTPUT_NAME, inputs)
+    taken, given = interpreter.ends
+    if taken is not None:
+        inputs = taken.integers(inputs)
+    logits = interpreter.predict(inputs)
+    parity = compare(expected, logits)
+    if calibration is not None:
+        _say_what_int8_changes(keras_logits, logits, report)
+    if explaining:
+        explanation = explain(model, converted, images_to_explain(model, images), preprocessing, report)
+        require_no_fault(explanation)
+        for line in explanation.lines():
+            report(line)
+    if calibration is not None:
+        require_rounded(parity, keras_logits, expected, logits)
+    else:
+        require(parity)
+    if not explaining and calibration is None:
+        _compare_at_thresholds(model, converted, images, preprocessing, parity.tolerance, report)
+    # Images with a flipped sign would make golden outputs that another machine may rightly miss.
+    off = np.max(np.abs(expected - logits), axis=1)
+    steady = np.flatnonzero(off <= parity.tolerance)
+    if calibration is not None and len(steady) < GOLDEN_IMAGES:
+        # With int8 at 224 px there may be none; those nearest to it then.
+        steady = np.sort(np.argsort(off, kind="stable")[:GOLDEN_IMAGES])
+    chosen = steady[:: max(len(steady) // GOLDEN_IMAGES, 1)][:GOLDEN_IMAGES]
+    return Converted(
+        converted,
+        target,
+        (1, *images.shape[1:]),
+        taken,
+        (1, logits.shape[1]),
+        given,
+        conversion.report,
+        parity,
+        keras_logits,
+        logits,
+        chosen,
+        np.ascontiguousarray(inputs[chosen]),
+        np.ascontiguousarray(logits[chosen], np.float32),
+        {"bssl-tf": __version__} | {name: metadata.version(name) for name in _PACKAGES},
+    )
+
+
+def without_softmax(model: keras.Model, report: Callable[[str], None] = lambda line: None) -> keras.Model:
+    """`model` up to its logits: parity and scores are made of these, and a softmax of a softmax would level the scores.
+
+    Args:
+        model: a softmax that is its last layer, or the activation of its last layer, is left out; what feeds it must
+            have one output.
+        report: is told so.
+    """
+    last = model.layers[-1]
+    softmax = getattr(last, "activation", None) is keras.activations.softmax or isinstance(last, keras.layers.Softmax)
+    if not softmax or getattr(last, "output", None) is not model.output:
+        return model
+    report(f"leaving out {last.name}'s softmax: devices make scores of the logits")
+    if isinstance(last, (keras.layers.Activation, keras.layers.Softmax)):
+        return keras.Model(model.input, last.input, name=model.name)
+    last.activation = keras.activations.linear
+    return model
+
+
+def _are_shares(outputs: np.ndarray) -> bool:
+    """Do they look like a softmax's, which may stand where `without_softmax` does not look, in a nested model?"""
+    return bool(np.all(outputs >= 0) and np.allclose(outputs.sum(axis=1), 1, atol=1e-4))
+
+
+def _say_what_int8_changes(keras_logits: np.ndarray, logits: np.ndarray, report: Callable[[str], None]) -> None:
+    same = float(np.mean(keras_logits.argmax(axis=1) == logits.argmax(axis=1)))
+    if same < _FEW_SAME:
+        report(
+            f"warning: in int8 {100 * same:.1f} % of images keep their best class; look at the accuracy, and try more "
+            "--calibrate images, or no int8"
+        )
+
+
+def _as_taken(images: np.ndarray, preprocessing: Preprocessing | None) -> np.ndarray:
+    """Preprocessed images as a network takes them: pixels where it normalises itself."""
+    floats: np.ndarray = np.asarray(images, np.float32)
+    return floats if preprocessing is None else whole_pixels(floats, preprocessing.mean, preprocessing.std)
+
+
+def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return np.concatenate(
+        [model(images[i : i + _BATCH], training=False).numpy() for i in range(0, len(images), _BATCH)]
+    )
+
+
+def _compare_at_thresholds(
+    model: keras.Model,
+    converted: bytes,
+    images: np.ndarray,
+    preprocessing: Preprocessing | None,
+    tolerance: float,
+    report: Callable[[str], None],
+) -> None:
+    """Raises `ConversionError` where an image made to be hard gives other logits, and rounding does not explain it."""
+    hard = threshold_images(model, images)
+    pixels = hard
+    if preprocessing is not None:
+        pixels = whole_pixels(hard, preprocessing.mean, preprocessing.std)
+        hard = preprocessing.normalise(pixels)
+    difference = np.abs(_keras_logits(model, hard) - lce.LceInterpreter(converted).predict(pixels))
+    off = np.max(difference, axis=1) > tolerance
+    if np.any(off):
+        require_no_fault(explain(model, converted, hard[off], preprocessing))
+    report(
+        f"{len(hard)} images at signs' thresholds: {np.count_nonzero(off)} with other logits"
+        + (", all of them by rounding" if np.any(off) else "")
+    )
+
+
+def _require_images(images: np.ndarray) -> None:
+    if not len(images):
+        raise ConversionError("there are no images to compare the networks on", "Pass --images 1 or more")
+
+
+def _warn(findings: list[Finding], report: Callable[[str], None]) -> None:
+    for finding in findings:
+        report(f"warning: {sentence(finding)} [{finding.code}]. {finding.hint}.")
