@@ -6,15 +6,14 @@ import copy
 import dataclasses
 import math
 import re
-import types
-import typing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.library import TARGETS
+from bssl_tf_deploy.strict import StrictError, expect, parse
 
 # 2: the network may come from elsewhere (no `training`), take pixels (uint8), take and give int8, and tell its
 # accuracy; all of 1 is as it was.
@@ -24,7 +23,6 @@ MAX_FILE_BYTES = 2**30
 EXAMPLES = "examples"
 _FILE_NAME = re.compile(rf"(?:{EXAMPLES}/|lib/(?:{'|'.join(TARGETS)})/)?[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -234,17 +232,13 @@ class Manifest:
                 "Export it again with this version, or install the version that wrote it",
             )
         try:
-            manifest = _parse(cls, _with_later_keys(content) if version == 1 else content, "manifest")
+            manifest = parse(cls, _with_later_keys(content) if version == 1 else content, "manifest")
             _check(manifest)
-        except _ManifestError as error:
+        except StrictError as error:
             raise BundleError(
                 f"the bundle's manifest.json is damaged: {error}", "Export it again or copy it again"
             ) from error
         return manifest
-
-
-class _ManifestError(Exception):
-    pass
 
 
 def _with_later_keys(content: Any) -> Any:
@@ -265,52 +259,17 @@ def _with_later_keys(content: Any) -> Any:
     return content
 
 
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON gave it, as `kind`: a dataclass here, X | None, dict[str, X], tuple[X, ...], int, float, str."""
-    origin = typing.get_origin(kind)
-    if origin is types.UnionType:
-        return None if value is None else _parse(typing.get_args(kind)[0], value, where)
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        _expect(isinstance(value, dict), where, "an object")
-        odd = sorted(set(value) ^ set(hints))
-        if odd:
-            state = "missing" if odd[0] in hints else "unknown"
-            raise _ManifestError(f"{where} has the {state} key {odd[0]!r:.60}")
-        return typing.cast(Any, kind)(**{key: _parse(hints[key], value[key], f"{where}.{key}") for key in hints})
-    if origin is dict:
-        _expect(isinstance(value, dict), where, "an object")
-        item = typing.get_args(kind)[1]
-        return {key: _parse(item, value[key], f"{where}.{key:.60}") for key in value}
-    if origin is tuple:
-        _expect(isinstance(value, (list, tuple)), where, "a list")
-        item = typing.get_args(kind)[0]
-        return tuple(_parse(item, element, f"{where}[{index}]") for index, element in enumerate(value))
-    if kind is float:
-        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), where, "a number")
-        _expect(-1e300 < value < 1e300, where, "a finite number")
-        return float(value)
-    assert isinstance(kind, type) and not isinstance(kind, types.GenericAlias)
-    _expect(isinstance(value, kind) and not isinstance(value, bool), where, f"of type {kind.__name__}")
-    return value
-
-
-def _expect(holds: bool, where: str, what: str) -> None:
-    if not holds:
-        raise _ManifestError(f"{where} is not {what}")
-
-
 def _check(manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
         # Nothing outside the bundle is ever opened.
-        _expect(_FILE_NAME.fullmatch(name) is not None, f"files.{name!r:.60}", "the name of a file in a bundle")
-        _expect(_SHA256.fullmatch(entry.sha256) is not None, f"files.{name}.sha256", "64 hexadecimal digits")
-        _expect(0 <= entry.bytes <= MAX_FILE_BYTES, f"files.{name}.bytes", "a size from 0 to 1 GiB")
+        expect(_FILE_NAME.fullmatch(name) is not None, f"files.{name!r:.60}", "the name of a file in a bundle")
+        expect(_SHA256.fullmatch(entry.sha256) is not None, f"files.{name}.sha256", "64 hexadecimal digits")
+        expect(0 <= entry.bytes <= MAX_FILE_BYTES, f"files.{name}.bytes", "a size from 0 to 1 GiB")
     p = manifest.preprocessing
-    _expect(8 <= p.image_size <= 1024, "preprocessing.image_size", "in 8 to 1024")
-    _expect(p.channels in (1, 3), "preprocessing.channels", "1 or 3")
-    _expect(len(p.mean) == len(p.std) == p.channels, "preprocessing.mean or .std", "one number for each channel")
-    _expect(all(std > 0 and math.isfinite(1 / std) for std in p.std), "preprocessing.std", "above zero")
+    expect(8 <= p.image_size <= 1024, "preprocessing.image_size", "in 8 to 1024")
+    expect(p.channels in (1, 3), "preprocessing.channels", "1 or 3")
+    expect(len(p.mean) == len(p.std) == p.channels, "preprocessing.mean or .std", "one number for each channel")
+    expect(all(std > 0 and math.isfinite(1 / std) for std in p.std), "preprocessing.std", "above zero")
     first = manifest.format == 1
     inputs = ("float32",) if first else ("float32", "uint8", "int8")
     outputs = ("float32",) if first else ("float32", "int8")
@@ -318,19 +277,17 @@ def _check(manifest: Manifest) -> None:
         ("input", manifest.signature.input, (1, p.image_size, p.image_size, p.channels), inputs),
         ("output", manifest.signature.output, (1, len(manifest.labels)), outputs),
     ):
-        _expect(tensor.dtype in dtypes, f"signature.{name}.dtype", " or ".join(dtypes))
+        expect(tensor.dtype in dtypes, f"signature.{name}.dtype", " or ".join(dtypes))
         quantization = tensor.quantization
-        _expect(
-            (quantization is not None) == (tensor.dtype == "int8"), f"signature.{name}.quantization", "that of int8"
-        )
+        expect((quantization is not None) == (tensor.dtype == "int8"), f"signature.{name}.quantization", "that of int8")
         if quantization is not None:
-            _expect(quantization.scale > 0, f"signature.{name}.quantization.scale", "above zero")
-            _expect(
+            expect(quantization.scale > 0, f"signature.{name}.quantization.scale", "above zero")
+            expect(
                 -128 <= quantization.zero_point <= 127, f"signature.{name}.quantization.zero_point", "in -128 to 127"
             )
-        _expect(tensor.shape == shape, f"signature.{name}.shape", f"{list(shape)}, as the rest of it says")
-    _expect(len(manifest.labels) > 0, "labels", "a list of at least one")
-    _expect(manifest.training is not None or manifest.format > 1, "training", "an object")
+        expect(tensor.shape == shape, f"signature.{name}.shape", f"{list(shape)}, as the rest of it says")
+    expect(len(manifest.labels) > 0, "labels", "a list of at least one")
+    expect(manifest.training is not None or manifest.format > 1, "training", "an object")
     if manifest.accuracy is not None:
         shares = (manifest.accuracy.top1_percent, manifest.accuracy.keras_top1_percent)
-        _expect(all(0 <= share <= 100 for share in shares), "accuracy", "in percent")
+        expect(all(0 <= share <= 100 for share in shares), "accuracy", "in percent")
