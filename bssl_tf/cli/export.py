@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from bssl_tf.backend import keras
     from bssl_tf.data.image_set import ImageSet
-    from bssl_tf.data.preprocessing import Preprocessing
+    from bssl_tf.data.preprocessing import evaluation_views
+    from bssl_tf.preprocessing import Preprocessing
     from bssl_tf_converters.lce.export import Converted
     from bssl_tf_deploy.library import Library
     from bssl_tf_deploy.manifest import Accuracy, Manifest, NetworkDescription, Training
@@ -310,7 +311,7 @@ def _from_model(
     std: tuple[float, ...] | None,
 ) -> _Subject:
     from bssl_tf.data.open import open_data
-    from bssl_tf.data.preprocessing import Preprocessing
+    from bssl_tf.preprocessing import Preprocessing
     from bssl_tf.settings import DataConfig
     from bssl_tf_converters.lce.export import without_softmax
     from bssl_tf_converters.lce.keras_models import ZOO_MEAN, ZOO_STD, open_model
@@ -388,11 +389,11 @@ def _convert(
 
     image_set = subject.image_set
     chosen = spread_indices(len(image_set), images)
-    views = subject.preprocessing.eval_view(image_set, chosen)
+    views = evaluation_views(image_set, subject.preprocessing, chosen)
     calibration = None
     if calibration_images:
-        calibration = subject.preprocessing.eval_view(
-            subject.train, spread_indices(len(subject.train), calibration_images)
+        calibration = evaluation_views(
+            subject.train, subject.preprocessing, spread_indices(len(subject.train), calibration_images)
         )
     converted = convert_model(
         subject.model,

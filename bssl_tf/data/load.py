@@ -15,8 +15,8 @@ from bssl_tf.data.decoding import to_channels
 from bssl_tf.data.embedded import load_embedded
 from bssl_tf.data.folder import load_folder
 from bssl_tf.data.image_set import DataSplits, ImageSet
-from bssl_tf.data.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from bssl_tf.errors import DataError
+from bssl_tf.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 
 EMBEDDED = "embedded"
 TFDS_PREFIX = "tfds:"

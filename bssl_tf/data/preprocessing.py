@@ -1,130 +1,60 @@
-"""What every image goes through before the network, in numpy and Pillow so that host and device agree."""
+"""What a data set looks like to the network: preprocessing fitted to it, and its images in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from bssl_tf.data.image_set import ImageSet, spread_indices
-from bssl_tf.errors import ConfigError
-from bssl_tf_deploy.preprocess import normalise
+from bssl_tf.preprocessing import Preprocessing
 
-MIN_IMAGE_SIZE = 8
-MAX_IMAGE_SIZE = 1024
 _FITTED_IMAGES = 10_000
 _FITTED_AT_ONCE = 256
 # One grey level: a data set of constant colour must not divide by zero.
 _MIN_STD = 1 / 255
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """Size and normalisation: the network sees (pixel / 255 - mean) / std.
+def fit_preprocessing(images: ImageSet, image_size: int) -> Preprocessing:
+    """Takes mean and standard deviation of each channel from up to 10,000 images spread over the set."""
+    total = np.zeros(images.channels, np.float64)
+    squares = np.zeros(images.channels, np.float64)
+    chosen = spread_indices(len(images), _FITTED_IMAGES)
+    for start in range(0, len(chosen), _FITTED_AT_ONCE):
+        pixels = images.images[chosen[start : start + _FITTED_AT_ONCE]].astype(np.float64) / 255
+        total += pixels.sum(axis=(0, 1, 2))
+        squares += np.square(pixels).sum(axis=(0, 1, 2))
+    count = max(len(chosen) * images.stored_size**2, 1)
+    mean = total / count
+    std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), _MIN_STD)
+    return Preprocessing(image_size, images.channels, tuple(map(float, mean)), tuple(map(float, std)))
 
-    Attributes:
-        image_size: side of the network's input, pixels.
-        channels: 1 (grey) or 3 (RGB).
-        mean: one for each channel, in units of pixel / 255.
-        std: one for each channel, in units of pixel / 255, above zero.
 
-    Raises:
-        ConfigError: a value is out of range.
+def evaluation_views(
+    image_set: ImageSet, preprocessing: Preprocessing, indices: Sequence[int] | NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The central square of each picture, in true geometry, resized to `image_size` and normalised.
+
+    The device has the original file, crops its central square and resizes once; here a picture that is not stored at
+    its native size was resized once before, when it was squashed for storage. So the two agree exactly for native-size
+    sets, and up to that extra resampling otherwise.
+
+    Args:
+        image_set: images with the channels of `preprocessing`.
+        preprocessing: of the network.
+        indices: integers [B].
+
+    Returns:
+        float32 [B, image_size, image_size, C].
     """
-
-    image_size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE:
-            problems.append(f"image_size {self.image_size} is not in {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}")
-        if self.channels not in (1, 3):
-            problems.append(f"channels {self.channels} is not 1 or 3")
-        if len(self.mean) != self.channels or len(self.std) != self.channels:
-            problems.append("mean and std need one number for each channel")
-        if not all(np.isfinite(self.mean)) or not all(np.isfinite(self.std)) or not all(s > 0 for s in self.std):
-            problems.append("mean must be finite, and std finite and above zero")
-        if problems:
-            raise ConfigError(f"preprocessing: {'; '.join(problems)}", "Restore the values that were saved in training")
-
-    @classmethod
-    def fit(cls, images: ImageSet, image_size: int) -> Preprocessing:
-        """Takes mean and standard deviation of each channel from up to 10,000 images spread over the set."""
-        total = np.zeros(images.channels, np.float64)
-        squares = np.zeros(images.channels, np.float64)
-        chosen = spread_indices(len(images), _FITTED_IMAGES)
-        for start in range(0, len(chosen), _FITTED_AT_ONCE):
-            pixels = images.images[chosen[start : start + _FITTED_AT_ONCE]].astype(np.float64) / 255
-            total += pixels.sum(axis=(0, 1, 2))
-            squares += np.square(pixels).sum(axis=(0, 1, 2))
-        count = max(len(chosen) * images.stored_size**2, 1)
-        mean = total / count
-        std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), _MIN_STD)
-        return cls(image_size, images.channels, tuple(map(float, mean)), tuple(map(float, std)))
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain numbers and lists, for JSON and TOML."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> Preprocessing:
-        """The reverse of `to_dict`.
-
-        Raises:
-            ConfigError: a key is unknown or missing, or a value has the wrong type or is out of range.
-        """
-        expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
-            odd = ", ".join(sorted(set(values) ^ expected))
-            raise ConfigError(
-                f"preprocessing has unknown or missing keys: {odd}", f"Give exactly {', '.join(sorted(expected))}"
-            )
-        return cls(
-            _integer(values, "image_size"),
-            _integer(values, "channels"),
-            _numbers(values, "mean"),
-            _numbers(values, "std"),
+    if image_set.channels != preprocessing.channels:
+        raise ValueError(
+            f"preprocessing is for {preprocessing.channels} channels, {image_set.name} has {image_set.channels}"
         )
-
-    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(pixel / 255 - mean) / std in float32; uint8 [..., C] to float32 [..., C]."""
-        return normalise(pixels, self.mean, self.std)
-
-    def eval_view(self, image_set: ImageSet, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """The central square of each picture, in true geometry, resized to `image_size` and normalised.
-
-        The resize is Pillow's BILINEAR, whose filter widens where it shrinks (antialiasing), rounded to uint8. A
-        square picture stored at `image_size` is taken as it is. The device has the original file, crops its central
-        square and resizes once; here a picture that is not stored at its native size was resized once before, when it
-        was squashed for storage. So the two agree exactly for native-size sets, and up to that extra resampling
-        otherwise.
-
-        Args:
-            image_set: images with `channels` channels.
-            indices: integers [B].
-
-        Returns:
-            float32 [B, image_size, image_size, C].
-        """
-        if image_set.channels != self.channels:
-            raise ValueError(
-                f"preprocessing is for {self.channels} channels, {image_set.name} has {image_set.channels}"
-            )
-        chosen = np.asarray(indices, dtype=np.int64)
-        stored = image_set.images[chosen]
-        ratios = image_set.aspect_ratios[chosen]
-        if image_set.stored_size == self.image_size and bool(np.all(ratios == 1)):
-            return self.normalise(stored)
-        views = np.empty((len(chosen), self.image_size, self.image_size, self.channels), np.uint8)
-        for view, image, ratio in zip(views, stored, ratios, strict=True):
-            view[...] = _central_square(image, float(ratio), self.image_size)
-        return self.normalise(views)
+    chosen = np.asarray(indices, dtype=np.int64)
+    squares = preprocessing.central_squares(image_set.images[chosen], image_set.aspect_ratios[chosen])
+    return preprocessing.normalise(squares)
 
 
 def evaluation_batches(
@@ -132,30 +62,4 @@ def evaluation_batches(
 ) -> Iterator[NDArray[np.float32]]:
     """All images in order as float32 [B, image_size, image_size, C]; the last batch may be smaller."""
     for start in range(0, len(image_set), batch_size):
-        yield preprocessing.eval_view(image_set, np.arange(start, min(start + batch_size, len(image_set))))
-
-
-def _central_square(image: NDArray[np.uint8], ratio: float, size: int) -> NDArray[np.uint8]:
-    """uint8 [S, S, C] squashed from width / height = `ratio` to uint8 [size, size, C] of its central square."""
-    stored = image.shape[0]
-    width, height = stored * min(1 / ratio, 1.0), stored * min(ratio, 1.0)
-    left, top = (stored - width) / 2, (stored - height) / 2
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    square = picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
-    return np.asarray(square, np.uint8).reshape(size, size, image.shape[2])
-
-
-def _integer(values: Mapping[str, object], key: str) -> int:
-    value = values[key]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"preprocessing.{key} is {value!r}", "Give a whole number")
-    return value
-
-
-def _numbers(values: Mapping[str, object], key: str) -> tuple[float, ...]:
-    value = values[key]
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise ConfigError(f"preprocessing.{key} is {value!r}", "Give a list of numbers, one for each channel")
-    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in value):
-        raise ConfigError(f"preprocessing.{key} is {value!r}", "Give a list of numbers, one for each channel")
-    return tuple(float(number) for number in value)
+        yield evaluation_views(image_set, preprocessing, np.arange(start, min(start + batch_size, len(image_set))))

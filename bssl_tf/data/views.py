@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from bssl_tf.backend import tf
 from bssl_tf.data.augmentation import Augmentation, augment
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import DataError
+from bssl_tf.preprocessing import Preprocessing
 
 __all__ = ["Batch", "batches", "epoch_order", "steps_per_epoch", "view_seeds"]
 

@@ -23,7 +23,6 @@ from bssl_tf.backend import keras, tf
 from bssl_tf.checkpoints import match_tensors
 from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.data.views import Batch, batches, steps_per_epoch
 from bssl_tf.engine.probe import Probe
 from bssl_tf.engine.run_folder import Checkpoint, RunFolder
@@ -31,6 +30,7 @@ from bssl_tf.engine.stages import Stage
 from bssl_tf.errors import Interrupted, RunFolderError, TrainingError
 from bssl_tf.methods.method import Method
 from bssl_tf.models.saved import named_weights
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.progress import progress
 from bssl_tf.schedules import linear_decay, warmup_cosine
 from bssl_tf.seeding import named_seed

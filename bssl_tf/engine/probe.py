@@ -13,8 +13,9 @@ import numpy as np
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.image_set import DataSplits, ImageSet
-from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
+from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.evaluation.knn import knn_top1
+from bssl_tf.preprocessing import Preprocessing
 
 PROTOCOL = "knn-20"
 _NEIGHBOURS = 20

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
+from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.data.views import Batch, batches
 from bssl_tf.errors import ConfigError, DataError, TrainingError
 from bssl_tf.evaluation.few_shot import class_ranks
 from bssl_tf.models.binarization import copy_of
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.progress import progress
 from bssl_tf.schedules import linear_decay
 from bssl_tf.seeding import named_seed

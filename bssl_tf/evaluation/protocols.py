@@ -10,12 +10,13 @@ import numpy as np
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
+from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.evaluation.few_shot import class_ranks, few_shot_svm
 from bssl_tf.evaluation.finetune import finetune
 from bssl_tf.evaluation.knn import knn_top1
 from bssl_tf.evaluation.linear_probe import fit_linear_probe, top1
 from bssl_tf.evaluation.sgd_probe import fit_sgd_probe
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import PROTOCOLS, check_choice
 

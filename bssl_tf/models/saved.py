@@ -8,12 +8,12 @@ from typing import Any
 
 from bssl_tf.backend import keras
 from bssl_tf.checkpoints import match_tensors, read_tensors, write_tensors
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import NetworkError
 from bssl_tf.files import read_json, write_json
 from bssl_tf.models.binarization import binary_layers
 from bssl_tf.models.packing import pack, unpack
 from bssl_tf.models.registry import build_backbone
+from bssl_tf.preprocessing import Preprocessing
 
 FORMAT = 1
 

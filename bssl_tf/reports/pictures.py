@@ -15,12 +15,13 @@ from bssl_tf.backend import configure
 from bssl_tf.data.augmentation import PRESETS, Augmentation
 from bssl_tf.data.image_set import DataSplits, ImageSet, spread_indices
 from bssl_tf.data.open import open_data
-from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
+from bssl_tf.data.preprocessing import evaluation_batches, fit_preprocessing
 from bssl_tf.data.views import batches, epoch_order
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import BsslError, DataError, RunFolderError
 from bssl_tf.evaluation.protocols import features_of
 from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.reports import figures
 from bssl_tf.reports.document import Column, Figure, Grid, Group, Key, Picture, Section, Table
 from bssl_tf.reports.fields import number, table, text, whole
@@ -115,7 +116,7 @@ def _data_config(run: Run, data_dir: str | None) -> DataConfig:
 def _preprocessing(run: Run, train: ImageSet) -> Preprocessing:
     if run.finished:
         return read_network(run.path / run.trained).preprocessing
-    return Preprocessing.fit(train, whole(run.settings, "data", "image_size") or train.stored_size)
+    return fit_preprocessing(train, whole(run.settings, "data", "image_size") or train.stored_size)
 
 
 def view_grid(run: Run, train: ImageSet, count: int) -> Grid:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from bssl_tf.backend import keras, keras_safe_mode, tf
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import NetworkError
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import check_choice
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from bssl_tf.backend import configure, keras
 from bssl_tf.data.open import open_data
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import BsslError, DataError, RunFolderError
 from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe, top1
@@ -29,6 +28,7 @@ from bssl_tf.evaluation.protocols import (
 )
 from bssl_tf.files import read_json, write_json
 from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import DataConfig, PretrainConfig, command_of, from_dict, read_run_config
 from bssl_tf.teachers.teacher import load_teacher

@@ -13,7 +13,7 @@ from bssl_tf.backend import configure, keras
 from bssl_tf.data.augmentation import PRESETS, Augmentation
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.open import open_data
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.engine.loop import Inputs, train
 from bssl_tf.engine.probe import make_probe
@@ -71,7 +71,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
         BsslError: see `bssl_tf.errors`; every message says what to do next.
     """
     config, data = _begin(TeacherConfig, "teacher", settings, out, resume, report)
-    preprocessing = Preprocessing.fit(data.train, config.data.image_size)
+    preprocessing = fit_preprocessing(data.train, config.data.image_size)
     network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()))
 
     def build(stage: Stage) -> Method:
@@ -104,7 +104,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
         `out/student`, where the binary backbone is saved.
     """
     config, data = _begin(PretrainConfig, "pretrain", settings, out, resume, report)
-    preprocessing = Preprocessing.fit(data.train, config.data.image_size)
+    preprocessing = fit_preprocessing(data.train, config.data.image_size)
     made_from = {"data": data.train.fingerprint()}
     teacher = None
     if METHODS[config.method]:

@@ -16,8 +16,9 @@ from PIL import Image
 from bssl_tf.backend import keras, lq
 from bssl_tf.cli.export import command
 from bssl_tf.data.open import open_data
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.errors import BsslError
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
 from bssl_tf_converters.lce.keras_models import zoo_networks
 from bssl_tf_deploy import load
@@ -192,7 +193,7 @@ def test_accuracy_is_that_of_keras_on_the_same_pictures(
     # The labels are random, and the network is not: any share is right, but this one.
     data = open_data(DataConfig(str(pictures), "", image_size=SIZE, channels=3), print, labels_needed=True)
     assert data.test is not None and data.test.labels is not None
-    images = Preprocessing(SIZE, 3, MEAN, STD).eval_view(data.test, np.arange(len(data.test)))
+    images = evaluation_views(data.test, Preprocessing(SIZE, 3, MEAN, STD), np.arange(len(data.test)))
     scores = keras.models.load_model(models["h5"])(images, training=False).numpy()
     expected = 100 * np.mean(scores.argmax(axis=1) == data.test.labels)
     assert accuracy.keras_top1_percent == pytest.approx(expected)

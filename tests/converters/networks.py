@@ -10,7 +10,7 @@ import numpy as np
 from bssl_tf.backend import keras
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.load import load_data
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe
 from bssl_tf.models.registry import build_backbone
 from bssl_tf.models.saved import Network, save_network
@@ -31,7 +31,7 @@ def embedded_images(image_size: int, channels: int, count: int) -> np.ndarray:
     """float32 [count, S, S, C], spread over the embedded test images."""
     pictures = load_data("embedded", image_size=image_size, channels=channels, limit=count).test
     assert pictures is not None
-    return Preprocessing.fit(pictures, image_size).eval_view(pictures, np.arange(len(pictures)))
+    return evaluation_views(pictures, fit_preprocessing(pictures, image_size), np.arange(len(pictures)))
 
 
 def settle_norms(model: keras.Model, images: np.ndarray, seed: int) -> None:
@@ -72,7 +72,7 @@ def write_run_folder(run: Path, classes: int = 10) -> Path:
     weights, bias = random_probe(model, images, classes)
     data = DataConfig(source="embedded", image_size=28, channels=1)
     write_config(run / "config.toml", PretrainConfig(data=data))
-    network = Network("binary_resnet", Preprocessing.fit(image_set(), 28), {"depth": DEPTH})
+    network = Network("binary_resnet", fit_preprocessing(image_set(), 28), {"depth": DEPTH})
     save_network(run / "student", network, {"student": model})
     save_probe(run / "probe", LinearProbe(weights, bias, image_set().class_names, 12.5, data))
     return run

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, lq
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import ConversionError
 from bssl_tf.models.layers import LearnedShift
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce.deployable import with_classifier
 from bssl_tf_converters.lce.explain import explain, images_to_explain, require_no_fault, with_output_tensor

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, lq, tf
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.errors import ConversionError
 from bssl_tf.models.layers import LearnedShift
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce.checks import check_binary
 from bssl_tf_converters.lce.deployable import with_classifier
@@ -69,7 +70,7 @@ def test_a_reactnet_is_down_to_its_bound_in_lce_and_says_the_same() -> None:
 @pytest.fixture(scope="module")
 def grey_network() -> tuple[keras.Model, Preprocessing]:
     """Convolution, ReLU, batch norm and shortcut, and what its images go through."""
-    return backbone(28, 1), Preprocessing.fit(image_set(), 28)
+    return backbone(28, 1), fit_preprocessing(image_set(), 28)
 
 
 def test_the_kernels_scale_behind_a_relu_is_fused(grey_network: tuple[keras.Model, Preprocessing]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bssl_tf.backend import keras, lq, tf
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf.errors import ConversionError
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce import int8
@@ -167,8 +167,8 @@ def student() -> keras.Model:
 
 @pytest.mark.parametrize("ends", ["float32", "uint8", "int8"])
 def test_a_student_keeps_its_bits_and_loses_its_floats(student: keras.Model, ends: str) -> None:
-    preprocessing = Preprocessing.fit(image_set(), 28)
-    pictures = preprocessing.eval_view(image_set(), np.arange(80))
+    preprocessing = fit_preprocessing(image_set(), 28)
+    pictures = evaluation_views(image_set(), preprocessing, np.arange(80))
     found: Converted = convert_model(
         student,
         pictures[:40],

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from bssl_tf.cli.import_teacher import command
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import BsslError, ConfigError, NetworkError, RunFolderError
 from bssl_tf.models.saved import read_network
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.teachers.teacher import Teacher, load_teacher
 from bssl_tf_converters.checkpoints import teacher_import
 from bssl_tf_converters.checkpoints.teacher_import import import_teacher

@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.preprocessing import Preprocessing, evaluation_batches
+from bssl_tf.data.preprocessing import evaluation_batches, evaluation_views, fit_preprocessing
 from bssl_tf.errors import ConfigError
+from bssl_tf.preprocessing import Preprocessing
 
 MakeSet = Callable[..., ImageSet]
 
 
 def test_fitted_constants_make_zero_mean_and_unit_deviation(make_set: MakeSet) -> None:
     images = make_set(50)
-    preprocessing = Preprocessing.fit(images, 12)
-    views = preprocessing.eval_view(images, range(50)).astype(np.float64)
+    preprocessing = fit_preprocessing(images, 12)
+    views = evaluation_views(images, preprocessing, range(50)).astype(np.float64)
     # float32 views: 1e-6 is a few of their rounding steps.
     np.testing.assert_allclose(views.mean(axis=(0, 1, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(views.std(axis=(0, 1, 2)), 1, atol=1e-6)
@@ -27,14 +28,14 @@ def test_fitted_constants_make_zero_mean_and_unit_deviation(make_set: MakeSet) -
 
 def test_images_of_one_colour_do_not_divide_by_zero(make_set: MakeSet) -> None:
     images = ImageSet("flat", np.full((3, 9, 9, 1), 77, np.uint8), np.ones(3, np.float32), None)
-    assert np.all(np.abs(Preprocessing.fit(images, 9).eval_view(images, [0, 1, 2])) < 1e-3)
+    assert np.all(np.abs(evaluation_views(images, fit_preprocessing(images, 9), [0, 1, 2])) < 1e-3)
 
 
 def test_a_native_size_set_is_only_normalised(make_set: MakeSet) -> None:
     images = make_set(5)
     preprocessing = Preprocessing(12, 3, (0.5, 0.25, 0.125), (0.5, 1.0, 2.0))
     expected = (images.images[[3, 1]] / 255 - [0.5, 0.25, 0.125]) / [0.5, 1.0, 2.0]
-    views = preprocessing.eval_view(images, [3, 1])
+    views = evaluation_views(images, preprocessing, [3, 1])
     assert views.dtype == np.float32
     # One float32 step of values up to 2.
     np.testing.assert_allclose(views, expected, atol=3e-7)
@@ -49,7 +50,7 @@ def test_the_view_is_the_central_square_in_true_geometry(size: tuple[int, int], 
     picture = Image.fromarray(smooth).convert("L" if channels == 1 else "RGB")
     squashed = np.asarray(picture.resize((48, 48), Image.Resampling.BICUBIC)).reshape(1, 48, 48, channels)
     images = ImageSet("one", squashed, np.array([size[0] / size[1]], np.float32), None)
-    view = Preprocessing(32, channels, (0.0,) * channels, (1.0,) * channels).eval_view(images, [0])[0]
+    view = evaluation_views(images, Preprocessing(32, channels, (0.0,) * channels, (1.0,) * channels), [0])[0]
     side = min(size)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     device = picture.crop((left, top, left + side, top + side)).resize((32, 32), Image.Resampling.BILINEAR)
@@ -61,10 +62,10 @@ def test_the_view_is_the_central_square_in_true_geometry(size: tuple[int, int], 
 
 def test_evaluation_batches_cover_all_images_in_order(make_set: MakeSet) -> None:
     images = make_set(11, channels=1)
-    preprocessing = Preprocessing.fit(images, 12)
+    preprocessing = fit_preprocessing(images, 12)
     batches = list(evaluation_batches(images, preprocessing, 4))
     assert [len(batch) for batch in batches] == [4, 4, 3]
-    np.testing.assert_array_equal(np.concatenate(batches), preprocessing.eval_view(images, range(11)))
+    np.testing.assert_array_equal(np.concatenate(batches), evaluation_views(images, preprocessing, range(11)))
 
 
 @given(st.integers(8, 1024), st.lists(st.floats(0, 1), min_size=3, max_size=3), st.floats(0.01, 1))
@@ -100,4 +101,4 @@ def test_saved_values_are_checked(change: dict[str, object], message: str) -> No
 
 def test_channels_that_do_not_fit_are_a_mistake_in_the_code(make_set: MakeSet) -> None:
     with pytest.raises(ValueError, match="1 channels"):
-        Preprocessing(12, 1, (0.5,), (0.5,)).eval_view(make_set(3), [0])
+        evaluation_views(make_set(3), Preprocessing(12, 1, (0.5,), (0.5,)), [0])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bssl_tf.backend import tf
 from bssl_tf.data.augmentation import LITE
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf.data.views import batches, epoch_order, steps_per_epoch, view_seeds
 from bssl_tf.errors import DataError
 
@@ -27,7 +27,7 @@ def run(
 ) -> list[tuple[NDArray[np.float32], ...]]:
     stream = batches(
         images,
-        Preprocessing.fit(images, 12),
+        fit_preprocessing(images, 12),
         LITE,
         views=views,
         batch_size=6,
@@ -72,13 +72,13 @@ def test_views_have_the_promised_shape_and_differ(make_set: MakeSet) -> None:
 
 def test_a_plain_epoch_shows_every_image_once_and_normalised(make_set: MakeSet) -> None:
     images = make_set(18, channels=1)
-    preprocessing = Preprocessing.fit(images, 12)
+    preprocessing = fit_preprocessing(images, 12)
     plain = replace(
         LITE, min_area=1.0, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, flip_probability=0.0
     )
     stream = batches(images, preprocessing, plain, views=1, batch_size=6, seed=0, first_step=3, last_step=6)
     seen = np.concatenate([batch.views[0].numpy() for batch in stream])
-    expected = preprocessing.eval_view(images, range(18))
+    expected = evaluation_views(images, preprocessing, range(18))
     order = np.lexsort(seen.reshape(18, -1).T[::-1].round(2)), np.lexsort(expected.reshape(18, -1).T[::-1].round(2))
     np.testing.assert_allclose(seen[order[0]], expected[order[1]], atol=1e-3)
 
@@ -120,7 +120,7 @@ def test_channels_that_do_not_fit_are_a_mistake_in_the_code(make_set: MakeSet) -
     with pytest.raises(ValueError, match="channels"):
         batches(
             make_set(9, channels=1),
-            Preprocessing.fit(make_set(9), 12),
+            fit_preprocessing(make_set(9), 12),
             LITE,
             views=1,
             batch_size=3,
@@ -135,7 +135,7 @@ def test_replayed_epochs_repeat_and_fresh_ones_do_not(make_set: MakeSet) -> None
     stream = [
         batch.views[0].numpy()
         for batch in batches(
-            images, Preprocessing.fit(images, 12), LITE, views=1, batch_size=6, seed=0, first_step=0, last_step=8,
+            images, fit_preprocessing(images, 12), LITE, views=1, batch_size=6, seed=0, first_step=0, last_step=8,
             replay_epochs=2,
         )
     ]  # fmt: skip
@@ -156,7 +156,7 @@ def test_labels_and_what_the_teacher_said_stay_with_their_images(make_set: MakeS
     )
     plain = replace(LITE, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0)
     kept = np.arange(4, dtype=np.float16)[:, None, None, None] * np.ones((4, 2, 6, 3), np.float16)
-    preprocessing = Preprocessing.fit(images, 12)
+    preprocessing = fit_preprocessing(images, 12)
     stream = batches(
         images, preprocessing, plain, views=2, batch_size=6, seed=0, first_step=1, last_step=7, replay_epochs=2,
         with_labels=True, teacher=kept,

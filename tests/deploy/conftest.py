@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bssl_tf.data.load import load_data
-from bssl_tf.data.preprocessing import Preprocessing as HostPreprocessing
+from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf_deploy.library import host_target, library_for
 from bssl_tf_deploy.manifest import Preprocessing
 from tests.converters.networks import backbone, random_probe
@@ -22,8 +22,8 @@ def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     pictures = load_data("embedded", image_size=28, limit=64).test
     assert pictures is not None
-    host = HostPreprocessing.fit(pictures, 28)
-    images = host.eval_view(pictures, np.arange(len(pictures)))
+    host = fit_preprocessing(pictures, 28)
+    images = evaluation_views(pictures, host, np.arange(len(pictures)))
     model = backbone(28, 1)
     converted = convert_student(model, *random_probe(model, images, 10), images, host_target())
     library = library_for(host_target())

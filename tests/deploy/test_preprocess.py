@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bssl_tf.data.load import load_data
-from bssl_tf.data.preprocessing import Preprocessing as HostPreprocessing
+from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf_deploy.errors import ImageError
 from bssl_tf_deploy.manifest import Preprocessing
 from bssl_tf_deploy.preprocess import load_image, load_pixels, normalise, whole_pixels
@@ -123,11 +123,11 @@ def test_the_embedded_test_images_as_files_are_what_the_host_evaluates(tmp_path:
     """Native size: equal to the last bit."""
     images = load_data("embedded", image_size=28).test
     assert images is not None
-    host = HostPreprocessing.fit(images, 28)
+    host = fit_preprocessing(images, 28)
     device = Preprocessing(28, 1, host.mean, host.std)
     for index in range(0, 50, 10):
         file = save(tmp_path / f"{index}.png", images.images[index, ..., 0])
-        np.testing.assert_array_equal(load_image(file, device), host.eval_view(images, [index]))
+        np.testing.assert_array_equal(load_image(file, device), evaluation_views(images, host, [index]))
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("RGB", "png"), ("RGBA", "png"), ("L", "jpg"), ("P", "png")])
@@ -141,9 +141,9 @@ def test_a_folder_of_native_size_files_is_what_the_host_evaluates(
             image = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).convert(mode)
             image.save(tmp_path / "data" / name / f"{number}.{suffix}")
     images = load_data(str(tmp_path / "data"), image_size=24, channels=3, cache_dir=tmp_path / "cache").train
-    host = HostPreprocessing.fit(images, 24)
+    host = fit_preprocessing(images, 24)
     device = Preprocessing(24, 3, host.mean, host.std)
-    views = host.eval_view(images, np.arange(len(images)))
+    views = evaluation_views(images, host, np.arange(len(images)))
     files = [load_image(file, device)[0] for file in sorted((tmp_path / "data").rglob(f"*.{suffix}"))]
     for view in views:
         assert any(np.array_equal(view, file) for file in files)

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.load import load_data
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf.errors import BsslError, ConfigError, DataError, TrainingError
 from bssl_tf.evaluation.finetune import FinetuneResult, fine_tuned, finetune, labelled_subset
 from bssl_tf.models.binarization import binarize, binary_layers
 from bssl_tf.models.binary_resnet import binary_resnet
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 
 tf.config.experimental.enable_op_determinism()
@@ -23,7 +24,7 @@ tf.config.experimental.enable_op_determinism()
 @pytest.fixture(scope="module")
 def embedded() -> tuple[ImageSet, Preprocessing]:
     train = load_data("embedded", image_size=28, limit=100).train
-    return train, Preprocessing.fit(train, 28)
+    return train, fit_preprocessing(train, 28)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_a_share_without_an_image_a_class_is_one_clear_line(
 
 def test_what_is_labelled_right_is_learned() -> None:
     train, test = halves(200), halves(100)
-    preprocessing = Preprocessing.fit(train, 16)
+    preprocessing = fit_preprocessing(train, 16)
     truth = test.require_labels()
     mislabelled = replace(test, labels=np.where(np.arange(100) < 30, 1 - truth, truth))
     for images, top1 in ((test, 100.0), (mislabelled, 70.0)):
@@ -130,7 +131,7 @@ def test_only_the_chosen_share_is_learned_from(embedded: tuple[ImageSet, Preproc
     model = fine_tuned(
         backbone, chosen, preprocessing, seed=5, steps=steps, batch_size=batch_size, learning_rate=learning_rate
     )
-    predicted = np.argmax(model(preprocessing.eval_view(test, range(len(test)))), axis=1)
+    predicted = np.argmax(model(evaluation_views(test, preprocessing, range(len(test)))), axis=1)
     result = finetune(
         backbone,
         images,
@@ -191,7 +192,7 @@ def test_another_seed_is_another_training() -> None:
     images = halves(40)
     one, other = (
         fine_tuned(
-            pooled(16, 2), images, Preprocessing.fit(images, 16), seed=seed, steps=3, batch_size=8, learning_rate=0.1
+            pooled(16, 2), images, fit_preprocessing(images, 16), seed=seed, steps=3, batch_size=8, learning_rate=0.1
         )
         for seed in (0, 1)
     )
@@ -211,7 +212,7 @@ def test_the_learning_rate_falls_from_its_value_in_a_straight_line_to_zero() -> 
 
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
     images = halves(5)
-    preprocessing = Preprocessing.fit(images, 16)
+    preprocessing = fit_preprocessing(images, 16)
     one, other = (
         fine_tuned(pooled(16, 2), images, preprocessing, seed=0, steps=3, batch_size=size, learning_rate=0.1)
         for size in (5, 64)
@@ -223,13 +224,13 @@ def test_fewer_images_than_a_batch_are_one_batch() -> None:
 def test_a_setting_that_is_not_positive_is_refused(setting: dict[str, int]) -> None:
     images = halves(20)
     with pytest.raises(ConfigError, match="positive"):
-        finetune(pooled(16, 2), images, images, Preprocessing.fit(images, 16), share=1.0, seed=0, **setting)
+        finetune(pooled(16, 2), images, images, fit_preprocessing(images, 16), share=1.0, seed=0, **setting)
 
 
 def test_missing_labels_and_missing_images_are_named() -> None:
     images = halves(20)
     unlabelled = replace(images, labels=None, class_names=())
-    preprocessing = Preprocessing.fit(images, 16)
+    preprocessing = fit_preprocessing(images, 16)
     for train, test in ((unlabelled, images), (images, unlabelled)):
         with pytest.raises(DataError, match="has no labels"):
             finetune(pooled(16, 2), train, test, preprocessing, share=1.0, seed=0)
@@ -241,4 +242,4 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_line() -> None:
     images, backbone = halves(20), pooled(16, 2)
     backbone.add(keras.layers.Dense(2, bias_initializer=keras.initializers.Constant(float("nan"))))
     with pytest.raises(TrainingError, match="the loss is nan at step 1"):
-        finetune(backbone, images, images, Preprocessing.fit(images, 16), share=1.0, seed=0, steps=2)
+        finetune(backbone, images, images, fit_preprocessing(images, 16), share=1.0, seed=0, steps=2)

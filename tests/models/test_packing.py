@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bssl_tf.backend import keras
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import RunFolderError
 from bssl_tf.models.packing import pack, unpack
 from bssl_tf.models.saved import Network, load_weights, save_network
+from bssl_tf.preprocessing import Preprocessing
 
 kernels = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=1, max_dims=4, max_side=5), elements=st.floats(-1, 1, width=32)

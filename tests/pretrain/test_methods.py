@@ -12,7 +12,7 @@ import pytest
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import LITE
 from bssl_tf.data.load import load_data
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.data.views import Batch
 from bssl_tf.engine.loop import Inputs, train
 from bssl_tf.engine.run_folder import RunFolder
@@ -48,7 +48,7 @@ BATCH = 32
 @pytest.fixture(scope="module")
 def inputs() -> Inputs:
     data = load_data("embedded", image_size=28, limit=256)
-    return Inputs(data.train, Preprocessing.fit(data.train, 28), LITE)
+    return Inputs(data.train, fit_preprocessing(data.train, 28), LITE)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from bssl_tf.backend import keras
 from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.load import load_data
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.probe import Probe, make_probe
 from bssl_tf.evaluation.protocols import Bench, Subject, features_of, measure
 from bssl_tf.files import read_records
@@ -31,7 +31,7 @@ def data() -> DataSplits:
 
 
 def probe_of(data: DataSplits) -> Probe:
-    probe = make_probe("student", data, Preprocessing.fit(data.train, 28), every=1)
+    probe = make_probe("student", data, fit_preprocessing(data.train, 28), every=1)
     assert probe is not None
     return probe
 
@@ -44,7 +44,7 @@ def test_it_is_knn_of_a_part_and_asks_the_network_as_it_is_now(data: DataSplits)
         network.set_weights([scale * weight for weight in network.get_weights()])
         train, test = data.train.spread(1000), data.test.spread(500) if data.test else None
         assert test is not None
-        bench = Bench(Subject("", features_of(network)), train, test, Preprocessing.fit(data.train, 28), 0)
+        bench = Bench(Subject("", features_of(network)), train, test, fit_preprocessing(data.train, 28), 0)
         (expected,) = measure(bench, ["knn-20"])["knn-20"]
         found = probe.measure(network)
         # Batches are of other sizes, which may turn a bit of a sum; one test image is 0.2 %.
@@ -61,7 +61,7 @@ def test_a_network_that_gives_no_numbers_is_no_error(data: DataSplits) -> None:
 
 
 def test_without_labels_or_test_images_or_a_wish_there_is_none(data: DataSplits) -> None:
-    preprocessing = Preprocessing.fit(data.train, 28)
+    preprocessing = fit_preprocessing(data.train, 28)
 
     def unlabelled(images: ImageSet | None) -> ImageSet:
         assert images is not None

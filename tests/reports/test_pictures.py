@@ -15,7 +15,7 @@ from PIL import Image
 from bssl_tf.data.augmentation import PRESETS
 from bssl_tf.data.embedded import load_embedded
 from bssl_tf.data.image_set import ImageSet, spread_indices
-from bssl_tf.data.preprocessing import Preprocessing
+from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.data.views import batches
 from bssl_tf.reports.pictures import NEIGHBOURS, Pool, feature_map, neighbour_grid, view_grid
 from bssl_tf.reports.runs import Run, read_runs
@@ -41,7 +41,7 @@ def images(count: int, *, labelled: bool = True) -> ImageSet:
 def pool(features: np.ndarray, *, labelled: bool = True) -> Pool:
     part = images(len(features), labelled=labelled)
     scaled = features / np.linalg.norm(features, axis=1, keepdims=True)
-    return Pool(part, "test", Preprocessing.fit(part, 28), scaled)
+    return Pool(part, "test", fit_preprocessing(part, 28), scaled)
 
 
 @settings(max_examples=40, deadline=None)
@@ -96,7 +96,7 @@ def test_a_map_is_the_same_each_time_and_counts_what_it_shows(run: Run) -> None:
 def test_views_are_those_of_the_first_step(run: Run) -> None:
     train = load_embedded()[0].head(300)
     grid = view_grid(run, train, 6)
-    preprocessing = Preprocessing.fit(train, 28)
+    preprocessing = fit_preprocessing(train, 28)
     settings = AugmentationConfig(**run.settings["augmentation"])
     augmentation = dataclasses.replace(PRESETS[settings.name], min_area=settings.min_area)
     seed = named_seed(run.settings["training"]["seed"], "views")

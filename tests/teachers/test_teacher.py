@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import BsslError, ConfigError, NetworkError
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.teachers.teacher import load_teacher
 
 PREPROCESSING = Preprocessing(28, 1, (0.25,), (0.5,))

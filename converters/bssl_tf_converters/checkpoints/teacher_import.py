@@ -11,11 +11,11 @@ import numpy as np
 
 from bssl_tf import __version__
 from bssl_tf.backend import keras
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import NetworkError, RunFolderError
 from bssl_tf.files import storage_errors, write_json
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.saved import Network, save_network
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import check_choice
 from bssl_tf_converters.checkpoints.teacher_formats import FORMATS, Names
 from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import BundleError, ConversionError, RuntimeUnavailableError
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.tflite.model import read_model
 from bssl_tf_deploy.manifest import Quantization
 from bssl_tf_deploy.quiet import captured_output, with_output

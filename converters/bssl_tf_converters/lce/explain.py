@@ -27,8 +27,8 @@ import tflite
 
 from bssl_tf.backend import keras
 from bssl_tf.data.image_set import spread_indices
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import ConversionError
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce.checks.conversion import Conversion, look_up
 from bssl_tf_converters.lce.checks.layers import quantized_kernel
 from bssl_tf_converters.lce.converter import LceInterpreter

@@ -10,8 +10,8 @@ import numpy as np
 
 from bssl_tf import __version__
 from bssl_tf.backend import keras
-from bssl_tf.data.preprocessing import Preprocessing
 from bssl_tf.errors import ConversionError
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce import int8
 from bssl_tf_converters.lce.checks import BinaryReport, Finding, allow, check_convertible, find_after, refuse, sentence
