@@ -6,6 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CPP_FILES := $(shell find deploy/native bssl_tf/devices -name '*.cc' -o -name '*.h' -o -name '*.c')
 # Files of tests run beside each other, one to a processor.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
@@ -87,15 +88,17 @@ arm64-rig: setup ## the emulated 64-bit ARM system that tests use (needs qemu-us
 docs: setup ## build the documentation into build/docs, to be opened at index.html
 	$(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs.yml
 
-lint: setup ## ruff, mypy and import-linter
+lint: setup ## ruff, clang-format, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: setup ## let ruff lay out the code
+format: setup ## let ruff and clang-format lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
 
 clean: ## remove caches and the demo's runs; keep .venv and your own runs
 	rm -rf runs/demo runs/demo-teacher runs/demo-seed* build dist .pytest_cache .mypy_cache .ruff_cache \

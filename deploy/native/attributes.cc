@@ -1,10 +1,11 @@
-// Layout of a flexbuffer, from its end: [value of the root][its packed type: 1 byte][its width: 1 byte]. A packed type is
-// type << 2 | log2(width of what it holds). A map at M with values of width W:
+// Layout of a flexbuffer, from its end: [value of the root][its packed type: 1 byte][its width: 1 byte]. A packed type
+// is type << 2 | log2(width of what it holds). A map at M with values of width W:
 //
 //     M - 3W: offset to the keys     M - 2W: width of the keys' offsets     M - W: count
 //     M ..: count values of W bytes, then count packed types of 1 byte
 //
-// Offsets are unsigned and count backwards from where they stand. Source: the FlexBuffers section of FlatBuffers' manual.
+// Offsets are unsigned and count backwards from where they stand. Source: the FlexBuffers section of FlatBuffers'
+// manual.
 #include "attributes.h"
 
 namespace bssl {

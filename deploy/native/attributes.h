@@ -29,10 +29,10 @@ class Attributes {
   const uint8_t* bytes_;
   size_t size_;
   bool ok_ = false;
-  size_t values_ = 0;       // where the map's values begin
-  size_t count_ = 0;        // how many
-  unsigned width_ = 0;      // bytes of each
-  size_t keys_ = 0;         // where the offsets of the keys begin
+  size_t values_ = 0;   // where the map's values begin
+  size_t count_ = 0;    // how many
+  unsigned width_ = 0;  // bytes of each
+  size_t keys_ = 0;     // where the offsets of the keys begin
   unsigned keys_width_ = 0;
 };
 

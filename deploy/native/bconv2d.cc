@@ -56,8 +56,12 @@ const char* Bconv2d::init(const TfLiteContext* context, const TfLiteNode* node, 
   const TfLiteTensor* output = tensor_at(context, node->outputs->data[0]);
   if (input == nullptr || filter == nullptr || output == nullptr) return "LceBconv2d lacks a tensor";
   if (input->type != kTfLiteInt32) return "LceBconv2d: the input is not bitpacked (int32)";
-  if (filter->type != kTfLiteInt32 || rank(filter) != 4) return "LceBconv2d: the filter is not bitpacked with 4 dimensions";
-  if (!is_constant(filter) || !is_whole(filter) || elements(filter) <= 0) return "LceBconv2d: the filter is not constant";
+  if (filter->type != kTfLiteInt32 || rank(filter) != 4) {
+    return "LceBconv2d: the filter is not bitpacked with 4 dimensions";
+  }
+  if (!is_constant(filter) || !is_whole(filter) || elements(filter) <= 0) {
+    return "LceBconv2d: the filter is not constant";
+  }
   output_channels_ = filter->dims->data[0];
   filter_height_ = filter->dims->data[1];
   filter_width_ = filter->dims->data[2];
@@ -215,13 +219,17 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
 }
 
 const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
-  if (rank(input) != 4 || elements(input) <= 0 || !is_readable(input)) return "LceBconv2d: the input has not 4 dimensions, or is empty";
+  if (rank(input) != 4 || elements(input) <= 0 || !is_readable(input)) {
+    return "LceBconv2d: the input has not 4 dimensions, or is empty";
+  }
   if (input->dims->data[3] != input_words_) return "LceBconv2d: the input's depth is not channels_in, bitpacked";
   images_ = input->dims->data[0];
   input_height_ = input->dims->data[1];
   input_width_ = input->dims->data[2];
-  if (!output_size(input_height_, filter_height_, stride_height_, dilation_height_, same_padding_, &output_height_, &pad_top_) ||
-      !output_size(input_width_, filter_width_, stride_width_, dilation_width_, same_padding_, &output_width_, &pad_left_)) {
+  if (!output_size(input_height_, filter_height_, stride_height_, dilation_height_, same_padding_, &output_height_,
+                   &pad_top_) ||
+      !output_size(input_width_, filter_width_, stride_width_, dilation_width_, same_padding_, &output_width_,
+                   &pad_left_)) {
     return "LceBconv2d: the input is smaller than the filter";
   }
   const int64_t outputs = static_cast<int64_t>(images_) * output_height_ * output_width_ * output_channels_;
@@ -241,7 +249,8 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
   // Chunks: small enough for the cache and, with several threads, enough of them.
   int64_t rows = output_height_;
   if (copies_) {
-    const int64_t fitting = (static_cast<int64_t>(kChunkBytes) / word_bytes_ / row_words - reach_height) / stride_height_ + 1;
+    const int64_t fitting =
+        (static_cast<int64_t>(kChunkBytes) / word_bytes_ / row_words - reach_height) / stride_height_ + 1;
     if (rows > fitting) rows = fitting < 1 ? 1 : fitting;
   }
   parts_ = 1;
@@ -251,7 +260,8 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
     const size_t most = static_cast<size_t>(threads) * kChunksPerThread;
     parts_ = static_cast<int>(blocks_.size() < most ? blocks_.size() : most);
   } else if (threads > 1) {
-    const int64_t shared = (output_height_ + static_cast<int64_t>(threads) * kChunksPerThread - 1) / (static_cast<int64_t>(threads) * kChunksPerThread);
+    const int64_t shared = (output_height_ + static_cast<int64_t>(threads) * kChunksPerThread - 1) /
+                           (static_cast<int64_t>(threads) * kChunksPerThread);
     if (rows > shared) rows = shared;
   }
   chunk_rows_ = static_cast<int>(rows);
@@ -260,15 +270,19 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
   if (copies_) {
     chunk_words_ = static_cast<size_t>((rows - 1) * stride_height_ + reach_height) * row_words_;
     chunk_words_ = (chunk_words_ + kTileAlignmentInts - 1) / kTileAlignmentInts * kTileAlignmentInts;
-    if (!copies_memory_.allocate(chunk_words_ * static_cast<size_t>(threads) * static_cast<size_t>(word_bytes_))) return "out of memory";
+    if (!copies_memory_.allocate(chunk_words_ * static_cast<size_t>(threads) * static_cast<size_t>(word_bytes_))) {
+      return "out of memory";
+    }
   }
 
-  const size_t words = static_cast<size_t>(filter_height_) * static_cast<size_t>(filter_width_) * static_cast<size_t>(group_words_);
+  const size_t words =
+      static_cast<size_t>(filter_height_) * static_cast<size_t>(filter_width_) * static_cast<size_t>(group_words_);
   if (!offsets_.allocate(words)) return "out of memory";
   size_t i = 0;
   for (int y = 0; y < filter_height_; ++y) {
     for (int x = 0; x < filter_width_; ++x) {
-      const int64_t tap = static_cast<int64_t>(y) * dilation_height_ * row_words + static_cast<int64_t>(x) * dilation_width_ * input_words_;
+      const int64_t tap = static_cast<int64_t>(y) * dilation_height_ * row_words +
+                          static_cast<int64_t>(x) * dilation_width_ * input_words_;
       for (int w = 0; w < group_words_; ++w) offsets_[i++] = static_cast<int32_t>((tap + w) * word_bytes_);
     }
   }
@@ -290,9 +304,12 @@ const char* Bconv2d::prepare_correction() {
     const int padding = axis == 0 ? pad_top_ : pad_left_;
     const int size = axis == 0 ? input_height_ : input_width_;
     const size_t outputs = static_cast<size_t>(heights[axis]);
-    // Positions with a tap outside differ at most as often as there are taps before and behind, and there is the middle.
+    // Positions with a tap outside differ at most as often as there are taps before and behind, and there is the
+    // middle.
     const size_t most = 2 * static_cast<size_t>(taps) + 2;
-    if (!classes[axis]->allocate(outputs) || !outside[axis].allocate((most + 1) * static_cast<size_t>(taps))) return "out of memory";
+    if (!classes[axis]->allocate(outputs) || !outside[axis].allocate((most + 1) * static_cast<size_t>(taps))) {
+      return "out of memory";
+    }
     for (size_t o = 0; o < outputs; ++o) {
       uint8_t* row = outside[axis].data() + static_cast<size_t>(counts[axis]) * static_cast<size_t>(taps);
       for (int t = 0; t < taps; ++t) {
@@ -301,7 +318,10 @@ const char* Bconv2d::prepare_correction() {
       }
       int found = -1;
       for (int k = 0; k < counts[axis] && found < 0; ++k) {
-        if (memcmp(outside[axis].data() + static_cast<size_t>(k) * static_cast<size_t>(taps), row, static_cast<size_t>(taps)) == 0) found = k;
+        if (memcmp(outside[axis].data() + static_cast<size_t>(k) * static_cast<size_t>(taps), row,
+                   static_cast<size_t>(taps)) == 0) {
+          found = k;
+        }
       }
       if (found < 0) {
         if (static_cast<size_t>(counts[axis]) >= most) return "LceBconv2d: the padding is beyond reason";
@@ -311,7 +331,8 @@ const char* Bconv2d::prepare_correction() {
     }
     int first = 0, end = heights[axis];
     const auto inside = [&](int o) {
-      const uint8_t* row = outside[axis].data() + static_cast<size_t>((*classes[axis])[static_cast<size_t>(o)]) * static_cast<size_t>(taps);
+      const uint8_t* row = outside[axis].data() +
+                           static_cast<size_t>((*classes[axis])[static_cast<size_t>(o)]) * static_cast<size_t>(taps);
       return memchr(row, 1, static_cast<size_t>(taps)) == nullptr;
     };
     while (first < end && !inside(first)) ++first;
@@ -342,7 +363,8 @@ const char* Bconv2d::prepare_correction() {
         int32_t sum = 0;
         for (int y = 0; y < filter_height_; ++y) {
           for (int x = 0; x < filter_width_; ++x) {
-            if (outside[0][static_cast<size_t>(row * filter_height_ + y)] || outside[1][static_cast<size_t>(column * filter_width_ + x)]) {
+            if (outside[0][static_cast<size_t>(row * filter_height_ + y)] ||
+                outside[1][static_cast<size_t>(column * filter_width_ + x)]) {
               sum += sums[c * static_cast<size_t>(taps) + static_cast<size_t>(y * filter_width_ + x)];
             }
           }
@@ -366,7 +388,8 @@ void Bconv2d::correct(const Tile& tile, int32_t* accum) const {
     const int pixel = tile.first_pixel + p;
     const int row = row_class_[static_cast<size_t>(pixel / output_width_)];
     const int column = column_class_[static_cast<size_t>(pixel % output_width_)];
-    const int32_t* correction = corrections_.data() +
+    const int32_t* correction =
+        corrections_.data() +
         static_cast<size_t>(row * column_classes_ + column) * static_cast<size_t>(output_channels_) + tile.block->first;
     steps_->correct(accum + p * stride, correction, tile.block->count);
   }
@@ -386,13 +409,17 @@ void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, v
   const int image = task / chunks_;
   const int first_row = task % chunks_ * chunk_rows_;
   const int end_row = first_row + chunk_rows_ < output_height_ ? first_row + chunk_rows_ : output_height_;
-  const size_t image_words = static_cast<size_t>(input_height_) * static_cast<size_t>(input_width_) * static_cast<size_t>(input_words_);
+  const size_t image_words =
+      static_cast<size_t>(input_height_) * static_cast<size_t>(input_width_) * static_cast<size_t>(input_words_);
   const uint32_t* source = static_cast<const uint32_t*>(input) + static_cast<size_t>(image) * image_words;
   const int64_t first_input_row = static_cast<int64_t>(first_row) * stride_height_ - pad_top_;
-  const uint8_t* rows = reinterpret_cast<const uint8_t*>(source + static_cast<size_t>(first_input_row < 0 ? 0 : first_input_row) * row_words_);
+  const uint8_t* rows = reinterpret_cast<const uint8_t*>(
+      source + static_cast<size_t>(first_input_row < 0 ? 0 : first_input_row) * row_words_);
   if (copies_) {
-    uint8_t* copy = copies_memory_.data() + static_cast<size_t>(thread) * chunk_words_ * static_cast<size_t>(word_bytes_);
-    const int64_t count = static_cast<int64_t>(end_row - first_row - 1) * stride_height_ + static_cast<int64_t>(filter_height_ - 1) * dilation_height_ + 1;
+    uint8_t* copy =
+        copies_memory_.data() + static_cast<size_t>(thread) * chunk_words_ * static_cast<size_t>(word_bytes_);
+    const int64_t count = static_cast<int64_t>(end_row - first_row - 1) * stride_height_ +
+                          static_cast<int64_t>(filter_height_ - 1) * dilation_height_ + 1;
     const size_t before = static_cast<size_t>(pad_left_) * static_cast<size_t>(input_words_);
     size_t middle = static_cast<size_t>(input_width_) * static_cast<size_t>(input_words_);
     const size_t source_words = middle;

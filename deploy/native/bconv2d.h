@@ -1,10 +1,10 @@
 // LceBconv2d: a convolution of inputs and weights that are -1 or 1, a bit each.
 //
-// The output is cut into chunks of rows or, where it is deep and small, into parts of its channels: the unit of work of a
-// thread. Those are cut into tiles of a few pixels and up to 64 channels. A chunk's input rows are copied, with their padding, to memory of the thread; after that a tap is an offset
-// from its pixel, the same for all of them, so there is no im2col, no table of pointers and no border to look out for.
-// A micro-kernel counts one tile's bits into the nearest cache, where a program of steps (program.h) turns them into what
-// follows the convolution.
+// The output is cut into chunks of rows or, where it is deep and small, into parts of its channels: the unit of work of
+// a thread. Those are cut into tiles of a few pixels and up to 64 channels. A chunk's input rows are copied, with their
+// padding, to memory of the thread; after that a tap is an offset from its pixel, the same for all of them, so there is
+// no im2col, no table of pointers and no border to look out for. A micro-kernel counts one tile's bits into the nearest
+// cache, where a program of steps (program.h) turns them into what follows the convolution.
 #pragma once
 
 #include <stddef.h>
@@ -26,10 +26,10 @@ struct KernelChoice {
 // A block of output channels that one micro-kernel does at once. All of them read the same group of input channels.
 struct ChannelBlock {
   const MicroKernel* kernel;
-  int first;             // output channel
-  int count;             // at most kernel->channels
-  int group_offset;      // bytes from a pixel's first word to the group's
-  size_t weights_offset; // bytes
+  int first;              // output channel
+  int count;              // at most kernel->channels
+  int group_offset;       // bytes from a pixel's first word to the group's
+  size_t weights_offset;  // bytes
 };
 
 class Bconv2d {

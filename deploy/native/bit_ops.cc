@@ -74,9 +74,15 @@ void dequantize_rows(void* context, int task, int) {
 
 // Bits do not tell how many channels there were: that is the model's word. The rest is the input's, which may change.
 const char* check_sizes(const TfLiteTensor* input, const TfLiteTensor* output) {
-  if (rank(input) < 1 || elements(input) < 0 || !is_readable(input)) return "LceDequantize: the input has no dimensions, or too large ones";
-  if (rank(output) != rank(input) || elements(output) < 0) return "LceDequantize: the output has another number of dimensions";
-  if (last_dimension(input) != words_for(last_dimension(output))) return "LceDequantize: the output's channels do not fit the input's words";
+  if (rank(input) < 1 || elements(input) < 0 || !is_readable(input)) {
+    return "LceDequantize: the input has no dimensions, or too large ones";
+  }
+  if (rank(output) != rank(input) || elements(output) < 0) {
+    return "LceDequantize: the output has another number of dimensions";
+  }
+  if (last_dimension(input) != words_for(last_dimension(output))) {
+    return "LceDequantize: the output's channels do not fit the input's words";
+  }
   return nullptr;
 }
 
@@ -98,7 +104,9 @@ Job job_for(const TfLiteTensor* input, const TfLiteTensor* unpacked, void* outpu
   } else if (job.type == kTfLiteInt8) {
     // One, in steps of the scale, rounded with halves away from zero.
     const float inverse = 1.0f / unpacked->params.scale;
-    const int32_t step = inverse > 1000.0f ? 1000 : static_cast<int32_t>(inverse) + (inverse - static_cast<float>(static_cast<int32_t>(inverse)) >= 0.5f);
+    const int32_t step = inverse > 1000.0f ? 1000
+                                           : static_cast<int32_t>(inverse) +
+                                                 (inverse - static_cast<float>(static_cast<int32_t>(inverse)) >= 0.5f);
     const int32_t high = job.zero_point + step, low = job.zero_point - step;
     job.zero_bit = static_cast<int8_t>(high > 127 ? 127 : high);
     job.one_bit = static_cast<int8_t>(low < -128 ? -128 : low);
@@ -119,15 +127,23 @@ const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op
   const TfLiteTensor* output = tensor_at(context, output_);
   if (input == nullptr || output == nullptr) return "an Lce op lacks a tensor";
   if (op == LceOp::kQuantize) {
-    if (input->type != kTfLiteInt8 && input->type != kTfLiteBool) return "LceQuantize: the input is neither float32 nor int8 nor bool";
+    if (input->type != kTfLiteInt8 && input->type != kTfLiteBool) {
+      return "LceQuantize: the input is neither float32 nor int8 nor bool";
+    }
     if (output->type != kTfLiteInt32) return "LceQuantize: the output is not bitpacked (int32)";
   } else if (op == LceOp::kDequantize) {
     if (input->type != kTfLiteInt32) return "LceDequantize: the input is not bitpacked (int32)";
-    if (output->type != kTfLiteFloat32 && output->type != kTfLiteInt8 && output->type != kTfLiteBool) return "LceDequantize: the output is neither float32 nor int8 nor bool";
-    if (output->type == kTfLiteInt8 && !(output->params.scale > 0.0f)) return "LceDequantize: the int8 output has no scale";
+    if (output->type != kTfLiteFloat32 && output->type != kTfLiteInt8 && output->type != kTfLiteBool) {
+      return "LceDequantize: the output is neither float32 nor int8 nor bool";
+    }
+    if (output->type == kTfLiteInt8 && !(output->params.scale > 0.0f)) {
+      return "LceDequantize: the int8 output has no scale";
+    }
     if (is_constant(input)) return unpack_constant(context);
   } else {
-    if (input->type != kTfLiteInt32 || output->type != kTfLiteInt32) return "LceBMaxPool2d: input and output are not bitpacked (int32)";
+    if (input->type != kTfLiteInt32 || output->type != kTfLiteInt32) {
+      return "LceBMaxPool2d: input and output are not bitpacked (int32)";
+    }
     const Attributes attributes = attributes_of(node);
     int32_t padding;
     if (!attributes.find("filter_height", &filter_height_) || !attributes.find("filter_width", &filter_width_) ||
@@ -135,8 +151,9 @@ const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op
         !attributes.find("padding", &padding)) {
       return "LceBMaxPool2d: an attribute is missing or does not fit an integer";
     }
-    if (filter_height_ <= 0 || filter_width_ <= 0 || stride_height_ <= 0 || stride_width_ <= 0 || filter_height_ > kMaxDimension ||
-        filter_width_ > kMaxDimension || stride_height_ > kMaxDimension || stride_width_ > kMaxDimension) {
+    if (filter_height_ <= 0 || filter_width_ <= 0 || stride_height_ <= 0 || stride_width_ <= 0 ||
+        filter_height_ > kMaxDimension || filter_width_ > kMaxDimension || stride_height_ > kMaxDimension ||
+        stride_width_ > kMaxDimension) {
       return "LceBMaxPool2d: a filter or stride is out of range";
     }
     if (padding != 0 && padding != 1) return "LceBMaxPool2d: padding is neither SAME (0) nor VALID (1)";
@@ -152,7 +169,9 @@ const char* BitOp::unpack_constant(TfLiteContext* context) {
   TfLiteTensor* output = &context->tensors[output_];
   if (const char* wrong = check_sizes(input, output)) return wrong;
   for (int d = 0; d + 1 < rank(input); ++d) {
-    if (input->dims->data[d] != output->dims->data[d]) return "LceDequantize: a constant's output has another size than it";
+    if (input->dims->data[d] != output->dims->data[d]) {
+      return "LceDequantize: a constant's output has another size than it";
+    }
   }
   const size_t bytes = static_cast<size_t>(elements(output)) * width_of(output->type);
   if (!constant_.allocate(bytes)) return "out of memory";
@@ -169,7 +188,9 @@ const char* BitOp::unpack_constant(TfLiteContext* context) {
 const char* BitOp::prepare(TfLiteContext* context) {
   const TfLiteTensor* input = &context->tensors[input_];
   TfLiteTensor* output = &context->tensors[output_];
-  if (rank(input) < 1 || elements(input) < 0 || !is_readable(input)) return "an Lce op's input has no dimensions, or too large ones";
+  if (rank(input) < 1 || elements(input) < 0 || !is_readable(input)) {
+    return "an Lce op's input has no dimensions, or too large ones";
+  }
   if (op_ == LceOp::kBMaxPool2d) return prepare_pool(context, input, output);
   if (op_ == LceOp::kDequantize) {
     if (const char* wrong = check_sizes(input, output)) return wrong;
@@ -199,10 +220,13 @@ void BitOp::run(TfLiteContext* context, ThreadPool* pool) {
     const size_t words = static_cast<size_t>(in[3]);
     uint32_t* to = static_cast<uint32_t*>(output->data);
     for (int image = 0; image < out[0]; ++image) {
-      const uint32_t* from = static_cast<const uint32_t*>(input->data) + static_cast<size_t>(image) * static_cast<size_t>(in[1]) * static_cast<size_t>(in[2]) * words;
+      const uint32_t* from = static_cast<const uint32_t*>(input->data) + static_cast<size_t>(image) *
+                                                                             static_cast<size_t>(in[1]) *
+                                                                             static_cast<size_t>(in[2]) * words;
       for (int y = 0; y < out[1]; ++y) {
         for (int x = 0; x < out[2]; ++x, to += words) {
-          const int64_t top = static_cast<int64_t>(y) * stride_height_ - pad_top_, left = static_cast<int64_t>(x) * stride_width_ - pad_left_;
+          const int64_t top = static_cast<int64_t>(y) * stride_height_ - pad_top_,
+                        left = static_cast<int64_t>(x) * stride_width_ - pad_left_;
           const int64_t bottom = top + filter_height_ < in[1] ? top + filter_height_ : in[1];
           const int64_t right = left + filter_width_ < in[2] ? left + filter_width_ : in[2];
           memset(to, 0xff, words * 4);

@@ -165,7 +165,8 @@ TfLiteStatus delegate_prepare(TfLiteContext* context, TfLiteDelegate* base) {
   registration.custom_name = "BsslBinary";
   registration.version = 1;
   for (int i = 0; i < groups.count(); ++i) {
-    const TfLiteStatus status = context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, groups.nodes(i), base);
+    const TfLiteStatus status =
+        context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, groups.nodes(i), base);
     if (status != kTfLiteOk) return status;
   }
   return kTfLiteOk;
@@ -181,7 +182,9 @@ const char* set_option(Delegate* delegate, const char* key, const char* value) {
   if (strcmp(key, "num_threads") == 0) {
     char* end = nullptr;
     const long threads = strtol(value, &end, 10);
-    if (end == value || *end != 0 || threads < 1 || threads > kMaxThreads) return "num_threads wants a number from 1 to 64";
+    if (end == value || *end != 0 || threads < 1 || threads > kMaxThreads) {
+      return "num_threads wants a number from 1 to 64";
+    }
     delegate->threads = static_cast<int>(threads);
     return nullptr;
   }
@@ -234,15 +237,17 @@ void name_kernels() {
 extern "C" {
 
 // Makes a delegate for one interpreter. Options, as strings: num_threads (1 to 64; else the interpreter's), isa (auto,
-// portable, avx2, avx512, neon), profile (1: `bssl_runtime_profile` works). Null where an option is wrong or there is no
-// memory; `report_error` says which.
-BSSL_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report_error)(const char*)) {
+// portable, avx2, avx512, neon), profile (1: `bssl_runtime_profile` works). Null where an option is wrong or there is
+// no memory; `report_error` says which.
+BSSL_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
+                                                          void (*report_error)(const char*)) {
   using namespace bssl;
   Delegate* delegate = create<Delegate>();
   const char* wrong = delegate == nullptr ? "out of memory" : nullptr;
   if (wrong == nullptr) delegate->choice = best_choice();
   for (size_t i = 0; i < count && wrong == nullptr; ++i) {
-    wrong = keys[i] == nullptr || values[i] == nullptr ? "an option has no name or no value" : set_option(delegate, keys[i], values[i]);
+    wrong = keys[i] == nullptr || values[i] == nullptr ? "an option has no name or no value"
+                                                       : set_option(delegate, keys[i], values[i]);
   }
   if (wrong != nullptr) {
     destroy(delegate);
@@ -262,8 +267,8 @@ BSSL_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
 }
 
 // From now on each run of a node of `delegate` is kept in `times`, which has room for `capacity` of them; null, or no
-// room, switches it off, as it is at first. Returns how many there were since it was switched on, those that had no room
-// too; -1 where the delegate was made without the option profile. Not to be called while an interpreter with this
+// room, switches it off, as it is at first. Returns how many there were since it was switched on, those that had no
+// room too; -1 where the delegate was made without the option profile. Not to be called while an interpreter with this
 // delegate runs; `times` is the caller's, and must live until it is switched off or the delegate is gone.
 BSSL_EXPORT int64_t bssl_runtime_profile(TfLiteDelegate* delegate, bssl::NodeTime* times, size_t capacity) {
   bssl::Delegate* self = delegate == nullptr ? nullptr : static_cast<bssl::Delegate*>(delegate->data);

@@ -16,8 +16,8 @@ const char* Groups::find(TfLiteContext* context) {
   if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return "the interpreter has no plan";
   const size_t size = static_cast<size_t>(count_of(plan));
   if (size == 0) return nullptr;
-  if (!plan_.allocate(size) || !made_at_.allocate(context->tensors_size + 1) || !inside_of_.allocate(context->tensors_size + 1) ||
-      !memory_.allocate(2 * size) || !starts_.allocate(size)) {
+  if (!plan_.allocate(size) || !made_at_.allocate(context->tensors_size + 1) ||
+      !inside_of_.allocate(context->tensors_size + 1) || !memory_.allocate(2 * size) || !starts_.allocate(size)) {
     return "out of memory";
   }
   for (size_t t = 0; t < made_at_.size(); ++t) made_at_[t] = -1;
@@ -25,7 +25,9 @@ const char* Groups::find(TfLiteContext* context) {
     PlannedNode& planned = plan_[i];
     planned.index = plan->data[i];
     planned.claimed = false;
-    if (context->GetNodeAndRegistration(context, planned.index, &planned.node, &planned.registration) != kTfLiteOk) return "the interpreter does not know a node of its own";
+    if (context->GetNodeAndRegistration(context, planned.index, &planned.node, &planned.registration) != kTfLiteOk) {
+      return "the interpreter does not know a node of its own";
+    }
     for (int k = 0; k < count_of(planned.node->outputs); ++k) {
       const int tensor = planned.node->outputs->data[k];
       if (tensor_at(context, tensor) != nullptr) made_at_[static_cast<size_t>(tensor)] = static_cast<int>(i);

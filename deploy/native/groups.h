@@ -1,8 +1,8 @@
 // Which ops become one delegate node.
 //
-// Every Lce op is claimed, as nothing else can run it. A binary convolution with float output also takes what follows it
-// element by element, up to the next LceQuantize; so does a chain of such ops that ends in an LceQuantize. A group reads
-// nothing that was made after its first op, so that it can stand in that op's place.
+// Every Lce op is claimed, as nothing else can run it. A binary convolution with float output also takes what follows
+// it element by element, up to the next LceQuantize; so does a chain of such ops that ends in an LceQuantize. A group
+// reads nothing that was made after its first op, so that it can stand in that op's place.
 #pragma once
 
 #include "array.h"
@@ -17,7 +17,9 @@ class Groups {
 
   int count() const { return count_; }
   // Indices of group `i`'s nodes, in the order of execution.
-  const TfLiteIntArray* nodes(int i) const { return reinterpret_cast<const TfLiteIntArray*>(memory_.data() + starts_[static_cast<size_t>(i)]); }
+  const TfLiteIntArray* nodes(int i) const {
+    return reinterpret_cast<const TfLiteIntArray*>(memory_.data() + starts_[static_cast<size_t>(i)]);
+  }
 
  private:
   struct PlannedNode {

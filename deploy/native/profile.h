@@ -28,8 +28,8 @@ class Profile {
  public:
   bool on() const { return __atomic_load_n(&times_, __ATOMIC_RELAXED) != nullptr; }
 
-  // From now on `times` has room for `capacity` of them; null switches off. Returns how many there were until now, those
-  // for which there was no room too.
+  // From now on `times` has room for `capacity` of them; null switches off. Returns how many there were until now,
+  // those for which there was no room too.
   size_t keep(NodeTime* times, size_t capacity) {
     const size_t count = __atomic_exchange_n(&count_, 0, __ATOMIC_ACQ_REL);
     capacity_ = capacity;

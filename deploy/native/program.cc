@@ -35,9 +35,18 @@ StepOp step_op(const TfLiteNode* node, const TfLiteRegistration* registration) {
     case kBuiltinSub: op = StepOp::kSub; break;
     case kBuiltinMul: op = StepOp::kMul; break;
     case kBuiltinPrelu: op = StepOp::kPrelu; break;
-    case kBuiltinRelu: op = StepOp::kRelu; inputs = 1; break;
-    case kBuiltinReluN1To1: op = StepOp::kReluN1To1; inputs = 1; break;
-    case kBuiltinRelu6: op = StepOp::kRelu6; inputs = 1; break;
+    case kBuiltinRelu:
+      op = StepOp::kRelu;
+      inputs = 1;
+      break;
+    case kBuiltinReluN1To1:
+      op = StepOp::kReluN1To1;
+      inputs = 1;
+      break;
+    case kBuiltinRelu6:
+      op = StepOp::kRelu6;
+      inputs = 1;
+      break;
     case kBuiltinCustom:
       inputs = 1;
       if (lce_op(registration) == LceOp::kQuantize) op = StepOp::kQuantize;
@@ -78,7 +87,9 @@ const char* Program::init(TfLiteContext* context, const TfLiteIntArray* nodes, c
   TfLiteRegistration* registration = nullptr;
   size_t constants = 0;
   for (int i = 0; i < count_of(nodes); ++i) {
-    if (context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration) != kTfLiteOk) return "the interpreter does not know a node of its own";
+    if (context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration) != kTfLiteOk) {
+      return "the interpreter does not know a node of its own";
+    }
     if (step_op(node, registration) == StepOp::kNone) continue;
     for (int k = 0; k < count_of(node->inputs); ++k) {
       const TfLiteTensor* tensor = tensor_at(context, node->inputs->data[k]);
@@ -98,7 +109,9 @@ const char* Program::init(TfLiteContext* context, const TfLiteIntArray* nodes, c
         channels_ = last_dimension(tensor_at(context, like_));
         if (channels_ <= 0 || channels_ > kMaxDimension) return "an element-wise op has no channels";
       }
-      if (constants_.size() == 0 && constants > 0 && !constants_.allocate(constants * padded_channels(channels_))) return "out of memory";
+      if (constants_.size() == 0 && constants > 0 && !constants_.allocate(constants * padded_channels(channels_))) {
+        return "out of memory";
+      }
       if (i == 0 || !has_convolution_ || convolution_.output_type() == kTfLiteFloat32) {
         wrong = add_step(context, node, op);
       } else {
@@ -140,13 +153,31 @@ const char* Program::add_step(TfLiteContext* context, const TfLiteNode* node, St
   Instruction& instruction = instructions_[count_++];
   int activation = 0;
   switch (op) {
-    case StepOp::kAdd: instruction.step = &Steps::add; activation = activation_of(node); break;
-    case StepOp::kSub: instruction.step = &Steps::sub; activation = activation_of(node); break;
-    case StepOp::kMul: instruction.step = &Steps::mul; activation = activation_of(node); break;
+    case StepOp::kAdd:
+      instruction.step = &Steps::add;
+      activation = activation_of(node);
+      break;
+    case StepOp::kSub:
+      instruction.step = &Steps::sub;
+      activation = activation_of(node);
+      break;
+    case StepOp::kMul:
+      instruction.step = &Steps::mul;
+      activation = activation_of(node);
+      break;
     case StepOp::kPrelu: instruction.step = &Steps::prelu; break;
-    case StepOp::kRelu: instruction.step = &Steps::limit; activation = 1; break;
-    case StepOp::kReluN1To1: instruction.step = &Steps::limit; activation = 2; break;
-    case StepOp::kRelu6: instruction.step = &Steps::limit; activation = 3; break;
+    case StepOp::kRelu:
+      instruction.step = &Steps::limit;
+      activation = 1;
+      break;
+    case StepOp::kReluN1To1:
+      instruction.step = &Steps::limit;
+      activation = 2;
+      break;
+    case StepOp::kRelu6:
+      instruction.step = &Steps::limit;
+      activation = 3;
+      break;
     case StepOp::kQuantize:
       instruction.step = &Steps::sign_bits;
       instruction.to_bits = true;
@@ -180,11 +211,15 @@ const char* Program::operand_for(TfLiteContext* context, int index, Operand* ope
   if (tensor->type != kTfLiteFloat32) return "an element-wise op reads another type than float32";
   const Shape shape = index == like_ ? Shape::kSame : shape_beside(tensor, tensor_at(context, like_));
   if (is_constant(tensor) && (shape == Shape::kPerChannel || shape == Shape::kScalar)) {
-    if (!is_whole(tensor) || (shape == Shape::kPerChannel && elements(tensor) != channels_)) return "an element-wise op's constant has another length than its channels";
+    if (!is_whole(tensor) || (shape == Shape::kPerChannel && elements(tensor) != channels_)) {
+      return "an element-wise op's constant has another length than its channels";
+    }
     operand->kind = Operand::kConstant;
     return copy_constant(tensor, &operand->offset) ? nullptr : "out of memory";
   }
-  if (shape != Shape::kSame && shape != Shape::kPerImage && shape != Shape::kPerChannel) return "an element-wise op's operands do not fit each other";
+  if (shape != Shape::kSame && shape != Shape::kPerImage && shape != Shape::kPerChannel) {
+    return "an element-wise op's operands do not fit each other";
+  }
   operand->kind = shape == Shape::kSame ? Operand::kTensor : Operand::kPerImage;
   for (operand->index = 0; operand->index < tensor_count_; ++operand->index) {
     if (tensors_[operand->index] == index) return nullptr;
@@ -222,7 +257,9 @@ bool Program::copy_constant(const TfLiteTensor* tensor, size_t* offset) {
 
 // A convolution's result that only the ADD behind it reads is added to in one step: it saves a pass over the tile.
 void Program::fuse_residual() {
-  if (count_ < 2 || instructions_[0].step != &Steps::transform || instructions_[0].out.kind != Operand::kRegister) return;
+  if (count_ < 2 || instructions_[0].step != &Steps::transform || instructions_[0].out.kind != Operand::kRegister) {
+    return;
+  }
   const int value = instructions_[0].out.index;
   Instruction& add = instructions_[1];
   if (add.step != &Steps::add) return;
@@ -292,11 +329,15 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
     const TfLiteTensor* source = nullptr;
     for (int i = 0; i < count_ && source == nullptr; ++i) {
       if (instructions_[i].a.kind == Operand::kTensor) source = &context->tensors[tensors_[instructions_[i].a.index]];
-      if (source == nullptr && instructions_[i].b.kind == Operand::kTensor) source = &context->tensors[tensors_[instructions_[i].b.index]];
+      if (source == nullptr && instructions_[i].b.kind == Operand::kTensor) {
+        source = &context->tensors[tensors_[instructions_[i].b.index]];
+      }
     }
     if (source == nullptr) source = like;
     ranks = rank(source);
-    if (ranks < 1 || ranks > 8 || elements(source) <= 0) return "an element-wise op's operand is empty, or has more than 8 dimensions";
+    if (ranks < 1 || ranks > 8 || elements(source) <= 0) {
+      return "an element-wise op's operand is empty, or has more than 8 dimensions";
+    }
     for (int i = 0; i < ranks; ++i) dimensions[i] = source->dims->data[i];
     if (dimensions[ranks - 1] != channels_) return "the number of channels changed";
     images_ = ranks > 1 ? dimensions[0] : 1;
@@ -331,7 +372,10 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
       if (!fits) return "an element-wise op's operands do not fit each other";
     }
   }
-  if (registers_ > 0 && !register_memory_.allocate(static_cast<size_t>(threads) * static_cast<size_t>(registers_) * kMaxTile)) return "out of memory";
+  if (registers_ > 0 &&
+      !register_memory_.allocate(static_cast<size_t>(threads) * static_cast<size_t>(registers_) * kMaxTile)) {
+    return "out of memory";
+  }
   return nullptr;
 }
 
@@ -396,18 +440,15 @@ void Program::run_tile(void* program, const Bconv2d::Tile& tile) {
 
   const auto locate = [&](const Operand& operand, ptrdiff_t* stride) -> float* {
     switch (operand.kind) {
-      case Operand::kRegister:
-        *stride = tile_stride;
-        return registers + operand.index * kMaxTile;
+      case Operand::kRegister: *stride = tile_stride; return registers + operand.index * kMaxTile;
       case Operand::kTensor:
         *stride = self.channels_;
         return static_cast<float*>(self.memory_[operand.index]) + pixel * channels + first;
       case Operand::kPerImage:
         *stride = 0;
-        return static_cast<float*>(self.memory_[operand.index]) + self.image_strides_[operand.index] * static_cast<size_t>(tile.image) + first;
-      case Operand::kConstant:
-        *stride = 0;
-        return self.constants_.data() + operand.offset + first;
+        return static_cast<float*>(self.memory_[operand.index]) +
+               self.image_strides_[operand.index] * static_cast<size_t>(tile.image) + first;
+      case Operand::kConstant: *stride = 0; return self.constants_.data() + operand.offset + first;
       case Operand::kNone: break;
     }
     *stride = 0;

@@ -1,8 +1,8 @@
 // What is done to a tile before it leaves the nearest cache.
 //
-// A program is made of the ops of one delegate node: a binary convolution with what follows it (a residual ADD, a PRELU,
-// a shift, the next convolution's LceQuantize), or such element-wise ops alone. Each op becomes a step on a tile of
-// pixels x channels; what one op hands only to another of the program never reaches the interpreter's memory.
+// A program is made of the ops of one delegate node: a binary convolution with what follows it (a residual ADD, a
+// PRELU, a shift, the next convolution's LceQuantize), or such element-wise ops alone. Each op becomes a step on a tile
+// of pixels x channels; what one op hands only to another of the program never reaches the interpreter's memory.
 #pragma once
 
 #include <stddef.h>
@@ -52,7 +52,7 @@ class Program {
     bool is_register(int number) const { return kind == kRegister && index == number; }
   };
   struct Instruction {
-    Step Steps::*step = nullptr;
+    Step Steps::* step = nullptr;
     Operand a, b, out;
     float low = 0, high = 0;
     bool from_accum = false;
@@ -75,7 +75,7 @@ class Program {
   Bconv2d convolution_;
   int convolution_input_ = -1;
   const Steps* steps_ = nullptr;
-  int like_ = -1;      // a tensor of the size that all have
+  int like_ = -1;  // a tensor of the size that all have
   int channels_ = 0;
   size_t pixels_ = 0;  // of an image
   int images_ = 0;

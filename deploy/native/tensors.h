@@ -90,7 +90,8 @@ inline const char* resize(TfLiteContext* context, TfLiteTensor* tensor, const in
   size->size = ranks;
   memcpy(size->data, dimensions, sizeof(int) * static_cast<size_t>(ranks));
   size->data[ranks - 1] = last;
-  return context->ResizeTensor(context, tensor, size) == kTfLiteOk ? nullptr : "the interpreter did not resize an output";
+  return context->ResizeTensor(context, tensor, size) == kTfLiteOk ? nullptr
+                                                                   : "the interpreter did not resize an output";
 }
 
 inline int words_for(int channels) { return channels / 32 + (channels % 32 != 0); }

@@ -1,10 +1,11 @@
 // The part of TensorFlow Lite's C interface that an external delegate needs, declared anew.
 //
 // No package ships these headers, so the layout is written down here as the interpreters have it: tf.lite 2.15 to 2.21,
-// ai-edge-litert 1.4 to 2.3, tflite-runtime 2.14. Only leading, frozen members are declared, and the structs are reached
-// through pointers, with one exception: TfLiteRegistration is passed by value, and newer interpreters know more members
-// than older ones. Ours has a tail of zeros, longer than any of them reads. That is safe where a large struct is passed
-// as a copy in memory that the callee owns: x86-64 System V and AArch64. It is not on 32-bit ARM, nor on Windows.
+// ai-edge-litert 1.4 to 2.3, tflite-runtime 2.14. Only leading, frozen members are declared, and the structs are
+// reached through pointers, with one exception: TfLiteRegistration is passed by value, and newer interpreters know more
+// members than older ones. Ours has a tail of zeros, longer than any of them reads. That is safe where a large struct
+// is passed as a copy in memory that the callee owns: x86-64 System V and AArch64. It is not on 32-bit ARM, nor on
+// Windows.
 #pragma once
 
 #include <stddef.h>

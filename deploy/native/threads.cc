@@ -73,8 +73,8 @@ void ThreadPool::run(int count, Work work, void* context) {
 
   work_off(0);
 
-  // Nothing is left to take, so helpers that were not there in time are not waited for. One that joins says so before it
-  // looks whether the round is open: either it finds it closed, or it is seen here.
+  // Nothing is left to take, so helpers that were not there in time are not waited for. One that joins says so before
+  // it looks whether the round is open: either it finds it closed, or it is seen here.
   __atomic_store_n(&open_, false, __ATOMIC_SEQ_CST);
   const auto all_done = [&] { return __atomic_load_n(&busy_, __ATOMIC_SEQ_CST) == 0; };
   if (!wait_actively(all_done)) {

@@ -19,7 +19,8 @@ constexpr NibbleTable make_nibble_table() {
   for (int a = 0; a < 16; ++a) {
     for (int b = 0; b < 16; ++b) {
       const int differing = a ^ b;
-      table.counts[a][b] = static_cast<uint8_t>((differing & 1) + (differing >> 1 & 1) + (differing >> 2 & 1) + (differing >> 3 & 1));
+      table.counts[a][b] =
+          static_cast<uint8_t>((differing & 1) + (differing >> 1 & 1) + (differing >> 2 & 1) + (differing >> 3 & 1));
     }
   }
   return table;

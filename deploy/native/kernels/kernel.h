@@ -13,8 +13,8 @@ namespace bssl {
 enum class Layout {
   // Input: words of 32 bits, as the model has them. Weights: [word][output channel], 32 bits each.
   kWords,
-  // Four bits to a byte, lowest first, so 8 bytes for a word. Input: times 16, which is where a table of 16 bytes begins.
-  // Weights: [word][nibble][output channel], an index into such a table.
+  // Four bits to a byte, lowest first, so 8 bytes for a word. Input: times 16, which is where a table of 16 bytes
+  // begins. Weights: [word][nibble][output channel], an index into such a table.
   kNibbles,
 };
 
@@ -32,9 +32,9 @@ constexpr size_t padded_channels(int channels) {
 
 // Counts, for `count` output pixels (1 to `pixels`) and `channels` output channels, the bits in which the input differs
 // from the weights: accum[p * channels + c] = sum over w < words of popcount(input[p][offsets[w]] ^ weights[w][c]).
-// `inputs[p]` is where pixel p's first tap lies, `offsets[w]` counts bytes from there to a word, in the kernel's layout. `accum` and
-// `weights` are 64-byte aligned. A kernel may read 64 bytes behind the weights, one offset behind the last, and the
-// input there: Array leaves room for the first and a zero for the second.
+// `inputs[p]` is where pixel p's first tap lies, `offsets[w]` counts bytes from there to a word, in the kernel's
+// layout. `accum` and `weights` are 64-byte aligned. A kernel may read 64 bytes behind the weights, one offset behind
+// the last, and the input there: Array leaves room for the first and a zero for the second.
 struct MicroKernel {
   const char* name;
   Isa isa;
@@ -85,16 +85,16 @@ using Correct = void (*)(int32_t* counts, const int32_t* correction, int channel
 // Every member rounds once an operation, in the order that the interpreter's own kernels do, so that a fused step gives
 // the same bits as the ops it replaces.
 struct Steps {
-  Step transform;      // out = clamp(accum << shift) * multiplier + bias
-  Step transform_add;  // out = limit(clamp(accum << shift) * multiplier + bias + b)
-  Step transform_int8; // bytes = saturate(round(clamp(accum << shift) * multiplier + bias)), halves away from zero
-  Step accum_bits;     // bit = accum > thresholds
-  Step add;            // out = limit(a + b)
-  Step sub;            // out = limit(a - b)
-  Step mul;            // out = limit(a * b)
-  Step prelu;          // out = a >= 0 ? a : a * b
-  Step limit;          // out = min(max(a, low), high)
-  Step sign_bits;      // bit = a < 0
+  Step transform;       // out = clamp(accum << shift) * multiplier + bias
+  Step transform_add;   // out = limit(clamp(accum << shift) * multiplier + bias + b)
+  Step transform_int8;  // bytes = saturate(round(clamp(accum << shift) * multiplier + bias)), halves away from zero
+  Step accum_bits;      // bit = accum > thresholds
+  Step add;             // out = limit(a + b)
+  Step sub;             // out = limit(a - b)
+  Step mul;             // out = limit(a * b)
+  Step prelu;           // out = a >= 0 ? a : a * b
+  Step limit;           // out = min(max(a, low), high)
+  Step sign_bits;       // bit = a < 0
   Correct correct;
 };
 

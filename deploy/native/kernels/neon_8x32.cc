@@ -1,13 +1,15 @@
 // The tile that nearly all work is done in, its inner loop by hand. Two words a turn; each word's 32 channels in two
 // halves of eight independent chains (EOR, CNT, ADD), so that a core that issues in order never waits for a result, and
-// the next half's weights and the next word's input are loaded between them. Out of order it keeps both vector pipes of a
-// Cortex-A72 busy all the time. Loads are single ones: pairs of 128 bits are slow on in-order cores.
+// the next half's weights and the next word's input are loaded between them. Out of order it keeps both vector pipes of
+// a Cortex-A72 busy all the time. Loads are single ones: pairs of 128 bits are slow on in-order cores.
 #if defined(__aarch64__)
 #include "neon_tile.h"
 
 namespace bssl {
 namespace {
 
+// Laid out by hand: a line is an instruction.
+// clang-format off
 // One half: rows in registers a to d, two pixels' bits in p and q, sums from register s and t on; m1 to m9 are what is
 // loaded meanwhile.
 #define BSSL_HALF(a, b, c, d, p, q, s0, s1, s2, s3, t0, t1, t2, t3, m1, m2, m3, m4, m5, m6, m7, m8, m9) \
@@ -36,8 +38,8 @@ namespace {
   "add v" t2 ".16b, v" t2 ".16b, v" c ".16b\n"                                                          \
   "add v" t3 ".16b, v" t3 ".16b, v" d ".16b\n"
 
-// Meanwhile the next word of both pixels goes to registers np and nq: where it lies, `offset` and `add`, then loads with
-// addresses that are left alone or moved on by `post`.
+// Meanwhile the next word of both pixels goes to registers np and nq: where it lies, `offset` and `add`, then loads
+// with addresses that are left alone or moved on by `post`.
 #define BSSL_FIRST_HALF(p, q, o1, o2, o3, o4, np, nq, offset, add1, add0, post)                                  \
   BSSL_HALF("18", "19", "20", "21", p, q, "0", "1", "2", "3", "8", "9", "10", "11",                              \
             offset, "ldr q26, [%[weights], #" o1 "]\n",                                                          \
@@ -57,11 +59,12 @@ namespace {
 // Adds the bytes of four registers to 32 sums of 16 bits.
 #define BSSL_WIDEN(o0, o1, a, b, c, d)                                                                       \
   "ldp q16, q17, [%[wide], #" o0 "]\n ldp q18, q19, [%[wide], #" o1 "]\n"                                    \
-  "uadalp v16.8h, v" a ".16b\n uadalp v17.8h, v" b ".16b\n uadalp v18.8h, v" c ".16b\n uadalp v19.8h, v" d ".16b\n" \
+  "uadalp v16.8h, v" a ".16b\n uadalp v17.8h, v" b ".16b\n"                                                  \
+  "uadalp v18.8h, v" c ".16b\n uadalp v19.8h, v" d ".16b\n"                                                  \
   "stp q16, q17, [%[wide], #" o0 "]\n stp q18, q19, [%[wide], #" o1 "]\n"
 
-// `step`: bytes from one offset that is read to the next; `offset`, `add1`, `add0`, `post`: how to get from a pair's first
-// word to its second.
+// `step`: bytes from one offset that is read to the next; `offset`, `add1`, `add0`, `post`: how to get from a pair's
+// first word to its second.
 #define BSSL_COUNT_PAIRS(step, offset, add1, add0, post)                                                        \
   __asm__ volatile(                                                                                             \
       BSSL_NEXT_OFFSET(step)                                                                                    \
@@ -91,10 +94,11 @@ namespace {
       : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", \
         "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", \
         "v29", "v30", "v31")
+// clang-format on
 
-// Adds the counts of `pairs` x 2 words, at most 15 pairs, to 16 x 8 sums: pixel 0's, then pixel 1's. Reads one offset and
-// the input there, and 64 bytes of weights, beyond what it counts. `adjacent`: a pair's words lie beside each other, so
-// that the second needs no offset.
+// Adds the counts of `pairs` x 2 words, at most 15 pairs, to 16 x 8 sums: pixel 0's, then pixel 1's. Reads one offset
+// and the input there, and 64 bytes of weights, beyond what it counts. `adjacent`: a pair's words lie beside each
+// other, so that the second needs no offset.
 inline void count_pairs(const uint8_t* input0, const uint8_t* input1, const int32_t* offsets, const uint8_t* weights,
                         int64_t pairs, bool adjacent, uint16_t* wide) {
   uint64_t at0, at1;

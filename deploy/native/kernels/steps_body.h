@@ -30,7 +30,9 @@ inline __attribute__((always_inline)) void for_width(int channels, const Body& b
 }
 
 // Whether the limits are none, as those of most ops: then the two comparisons are left out.
-inline bool is_unlimited(const StepArgs& args) { return args.low == -__builtin_inff() && args.high == __builtin_inff(); }
+inline bool is_unlimited(const StepArgs& args) {
+  return args.low == -__builtin_inff() && args.high == __builtin_inff();
+}
 
 // A float is not a number where it differs from itself; comparisons below treat it as the interpreter's kernels do.
 inline float limited(float x, float low, float high) {
@@ -96,24 +98,24 @@ void transform_int8(const StepArgs& args_in) {
   }
 }
 
-#define BSSL_BINARY_STEP(name, expression)                                                      \
-  void name(const StepArgs& args_in) {                                                          \
-    const StepArgs args = args_in;                                                              \
-    const bool unlimited = is_unlimited(args);                                                  \
-    for_width(args.channels, [&](int channels) __attribute__((always_inline)) {                 \
-      for (int p = 0; p < args.pixels; ++p) {                                                   \
-        const float* a = args.a + p * args.a_stride;                                            \
-        const float* b = args.b + p * args.b_stride;                                            \
-        float* out = args.out + p * args.out_stride;                                            \
-        if (unlimited) {                                                                        \
-          BSSL_VECTORIZE                                                                        \
-          for (int c = 0; c < channels; ++c) out[c] = (expression);                             \
-        } else {                                                                                \
-          BSSL_VECTORIZE                                                                        \
+#define BSSL_BINARY_STEP(name, expression)                                                        \
+  void name(const StepArgs& args_in) {                                                            \
+    const StepArgs args = args_in;                                                                \
+    const bool unlimited = is_unlimited(args);                                                    \
+    for_width(args.channels, [&](int channels) __attribute__((always_inline)) {                   \
+      for (int p = 0; p < args.pixels; ++p) {                                                     \
+        const float* a = args.a + p * args.a_stride;                                              \
+        const float* b = args.b + p * args.b_stride;                                              \
+        float* out = args.out + p * args.out_stride;                                              \
+        if (unlimited) {                                                                          \
+          BSSL_VECTORIZE                                                                          \
+          for (int c = 0; c < channels; ++c) out[c] = (expression);                               \
+        } else {                                                                                  \
+          BSSL_VECTORIZE                                                                          \
           for (int c = 0; c < channels; ++c) out[c] = limited((expression), args.low, args.high); \
-        }                                                                                       \
-      }                                                                                         \
-    });                                                                                         \
+        }                                                                                         \
+      }                                                                                           \
+    });                                                                                           \
   }
 
 BSSL_BINARY_STEP(add, a[c] + b[c])
@@ -184,9 +186,10 @@ void correct(int32_t* counts, const int32_t* correction, int channels) {
   });
 }
 
-#define BSSL_DEFINE_STEPS(name)   \
-  extern const Steps name;        \
-  const Steps name = {transform, transform_add, transform_int8, accum_bits, add, sub, mul, prelu, limit, sign_bits, correct};
+#define BSSL_DEFINE_STEPS(name)                                                          \
+  extern const Steps name;                                                               \
+  const Steps name = {transform, transform_add, transform_int8, accum_bits, add,    sub, \
+                      mul,       prelu,         limit,          sign_bits,  correct};
 
 }  // namespace
 }  // namespace bssl

@@ -58,7 +58,9 @@ void run(const TfLite& tflite, const char* threads, char** words) {
   for (int64_t image = 0; image < files.images; ++image) {
     network.predict(image);
     const size_t bytes = network.output_bytes();
-    if (fwrite(network.output(), 1, bytes, out) != bytes) fail(kFile, "%s cannot be written (%s)", path, strerror(errno));
+    if (fwrite(network.output(), 1, bytes, out) != bytes) {
+      fail(kFile, "%s cannot be written (%s)", path, strerror(errno));
+    }
   }
   if (fclose(out) != 0) fail(kFile, "%s cannot be written (%s)", path, strerror(errno));
   begin_record(tflite);
@@ -152,8 +154,8 @@ int run_program(int argc, char** argv) {
   const bool is_run = strcmp(command, "run") == 0 && words == kNetworkWords + 1;
   const bool is_start = strcmp(command, "start") == 0 && words == kNetworkWords;
   const int networks = (words - 3) / kNetworkWords;
-  const bool is_time = strcmp(command, "time") == 0 && words == 3 + networks * kNetworkWords && networks > 0 &&
-                       networks <= kMaxNetworks;
+  const bool is_time =
+      strcmp(command, "time") == 0 && words == 3 + networks * kNetworkWords && networks > 0 && networks <= kMaxNetworks;
   if (!is_run && !is_start && !is_time) fail(kUsage, "these are not the arguments of run, start or time; see --help");
   TfLite tflite;
   tflite.load(argv[2]);

@@ -119,7 +119,9 @@ void Network::predict(int64_t image) {
   if (!done) fail(kInvoke, "%s fails in an inference (%s)", files_->model, cause());
 }
 
-const TfLiteTensor* Network::output_tensor() const { return tflite_->TfLiteInterpreterGetOutputTensor(interpreter_, 0); }
+const TfLiteTensor* Network::output_tensor() const {
+  return tflite_->TfLiteInterpreterGetOutputTensor(interpreter_, 0);
+}
 
 void Network::print_tensor(const TfLiteTensor* tensor) const {
   printf("{\"type\":%d,\"shape\":[", static_cast<int>(tflite_->TfLiteTensorType(tensor)));

@@ -14,31 +14,31 @@ struct TfLiteInterpreterOptions;
 namespace bssl {
 
 // Every function of TensorFlow Lite's C library that is called here: result, name, arguments. They are in
-// libtensorflowlite_c.so and in the libtensorflowlite_jni.so of TensorFlow Lite's package for Android; declared anew, as
-// for our library, since no package of this project's ships the header (tensorflow/lite/c/c_api.h).
-#define BSSL_TFLITE_FUNCTIONS(F)                                                                                   \
-  F(const char*, TfLiteVersion, (void))                                                                            \
-  F(TfLiteModel*, TfLiteModelCreateFromFile, (const char* path))                                                   \
-  F(void, TfLiteModelDelete, (TfLiteModel*))                                                                       \
-  F(TfLiteInterpreterOptions*, TfLiteInterpreterOptionsCreate, (void))                                             \
-  F(void, TfLiteInterpreterOptionsDelete, (TfLiteInterpreterOptions*))                                             \
-  F(void, TfLiteInterpreterOptionsSetNumThreads, (TfLiteInterpreterOptions*, int32_t))                             \
-  F(void, TfLiteInterpreterOptionsAddDelegate, (TfLiteInterpreterOptions*, TfLiteDelegate*))                       \
-  F(void, TfLiteInterpreterOptionsSetErrorReporter,                                                                \
-    (TfLiteInterpreterOptions*, void (*reporter)(void* data, const char* format, va_list arguments), void* data))  \
-  F(TfLiteInterpreter*, TfLiteInterpreterCreate, (const TfLiteModel*, const TfLiteInterpreterOptions*))            \
-  F(void, TfLiteInterpreterDelete, (TfLiteInterpreter*))                                                           \
-  F(TfLiteStatus, TfLiteInterpreterAllocateTensors, (TfLiteInterpreter*))                                          \
-  F(TfLiteStatus, TfLiteInterpreterInvoke, (TfLiteInterpreter*))                                                   \
-  F(int32_t, TfLiteInterpreterGetInputTensorCount, (const TfLiteInterpreter*))                                     \
-  F(TfLiteTensor*, TfLiteInterpreterGetInputTensor, (const TfLiteInterpreter*, int32_t index))                     \
-  F(int32_t, TfLiteInterpreterGetOutputTensorCount, (const TfLiteInterpreter*))                                    \
-  F(const TfLiteTensor*, TfLiteInterpreterGetOutputTensor, (const TfLiteInterpreter*, int32_t index))              \
-  F(TfLiteType, TfLiteTensorType, (const TfLiteTensor*))                                                           \
-  F(int32_t, TfLiteTensorNumDims, (const TfLiteTensor*))                                                           \
-  F(int32_t, TfLiteTensorDim, (const TfLiteTensor*, int32_t index))                                                \
-  F(size_t, TfLiteTensorByteSize, (const TfLiteTensor*))                                                           \
-  F(TfLiteStatus, TfLiteTensorCopyFromBuffer, (TfLiteTensor*, const void* data, size_t bytes))                     \
+// libtensorflowlite_c.so and in the libtensorflowlite_jni.so of TensorFlow Lite's package for Android; declared anew,
+// as for our library, since no package of this project's ships the header (tensorflow/lite/c/c_api.h).
+#define BSSL_TFLITE_FUNCTIONS(F)                                                                                  \
+  F(const char*, TfLiteVersion, (void))                                                                           \
+  F(TfLiteModel*, TfLiteModelCreateFromFile, (const char* path))                                                  \
+  F(void, TfLiteModelDelete, (TfLiteModel*))                                                                      \
+  F(TfLiteInterpreterOptions*, TfLiteInterpreterOptionsCreate, (void))                                            \
+  F(void, TfLiteInterpreterOptionsDelete, (TfLiteInterpreterOptions*))                                            \
+  F(void, TfLiteInterpreterOptionsSetNumThreads, (TfLiteInterpreterOptions*, int32_t))                            \
+  F(void, TfLiteInterpreterOptionsAddDelegate, (TfLiteInterpreterOptions*, TfLiteDelegate*))                      \
+  F(void, TfLiteInterpreterOptionsSetErrorReporter,                                                               \
+    (TfLiteInterpreterOptions*, void (*reporter)(void* data, const char* format, va_list arguments), void* data)) \
+  F(TfLiteInterpreter*, TfLiteInterpreterCreate, (const TfLiteModel*, const TfLiteInterpreterOptions*))           \
+  F(void, TfLiteInterpreterDelete, (TfLiteInterpreter*))                                                          \
+  F(TfLiteStatus, TfLiteInterpreterAllocateTensors, (TfLiteInterpreter*))                                         \
+  F(TfLiteStatus, TfLiteInterpreterInvoke, (TfLiteInterpreter*))                                                  \
+  F(int32_t, TfLiteInterpreterGetInputTensorCount, (const TfLiteInterpreter*))                                    \
+  F(TfLiteTensor*, TfLiteInterpreterGetInputTensor, (const TfLiteInterpreter*, int32_t index))                    \
+  F(int32_t, TfLiteInterpreterGetOutputTensorCount, (const TfLiteInterpreter*))                                   \
+  F(const TfLiteTensor*, TfLiteInterpreterGetOutputTensor, (const TfLiteInterpreter*, int32_t index))             \
+  F(TfLiteType, TfLiteTensorType, (const TfLiteTensor*))                                                          \
+  F(int32_t, TfLiteTensorNumDims, (const TfLiteTensor*))                                                          \
+  F(int32_t, TfLiteTensorDim, (const TfLiteTensor*, int32_t index))                                               \
+  F(size_t, TfLiteTensorByteSize, (const TfLiteTensor*))                                                          \
+  F(TfLiteStatus, TfLiteTensorCopyFromBuffer, (TfLiteTensor*, const void* data, size_t bytes))                    \
   F(TfLiteStatus, TfLiteTensorCopyToBuffer, (const TfLiteTensor*, void* data, size_t bytes))
 
 struct TfLite {

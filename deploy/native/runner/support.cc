@@ -27,7 +27,8 @@ int64_t number(const char* text, int64_t low, int64_t high, const char* what) {
   char* end = nullptr;
   const long value = strtol(text, &end, 10);
   if (end == text || *end != 0 || value < low || value > high) {
-    fail(kUsage, "%s must be %lld to %lld, not %s", what, static_cast<long long>(low), static_cast<long long>(high), text);
+    fail(kUsage, "%s must be %lld to %lld, not %s", what, static_cast<long long>(low), static_cast<long long>(high),
+         text);
   }
   return value;
 }

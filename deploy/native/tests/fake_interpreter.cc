@@ -25,7 +25,9 @@ bool bytes_of(int type, const TfLiteIntArray* dims, size_t* bytes) {
   size_t product = width_of(type);
   if (product == 0) return false;
   for (int i = 0; i < dims->size; ++i) {
-    if (dims->data[i] < 0 || __builtin_mul_overflow(product, static_cast<size_t>(dims->data[i]), &product)) return false;
+    if (dims->data[i] < 0 || __builtin_mul_overflow(product, static_cast<size_t>(dims->data[i]), &product)) {
+      return false;
+    }
   }
   *bytes = product;
   return true;
@@ -198,7 +200,8 @@ bool Interpreter::allocate() {
 // Element-wise ops that no delegate took. Everything else is only run as a delegate's node.
 bool Interpreter::prepare_stock(Node& node) {
   const int code = node.registration.builtin_code;
-  const std::map<int, int> operands = {{kAdd, 2}, {kSub, 2}, {kMul, 2}, {kPrelu, 2}, {kRelu, 1}, {kReluN1To1, 1}, {kRelu6, 1}};
+  const std::map<int, int> operands = {{kAdd, 2},  {kSub, 2},       {kMul, 2},  {kPrelu, 2},
+                                       {kRelu, 1}, {kReluN1To1, 1}, {kRelu6, 1}};
   const auto known = operands.find(code);
   if (known == operands.end()) {
     error += "unresolved op " + node.name + "\n";
@@ -237,8 +240,10 @@ bool Interpreter::invoke() {
     }
     const Node& node = *model_[static_cast<size_t>(index)];
     const TfLiteIntArray* inputs = node.node.inputs;
-    const TfLiteTensor &a = at(inputs->data[0]), &b = at(inputs->data[inputs->size - 1]), &out = at(node.node.outputs->data[0]);
-    run_stock(node, dims_of(a), static_cast<float*>(a.data), dims_of(b), static_cast<float*>(b.data), dims_of(out), static_cast<float*>(out.data));
+    const TfLiteTensor &a = at(inputs->data[0]), &b = at(inputs->data[inputs->size - 1]),
+                       &out = at(node.node.outputs->data[0]);
+    run_stock(node, dims_of(a), static_cast<float*>(a.data), dims_of(b), static_cast<float*>(b.data), dims_of(out),
+              static_cast<float*>(out.data));
   }
   return true;
 }
@@ -251,7 +256,8 @@ TfLiteStatus Interpreter::get_plan(TfLiteContext* context, TfLiteIntArray** plan
   return kTfLiteOk;
 }
 
-TfLiteStatus Interpreter::get_node(TfLiteContext* context, int index, TfLiteNode** node, TfLiteRegistration** registration) {
+TfLiteStatus Interpreter::get_node(TfLiteContext* context, int index, TfLiteNode** node,
+                                   TfLiteRegistration** registration) {
   Interpreter& self = of(context);
   if (index < 0 || static_cast<size_t>(index) >= self.model_.size() + self.added_.size()) return kTfLiteError;
   const size_t at = static_cast<size_t>(index);
@@ -336,7 +342,8 @@ TfLiteStatus Interpreter::replace(TfLiteContext* context, TfLiteRegistration reg
   if (!placed) return kTfLiteError;
   self.plan_ = plan;
   // As in the interpreter, the lists live as long as the call only.
-  TfLiteDelegateParams params = {delegate, int_array(Dims(nodes->data, nodes->data + nodes->size)), int_array(inputs), int_array(outputs)};
+  TfLiteDelegateParams params = {delegate, int_array(Dims(nodes->data, nodes->data + nodes->size)), int_array(inputs),
+                                 int_array(outputs)};
   self.added_.push_back(std::move(made));
   Node& node = *self.added_.back();
   node.node.user_data = registration.init(context, reinterpret_cast<const char*>(&params), sizeof(params));

@@ -1,5 +1,5 @@
-// As much of TensorFlow Lite's interpreter as a delegate sees, for tests without TensorFlow Lite: tensors, nodes, a plan,
-// and what calls init, prepare, invoke and free. Every tensor's memory ends at a page that nobody may touch.
+// As much of TensorFlow Lite's interpreter as a delegate sees, for tests without TensorFlow Lite: tensors, nodes, a
+// plan, and what calls init, prepare, invoke and free. Every tensor's memory ends at a page that nobody may touch.
 #pragma once
 
 #include <stddef.h>
@@ -95,8 +95,8 @@ class Interpreter {
   TfLiteContext context_ = {};
   std::vector<TfLiteTensor> tensors_;
   std::map<int, std::unique_ptr<Guarded>> memory_;
-  std::vector<std::unique_ptr<Node>> model_;   // indices 0 ..
-  std::vector<std::unique_ptr<Node>> added_;   // indices behind them
+  std::vector<std::unique_ptr<Node>> model_;  // indices 0 ..
+  std::vector<std::unique_ptr<Node>> added_;  // indices behind them
   std::vector<int> plan_;
   TfLiteIntArray* given_plan_ = nullptr;
   Dims graph_outputs_;

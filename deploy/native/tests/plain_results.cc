@@ -84,7 +84,8 @@ void window(int input, int filter, int stride, int dilation, bool same, int* pos
   *before = same ? std::max(0, (*positions - 1) * stride + reach - input) / 2 : 0;
 }
 
-Value convolution(const Interpreter& interpreter, const Interpreter::Node& node, const Value& input, const Value& filter) {
+Value convolution(const Interpreter& interpreter, const Interpreter::Node& node, const Value& input,
+                  const Value& filter) {
   const int strides[2] = {attribute(node, "stride_height"), attribute(node, "stride_width")};
   const int dilations[2] = {attribute(node, "dilation_height_factor"), attribute(node, "dilation_width_factor")};
   const bool same = attribute(node, "padding") == 0, ones = attribute(node, "pad_values") == 1;
@@ -122,8 +123,10 @@ Value convolution(const Interpreter& interpreter, const Interpreter::Node& node,
           // The last word's bits beyond the channels are 0 on both sides.
           int differing = 0;
           for (int w = 0; w < group_words; ++w) {
-            const uint32_t in = outside ? 0 : word_at(input, (image * height + iy) * width + ix, words, group * group_words + w);
-            const uint32_t weight = word_at(filter, (int64_t{c} * filter.dims[1] + fy) * filter.dims[2] + fx, group_words, w);
+            const uint32_t in =
+                outside ? 0 : word_at(input, (image * height + iy) * width + ix, words, group * group_words + w);
+            const uint32_t weight =
+                word_at(filter, (int64_t{c} * filter.dims[1] + fy) * filter.dims[2] + fx, group_words, w);
             differing += __builtin_popcount(in ^ weight);
           }
           sum += group_in - 2 * differing;
@@ -176,7 +179,10 @@ Value pooled(const Interpreter::Node& node, const Value& input) {
             for (int ix = x * stride_width - left; ix < x * stride_width - left + filter_width; ++ix) {
               if (iy < 0 || ix < 0 || iy >= input.dims[1] || ix >= input.dims[2]) continue;
               uint32_t word;
-              memcpy(&word, input.bytes.data() + 4 * (((int64_t{n} * input.dims[1] + iy) * input.dims[2] + ix) * input.dims[3] + w), 4);
+              memcpy(&word,
+                     input.bytes.data() +
+                         4 * (((int64_t{n} * input.dims[1] + iy) * input.dims[2] + ix) * input.dims[3] + w),
+                     4);
               all &= word;
             }
           }
@@ -225,7 +231,8 @@ Value dequantized(const TfLiteTensor& tensor, const Value& input) {
         made.bytes.push_back(!negative);
       } else {
         const float steps = round((negative ? -1.0f : 1.0f) * (1.0f / tensor.params.scale));
-        made.bytes.push_back(static_cast<uint8_t>(rounded_to_int8(steps + static_cast<float>(tensor.params.zero_point))));
+        made.bytes.push_back(
+            static_cast<uint8_t>(rounded_to_int8(steps + static_cast<float>(tensor.params.zero_point))));
       }
     }
   }
@@ -237,7 +244,8 @@ Value dequantized(const TfLiteTensor& tensor, const Value& input) {
 void run_stock(const Interpreter::Node& node, const Dims& a_dims, const float* a, const Dims& b_dims, const float* b,
                const Dims& dims, float* output) {
   for (int64_t i = 0; i < count_of(dims); ++i) {
-    output[i] = elementwise(node.registration.builtin_code, a[broadcast(a_dims, dims, i)], b[broadcast(b_dims, dims, i)], node.builtin_data[0]);
+    output[i] = elementwise(node.registration.builtin_code, a[broadcast(a_dims, dims, i)],
+                            b[broadcast(b_dims, dims, i)], node.builtin_data[0]);
   }
 }
 
@@ -268,7 +276,8 @@ std::map<int, Bytes> plain_results(const Interpreter& interpreter) {
     } else {
       // Sizes are those of the values: a tensor inside of a delegate's node is left as it was.
       const Value &a = value_of(inputs->data[0]), &b = value_of(inputs->data[inputs->size - 1]);
-      const bool first = count_of(a.dims) != count_of(b.dims) ? count_of(a.dims) > count_of(b.dims) : a.dims.size() >= b.dims.size();
+      const bool first =
+          count_of(a.dims) != count_of(b.dims) ? count_of(a.dims) > count_of(b.dims) : a.dims.size() >= b.dims.size();
       made.dims = first ? a.dims : b.dims;
       made.bytes.resize(static_cast<size_t>(count_of(made.dims)) * 4);
       run_stock(*node, a.dims, a.floats(), b.dims, b.floats(), made.dims, reinterpret_cast<float*>(made.bytes.data()));

@@ -46,7 +46,9 @@ class Choices {
     return value;
   }
   // A float that is neither infinite nor NaN, often one that others hit exactly.
-  float number() { return static_cast<float>(static_cast<int>(byte()) - 128) / static_cast<float>(among({1, 2, 16, 100})); }
+  float number() {
+    return static_cast<float>(static_cast<int>(byte()) - 128) / static_cast<float>(among({1, 2, 16, 100}));
+  }
 
  private:
   std::vector<uint8_t> own_;

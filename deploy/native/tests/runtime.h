@@ -11,7 +11,8 @@
 #include "tflite_abi.h"
 
 extern "C" {
-TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report_error)(const char*));
+TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
+                                              void (*report_error)(const char*));
 void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate);
 int64_t bssl_runtime_profile(TfLiteDelegate* delegate, bssl::NodeTime* times, size_t capacity);
 const char* bssl_runtime_version(void);
@@ -34,7 +35,8 @@ class OwnedDelegate {
       values.push_back(const_cast<char*>(value.c_str()));
     }
     last_error().clear();
-    delegate_ = tflite_plugin_create_delegate(keys.data(), values.data(), keys.size(), [](const char* text) { last_error() = text; });
+    delegate_ = tflite_plugin_create_delegate(keys.data(), values.data(), keys.size(),
+                                              [](const char* text) { last_error() = text; });
   }
   OwnedDelegate(const OwnedDelegate&) = delete;
   OwnedDelegate& operator=(const OwnedDelegate&) = delete;

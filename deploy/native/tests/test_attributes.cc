@@ -28,16 +28,19 @@ void finds_values() {
     CHECK(find(bytes, "c", &value) && value == INT32_MIN);
     CHECK(find(bytes, "long_name", &value) && value == 0);
     value = 99;
-    for (const char* name : {"", "abc", "long_nam", "long_name2", "A"}) CHECK(!find(bytes, name, &value) && value == 99);
+    for (const char* name : {"", "abc", "long_nam", "long_name2", "A"}) {
+      CHECK(!find(bytes, name, &value) && value == 99);
+    }
   }
 }
 
 // What FlatBuffers' own library writes for {"a": 7, "flag": true, "i": indirect 123456, "n": -300, "s": "no",
 // "u": unsigned 200, "x": indirect unsigned 70000}: as few bytes as the largest value needs.
 void finds_what_the_library_writes() {
-  const Bytes bytes = {97, 0, 102, 108, 97, 103, 0, 105, 0, 0, 0, 0, 64, 226, 1, 0, 110, 0, 117, 0, 120, 0, 0, 0,
-                       112, 17, 1, 0, 115, 0, 2, 110, 111, 0, 7, 35, 34, 30, 22, 11, 22, 21, 7, 0, 1, 0, 7, 0,
-                       7, 0, 1, 0, 40, 0, 212, 254, 25, 0, 200, 0, 36, 0, 5, 105, 26, 5, 20, 9, 30, 21, 37, 1};
+  const Bytes bytes = {97,  0,   102, 108, 97,  103, 0,   105, 0, 0,   0,   0, 64, 226, 1,   0,  110, 0,
+                       117, 0,   120, 0,   0,   0,   112, 17,  1, 0,   115, 0, 2,  110, 111, 0,  7,   35,
+                       34,  30,  22,  11,  22,  21,  7,   0,   1, 0,   7,   0, 7,  0,   1,   0,  40,  0,
+                       212, 254, 25,  0,   200, 0,   36,  0,   5, 105, 26,  5, 20, 9,   30,  21, 37,  1};
   int32_t value = 0;
   CHECK(find(bytes, "a", &value) && value == 7);
   CHECK(find(bytes, "flag", &value) && value == 1);

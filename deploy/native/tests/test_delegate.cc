@@ -1,5 +1,5 @@
-// The delegate without TensorFlow Lite: every op and many random networks of them against the plainest code, all sets of
-// instructions that the processor has, several threads, changing sizes, wrong models, and no memory.
+// The delegate without TensorFlow Lite: every op and many random networks of them against the plainest code, all sets
+// of instructions that the processor has, several threads, changing sizes, wrong models, and no memory.
 #include <limits.h>
 #include <string.h>
 
@@ -74,8 +74,13 @@ void sizes_change() {
       const int out = made.tensor(kTfLiteFloat32, {1, 5, 5, 70});
       made.custom("LceQuantize", {}, {input}, {bits});
       made.custom("LceBconv2d",
-                  options_of({{"channels_in", 33}, {"stride_height", 1}, {"stride_width", 1}, {"dilation_height_factor", 1},
-                              {"dilation_width_factor", 1}, {"padding", 0}, {"pad_values", pad_values},
+                  options_of({{"channels_in", 33},
+                              {"stride_height", 1},
+                              {"stride_width", 1},
+                              {"dilation_height_factor", 1},
+                              {"dilation_width_factor", 1},
+                              {"padding", 0},
+                              {"pad_values", pad_values},
                               {"fused_activation_function", 0}}),
                   {bits, filter, multiplier, bias, -1}, {sums});
       made.builtin(fake::kAdd, {sums, bias}, {out}, fake::kActivationRelu);
@@ -83,7 +88,8 @@ void sizes_change() {
       const OwnedDelegate delegate(Options{{"isa", isa}, {"num_threads", "2"}});
       CHECK(made.apply(delegate.get()));
       CHECK(made.delegated() == 2);
-      for (const Dims& size : {Dims{1, 5, 5, 33}, Dims{3, 5, 5, 33}, Dims{1, 1, 1, 33}, Dims{2, 17, 30, 33}, Dims{1, 2, 40, 33}, Dims{1, 5, 5, 33}}) {
+      for (const Dims& size : {Dims{1, 5, 5, 33}, Dims{3, 5, 5, 33}, Dims{1, 1, 1, 33}, Dims{2, 17, 30, 33},
+                               Dims{1, 2, 40, 33}, Dims{1, 5, 5, 33}}) {
         CHECK(made.resize(input, size));
         check_run(isa, 7, model, choices);
         model.fill(choices);
@@ -105,7 +111,8 @@ void several_at_once() {
       for (uint64_t seed = 100 * user; seed < 100 * user + 12; ++seed) {
         Choices choices(seed);
         Model model = sound_model(choices);
-        const OwnedDelegate delegate(Options{{"num_threads", std::to_string(1 + seed % 4)}, {"profile", std::to_string(seed % 2)}});
+        const OwnedDelegate delegate(
+            Options{{"num_threads", std::to_string(1 + seed % 4)}, {"profile", std::to_string(seed % 2)}});
         bssl::NodeTime times[4];
         bssl_runtime_profile(delegate.get(), times, 4);
         CHECK(bssl_runtime_kernels()[0] != 0);
@@ -192,9 +199,9 @@ void one_delegate_times_several() {
 // Everything an op of a model has, so that each thing can be made wrong.
 struct OpParts {
   std::string name = "LceBconv2d";
-  std::map<std::string, int64_t> options = {{"channels_in", 64}, {"stride_height", 1}, {"stride_width", 1},
-                                            {"dilation_height_factor", 1}, {"dilation_width_factor", 1}, {"padding", 0},
-                                            {"pad_values", 1}, {"fused_activation_function", 0}};
+  std::map<std::string, int64_t> options = {
+      {"channels_in", 64},          {"stride_height", 1}, {"stride_width", 1}, {"dilation_height_factor", 1},
+      {"dilation_width_factor", 1}, {"padding", 0},       {"pad_values", 1},   {"fused_activation_function", 0}};
   bool no_options = false;
   int input_type = kTfLiteInt32, filter_type = kTfLiteInt32, output_type = kTfLiteFloat32, vector_type = kTfLiteFloat32;
   Dims input = {1, 4, 4, 2}, filter = {8, 3, 3, 2}, output = {1, 4, 4, 8}, vector = {8};
@@ -210,10 +217,12 @@ bool runs(const OpParts& parts, std::string* error = nullptr, int threads = 1) {
   made.memory_limit = size_t{1} << 24;
   const Bytes zeros(1 << 16);
   const int input = made.tensor(parts.input_type, parts.input, parts.scale);
-  const int filter = parts.constant_filter ? made.constant(parts.filter_type, parts.filter, zeros.data(), parts.filter_bytes)
-                                           : made.tensor(parts.filter_type, parts.filter);
+  const int filter = parts.constant_filter
+                         ? made.constant(parts.filter_type, parts.filter, zeros.data(), parts.filter_bytes)
+                         : made.tensor(parts.filter_type, parts.filter);
   const auto vector = [&](int type) {
-    return parts.constant_vector ? made.constant(type, parts.vector, zeros.data(), parts.vector_bytes) : made.tensor(type, parts.vector);
+    return parts.constant_vector ? made.constant(type, parts.vector, zeros.data(), parts.vector_bytes)
+                                 : made.tensor(type, parts.vector);
   };
   const bool bits = parts.output_type == kTfLiteInt32;
   const int multiplier = vector(parts.vector_type), bias = vector(parts.vector_type);
@@ -226,7 +235,8 @@ bool runs(const OpParts& parts, std::string* error = nullptr, int threads = 1) {
   } else if (parts.inputs != 5) {
     inputs.resize(static_cast<size_t>(parts.inputs), input);
   }
-  made.custom(parts.name, parts.no_options ? Bytes() : options_of(parts.options, 8), inputs, parts.outputs == 1 ? Dims{output} : Dims{});
+  made.custom(parts.name, parts.no_options ? Bytes() : options_of(parts.options, 8), inputs,
+              parts.outputs == 1 ? Dims{output} : Dims{});
   made.graph_outputs({output});
   const OwnedDelegate delegate(Options{});
   const bool ran = made.apply(delegate.get()) && made.allocate() && made.invoke();
@@ -283,7 +293,9 @@ void wrong_models_are_refused() {
     for (int64_t wrong : {int64_t{-1}, int64_t{INT_MIN}, int64_t{INT_MAX}, int64_t{1} << 32, int64_t{1} << 62}) {
       changes.push_back([name = name, wrong](OpParts& p) { p.options[name] = wrong; });
     }
-    if (name != "padding" && name != "pad_values") changes.push_back([name = name](OpParts& p) { p.options[name] = 0; });
+    if (name != "padding" && name != "pad_values") {
+      changes.push_back([name = name](OpParts& p) { p.options[name] = 0; });
+    }
   }
   for (size_t i = 0; i < changes.size(); ++i) {
     OpParts parts;
@@ -293,7 +305,9 @@ void wrong_models_are_refused() {
     // A stride beyond the image is no mistake: one position is left.
     const bool stride = parts.options["stride_height"] > 4 || parts.options["stride_width"] > 4;
     if (ran && !stride) CHECK_EMPTY("change " + std::to_string(i) + " was not refused", i);
-    if (!ran && error.find("bssl-tf runtime: ") == std::string::npos) CHECK_EMPTY("change " + std::to_string(i) + " was refused without a word: " + error, i);
+    if (!ran && error.find("bssl-tf runtime: ") == std::string::npos) {
+      CHECK_EMPTY("change " + std::to_string(i) + " was refused without a word: " + error, i);
+    }
   }
 
   OpParts pool;
@@ -338,13 +352,15 @@ void wrong_models_are_refused() {
              [](OpParts& p) { p.input_type = kTfLiteInt64; }, [](OpParts& p) { p.output_type = kTfLiteInt64; },
              [](OpParts& p) { p.input = {}; }, [](OpParts& p) { p.input = {1, -4, 4, 2}; },
              [](OpParts& p) { p.input = {1, INT_MAX, INT_MAX, INT_MAX}; }, [](OpParts& p) { p.inputs = 0; },
-             [](OpParts& p) { p.inputs = 2; }, [](OpParts& p) { p.outputs = 0; }, [](OpParts& p) { p.first_input = -1; }}) {
+             [](OpParts& p) { p.inputs = 2; }, [](OpParts& p) { p.outputs = 0; },
+             [](OpParts& p) { p.first_input = -1; }}) {
       OpParts parts = op;
       change(parts);
       CHECK(!runs(parts));
     }
   }
-  for (const Dims& output : {Dims{1, 4, 4, 65}, Dims{1, 4, 4, 32}, Dims{1, 4, 4, 0}, Dims{1, 4, 4, -40}, Dims{40}, Dims{}}) {
+  for (const Dims& output :
+       {Dims{1, 4, 4, 65}, Dims{1, 4, 4, 32}, Dims{1, 4, 4, 0}, Dims{1, 4, 4, -40}, Dims{40}, Dims{}}) {
     OpParts parts = dequantize;
     parts.output = output;
     CHECK(!runs(parts));
@@ -368,7 +384,9 @@ void no_huge_allocations() {
           largest_allocation = 0;
           runs(parts, nullptr, 2);
           if (largest_allocation > size_t{1} << 28) {
-            CHECK_EMPTY(std::string(name) + " of 2^" + std::to_string(power) + " asks for " + std::to_string(largest_allocation) + " bytes", pad_values);
+            CHECK_EMPTY(std::string(name) + " of 2^" + std::to_string(power) + " asks for " +
+                            std::to_string(largest_allocation) + " bytes",
+                        pad_values);
           }
         }
       }
@@ -425,9 +443,21 @@ void memory_runs_out() {
 }
 
 void wrong_options_are_refused() {
-  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
-           {"num_threads", "0"}, {"num_threads", "-1"}, {"num_threads", "65"}, {"num_threads", ""}, {"num_threads", "2x"},
-           {"num_threads", "99999999999999999999"}, {"isa", ""}, {"isa", "Portable"}, {"isa", "sse"}, {"", ""}, {"colour", "1"}, {"profile", ""}, {"profile", "2"}, {"profile", "10"}}) {
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, std::string>>{{"num_threads", "0"},
+                                                        {"num_threads", "-1"},
+                                                        {"num_threads", "65"},
+                                                        {"num_threads", ""},
+                                                        {"num_threads", "2x"},
+                                                        {"num_threads", "99999999999999999999"},
+                                                        {"isa", ""},
+                                                        {"isa", "Portable"},
+                                                        {"isa", "sse"},
+                                                        {"", ""},
+                                                        {"colour", "1"},
+                                                        {"profile", ""},
+                                                        {"profile", "2"},
+                                                        {"profile", "10"}}) {
     const OwnedDelegate delegate(Options{{key, value}});
     CHECK(delegate.get() == nullptr && last_error().find("bssl-tf runtime: ") == 0);
   }
@@ -447,9 +477,15 @@ void wrong_options_are_refused() {
 
 int main(int count, char** names) {
   const std::map<std::string, std::function<void()>> tests = {
-      {"options", wrong_options_are_refused}, {"random", [] { random_networks(1500, 0); }}, {"sizes", sizes_change},
-      {"threads", several_at_once},           {"wrong", wrong_models_are_refused},          {"wild", wild_models},
-      {"memory", memory_runs_out},            {"huge", no_huge_allocations},                {"profile", nodes_are_timed},
+      {"options", wrong_options_are_refused},
+      {"random", [] { random_networks(1500, 0); }},
+      {"sizes", sizes_change},
+      {"threads", several_at_once},
+      {"wrong", wrong_models_are_refused},
+      {"wild", wild_models},
+      {"memory", memory_runs_out},
+      {"huge", no_huge_allocations},
+      {"profile", nodes_are_timed},
       {"shared", one_delegate_times_several},
       {"few", [] { random_networks(150, 5000); }},
   };

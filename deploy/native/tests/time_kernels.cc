@@ -21,9 +21,7 @@ namespace {
 using bssl::Isa;
 using bssl::MicroKernel;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 #if defined(__x86_64__)
 // 12 chains of xor, VPOPCNTD, add: 12 x 512 multiply-adds a turn.

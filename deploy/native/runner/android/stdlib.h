@@ -1,5 +1,5 @@
-// What the runner uses of Android's stdlib.h. These headers are the runner's own, beside those of the library, which may
-// not ask for as much; see ../../android/stdlib.h.
+// What the runner uses of Android's stdlib.h. These headers are the runner's own, beside those of the library, which
+// may not ask for as much; see ../../android/stdlib.h.
 #pragma once
 
 #include <stddef.h>
