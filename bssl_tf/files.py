@@ -1,23 +1,29 @@
-"""Files of the host side: atomic writes (shared with the device side), JSON, TOML and line-by-line records."""
+"""Files of the host side: where caches and settings lie, atomic writes, locks, JSON and line-by-line records."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
+import logging
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bssl_tf.errors import RunFolderError
-from bssl_tf_deploy.files import atomic_writer, storage_errors, write_bytes, write_text
+import filelock
+import platformdirs
+
+from bssl_tf.errors import RunFolderError, StorageError
+from bssl_tf_deploy.files import atomic_writer, new_folder, storage_errors, write_bytes, write_text
 
 __all__ = [
     "append_record",
     "atomic_writer",
+    "cache_dir",
+    "config_dir",
+    "held_lock",
     "locked",
+    "new_folder",
     "read_complete_records",
     "read_json",
     "read_records",
@@ -26,6 +32,77 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+
+_logger = logging.getLogger(__name__)
+_APP = "bssl-tf"
+
+
+def cache_dir() -> Path:
+    """The folder of what can be made again: $BSSL_TF_CACHE, else the user's cache folder on this system.
+
+    On Linux that is $XDG_CACHE_HOME/bssl-tf or ~/.cache/bssl-tf, as in `bssl_tf_deploy.files.cache_dir`. Nothing is
+    made.
+
+    Raises:
+        StorageError: there is no home folder, and no variable names another place.
+    """
+    try:
+        if named := os.environ.get("BSSL_TF_CACHE"):
+            return Path(named).expanduser()
+        return platformdirs.user_cache_path(_APP, appauthor=False)
+    except RuntimeError as error:
+        raise StorageError(
+            f"there is no folder for caches ({error})", "Name a folder with the environment variable BSSL_TF_CACHE"
+        ) from error
+
+
+def config_dir() -> Path:
+    """The folder of the user's own settings: on Linux $XDG_CONFIG_HOME/bssl-tf or ~/.config/bssl-tf. Nothing is made.
+
+    Raises:
+        StorageError: there is no home folder, and no variable names another place.
+    """
+    try:
+        return platformdirs.user_config_path(_APP, appauthor=False)
+    except RuntimeError as error:
+        raise StorageError(
+            f"there is no folder for settings ({error})",
+            "Name a folder with the environment variable XDG_CONFIG_HOME",
+        ) from error
+
+
+@contextlib.contextmanager
+def held_lock(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Holds a lock of the system on the file `path`; yields whether it is held.
+
+    It is released when its holder dies, however that happens. False where the file system has no locks, as some of
+    networks have not.
+
+    Args:
+        path: made if it is not there; its folder must be.
+        wait: for another holder; without it, another holder raises `filelock.Timeout`.
+
+    Raises:
+        filelock.Timeout: another process or thread holds it.
+        OSError: the file cannot be made.
+    """
+    # A soft lock is a file that outlives a killed process: worse than no lock.
+    lock = filelock.FileLock(path, fallback_to_soft=False)
+    # Apart from the lock, so that only what is said of files is an error.
+    path.open("a").close()
+    try:
+        lock.acquire(blocking=wait)
+    except filelock.Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        _logger.debug("%s cannot be locked (%s)", path, error)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -41,19 +118,18 @@ def locked(path: Path, what: str, option: str) -> Iterator[None]:
         RunFolderError: another process holds it.
         StorageError: the file cannot be made.
     """
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunFolderError(
-                f"{what} in {path.parent}", f"Wait for it, or choose another folder with {option}"
-            ) from error
-        except OSError as error:
-            # Some network file systems have no locks; a run there is worth more than the guard.
-            print(f"warning: {path.parent} cannot be locked ({error.strerror}); use it once only", file=sys.stderr)
+    with contextlib.ExitStack() as stack:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                held = stack.enter_context(held_lock(path, wait=False))
+            except filelock.Timeout as error:
+                raise RunFolderError(
+                    f"{what} in {path.parent}", f"Wait for it, or choose another folder with {option}"
+                ) from error
+        if not held:
+            # A run on such a file system is worth more than the guard.
+            _logger.warning("%s is on a file system without locks: use it in one process at a time", path.parent)
         yield
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
 
-from bssl_tf_deploy.files import write_bytes
+from bssl_tf_deploy.files import cache_dir, write_bytes
 from tests.conftest import require_or_skip
 
 PACKAGE = "tfjs-tflite-node@0.0.2"
@@ -24,7 +23,7 @@ _SHA256 = {
 @functools.cache
 def tflite_c_library(machine: str) -> Path:
     """The library for `amd64` or `arm64`, from the cache or npm; skips the test where there is neither."""
-    cache = Path(os.environ.get("BSSL_TF_CACHE") or "~/.cache/bssl-tf").expanduser() / "tflite-c-2.9"
+    cache = cache_dir() / "tflite-c-2.9"
     file = cache / machine / "libtensorflowlite_c.so"
     if not file.is_file():
         require_or_skip(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bssl_tf.cli.options import prose
 from bssl_tf.errors import StorageError
-from bssl_tf.files import write_bytes
+from bssl_tf.files import cache_dir, write_bytes
 from bssl_tf_deploy.manifest import Manifest
 
 NAMES = ("float32", "int8")
@@ -37,10 +37,8 @@ def stock_networks(manifest: Manifest) -> dict[str, bytes]:
         NetworkError: this version knows no such network.
         ConversionError: TensorFlow cannot convert it.
     """
-    from bssl_tf.data.cache import default_cache_dir
-
     network, p = manifest.network, manifest.preprocessing
-    path = default_cache_dir() / "networks" / f"{_key(manifest)}.zip"
+    path = cache_dir() / "networks" / f"{_key(manifest)}.zip"
     kept = _read(path)
     if kept is not None:
         return kept

@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +28,11 @@ from numpy.typing import NDArray
 
 from bssl_tf.data.image_set import DataSplits, ImageSet, SkippedFile
 from bssl_tf.errors import StorageError
-from bssl_tf_deploy.files import write_bytes
+from bssl_tf.files import held_lock, new_folder, write_bytes
 
 # Part of every key: raise it when decoding or the layout changes.
 FORMAT = 1
 _INDEX = "index.json"
-
-
-def default_cache_dir() -> Path:
-    """$BSSL_TF_CACHE, else $XDG_CACHE_HOME/bssl-tf, else ~/.cache/bssl-tf."""
-    if named := os.environ.get("BSSL_TF_CACHE"):
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bssl-tf"
 
 
 def cache_key(*parts: object) -> str:
@@ -132,7 +123,8 @@ def open_or_build(
         splits = _open(folder, name)
         if splits is None:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            with _lock(cache_dir / f"{key}.lock") as alone:
+            # Without locks two processes may build the same entry; the temporary names keep them apart.
+            with held_lock(cache_dir / f"{key}.lock", wait=True) as alone:
                 splits = _open(folder, name)
                 if splits is None:
                     if alone:
@@ -191,12 +183,12 @@ def require_space(folder: Path, needed_bytes: int) -> Iterator[None]:
 def _unusable(cache_dir: Path, cause: str) -> StorageError:
     return StorageError(
         f"cannot use the cache {cache_dir}: {cause}",
-        "Free space or mend the permissions there, or name another folder with the environment variable BSSL_TF_CACHE",
+        "Free space or fix the permissions there, or name another folder with the environment variable BSSL_TF_CACHE",
     )
 
 
 def _build(folder: Path, build: Callable[[Path], Entry]) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    temporary = new_folder(folder.parent, f".{folder.name}.", ".tmp")
     try:
         entry = build(temporary)
         index = {
@@ -207,10 +199,6 @@ def _build(folder: Path, build: Callable[[Path], Entry]) -> None:
             "sizes": {file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
         }
         write_bytes(temporary / _INDEX, json.dumps(index, indent=1).encode())
-        # mkdtemp makes private folders; give what the user's umask would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -240,21 +228,3 @@ def _open_split(folder: Path, split: str, name: str, class_names: tuple[str, ...
     images = np.load(folder / f"{split}_images.npy", mmap_mode="r" if len(aspect_ratios) else None, allow_pickle=False)
     labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False) if class_names else None
     return ImageSet(name, images, aspect_ratios, labels, class_names)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Waits until no other process builds this entry; yields whether the lock is held.
-
-    A lock of the system, released when its holder dies. Where it does not exist (some network file systems), two
-    processes may build the same entry; the temporary names keep them apart.
-    """
-    with path.open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            yield False
-        else:
-            yield True

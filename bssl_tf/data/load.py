@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from bssl_tf.data.building import Options
-from bssl_tf.data.cache import default_cache_dir
 from bssl_tf.data.decoding import to_channels
 from bssl_tf.data.embedded import load_embedded
 from bssl_tf.data.folder import load_folder
 from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.errors import DataError
+from bssl_tf.files import cache_dir as user_cache_dir
 from bssl_tf.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 
 EMBEDDED = "embedded"
@@ -64,7 +64,7 @@ def load_data(
     options = Options(
         image_size=image_size,
         channels=channels,
-        cache_dir=default_cache_dir() if cache_dir is None else cache_dir,
+        cache_dir=user_cache_dir() if cache_dir is None else cache_dir,
         max_unreadable_share=max_unreadable_share,
         limit=limit,
         labels_needed=labels_needed,

@@ -12,7 +12,6 @@ tflite_library = "~/tensorflow-lite-2.17.0.aar"          # or this
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from bssl_tf.devices.local import LocalConnection
 from bssl_tf.devices.qemu import QemuConnection
 from bssl_tf.devices.ssh import SshConnection
 from bssl_tf.errors import ConfigError
+from bssl_tf.files import config_dir
 from bssl_tf.settings import read_toml
 
 REMOTE_DIR = "~/.cache/bssl-tf-device"
@@ -80,7 +80,7 @@ class Device:
 
 def default_file() -> Path:
     """Where the file lies unless someone says otherwise."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "bssl-tf" / "devices.toml"
+    return config_dir() / "devices.toml"
 
 
 def named_devices(file: Path | None = None) -> dict[str, Device]:

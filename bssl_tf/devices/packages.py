@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 import bssl_tf_deploy
 from bssl_tf.errors import DeviceError, RuntimeUnavailableError
-from bssl_tf.files import storage_errors
+from bssl_tf.files import cache_dir, storage_errors
 from bssl_tf_deploy.bundle import Bundle, checked_file
 from bssl_tf_deploy.library import LIBRARY, bundled_name, library_for
 
@@ -144,7 +143,7 @@ def fetched_wheels(machine: str, python: str, glibc: str) -> list[Path]:
     tags = [f"manylinux_2_{number}_{machine}" for number in range(newest, _OLDEST_GLIBC - 1, -1)]
     tags.append(f"manylinux2014_{machine}")
     key = hashlib.sha256(repr((required(), minor, tags)).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("BSSL_TF_CACHE") or Path.home() / ".cache" / "bssl-tf") / "device-wheels"
+    cache = cache_dir() / "device-wheels"
     folder = cache / key
     if not folder.is_dir():
         with storage_errors(cache):

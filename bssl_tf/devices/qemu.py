@@ -5,13 +5,13 @@ It runs Debian's Python and the real aarch64 wheels from the rig that `make arm6
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from bssl_tf.devices.connection import client, open_pipes
 from bssl_tf.errors import DeviceError
+from bssl_tf.files import cache_dir
 
 # Raspberry Pi 4.
 _PROCESSOR = "cortex-a72"
@@ -33,8 +33,7 @@ class QemuConnection:
     runtime = True
 
     def __init__(self) -> None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        rig = Path(cache) / "bssl-tf" / "arm64-rig"
+        rig = cache_dir() / "arm64-rig"
         pythons = sorted((rig / "root" / "usr" / "bin").glob("python3.[0-9]*[0-9]"))
         if not (rig / "rig.json").is_file() or not pythons:
             raise DeviceError(f"there is no emulated ARM system in {rig}", "Make it with `make arm64-rig`")

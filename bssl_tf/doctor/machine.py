@@ -90,10 +90,10 @@ def _compiler(packages: dict[str, Finding]) -> Finding:
 
 def _cache(packages: dict[str, Finding]) -> Finding:
     try:
-        from bssl_tf.data.cache import default_cache_dir
+        from bssl_tf.files import cache_dir
     except ImportError as error:
-        return Finding("cache", False, f"not known without {error.name}", packages["numpy"].next_step)
-    return _folder("cache", default_cache_dir(), "BSSL_TF_CACHE", _MIN_FREE_BYTES)
+        return Finding("cache", False, f"not known without {error.name}", packages[str(error.name)].next_step)
+    return _folder("cache", cache_dir(), "BSSL_TF_CACHE", _MIN_FREE_BYTES)
 
 
 def _tfds_folder() -> Path:

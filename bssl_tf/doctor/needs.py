@@ -13,7 +13,7 @@ class Needs:
     optional: dict[str, str] = field(default_factory=dict)
 
 
-_BASE = ("python", "tomli", "tomli-w")
+_BASE = ("python", "tomli", "tomli-w", "filelock", "platformdirs")
 _IMAGES = (*_BASE, "numpy", "pillow")
 _BACKEND = (*_IMAGES, "tensorflow", "tf-keras", "larq", "processor", "Keras 2")
 _TRAIN = (*_BACKEND, "safetensors", "tqdm", "cache")

@@ -14,6 +14,7 @@ from importlib import metadata
 # Distribution -> module, for those that a command imports.
 MODULES = {
     "ai-edge-litert": "ai_edge_litert",
+    "filelock": "filelock",
     "flatbuffers": "flatbuffers",
     "larq": "larq",
     "larq-compute-engine": "larq_compute_engine",
@@ -22,6 +23,7 @@ MODULES = {
     "numpy": "numpy",
     "packaging": "packaging",
     "pillow": "PIL",
+    "platformdirs": "platformdirs",
     "safetensors": "safetensors",
     "scikit-learn": "sklearn",
     "scipy": "scipy",

@@ -16,12 +16,12 @@ import numpy as np
 
 from bssl_tf import __version__
 from bssl_tf.backend import tf
-from bssl_tf.data.cache import cache_key, default_cache_dir
+from bssl_tf.data.cache import cache_key
 from bssl_tf.data.views import VIEWS_FORMAT, steps_per_epoch
 from bssl_tf.engine.loop import Inputs
 from bssl_tf.environment import resolved_threads
 from bssl_tf.errors import StorageError, TrainingError
-from bssl_tf.files import atomic_writer
+from bssl_tf.files import atomic_writer, cache_dir
 from bssl_tf.methods.method import Method
 from bssl_tf.progress import progress
 from bssl_tf.settings import TrainingConfig
@@ -58,7 +58,7 @@ def with_teacher_cache(
         [getattr(method.teacher_outputs, "__name__", ""), method.views, config.batch_size, config.seed, epochs],
         [config.precision, resolved_threads(config.threads), VIEWS_FORMAT, __version__],
     )
-    path = default_cache_dir() / f"{key}.teacher.npy"
+    path = cache_dir() / f"{key}.teacher.npy"
     began = time.monotonic()
     if not path.exists():
         report(f"asking the teacher once about the views of {epochs} epochs, kept in {path}")

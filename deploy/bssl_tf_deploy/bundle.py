@@ -20,7 +20,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +29,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from bssl_tf_deploy.errors import BundleError
-from bssl_tf_deploy.files import storage_errors
+from bssl_tf_deploy.files import new_folder, storage_errors
 from bssl_tf_deploy.library import bundled_name
 from bssl_tf_deploy.manifest import EXAMPLES, FileEntry, Manifest
 from bssl_tf_deploy.preprocess import encode_png, normalised, whole_pixels
@@ -243,12 +242,8 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _STALE_S:
                 shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=path.parent))
+    temporary = new_folder(path.parent, prefix, suffix)
     try:
-        # mkdtemp makes private folders; give what the user's umask would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

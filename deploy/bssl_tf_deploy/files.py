@@ -1,15 +1,71 @@
-"""Files that are either whole or absent: written under a temporary name, synced, then renamed."""
+"""Files that are either whole or absent: written under a temporary name, synced, then renamed. Where caches lie.
+
+Standard library only: the runtime's build and the device side use it, and the host side builds on it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from bssl_tf_deploy.errors import StorageError
+
+_Made = TypeVar("_Made")
+_TRIES = 100
+_CACHE_STEP = "Name a folder with the environment variable BSSL_TF_CACHE"
+
+
+def cache_dir() -> Path:
+    """The folder of what can be made again: $BSSL_TF_CACHE, else $XDG_CACHE_HOME/bssl-tf, else ~/.cache/bssl-tf.
+
+    The rule that platformdirs, which a device need not have, follows on Linux; `bssl_tf.files.cache_dir` is the host's,
+    which follows the customs of other systems too. As the XDG base directory specification demands, a relative path in
+    XDG_CACHE_HOME counts for nothing. Nothing is made.
+
+    Raises:
+        StorageError: there is no home folder, and no variable names another place.
+    """
+    try:
+        if named := os.environ.get("BSSL_TF_CACHE"):
+            return Path(named).expanduser()
+        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        return (base if base.is_absolute() else Path.home() / ".cache") / "bssl-tf"
+    except RuntimeError as error:
+        raise StorageError(f"there is no folder for caches ({error})", _CACHE_STEP) from error
+
+
+def new_file(folder: Path, prefix: str, suffix: str, mode: int = 0o666) -> tuple[int, Path]:
+    """Makes a file with a name that nothing has: its descriptor, open for reading and writing, and its path.
+
+    The system applies the umask to `mode`. `tempfile.mkstemp` makes private files, and a program can only ask for its
+    umask by changing it, which the files of other threads would notice.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return _under_a_new_name(folder, prefix, suffix, lambda path: os.open(path, flags, mode))
+
+
+def new_folder(folder: Path, prefix: str, suffix: str) -> Path:
+    """Makes a folder in `folder` with a name that nothing has, with the permissions that the umask leaves.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    return _under_a_new_name(folder, prefix, suffix, lambda path: path.mkdir(0o777))[1]
+
+
+def _under_a_new_name(folder: Path, prefix: str, suffix: str, make: Callable[[Path], _Made]) -> tuple[_Made, Path]:
+    for _ in range(_TRIES):
+        path = folder / f"{prefix}{secrets.token_hex(6)}{suffix}"
+        with contextlib.suppress(FileExistsError):
+            return make(path), path
+    raise FileExistsError(17, "no unused name was found", str(folder))
 
 
 @contextlib.contextmanager
@@ -27,25 +83,24 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+def atomic_writer(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """Opens a binary file that appears under `path` only when the block ends without an error.
+
+    Args:
+        path: its folder is made if need be.
+        mode: permissions before the umask.
 
     Raises:
         StorageError: the folder cannot be made, or the file cannot be written, synced or renamed.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
+        descriptor, temporary = new_file(path.parent, f".{path.name}.", ".tmp", mode)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp makes private files; give what the user's umask would have given.
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -53,9 +108,9 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` to `path`, atomically. Raises `StorageError`."""
-    with atomic_writer(path) as file:
+def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Writes `content` to `path`, atomically, with the permissions `mode` before the umask. Raises `StorageError`."""
+    with atomic_writer(path, mode) as file:
         file.write(content)
 
 

@@ -11,8 +11,8 @@
 The compilers of this machine are asked what they compile for, and used for that only; zig compiles for every target.
 What comes out is read again and checked: its size, what it exports, what it imports, and from which libraries.
 
-Objects and libraries are kept in $BSSL_TF_CACHE/native or ~/.cache/bssl-tf/native under a hash of all that they are
-made from, so that nothing is compiled twice.
+Objects and libraries are kept in native/ of the cache (`bssl_tf_deploy.files.cache_dir`) under a hash of all that they
+are made from, so that nothing is compiled twice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -36,6 +37,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 TARGETS = ("x86_64", "arm64", "android-arm64")
 LIBRARY = "libbssl_tf_runtime.so"
@@ -72,6 +74,9 @@ RUNNER_IMPORTS = {
 }
 
 _NATIVE = Path(__file__).resolve().parent
+# The package, of which only what needs the standard library is used: beside this folder in a checkout, around it where
+# it is installed.
+_PACKAGES = [str(folder) for folder in _NATIVE.parents[:2] if (folder / "bssl_tf_deploy" / "files.py").is_file()]
 _ZIG_TARGETS = {"x86_64": "x86_64-linux-gnu.2.17", "arm64": "aarch64-linux-gnu.2.17"}
 _MACHINES = {"x86_64": "x86_64", "arm64": "aarch64", "android-arm64": "aarch64"}
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
@@ -489,13 +494,12 @@ def _temporary(folder: Path, suffix: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def _work_folder() -> Iterator[Path]:
     """Where objects are kept, or a temporary folder when nothing can be kept."""
-    root = os.environ.get("BSSL_TF_CACHE")
-    folder = Path(root or "~/.cache/bssl-tf", "native")
+    files = _files()
     try:
-        folder = folder.expanduser().resolve()
+        folder: Path = (files.cache_dir() / "native").resolve()
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK)
-    except (OSError, RuntimeError):  # no home
+    except (OSError, files.StorageError):  # no home
         usable = False
     if usable:
         yield folder
@@ -505,13 +509,20 @@ def _work_folder() -> Iterator[Path]:
 
 
 def _copy(source: Path, out: Path, mode: int) -> None:
-    with _temporary(out.parent, ".tmp") as temporary:
-        temporary.write_bytes(source.read_bytes())
-        # mkstemp makes private files; give what the user's umask would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(mode & ~umask)
+    descriptor, temporary = _files().new_file(out.parent, f".{out.name}.", ".tmp", mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(source.read_bytes())
         temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _files() -> ModuleType:
+    """`bssl_tf_deploy.files`."""
+    if _PACKAGES and _PACKAGES[0] not in sys.path:
+        sys.path.insert(0, _PACKAGES[0])
+    return importlib.import_module("bssl_tf_deploy.files")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bssl_tf.files import cache_dir
+
 MAKE_COMMAND = "python tests/arm64/make_rig.py"
 NEEDED_TOOLS = ("debootstrap", "dpkg-deb", "qemu-aarch64")
 
@@ -91,8 +93,7 @@ class Rig:
 
 def default_folder() -> Path:
     """Where the rig lies unless someone says otherwise."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "bssl-tf" / "arm64-rig"
+    return cache_dir() / "arm64-rig"
 
 
 def find_rig(folder: Path | None = None) -> Rig | None:
