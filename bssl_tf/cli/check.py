@@ -56,9 +56,9 @@ def command(
 
     # Before all the work, not after.
     allow((), allowed)
-    from bssl_tf_converters.lce.keras_models import open_model
+    from bssl_tf.workflows.networks import open_network
 
-    network = open_model(model, Path(weights) if weights else None)
+    network = open_network(model, Path(weights) if weights else None)
     findings = allow(find_before(network), allowed)
     report: BinaryReport | None = None
     explanation: Explanation | None = None

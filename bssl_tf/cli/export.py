@@ -313,8 +313,9 @@ def _from_model(
     from bssl_tf.data.open import open_data
     from bssl_tf.preprocessing import Preprocessing
     from bssl_tf.settings import DataConfig
+    from bssl_tf.workflows.networks import open_network
     from bssl_tf_converters.lce.export import without_softmax
-    from bssl_tf_converters.lce.keras_models import ZOO_MEAN, ZOO_STD, open_model
+    from bssl_tf_converters.lce.keras_models import ZOO_MEAN, ZOO_STD
     from bssl_tf_deploy.manifest import NetworkDescription
 
     if not data_source:
@@ -322,7 +323,7 @@ def _from_model(
             f"{source} does not say what images it is for",
             "Pass --data FOLDER, --data tfds:NAME or --data embedded, and --mean and --std as in its training",
         )
-    model = without_softmax(open_model(source, Path(weights) if weights else None), prose)
+    model = without_softmax(open_network(source, Path(weights) if weights else None), prose)
     if (
         len(model.inputs) != 1
         or len(model.outputs) != 1

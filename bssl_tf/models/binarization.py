@@ -1,10 +1,10 @@
-"""The same network with quantisers on or off: for multi-stage training, and as a float twin for timing."""
+"""The same network with quantisers on or off, for multi-stage training."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bssl_tf.backend import keras, lq
+from bssl_tf.backend import keras
 
 
 def binary_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -31,23 +31,6 @@ def binarize(model: keras.Model, *, weights: bool) -> keras.Model:
         config = layer.get_config()
         if not weights and getattr(layer, "kernel_quantizer", None) is not None:
             config.update(kernel_quantizer=None, kernel_constraint=None)
-        return type(layer).from_config(config)
-
-    return copy_of(model, clone)
-
-
-def float_twin(model: keras.Model) -> keras.Model:
-    """The float network of the same shape: every quantised convolution becomes a plain one, weights copied.
-
-    For timing beside the binary network, not for use: with its latent weights it computes something else.
-    """
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if isinstance(layer, lq.layers.QuantConv2D):
-            for key in ("input_quantizer", "kernel_quantizer", "pad_values", "metrics", "kernel_constraint"):
-                config.pop(key, None)
-            return keras.layers.Conv2D.from_config(config)
         return type(layer).from_config(config)
 
     return copy_of(model, clone)

@@ -14,12 +14,11 @@ from benchmarks.agreement import agreement
 from benchmarks.networks import BINARY, FLOAT32, Network
 from bssl_tf.backend import keras, lq
 from bssl_tf.errors import ConversionError
-from bssl_tf.models.binarization import float_twin
 from bssl_tf.models.layers import LearnedShift
 from bssl_tf.models.registry import build_backbone
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce.deployable import with_classifier
-from bssl_tf_converters.lce.float_reference import convert_float
+from bssl_tf_converters.lce.float_reference import convert_float, float_twin
 from bssl_tf_converters.tflite.model import operator_histogram
 
 _CLASSES = 1000

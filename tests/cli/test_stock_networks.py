@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bssl_tf.cli.stock_networks import stock_networks
+from bssl_tf.models import registry
 from bssl_tf_converters.lce import float_reference
 from tests.deploy.bundles import manifest
 
@@ -18,10 +19,11 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[tuple
     """What was asked of the converter, which gives other networks each time."""
     calls: list[tuple[object, ...]] = []
 
-    def make(*arguments: object) -> dict[str, bytes]:
-        calls.append(arguments)
+    def make(backbone: tuple[object, ...], classes: int) -> dict[str, bytes]:
+        calls.append((*backbone, classes))
         return {"float32": b"float" * 1000 + b"%d" % len(calls), "int8": b"int8" * 1000}
 
+    monkeypatch.setattr(registry, "build_backbone", lambda *arguments: arguments)
     monkeypatch.setattr(float_reference, "stock_networks", make)
     monkeypatch.setenv("BSSL_TF_CACHE", str(tmp_path / "cache"))
     yield calls

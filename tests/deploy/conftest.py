@@ -18,14 +18,15 @@ from tests.deploy.bundles import write_real
 @pytest.fixture(scope="session")
 def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For this machine, with the runtime library in it. Not to be changed."""
-    from bssl_tf_converters.lce.export import convert_student
+    from bssl_tf_converters.lce.deployable import with_classifier
+    from bssl_tf_converters.lce.export import convert_model
 
     pictures = load_data("embedded", image_size=28, limit=64).test
     assert pictures is not None
     host = fit_preprocessing(pictures, 28)
     images = evaluation_views(pictures, host, np.arange(len(pictures)))
     model = backbone(28, 1)
-    converted = convert_student(model, *random_probe(model, images, 10), images, host_target())
+    converted = convert_model(with_classifier(model, *random_probe(model, images, 10)), images, host_target())
     library = library_for(host_target())
     out = tmp_path_factory.mktemp("real") / "bundle"
     return write_real(out, converted, Preprocessing(28, 1, host.mean, host.std), library.content)

@@ -8,13 +8,14 @@ import pytest
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.checkpoints import read_tensors, write_tensors
 from bssl_tf.errors import BsslError, ConfigError, NetworkError, RunFolderError
-from bssl_tf.models.binarization import binarize, binary_layers, float_twin
+from bssl_tf.models.binarization import binarize, binary_layers
 from bssl_tf.models.binary_resnet import binary_resnet
 from bssl_tf.models.float_resnet import float_resnet
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.registry import build_backbone
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
+from bssl_tf_converters.lce.float_reference import float_twin
 
 
 @pytest.mark.parametrize(("size", "channels", "features"), [(28, 1, 128), (32, 3, 128), (64, 3, 128), (224, 3, 256)])

@@ -10,10 +10,11 @@ import pytest
 
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import ConfigError
-from bssl_tf.models.binarization import binarize, binary_layers, float_twin
+from bssl_tf.models.binarization import binarize, binary_layers
 from bssl_tf.models.registry import BACKBONES, build_backbone
 from bssl_tf.models.saved import Network, load_weights, named_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
+from bssl_tf_converters.lce.float_reference import float_twin
 
 # Narrower than a network's own width, to be quick.
 SMALL: dict[str, dict[str, int]] = {

@@ -26,7 +26,6 @@ import numpy as np
 import tflite
 
 from bssl_tf.backend import keras
-from bssl_tf.data.image_set import spread_indices
 from bssl_tf.errors import ConversionError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce.checks.conversion import Conversion, look_up
@@ -200,7 +199,8 @@ def images_to_explain(model: keras.Model, images: np.ndarray | None = None) -> n
     if images is None:
         shape = (_EXPLAINED, *model.input.shape[1:])
         images = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
-    chosen = images[spread_indices(len(images), _EXPLAINED)]
+    taken = min(len(images), _EXPLAINED)
+    chosen = images[np.arange(taken) * len(images) // max(taken, 1)]
     return np.concatenate([chosen, threshold_images(model, chosen)])
 
 

@@ -8,14 +8,12 @@ from importlib import metadata
 
 import numpy as np
 
-from bssl_tf import __version__
 from bssl_tf.backend import keras
 from bssl_tf.errors import ConversionError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce import int8
 from bssl_tf_converters.lce.checks import BinaryReport, Finding, allow, check_convertible, find_after, refuse, sentence
-from bssl_tf_converters.lce.deployable import with_classifier
 from bssl_tf_converters.lce.explain import explain, images_to_explain, require_no_fault
 from bssl_tf_converters.lce.parity import Parity, compare, require, require_rounded, threshold_images
 from bssl_tf_deploy.manifest import Quantization
@@ -25,7 +23,7 @@ GOLDEN_IMAGES = 4
 _BATCH = 64
 # Less than any trained student here has kept.
 _FEW_SAME = 0.9
-_PACKAGES = ("larq", "larq-compute-engine", "numpy", "tensorflow", "tf-keras")
+_PACKAGES = ("bssl-tf", "larq", "larq-compute-engine", "numpy", "tensorflow", "tf-keras")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,34 +61,6 @@ class Converted:
     golden_inputs: np.ndarray
     golden_outputs: np.ndarray
     created_by: dict[str, str]
-
-
-def convert_student(
-    backbone: keras.Model,
-    weights: np.ndarray,
-    bias: np.ndarray,
-    images: np.ndarray,
-    target: str,
-    report: Callable[[str], None] = lambda line: None,
-    allowed: Collection[str] = (),
-) -> Converted:
-    """Puts the probe on the backbone and converts both; see `convert_model`.
-
-    Args:
-        backbone: trained, from [B, S, S, C] to features [B, D].
-        weights: float32 [D, K] of the linear probe.
-        bias: float32 [K].
-        images: float32 [N, S, S, C], preprocessed, N at least 1; best those that the probe was not fitted on.
-        target: a key of `lce.TARGETS`.
-        report: takes lines of prose for the user.
-        allowed: codes of checks whose errors count as warnings.
-
-    Raises:
-        ConversionError: see `lce.convert`, `checks` and `parity.require`.
-        ConfigError: a code in `allowed` is unknown or cannot be allowed.
-    """
-    _require_images(images)
-    return convert_model(with_classifier(backbone, weights, bias), images, target, report, allowed)
 
 
 def convert_model(
@@ -197,7 +167,7 @@ def convert_model(
         chosen,
         np.ascontiguousarray(inputs[chosen]),
         np.ascontiguousarray(logits[chosen], np.float32),
-        {"bssl-tf": __version__} | {name: metadata.version(name) for name in _PACKAGES},
+        {name: metadata.version(name) for name in _PACKAGES},
     )
 
 

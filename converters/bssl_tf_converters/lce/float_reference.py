@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bssl_tf.backend import keras, tf
+from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import ConversionError
-from bssl_tf.models.binarization import float_twin
-from bssl_tf.models.registry import build_backbone
 from bssl_tf_converters.lce.deployable import with_classifier
 from bssl_tf_deploy.quiet import captured_output, with_output
 
@@ -50,30 +48,44 @@ def convert_float(model: keras.Model, calibration: np.ndarray | None = None, *, 
     return converted
 
 
-def stock_networks(
-    backbone: str, image_size: int, channels: int, arguments: dict[str, int], classes: int
-) -> dict[str, bytes]:
-    """The float32 and the int8 network of a bundle's shape, with fresh weights, which is all that timing needs.
+def float_twin(model: keras.Model) -> keras.Model:
+    """The float network of the same shape: every quantised convolution becomes a plain one, weights copied.
+
+    For timing beside the binary network, not for use: with its latent weights it computes something else.
+    """
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.Model):
+            return float_twin(layer)
+        config = layer.get_config()
+        if isinstance(layer, lq.layers.QuantConv2D):
+            for key in ("input_quantizer", "kernel_quantizer", "pad_values", "metrics", "kernel_constraint"):
+                config.pop(key, None)
+            return keras.layers.Conv2D.from_config(config)
+        return type(layer).from_config(config)
+
+    twin = keras.models.clone_model(model, clone_function=clone)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def stock_networks(backbone: keras.Model, classes: int) -> dict[str, bytes]:
+    """The float32 and the int8 network of a bundle's shape, with any weights, which is all that timing needs.
 
     Args:
-        backbone: name in the registry.
-        image_size: pixels a side.
-        channels: 1 or 3.
-        arguments: what the builder takes beside.
+        backbone: from [B, S, S, C] to features [B, D].
         classes: K.
 
     Returns:
         `float32` and `int8`; both take and give float32.
 
     Raises:
-        NetworkError: this version knows no such network.
         ConversionError: TensorFlow cannot convert it.
     """
-    model = build_backbone(backbone, image_size, channels, arguments)
     rng = np.random.default_rng(0)
     # Drawn, because the converter would fold a layer of zeros away.
-    weights = rng.normal(0, 0.1, (model.output_shape[-1], classes)).astype(np.float32)
-    network = with_classifier(model, weights, np.zeros(classes, np.float32))
+    weights = rng.normal(0, 0.1, (backbone.output_shape[-1], classes)).astype(np.float32)
+    network = with_classifier(backbone, weights, np.zeros(classes, np.float32))
     images = rng.normal(0, 1, (_CALIBRATION_IMAGES, *network.input_shape[1:])).astype(np.float32)
     return {"float32": convert_float(network), "int8": convert_float(network, images)}
 

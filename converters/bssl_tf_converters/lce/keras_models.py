@@ -1,9 +1,10 @@
-"""Opens a Keras 2 model of whatever form: run folder, .h5, .keras, SavedModel, or a network of larq-zoo by name.
+"""Opens a Keras 2 model of whatever form: .h5, .keras, SavedModel, or a network of larq-zoo by name.
 
 A saved Keras model is a program: its configuration may name any function of TensorFlow, import any module, and carry
 Python bytecode (in Lambda layers), and a SavedModel holds graphs beside. None of that is run here. The configuration,
-which is JSON in each form, is read first; only layers of Keras, larq and this project are let through, and of
-TensorFlow's functions only those that compute. Then Keras builds the model, and the weights are loaded as numbers.
+which is JSON in each form, is read first; only layers of Keras, larq and those registered as `bssl_tf>NAME` are let
+through, and of TensorFlow's functions only those that compute. Then Keras builds the model, and the weights are loaded
+as numbers.
 """
 
 from __future__ import annotations
@@ -54,14 +55,13 @@ def open_model(source: str, weights: Path | None = None) -> keras.Model:
     """The model that `source` names, with its weights.
 
     Args:
-        source: a run folder of `bssl-tf pretrain` (its student, with the linear probe on top if there is one); a file
-            .h5, .hdf5 or .keras; a folder with a SavedModel of Keras 2; or `larq_zoo:` and a network's name.
+        source: a file .h5, .hdf5 or .keras; a folder with a SavedModel of Keras 2; or `larq_zoo:` and a network's
+            name.
         weights: a weights file for a network of larq-zoo, which has random ones without; see `keras_weights`.
 
     Raises:
         ConfigError: `weights` for a model that has its own.
-        ConversionError: there is no such model, it is no Keras 2 model, it would run code, or it is damaged.
-        RunFolderError: a run folder is not finished or damaged.
+        ConversionError: there is no such model, it is not a Keras 2 model, it would run code, or it is damaged.
     """
     with _no_advice():
         if source.startswith(ZOO_PREFIX):
@@ -70,7 +70,7 @@ def open_model(source: str, weights: Path | None = None) -> keras.Model:
                 load_weights_file(model, weights)
             return model
         if weights is not None:
-            raise ConfigError(f"{source} has weights of its own", f"--weights is for {ZOO_PREFIX}NAME; leave it away")
+            raise ConfigError(f"{source} has weights of its own", f"--weights is for {ZOO_PREFIX}NAME; omit it")
         return _from_path(Path(source))
 
 
@@ -105,8 +105,6 @@ def _from_path(path: Path) -> keras.Model:
 
 
 def _from_folder(folder: Path) -> keras.Model:
-    if (folder / "config.toml").is_file():
-        return _student(folder)
     if not (folder / "saved_model.pb").is_file():
         raise ConversionError(f"{folder} is neither a run folder nor a SavedModel", _HINT)
     if not (folder / "keras_metadata.pb").is_file():
@@ -124,21 +122,6 @@ def _from_folder(folder: Path) -> keras.Model:
     model = _build({"class_name": root["class_name"], "config": root["config"]}, str(folder))
     model.load_weights(str(folder / "variables" / "variables")).assert_existing_objects_matched().expect_partial()
     return model
-
-
-def _student(folder: Path) -> keras.Model:
-    from bssl_tf.evaluation.linear_probe import load_probe
-    from bssl_tf.models.saved import load_weights, read_network
-    from bssl_tf.workflows.evaluate import run_config
-    from bssl_tf_converters.lce.deployable import with_classifier
-
-    run_config(folder)
-    student = read_network(folder / "student").build()
-    load_weights(folder / "student", {"student": student})
-    if not (folder / "probe").is_dir():
-        return student
-    probe = load_probe(folder / "probe")
-    return with_classifier(student, probe.weights, probe.bias)
 
 
 def _from_h5(path: Path) -> keras.Model:
@@ -176,8 +159,6 @@ def _require_keras_2(version: str, path: Path) -> None:
 
 def _build(config: Any, source: str) -> keras.Model:
     """The model that a configuration describes, with fresh weights."""
-    import bssl_tf.models.layers  # noqa: F401  registers ours
-
     config = _harmless(config, _known_classes(), source)
     with keras_safe_mode():
         if "module" in config:

@@ -1,0 +1,100 @@
+"""Makes a teacher folder of a published float checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bssl_tf import __version__
+from bssl_tf.backend import keras
+from bssl_tf.errors import RunFolderError
+from bssl_tf.files import storage_errors, write_json
+from bssl_tf.models.heads import mlp_head
+from bssl_tf.models.saved import Network, save_network
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.settings import check_choice
+from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
+from bssl_tf_converters.checkpoints.teacher_weights import (
+    Weight,
+    installed_checkpoint,
+    not_of_format,
+    read_teacher_weights,
+)
+
+
+def import_teacher(
+    name: str,
+    checkpoint: Path | None,
+    out: Path,
+    *,
+    image_size: int = 224,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Makes a teacher folder, for `bssl-tf pretrain --teacher`, of a published checkpoint.
+
+    Writes `out/teacher` (see `bssl_tf.models.saved`) and `out/import.json`: format, the file's name and SHA-256, and
+    whether labels were used.
+
+    Args:
+        name: a key of `bssl_tf_converters.checkpoints.teacher_formats.FORMATS`.
+        checkpoint: the file; None, for `efficientnet_lite0` only, takes that of the installed package.
+        out: a new or empty folder.
+        image_size: side of the images that the teacher is to see, which must be the student's too.
+        report: takes lines of prose for the user.
+
+    Returns:
+        `out/teacher`.
+
+    Raises:
+        ConfigError: the format is unknown, or the image size is out of range.
+        NetworkError: the checkpoint is missing, unsound, or not of this format; or the package is not installed.
+        RunFolderError: `out` is taken.
+        StorageError: `out` cannot be written.
+    """
+    check_choice("the format", name, FORMATS)
+    form = FORMATS[name]
+    with storage_errors(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunFolderError(f"{out} is not an empty folder", "Choose another --out, or remove it")
+    preprocessing = Preprocessing(image_size, 3, form.mean, form.std)
+    network = Network(form.backbone, preprocessing, {}, form.head, form.head_batch_norm)
+    source = checkpoint or installed_checkpoint(name)
+    report(f"reading {source.name}")
+    weights = read_teacher_weights(name, source)
+    parts = {"teacher": network.build()}
+    _fill(parts["teacher"], weights.backbone, source, name)
+    if form.head:
+        width = parts["teacher"].output_shape[-1]
+        parts["head"] = mlp_head("head", width, form.head, use_batch_norm=form.head_batch_norm)
+        _fill(parts["head"], weights.head, source, name)
+    save_network(out / "teacher", network, parts)
+    about = {
+        "format": name,
+        "source": source.name,
+        "sha256": weights.sha256,
+        "labels_used": form.labels_used,
+        "bssl_tf": __version__,
+    }
+    write_json(out / "import.json", about)
+    if form.labels_used:
+        report("these weights were trained with ImageNet's labels: state so beside every figure of a student of theirs")
+    return out / "teacher"
+
+
+def _fill(model: keras.Model, weights: dict[str, list[Weight]], source: Path, name: str) -> None:
+    """Gives every layer of `model` its weights; raises `NetworkError` for one that is missing or does not fit."""
+    with_weights = [layer for layer in model.layers if layer.weights]
+    assert {layer.name for layer in with_weights} == set(weights), "a format names every layer of its network"
+    for layer in with_weights:
+        for weight, variable in zip(weights[layer.name], layer.weights, strict=True):
+            shape = tuple(variable.shape)
+            if weight.values.shape != shape:
+                raise not_of_format(
+                    source,
+                    name,
+                    f"tensor {weight.source!r} gives layer {layer.name} weights of shape {list(weight.values.shape)}, "
+                    f"not {list(shape)}",
+                )
+        layer.set_weights([np.asarray(weight.values) for weight in weights[layer.name]])

@@ -1,0 +1,42 @@
+"""Opens a network of any form: a run folder of ours, or a Keras 2 model from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Registers our layers, which a saved model may have.
+import bssl_tf.models.layers  # noqa: F401
+from bssl_tf.backend import keras
+from bssl_tf.errors import ConfigError
+from bssl_tf.evaluation.linear_probe import load_probe
+from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.workflows.evaluate import run_config
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.keras_models import open_model
+
+
+def open_network(source: str, weights: Path | None = None) -> keras.Model:
+    """The network that `source` names, with its weights.
+
+    Args:
+        source: a run folder of `bssl-tf pretrain` (its student, with the linear probe on top if there is one), or what
+            `bssl_tf_converters.lce.keras_models.open_model` takes.
+        weights: a weights file for a network of larq-zoo, which has random ones without.
+
+    Raises:
+        ConfigError: `weights` for a model that has its own.
+        ConversionError: there is no such model, it is not a Keras 2 model, it would run code, or it is damaged.
+        RunFolderError: a run folder is not finished or damaged.
+    """
+    folder = Path(source)
+    if not (folder / "config.toml").is_file():
+        return open_model(source, weights)
+    if weights is not None:
+        raise ConfigError(f"{source} has weights of its own", "--weights is for larq_zoo:NAME; omit it")
+    run_config(folder)
+    student = read_network(folder / "student").build()
+    load_weights(folder / "student", {"student": student})
+    if not (folder / "probe").is_dir():
+        return student
+    probe = load_probe(folder / "probe")
+    return with_classifier(student, probe.weights, probe.bias)
