@@ -20,7 +20,7 @@ from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.predictor import GOLDEN_TOLERANCE, Predictor
 from tests.arm64.make_rig import Rig
 from tests.conftest import require_or_skip
-from tests.converters.tflite_files import Op, T, model_file
+from tests.converters.tflite.tflite_files import Op, T, model_file
 from tests.native import NATIVE, ROOT, built_library, require_rig
 from tests.test_native_checks import compiles
 from tests.test_runtime_build import readelf

@@ -16,7 +16,7 @@ import pytest
 from flatbuffers import flexbuffers
 
 from tests.conftest import light_start
-from tests.converters.tflite_files import Op, T, model_file
+from tests.converters.tflite.tflite_files import Op, T, model_file
 from tests.deploy.bundles import write
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -21,7 +21,7 @@ from bssl_tf_deploy.library import host_target
 from bssl_tf_deploy.nodes import Stretch
 from bssl_tf_deploy.operators import COPIES, INTERPRETER, Watched, operator_lines, profile_operators, summary
 from bssl_tf_deploy.quiet import captured_output
-from tests.converters.tflite_files import Op, T, model_file
+from tests.converters.tflite.tflite_files import Op, T, model_file
 from tests.native import built_library
 
 BUILTIN, TYPE = schema.BuiltinOperator, schema.TensorType

@@ -22,7 +22,7 @@ from bssl_tf_deploy.bundle import write_bundle
 from bssl_tf_deploy.manifest import Signature, TensorSignature
 from bssl_tf_deploy.preprocess import normalise
 from tests.conftest import require_or_skip
-from tests.converters.tflite_files import Op, T, model_file
+from tests.converters.tflite.tflite_files import Op, T, model_file
 from tests.deploy.bundles import LABELS, PIXELS, SIZE, manifest
 from tests.devices.test_android import harness as harness
 from tests.devices.test_android import phone as phone

@@ -22,7 +22,7 @@ Images are also made to be hard, with signs at their thresholds (`threshold_imag
 what `explain` finds is asked for: every sign that differs first in an image is within rounding of its threshold.
 
 A pre-activation of exactly 0, or -0, is +1 in Keras, in LCE and in our runtime. What makes it 0 may round to another
-side, though. Where there are such ties (tests/converters/test_explain.py, test_sign_thresholds.py):
+side, though. Where there are such ties (tests/converters/lce/test_explain.py, test_sign_thresholds.py):
 
 - Behind a binary convolution, through batch norm, bias, scale, ReLU, PReLU and max pool, into signs only: none is left,
   by design. `folding.sign_thresholds` moves the threshold halfway between two whole sums, and all kernels, LCE's fast

@@ -1,7 +1,7 @@
 """Checks of the Keras model, before anything is converted: what LCE's matcher would not take for binary.
 
 The matcher is larq_compute_engine/mlir/transforms/prepare_tf.cc and prepare_patterns_common.td of LCE 0.16;
-tests/converters/test_conversion_matrix.py tries every rule here against it.
+tests/converters/lce/test_conversion_matrix.py tries every rule here against it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from bssl_tf.teachers.teacher import Teacher, load_teacher
 from bssl_tf.workflows.import_teacher import import_teacher
 from bssl_tf_converters.checkpoints import teacher_weights
 from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint
-from tests.converters.torch_files import run_torch
+from tests.converters.checkpoints.torch_files import run_torch
 
 Tensors = dict[str, np.ndarray]
 

@@ -25,8 +25,8 @@ from bssl_tf_converters.tflite.model import operator_histogram, read_model
 from bssl_tf_deploy.library import own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from tests.conftest import require_or_skip
+from tests.converters.lce.test_networks_convert import settled
 from tests.converters.networks import embedded_images, random_probe, settle_norms
-from tests.converters.test_networks_convert import settled
 
 SIZE = 8
 BINARY = ("one", "two", "three")

@@ -24,7 +24,7 @@ from bssl_tf_converters.lce.converter import LceInterpreter
 from bssl_tf_converters.lce.float_reference import convert_float
 from bssl_tf_converters.tflite.inspection import Inspection, inspect_model
 from bssl_tf_converters.tflite.model import operator_histogram, read_first_graph, read_model, unpack_binary_kernel
-from tests.converters.tflite_files import Op, T, model_file
+from tests.converters.tflite.tflite_files import Op, T, model_file
 
 BUILTIN = schema.BuiltinOperator
 TYPE = schema.TensorType

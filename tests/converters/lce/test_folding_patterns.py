@@ -10,7 +10,7 @@ from bssl_tf_converters.lce.folding import fold
 from bssl_tf_converters.lce.folding.constants import fold_constants
 from bssl_tf_converters.lce.folding.graph import AFFINE, CONST, PRELU, SIGN
 from bssl_tf_converters.lce.folding.patterns import affines, drop_identities, recognise
-from tests.converters.folding_graphs import (
+from tests.converters.lce.folding_graphs import (
     SHAPE,
     Function,
     Layers,

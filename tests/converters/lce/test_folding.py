@@ -20,7 +20,7 @@ from bssl_tf_converters.lce.folding.constants import fold_constants
 from bssl_tf_converters.lce.folding.graph import AFFINE, CONST, Graph
 from bssl_tf_converters.lce.folding.kernel_scales import postpone_scales, pull_kernel_scales
 from bssl_tf_converters.lce.folding.stored_shifts import store_shifts
-from tests.converters.folding_graphs import (
+from tests.converters.lce.folding_graphs import (
     SHAPE,
     Function,
     Layers,

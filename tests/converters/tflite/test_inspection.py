@@ -26,7 +26,7 @@ from bssl_tf_converters.tflite.macs import attribute, count_macs
 from bssl_tf_converters.tflite.model import Operator, Tensor, TfliteModel
 from bssl_tf_deploy.quiet import captured_output
 from tests.converters.networks import backbone
-from tests.converters.tflite_files import Op, T, model_file
+from tests.converters.tflite.tflite_files import Op, T, model_file
 from tests.lce_models import Network, cases, written_networks
 
 BUILTIN = schema.BuiltinOperator

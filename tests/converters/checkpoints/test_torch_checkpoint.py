@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from bssl_tf.errors import NetworkError
 from bssl_tf_converters.checkpoints import torch_checkpoint, torch_pickle
 from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint
-from tests.converters.torch_files import (
+from tests.converters.checkpoints.torch_files import (
     NUMBERS,
     SOUND,
     mapping,

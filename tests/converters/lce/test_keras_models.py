@@ -21,7 +21,7 @@ from bssl_tf.workflows.networks import open_network
 from bssl_tf_converters.lce.keras_models import open_model
 from bssl_tf_deploy.quiet import captured_output
 from tests.converters.networks import backbone, embedded_images, write_run_folder
-from tests.converters.test_tflite_model import mutated
+from tests.converters.tflite.test_model import mutated
 
 layers = keras.layers
 FORMS = ["model.h5", "model.keras", "saved_model"]

@@ -14,7 +14,7 @@ from bssl_tf_converters.lce.folding import fold
 from bssl_tf_converters.lce.folding.constants import plain_run
 from bssl_tf_converters.lce.folding.graph import AFFINE, SIGN, Graph, Node
 from bssl_tf_converters.lce.folding.writing import graph_def
-from tests.converters.folding_graphs import additions_and_products, count, graph_of, run
+from tests.converters.lce.folding_graphs import additions_and_products, count, graph_of, run
 
 # 9 x 3 inputs: sums from -27 to 27. With odd ones among them they stand for padding with 0 too.
 INPUTS, CHANNELS, SIZE, MOST = 3, 4, 3, 27

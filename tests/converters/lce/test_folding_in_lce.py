@@ -15,8 +15,8 @@ from bssl_tf_converters.lce.checks import check_binary
 from bssl_tf_converters.lce.deployable import with_classifier
 from bssl_tf_converters.lce.parity import compare
 from bssl_tf_converters.tflite.model import operator_histogram, read_model
+from tests.converters.lce.test_networks_convert import settled
 from tests.converters.networks import backbone, embedded_images, image_set, random_probe
-from tests.converters.test_networks_convert import settled
 
 
 def small_reactnet() -> keras.Model:
