@@ -31,6 +31,23 @@ BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "xnor_net": xnor_net,
 }
 
+# The layers, as a regular expression of their names, that end a block of the trunk: see `models.feature_maps`.
+FEATURE_LAYERS: dict[str, str] = {
+    "binary_resnet": r"stage\d+_block\d+_add",
+    "bireal_net18": r"stage\d+_block\d+_add",
+    "efficientnet_lite0": r"stage\d+_block\d+_(add|project_norm)|top_relu",
+    "float_resnet": r"stage\d+_block\d+_relu2",
+    # With the ReLU that the next section sees, as in the pooled features.
+    "quicknet": r"section\d+_transition_relu|features_relu",
+    "quicknet_large": r"section\d+_transition_relu|features_relu",
+    "quicknet_small": r"section\d+_transition_relu|features_relu",
+    "quicknet_tiny": r"section\d+_transition_relu|features_relu",
+    "reactnet_a": r"block\d+_channel_shift_out",
+    "resnet50": r"stage\d+_block\d+_relu3",
+    # What comes after has lost its place in the picture: the first wide layer spans the whole map.
+    "xnor_net": r"stem_pool|conv\d+_conv|conv5_pool",
+}
+
 
 def build_backbone(name: str, image_size: int, channels: int, arguments: dict[str, Any]) -> keras.Model:
     """Builds the network `name` with fresh weights from Keras's seeded initialisers.
