@@ -18,13 +18,15 @@ help: ## list the targets
 
 setup: $(STAMP) runtime ## make .venv with the project, its tests' tools, the extra `zoo` and the device runtime
 
-# An old pip needs minutes to resolve the extra `zoo`, a new one seconds: upgrade it first.
+# An old pip needs minutes to resolve the extra `zoo`, a new one seconds: upgrade it first. Packages in two folders need
+# setuptools' import hook, about which it warns at length that folders of the same names may hide them: those are they.
 $(STAMP): pyproject.toml deploy/pyproject.toml deploy/setup.py
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed: install one, or name it with make PYTHON=..." >&2; exit 1; }
 	@echo "installing into $(VENV): one to two minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ./deploy --editable '.[zoo,dev]'
+	PYTHONWARNINGS='ignore:Editable installation' \
+	    $(BIN)/python -m pip install --quiet --editable ./deploy --editable '.[zoo,dev]'
 	@touch $@
 
 # Compiles what has changed since; nothing when nothing has. There is a runtime for Linux only.

@@ -8,7 +8,8 @@ from typing import Any
 
 from setuptools import build_meta
 
-from native.build import BuildError, find_compiler, host
+from native.building.compilers import find_compiler
+from native.building.targets import BuildError, host
 
 __all__ = [
     "build_editable",

@@ -17,7 +17,9 @@ from setuptools import Command, Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build as build_command
 
-from native.build import LIBRARY, BuildError, build, find_compiler, host
+from native.build import build
+from native.building.compilers import find_compiler
+from native.building.targets import LIBRARY, BuildError, host
 
 _HERE = Path(__file__).parent
 _PLATFORMS = {"x86_64": "x86_64", "arm64": "aarch64"}
@@ -61,9 +63,9 @@ class BuildRuntime(Command):
         native = _HERE / "native"
         files = [
             path
-            for pattern in ("*", "kernels/*", "android/*", "runner/*", "runner/android/*")
+            for pattern in ("*", "building/*", "kernels/*", "android/*", "runner/*", "runner/android/*")
             for path in native.glob(pattern)
-            if path.suffix in (".cc", ".h", ".inc") or path.name == "build.py"
+            if path.suffix in (".cc", ".h", ".inc", ".py")
         ]
         return sorted(path.relative_to(_HERE).as_posix() for path in files)
 

@@ -258,8 +258,8 @@ def lce_outputs(case: Case, *, reference: bool, threads: int = 1) -> np.ndarray:
 def expected(case: Case) -> tuple[np.ndarray, float]:
     """The right answer, and how far another one may be from it: 0.0 where every bit has to agree.
 
-    LCE's reference kernel is exact (tests/test_native_parity.py says why); where it refuses the network, the fastest
-    kernel answers, whose correction for padding with 0 is rounded.
+    LCE's reference kernel is exact (tests/deploy/native/test_parity.py gives the reason); where it refuses the network,
+    the fastest kernel answers, whose correction for padding with 0 is rounded.
     """
     reference = case.network.reference
     return lce_outputs(case, reference=reference), 0.0 if reference else 1e-3

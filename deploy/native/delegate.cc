@@ -15,7 +15,7 @@
 #include "threads.h"
 
 #ifndef BSSL_RUNTIME_VERSION
-#define BSSL_RUNTIME_VERSION "0.1.0"
+#error "the build sets the version: build.py takes it from the package"
 #endif
 #define BSSL_EXPORT __attribute__((visibility("default")))
 

@@ -142,9 +142,13 @@ def test_errors_are_one_line_with_a_status(device: Command, real_bundle: Path, t
 
 
 def test_the_installed_package_builds_for_other_targets(device: Command, tmp_path: Path) -> None:
-    """With the sources that it brings; here without ziglang, so for this machine only."""
+    """With the sources that it brings and pyelftools; here without ziglang, so for this machine only."""
     program = "from bssl_tf_deploy.library import library_for; print(len(library_for({!r}).content))"
     require_or_skip(any(map(shutil.which, ("c++", "g++", "clang++"))), "no compiler is installed beside ziglang")
+    unchecked = device("python", "-c", program.format(host_target()))
+    assert "pyelftools is not installed" in unchecked.stderr, unchecked.stderr
+    python = device("python", "-c", "import sys; print(sys.executable)").stdout.strip()
+    pip("--python", python, "install", "--quiet", "pyelftools")
     done = device("python", "-c", program.format(host_target()))
     assert int(done.stdout) > 10_000, done.stderr
     [other] = {"x86_64", "arm64"} - {host_target()}

@@ -24,11 +24,11 @@ from bssl_tf_deploy.preprocess import normalise
 from tests.conftest import require_or_skip
 from tests.converters.tflite.tflite_files import Op, T, model_file
 from tests.deploy.bundles import LABELS, PIXELS, SIZE, manifest
+from tests.deploy.native.test_runner import built_runner
 from tests.devices.test_android import harness as harness
 from tests.devices.test_android import phone as phone
 from tests.devices.test_ssh import fails
 from tests.native import ROOT
-from tests.test_native_runner import built_runner
 from tests.tflite_c import tflite_c_library
 
 BUNDLE = ROOT / "bssl_tf" / "zoo" / "fashion-mnist-28" / "bundle"

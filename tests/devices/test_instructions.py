@@ -1,5 +1,5 @@
 """Counting instructions: what is made of qemu's words, and what is said where nothing can count. See also
-tests/test_arm64_instructions.py."""
+tests/deploy/native/test_arm64_instructions.py."""
 
 from __future__ import annotations
 

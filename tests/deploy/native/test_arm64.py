@@ -19,9 +19,9 @@ import pytest
 
 from tests.arm64.make_rig import PROCESSORS, SITES, Rig, find_rig
 from tests.lce_models import expected, small_models
-from tests.native import NATIVE, built_library, described, difference, require_rig
+from tests.native import NATIVE, ROOT, built_library, described, difference, require_rig
 
-RUNNER = Path(__file__).parent / "arm64" / "run_models.py"
+RUNNER = ROOT / "tests" / "arm64" / "run_models.py"
 RUNS: list[tuple[str, str, list[dict[str, str]]]] = [
     ("cortex-a72", "ai-edge-litert-2.3", [{"num_threads": "2"}, {"isa": "portable"}]),
     ("cortex-a53", "ai-edge-litert-2.3", [{}]),

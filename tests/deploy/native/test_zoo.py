@@ -22,8 +22,8 @@ import tflite
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.tflite.model import read_model
 from tests.conftest import require_or_skip
+from tests.deploy.native.test_parity import INTERPRETERS
 from tests.native import ROOT, built_library, difference
-from tests.test_native_parity import INTERPRETERS
 
 pytestmark = pytest.mark.slow
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -18,9 +19,8 @@ import pytest
 
 from bssl_tf.settings import read_toml
 from tests.conftest import require_or_skip
+from tests.native import NATIVE, ROOT
 
-ROOT = Path(__file__).parent.parent
-NATIVE = ROOT / "deploy" / "native"
 LIBRARY = "libbssl_tf_runtime.so"
 EXPORTS = [
     *("bssl_runtime_kernels", "bssl_runtime_profile", "bssl_runtime_version"),
@@ -43,7 +43,7 @@ EXPORT void* tflite_plugin_create_delegate(char**, char**, size_t, void (*)(cons
   return count;
 }
 EXPORT void tflite_plugin_destroy_delegate(void* count) { free(count); }
-EXPORT const char* bssl_runtime_version(void) { return "7"; }
+EXPORT const char* bssl_runtime_version(void) { return BSSL_RUNTIME_VERSION; }
 EXPORT const char* bssl_runtime_kernels(void) { return "portable"; }
 EXPORT long bssl_runtime_profile(void*, void*, size_t) { return -1; }
 """
@@ -79,10 +79,15 @@ KERNELS = {
 @pytest.fixture
 def native(tmp_path: Path) -> Path:
     """A folder like deploy/native with small sources."""
-    folder = tmp_path / "native"
+    folder = tmp_path / "deploy" / "native"
     (folder / "kernels").mkdir(parents=True)
+    (folder.parent / "pyproject.toml").write_text('[project]\nname = "small"\nversion = "7.8"\n')
     shutil.copy(NATIVE / "build.py", folder)
-    shutil.copytree(NATIVE / "android", folder / "android")
+    (folder.parent / "bssl_tf_deploy").mkdir()
+    for name in ("__init__.py", "errors.py", "files.py"):
+        shutil.copy(ROOT / "deploy" / "bssl_tf_deploy" / name, folder.parent / "bssl_tf_deploy")
+    for name in ("android", "building"):
+        shutil.copytree(NATIVE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "delegate.cc").write_text(DELEGATE)
     for name, code in KERNELS.items():
         (folder / "kernels" / name).write_text(code)
@@ -119,6 +124,21 @@ def system_compilers() -> list[str]:
 def readelf(*arguments: object) -> str:
     require_or_skip(shutil.which("readelf") is not None, "readelf is not installed (binutils)")
     return subprocess.run(["readelf", "-W", *map(str, arguments)], capture_output=True, text=True, check=True).stdout
+
+
+def is_hardened(library: Path) -> bool:
+    """Whether the table of functions' addresses is filled on loading and read-only from then on (full RELRO)."""
+    return "GNU_RELRO" in readelf("-l", library) and bool(re.search(r"\(FLAGS(_1)?\).*\bNOW\b", readelf("-d", library)))
+
+
+def version_of(library: Path) -> str:
+    """What the library reports, to a process of its own: one that has it loaded would get that one again."""
+    program = (
+        "import ctypes, sys; version = ctypes.CDLL(sys.argv[1]).bssl_runtime_version; "
+        "version.restype = ctypes.c_char_p; print(version().decode())"
+    )
+    command = [sys.executable, "-c", program, str(library)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def fails(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -158,6 +178,8 @@ def test_the_runtime_builds_for_every_target(target: str, tmp_path: Path) -> Non
         "Advanced Micro Devices X86-64" if target == "x86_64" else "AArch64"
     )
     needed = set(re.findall(r"NEEDED.*\[(.*)\]", readelf("-d", out)))
+    assert is_hardened(out)
+    assert "__stack_chk_fail" in imported
     alignments = [int(line.split()[-1], 16) for line in readelf("-l", out).splitlines() if line.startswith("  LOAD")]
     if target == "android-arm64":
         assert not versions
@@ -171,10 +193,23 @@ def test_the_runtime_builds_for_every_target(target: str, tmp_path: Path) -> Non
 def test_the_runtime_says_the_packages_version(tmp_path: Path) -> None:
     command = [sys.executable, str(NATIVE / "build.py"), "--out", str(tmp_path / LIBRARY)]
     subprocess.run(command, check=True, capture_output=True, timeout=600)
-    version = ctypes.CDLL(str(tmp_path / LIBRARY)).bssl_runtime_version
-    version.restype = ctypes.c_char_p
     project: Any = read_toml(ROOT / "deploy" / "pyproject.toml")["project"]
-    assert version().decode() == project["version"]
+    assert version_of(tmp_path / LIBRARY) == project["version"]
+
+
+def test_the_version_is_taken_from_the_project_else_from_what_is_installed(
+    build: Build, native: Path, tmp_path: Path
+) -> None:
+    names = system_compilers()
+    require_or_skip(bool(names), "neither g++ nor clang++ is installed")
+    assert build("--compiler", names[0]).returncode == 0
+    assert version_of(tmp_path / LIBRARY) == "7.8"
+    project = native.parent / "pyproject.toml"
+    project.write_text("[project]\n")
+    fails(build("--compiler", names[0]), f"the version is neither in {project} nor installed")
+    project.unlink()
+    assert build("--compiler", names[0]).returncode == 0
+    assert version_of(tmp_path / LIBRARY) == importlib.metadata.version("bssl-tf-deploy")
 
 
 @pytest.mark.parametrize("target", ["x86_64", "arm64", "android-arm64"])
@@ -183,7 +218,9 @@ def test_every_file_gets_the_flags_of_its_name(build: Build, target: str) -> Non
     done = build("--target", target, "--compiler", "zig", "--strict")
     assert done.returncode == 0, done.stderr
     assert f"for {target} by zig" in done.stdout
-    assert ("imports: free, malloc, pthread_create, pthread_join" in done.stdout) is (target == "android-arm64")
+    assert ("imports: __stack_chk_fail, free, malloc, pthread_create, pthread_join" in done.stdout) is (
+        target == "android-arm64"
+    )
 
 
 def test_compilers_of_this_machine_are_preferred_and_work(build: Build, tmp_path: Path) -> None:
@@ -194,6 +231,7 @@ def test_compilers_of_this_machine_are_preferred_and_work(build: Build, tmp_path
         assert done.returncode == 0, done.stderr
         assert "zig" not in json.loads(done.stdout)["compiler"]
         assert ctypes.CDLL(str(tmp_path / LIBRARY)).bssl_runtime_version
+        assert is_hardened(tmp_path / LIBRARY)
     assert "zig" not in json.loads(build("--json").stdout)["compiler"]
 
 
@@ -244,7 +282,9 @@ def test_a_second_build_compiles_nothing_and_a_change_only_what_it_touches(
     first = (tmp_path / LIBRARY).read_bytes()
     assert compiled() == []
     assert (tmp_path / LIBRARY).read_bytes() == first
-    (native / "delegate.cc").write_text(DELEGATE.replace('"7"', '"8"'))
+    (native / "delegate.cc").write_text(
+        DELEGATE.replace("return value + 1", "return value + 2").replace("count = 0", "count = 1")
+    )
     assert compiled() == ["delegate.cc"]
     assert (tmp_path / LIBRARY).read_bytes() != first
     (native / "some.h").write_text("// any file may include it\n")
@@ -298,7 +338,9 @@ BROKEN = {
 
 def call_extra(native: Path, code: str) -> None:
     (native / "extra.cc").write_text(code)
-    (native / "delegate.cc").write_text("const char* extra();\n" + DELEGATE.replace('return "7"', "return extra()"))
+    (native / "delegate.cc").write_text(
+        "const char* extra();\n" + DELEGATE.replace("return BSSL_RUNTIME_VERSION", "return extra()")
+    )
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -310,7 +352,7 @@ def test_sources_that_make_no_good_library_are_refused_and_leave_the_old_one(
     (tmp_path / LIBRARY).write_bytes(b"old")
     fails(build("--target", target, "--compiler", "zig", "--strict"), message)
     assert (tmp_path / LIBRARY).read_bytes() == b"old"
-    assert {path.name for path in tmp_path.iterdir()} == {"native", "cache", LIBRARY}
+    assert {path.name for path in tmp_path.iterdir()} == {"deploy", "cache", LIBRARY}
 
 
 def test_a_library_that_needs_libstdcxx_is_refused(build: Build, native: Path) -> None:
@@ -318,6 +360,37 @@ def test_a_library_that_needs_libstdcxx_is_refused(build: Build, native: Path) -
     require_or_skip(shutil.which("g++") is not None, "g++ is not installed")
     call_extra(native, "const char* extra() { return new char[9]; }")
     fails(build("--compiler", "g++"), "needs ['libstdc++.so.6']")
+
+
+def test_a_library_with_writable_addresses_of_functions_is_refused(build: Build, tmp_path: Path) -> None:
+    """Where a compiler is set up to look them up late."""
+    require_or_skip(shutil.which("g++") is not None, "g++ is not installed")
+    for words in ("-Wl,-z,lazy", "-Wl,-z,norelro"):
+        lazy = tmp_path / "lazy-c++"
+        lazy.write_text(f'#!/bin/sh\nexec g++ "$@" {words}\n')
+        lazy.chmod(0o755)
+        fails(build("--compiler", lazy), "leaves the addresses of functions writable")
+
+
+def test_without_pyelftools_nothing_unchecked_is_handed_out(build: Build, tmp_path: Path) -> None:
+    names = system_compilers()
+    require_or_skip(bool(names), "neither g++ nor clang++ is installed")
+    fails(build("--compiler", names[0], python=("-S",)), "pyelftools is not installed", "pip install pyelftools")
+    assert not (tmp_path / LIBRARY).exists()
+
+
+@pytest.mark.parametrize(
+    ("umask", "options", "mode"), [(0o022, (), 0o644), (0o077, (), 0o600), (0o027, ("--runner",), 0o750)]
+)
+def test_the_file_has_the_permissions_that_the_umask_leaves(
+    tmp_path: Path, umask: int, options: tuple[str, ...], mode: int
+) -> None:
+    """And the program does not change the umask, which its other threads would notice."""
+    out = tmp_path / "made"
+    command = [sys.executable, str(NATIVE / "build.py"), *options, "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, timeout=600, umask=umask)
+    assert out.stat().st_mode & 0o777 == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_a_place_that_cannot_be_written_is_told(build: Build, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from bssl_tf_deploy.predictor import GOLDEN_TOLERANCE, Predictor
 from tests.arm64.make_rig import Rig
 from tests.conftest import require_or_skip
 from tests.converters.tflite.tflite_files import Op, T, model_file
+from tests.deploy.native.test_build import readelf
+from tests.deploy.native.test_checks import compiles
 from tests.native import NATIVE, ROOT, built_library, require_rig
-from tests.test_native_checks import compiles
-from tests.test_runtime_build import readelf
 from tests.tflite_c import tflite_c_library
 
 BUNDLE = ROOT / "bssl_tf" / "zoo" / "fashion-mnist-28" / "bundle"
