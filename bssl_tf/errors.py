@@ -3,6 +3,7 @@
 | class | code | exit status |
 |---|---|---|
 | (click's usage errors) | | 2 |
+| `UsageError` | usage | 2 |
 | `ConfigError` | config | 3 |
 | `DataError` | data | 4 |
 | `RunFolderError` | run-folder | 5 |
@@ -34,6 +35,7 @@ __all__ = [
     "RuntimeUnavailableError",
     "StorageError",
     "TrainingError",
+    "UsageError",
 ]
 
 
@@ -42,6 +44,13 @@ class ConfigError(BsslError):
 
     code = "config"
     exit_status = 3
+
+
+class UsageError(BsslError):
+    """Options do not go together, or one is missing."""
+
+    code = "usage"
+    exit_status = 2
 
 
 class DataError(BsslError):

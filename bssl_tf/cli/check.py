@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import defaultdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import allow_option, explain_option, prose, weights_option
+from bssl_tf.cli.options import allow_option, explain_option, weights_option
 
 if TYPE_CHECKING:
     from bssl_tf_converters.lce.checks import BinaryReport, Finding
-    from bssl_tf_converters.lce.explain import Explanation
 
 
 @click.command("check")
@@ -29,9 +27,9 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     weights: str | None,
-    allowed: tuple[str, ...],
+    allow: tuple[str, ...],
     no_convert: bool,
-    explaining: bool,
+    explain: bool,
     as_list: bool,
     as_json: bool,
 ) -> None:
@@ -42,66 +40,31 @@ def command(
 
     With --explain the converted network is compared with Keras on noise, at the input of each binary layer.
     """
+    from bssl_tf.workflows import check as workflow
+
     if as_list:
-        _print_list(as_json)
+        _print_list(workflow.known_checks(), as_json)
         return
     if model is None:
         raise click.UsageError("Missing argument 'MODEL': name a run folder, a file or larq_zoo:NAME.")
-    if explaining and no_convert:
-        raise click.UsageError(
-            "--explain compares with the converted network, and does not go with --no-convert; leave one of them out"
-        )
-
-    from bssl_tf_converters.lce.checks import allow, find_after, find_before, refuse
-
-    # Before all the work, not after.
-    allow((), allowed)
-    from bssl_tf.workflows.networks import open_network
-
-    network = open_network(model, Path(weights) if weights else None)
-    findings = allow(find_before(network), allowed)
-    report: BinaryReport | None = None
-    explanation: Explanation | None = None
-    if not no_convert and all(finding.severity != "error" for finding in findings):
-        from bssl_tf_converters.lce.converter import convert
-
-        prose(f"converting {network.name} with LCE")
-        converted = convert(network, "arm64")
-        conversion, more = find_after(network, converted, findings)
-        report = conversion.report
-        findings += allow(more, allowed)
-        if explaining:
-            from bssl_tf_converters.lce.explain import explain, images_to_explain
-
-            explanation = explain(network, converted, images_to_explain(network), report=prose)
+    found = workflow.check(model, weights=weights, allow=allow, convert=not no_convert, explain=explain)
     if as_json:
-        found = [dataclasses.asdict(finding) for finding in findings]
-        binary = None if report is None else dataclasses.asdict(report)
-        record: dict[str, Any] = {"model": model, "findings": found, "binary": binary}
-        if explanation is not None:
-            record["explanation"] = dataclasses.asdict(explanation)
-        click.echo(json.dumps(record, indent=2, sort_keys=True))
+        click.echo(json.dumps(found.to_dict(), indent=2, sort_keys=True))
     else:
-        compared = [] if explanation is None else explanation.lines()
-        click.echo("\n".join([*_grouped(findings), *_made(report), *compared]))
-    refuse(findings)
-    if explanation is not None:
-        from bssl_tf_converters.lce.explain import require_no_fault
-
-        require_no_fault(explanation)
+        compared = [] if found.explanation is None else found.explanation.lines()
+        click.echo("\n".join([*_grouped(found.findings), *_made(found.binary), *compared]))
+    found.require_sound()
 
 
-def _print_list(as_json: bool) -> None:
-    from bssl_tf_converters.lce.checks import table
-
+def _print_list(checks: list[tuple[str, str, str]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([{"code": c, "severity": s, "line": line} for c, s, line in table()], indent=2))
+        click.echo(json.dumps([{"code": c, "severity": s, "line": line} for c, s, line in checks], indent=2))
         return
-    for code, severity, line in table():
+    for code, severity, line in checks:
         click.echo(f"{code:30}{severity:15}{line}")
 
 
-def _grouped(findings: list[Finding]) -> list[str]:
+def _grouped(findings: Sequence[Finding]) -> list[str]:
     """Each layer with what was found about it, in the order in which the layers came up."""
     by_layer: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bssl_tf import __version__
+from bssl_tf.cli import _logging
 from bssl_tf.errors import BsslError, Interrupted
 
 # Name -> one line of help, here so that `--help` loads none of them.
@@ -83,6 +84,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main() -> None:
     """Runs the command line and exits with the error's status."""
     debug = "--debug" in sys.argv[1:]
+    _logging.install()
     if COMPLETE_VARIABLE in os.environ:
         import bssl_tf.cli.completion  # noqa: F401  tells click how shells split words
     try:

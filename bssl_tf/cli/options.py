@@ -106,14 +106,13 @@ weights_option = click.option(
 )
 allow_option = click.option(
     "--allow",
-    "allowed",
     multiple=True,
     metavar="CODE",
     shell_complete=completion.codes,
     help="Let errors of this check pass as warnings.",
 )
 explain_option = click.option(
-    "--explain", "explaining", is_flag=True, help="Compare layer by layer, and name the first that differs."
+    "--explain", is_flag=True, help="Compare layer by layer, and name the first that differs."
 )
 
 

@@ -23,6 +23,8 @@ from bssl_tf_deploy.errors import RuntimeUnavailableError
 LIBRARY = "libbssl_tf_runtime.so"
 RUNNER = "bssl_tf_runner"
 TARGETS = ("arm64", "x86_64", "android-arm64")
+# What people call targets for which there is no runtime, and never will be.
+TARGETS_32_BIT = ("arm32", "arm", "armhf", "armv6", "armv7", "armv7l")
 _PACKAGE = Path(__file__).resolve().parent
 
 

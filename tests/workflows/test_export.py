@@ -1,25 +1,28 @@
-"""`bssl-tf export` of networks that were not trained here, and of networks that take pixels."""
+"""Export of networks that were not trained here, and of networks that take pixels."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 from bssl_tf.backend import keras, lq
-from bssl_tf.cli.export import command
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import evaluation_views
-from bssl_tf.errors import BsslError
+from bssl_tf.errors import BsslError, ConfigError, ConversionError, UsageError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
+from bssl_tf.workflows.export import Exported
+from bssl_tf.workflows.export import export as export_anywhere
 from bssl_tf_converters.lce.keras_models import zoo_networks
 from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
@@ -29,25 +32,33 @@ from tests.converters.networks import settle_norms, write_run_folder
 
 SIZE = 16
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
-Export = Callable[..., Result]
+Export = Callable[..., Exported]
 
 
 @pytest.fixture
 def export(tmp_path: Path) -> Export:
-    """Runs the command in this process, which has TensorFlow loaded."""
+    """For this machine, into `tmp_path / "bundle"` unless `out` is given."""
 
-    def call(*arguments: Any, out: Path | None = None) -> Result:
-        place = ["--out", str(out or tmp_path / "bundle")]
-        return CliRunner().invoke(command, [*map(str, arguments), "--target", host_target(), *place])
+    def call(model: str | Path, **options: Any) -> Exported:
+        usual: dict[str, Any] = {"target": host_target(), "out": tmp_path / "bundle"}
+        return export_anywhere(model, **usual | options)
 
     return call
 
 
-def refused(result: Result, *words: str) -> None:
-    assert isinstance(result.exception, BsslError), result.output
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What a user of the command line reads on the way."""
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def refused(call: Callable[[], Any], *words: str, kind: type[BsslError] = BsslError) -> None:
+    with pytest.raises(kind) as caught:
+        call()
     for word in words:
-        assert word in str(result.exception)
-    assert "\n" not in str(result.exception)
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -90,23 +101,23 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-def options(pictures: Path) -> tuple[Any, ...]:
-    return ("--data", pictures, "--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD)), "--images", 24)
+def options(pictures: Path) -> dict[str, Any]:
+    return {"data": pictures, "mean": MEAN, "std": STD, "images": 24}
 
 
 def test_a_strangers_h5_becomes_a_bundle_that_says_what_is_known(
-    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
-    done = export(models["h5"], *options(pictures))
-    assert done.exit_code == 0, (done.output, done.exception)
+    done = export(models["h5"], **options(pictures))
     bundle = read_bundle(tmp_path / "bundle")
     manifest = bundle.manifest
+    assert done.path == tmp_path / "bundle" and done.manifest == manifest
     assert manifest.training is None
     assert manifest.labels == ("ant", "bee", "cat")
     assert (manifest.network.backbone, manifest.network.arguments) == ("stranger", {})
     assert (manifest.preprocessing.mean, manifest.preprocessing.std) == (MEAN, STD)
     assert manifest.binary.binary_convolutions == 2
-    assert "SOFTMAX" not in manifest.operators and "leaving out activation" in done.output
+    assert "SOFTMAX" not in manifest.operators and "leaving out activation" in said.text
     names = {file.name.partition("-")[2].removesuffix(".png") for file in (bundle.path / "examples").iterdir()}
     assert names <= set(manifest.labels)
     # An independent way: Keras from the file, on the examples.
@@ -124,14 +135,12 @@ def test_every_form_of_a_network_gives_the_same_network(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
 ) -> None:
     for form, path in models.items():
-        done = export(path, *options(pictures), out=tmp_path / form)
-        assert done.exit_code == 0, (done.output, done.exception)
+        export(path, **options(pictures), out=tmp_path / form)
     found = {form: read_bundle(tmp_path / form) for form in models}
     for form in ("keras", "saved"):
         np.testing.assert_allclose(found[form].golden_outputs, found["h5"].golden_outputs, rtol=1e-4, atol=1e-5)
         assert found[form].manifest.operators == found["h5"].manifest.operators
-    again = export(models["h5"], *options(pictures), out=tmp_path / "again")
-    assert again.exit_code == 0
+    export(models["h5"], **options(pictures), out=tmp_path / "again")
     for file in (file for file in (tmp_path / "h5").rglob("*") if file.is_file()):
         content = file.read_bytes()
         assert (tmp_path / "again" / file.relative_to(tmp_path / "h5")).read_bytes() == content
@@ -142,8 +151,7 @@ def test_a_network_that_takes_pixels_says_the_same_as_the_one_that_takes_floats(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
 ) -> None:
     for dtype in ("float32", "uint8"):
-        done = export(models["h5"], *options(pictures), "--input", dtype, "--json", out=tmp_path / dtype)
-        assert done.exit_code == 0, (done.output, done.exception)
+        export(models["h5"], **options(pictures), input=dtype, out=tmp_path / dtype)
     floats, pixels = read_bundle(tmp_path / "float32"), read_bundle(tmp_path / "uint8")
     assert pixels.manifest.signature.input.dtype == "uint8"
     assert pixels.golden_inputs.dtype == np.uint8
@@ -160,18 +168,15 @@ def test_a_network_that_takes_pixels_says_the_same_as_the_one_that_takes_floats(
 def test_int8_is_told_with_its_accuracy_and_runs_everywhere_alike(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path, ends: str
 ) -> None:
-    done = export(
-        models["h5"], *options(pictures), "--input", ends, "--int8", "--calibrate", 30, "--record", tmp_path / "x.jsonl"
-    )
-    assert done.exit_code == 0, (done.output, done.exception)
-    assert "0 float, 0 float dense, 2 convolutions and dense operators in int8" in done.output
-    assert "parity with Keras, rounded to int8 in the same way," in done.output
+    calibration = {"int8": True, "calibrate": 30, "record": tmp_path / "x.jsonl"}
+    done = export(models["h5"], **options(pictures), input=ends, **calibration)
+    made = done.converted.report
+    assert (made.float_convolutions, made.fully_connected, made.int8_operators) == (0, 0, 2)
     bundle = read_bundle(tmp_path / "bundle")
     signature, accuracy = bundle.manifest.signature, bundle.manifest.accuracy
     assert (signature.input.dtype, signature.output.dtype) == (ends, "int8" if ends == "int8" else "float32")
     assert bundle.manifest.binary.int8_operators == 2
     assert accuracy is not None and accuracy.images == 6
-    assert f"{accuracy.top1_percent:.2f} %, {accuracy.keras_top1_percent:.2f} % in Keras" in done.output
     [record] = map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines())
     assert record["accuracy"] == dataclasses.asdict(accuracy) and record["calibration_images"] == 30
     assert (record["input"], record["int8_operators"]) == (ends, 2) and record["versions"]
@@ -185,8 +190,7 @@ def test_int8_is_told_with_its_accuracy_and_runs_everywhere_alike(
 def test_accuracy_is_that_of_keras_on_the_same_pictures(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
 ) -> None:
-    done = export(models["h5"], *options(pictures))
-    assert done.exit_code == 0, (done.output, done.exception)
+    export(models["h5"], **options(pictures))
     accuracy = read_bundle(tmp_path / "bundle").manifest.accuracy
     assert accuracy is not None
     assert accuracy.top1_percent == accuracy.keras_top1_percent
@@ -199,39 +203,41 @@ def test_accuracy_is_that_of_keras_on_the_same_pictures(
     assert accuracy.keras_top1_percent == pytest.approx(expected)
     # Other names say nothing of this network's classes.
     (tmp_path / "labels.txt").write_text("x\ny\nz\n")
-    done = export(models["h5"], *options(pictures), "--labels", tmp_path / "labels.txt", out=tmp_path / "other")
-    assert done.exit_code == 0, (done.output, done.exception)
+    export(models["h5"], **options(pictures), labels=tmp_path / "labels.txt", out=tmp_path / "other")
     assert read_bundle(tmp_path / "other").manifest.accuracy is None
 
 
 def test_int8_has_a_place_of_its_own_and_nothing_to_explain(
     models: dict[str, Path], pictures: Path, tmp_path: Path
 ) -> None:
-    call = [str(models["h5"]), *map(str, options(pictures)), "--target", host_target(), "--input", "int8"]
-    refusal = CliRunner().invoke(command, [*call, "--explain"])
-    assert refusal.exit_code == 2 and "--explain compares with Keras to the last bit" in refusal.output
-    done = CliRunner().invoke(command, call)
-    assert done.exit_code == 0, (done.output, done.exception)
-    assert (models["h5"].parent / f"stranger-bundle-{host_target()}-int8" / "manifest.json").exists()
+    call = options(pictures) | {"target": host_target(), "input": "int8"}
+    message = "--explain compares with Keras to the last bit"
+    refused(lambda: export_anywhere(models["h5"], **call, explain=True), message, kind=UsageError)
+    done = export_anywhere(models["h5"], **call)
+    assert done.path == models["h5"].parent / f"stranger-bundle-{host_target()}-int8"
+    assert (done.path / "manifest.json").exists()
 
 
-def test_a_softmax_in_a_nested_model_is_told(pictures: Path, export: Export, tmp_path: Path) -> None:
+def test_a_softmax_in_a_nested_model_is_told(
+    pictures: Path, export: Export, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    whole = tmp_path / "whole.h5"
+    network(3).save(whole)
+    export(whole, **options(pictures), out=tmp_path / "other")
+    assert "probabilities" not in said.text
     outer = keras.Sequential([network(3)], name="outer")
     outer.build((None, SIZE, SIZE, 3))
     outer.save(tmp_path / "nested.h5")
     # Saturated, these shares differ by next to nothing, which parity may refuse.
-    told = export(tmp_path / "nested.h5", *options(pictures)).output
-    assert "outer gives probabilities" in told
-    whole = tmp_path / "whole.h5"
-    network(3).save(whole)
-    assert "probabilities" not in export(whole, *options(pictures), out=tmp_path / "other").output
+    with contextlib.suppress(ConversionError):
+        export(tmp_path / "nested.h5", **options(pictures))
+    assert "outer gives probabilities" in said.text
 
 
 def test_our_runtime_and_lces_agree_on_pixels(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
 ) -> None:
-    done = export(models["h5"], *options(pictures), "--input", "uint8")
-    assert done.exit_code == 0, (done.output, done.exception)
+    export(models["h5"], **options(pictures), input="uint8")
     own = load(tmp_path / "bundle", runtime="own")
     own.verify_golden()
     lce = load(tmp_path / "bundle", runtime="lce")
@@ -240,29 +246,28 @@ def test_our_runtime_and_lces_agree_on_pixels(
 
 def test_a_run_folder_takes_pixels_too(export: Export, tmp_path: Path) -> None:
     run = write_run_folder(tmp_path / "run")
-    done = export(run, "--images", 24, "--input", "uint8", "--json")
-    assert done.exit_code == 0, (done.output, done.exception)
+    export(run, images=24, input="uint8")
     manifest = read_bundle(tmp_path / "bundle").manifest
     assert manifest.training is not None and manifest.training.method == "s2bnn"
     assert manifest.signature.input.dtype == "uint8"
     load(tmp_path / "bundle", runtime="lce").verify_golden()
-    for option, value in (("--data", "embedded"), ("--mean", "0.5"), ("--std", "1"), ("--labels", "x")):
-        refusal = export(run, option, value, out=tmp_path / "b")
-        assert refusal.exit_code == 2 and f"{option} does not go with a run folder" in refusal.output
+    for option, value in (("data", "embedded"), ("mean", (0.5,)), ("std", (1.0,)), ("labels", "x"), ("weights", "x")):
+        call = functools.partial(export, run, out=tmp_path / "b", **{option: value})
+        refused(call, f"--{option} does not go with a run folder", kind=UsageError)
 
 
-def test_export_explains_on_demand(models: dict[str, Path], pictures: Path, export: Export) -> None:
-    done = export(models["h5"], *options(pictures), "--explain")
-    assert done.exit_code == 0, (done.output, done.exception)
-    assert "comparing the input of padded_with_0" in done.output
-    assert "the inputs of 2 binary layers and the output agree on" in done.output
+def test_export_explains_on_demand(
+    models: dict[str, Path], pictures: Path, export: Export, said: pytest.LogCaptureFixture
+) -> None:
+    export(models["h5"], **options(pictures), explain=True)
+    assert "comparing the input of padded_with_0" in said.text
+    assert "the inputs of 2 binary layers and the output agree on" in said.text
 
 
 @pytest.mark.slow
 def test_a_network_of_larq_zoo_becomes_a_bundle(export: Export, tmp_path: Path) -> None:
     require_or_skip(bool(zoo_networks()), "needs larq-zoo")
-    done = export("larq_zoo:QuickNetSmall", "--data", "embedded", "--images", 16)
-    assert done.exit_code == 0, (done.output, done.exception)
+    export("larq_zoo:QuickNetSmall", data="embedded", images=16)
     manifest = read_bundle(tmp_path / "bundle").manifest
     assert manifest.binary.binary_convolutions == 16
     assert manifest.labels == tuple(map(str, range(1000)))
@@ -271,23 +276,23 @@ def test_a_network_of_larq_zoo_becomes_a_bundle(export: Export, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_fresh_network_full_of_ties_is_refused_and_the_ties_are_named(export: Export) -> None:
+def test_a_fresh_network_full_of_ties_is_refused_and_the_ties_are_named(
+    export: Export, said: pytest.LogCaptureFixture
+) -> None:
     """It pads with 0, and its batch norms have mean 0: see `bssl_tf_converters.lce.parity`."""
     require_or_skip(bool(zoo_networks()), "needs larq-zoo")
-    done = export("larq_zoo:BinaryResNetE18", "--data", "embedded", "--images", 4, "--explain")
-    refused(done, "does not say what the Keras network says")
-    assert "within 0.0001 of their threshold: rounding, no fault" in done.output
+    call = {"data": "embedded", "images": 4, "explain": True}
+    refused(lambda: export("larq_zoo:BinaryResNetE18", **call), "does not say what the Keras network says")
+    assert "within 0.0001 of their threshold: rounding, no fault" in said.text
 
 
 def test_labels_come_from_a_file_or_are_numbers(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
 ) -> None:
     (tmp_path / "labels.txt").write_text("Ameise\nBiene\n\nKatze\n", encoding="utf-8")
-    done = export(models["h5"], *options(pictures), "--labels", tmp_path / "labels.txt", "--json")
-    assert done.exit_code == 0, (done.output, done.exception)
+    export(models["h5"], **options(pictures), labels=tmp_path / "labels.txt")
     assert read_bundle(tmp_path / "bundle").manifest.labels == ("Ameise", "Biene", "Katze")
-    done = export(models["h5"], "--data", "embedded", "--images", 8, "--json", out=tmp_path / "other")
-    assert done.exit_code == 0, (done.output, done.exception)
+    export(models["h5"], data="embedded", images=8, out=tmp_path / "other")
     # Ten classes of pictures say nothing of a network with three.
     manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
     assert manifest["labels"] == ["0", "1", "2"]
@@ -297,25 +302,33 @@ def test_labels_come_from_a_file_or_are_numbers(
 def test_what_is_missing_or_does_not_fit_is_told_in_one_line(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
 ) -> None:
-    refused(export(models["h5"]), "does not say what images it is for", "--data")
-    refused(export(tmp_path / "none.h5", "--data", pictures), "there is no model at", "none.h5")
+    def fails(model: str | Path, *words: str, **given: Any) -> None:
+        refused(lambda: export(model, **{"data": pictures} | given), *words)
+
+    h5 = models["h5"]
+    fails(h5, "does not say what images it is for", "--data", data=None)
+    fails(tmp_path / "none.h5", "there is no model at", "none.h5")
     (tmp_path / "empty").mkdir()
-    refused(export(tmp_path / "empty", "--data", pictures), "neither a run folder nor a SavedModel")
-    refused(export("larq_zoo:NoNet", "--data", pictures), "larq")
-    refused(export(models["h5"], "--data", pictures, "--mean", "0.1,0.2"), "one number for each channel", "--mean")
-    refused(export(models["h5"], "--data", pictures, "--std", "0"), "above zero")
+    fails(tmp_path / "empty", "neither a run folder nor a SavedModel")
+    fails("larq_zoo:NoNet", "larq")
+    fails(h5, "one number for each channel", "--mean", mean=(0.1, 0.2))
+    fails(h5, "above zero", std=(0.0,))
     (tmp_path / "labels.txt").write_text("one\ntwo\n")
-    refused(export(models["h5"], *options(pictures), "--labels", tmp_path / "labels.txt"), "2 labels", "3 classes")
-    refused(export(models["h5"], *options(pictures), "--labels", tmp_path / "no.txt"), "no.txt", "No such file")
-    assert export(models["h5"], "--data", pictures, "--mean", "black").exit_code == 2
+    fails(h5, "2 labels", "3 classes", labels=tmp_path / "labels.txt")
+    fails(h5, "no.txt", "No such file", labels=tmp_path / "no.txt")
     image = keras.Input((SIZE, 8, 3))
     keras.Model(image, keras.layers.Flatten()(image)).save(tmp_path / "wide.h5")
-    refused(export(tmp_path / "wide.h5", "--data", pictures), "[None, 16, 8, 3]", "square")
+    fails(tmp_path / "wide.h5", "[None, 16, 8, 3]", "square")
     image = keras.Input((SIZE, SIZE, 3))
     keras.Model(image, keras.layers.Conv2D(4, 3)(image)).save(tmp_path / "map.h5")
-    refused(export(tmp_path / "map.h5", "--data", pictures), "no classifier")
+    fails(tmp_path / "map.h5", "no classifier")
     keras.Model(image, keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(image))).save(tmp_path / "yes.h5")
-    refused(export(tmp_path / "yes.h5", "--data", pictures), "no classifier", "two for yes and no")
-    idle = export(models["h5"], *options(pictures), "--calibrate", 5)
-    assert idle.exit_code == 2 and "--calibrate needs --int8" in idle.output
+    fails(tmp_path / "yes.h5", "no classifier", "two for yes and no")
+    fails(h5, "--calibrate needs --int8", calibrate=5)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_targets_and_inputs_are_those_of_the_command(models: dict[str, Path], pictures: Path, export: Export) -> None:
+    refused(lambda: export(models["h5"], data=pictures, target="armv7l"), "no runtime for armv7l", "for arm64")
+    refused(lambda: export(models["h5"], data=pictures, target="riscv"), "target is 'riscv'", "arm64", kind=ConfigError)
+    refused(lambda: export(models["h5"], data=pictures, input="float16"), "'float16'", "uint8", kind=ConfigError)

@@ -1,4 +1,4 @@
-"""`bssl-tf export` and `check` of a network of larq-zoo with a weights file: a small one in the place of larq-zoo's."""
+"""Export and check of a network of larq-zoo with a weights file: a small one in the place of larq-zoo's."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from bssl_tf.backend import keras, lq
-from bssl_tf.cli.check import command as check
-from bssl_tf.cli.export import command as export
-from bssl_tf.errors import BsslError
+from bssl_tf.errors import ConfigError, ConversionError, UsageError
+from bssl_tf.workflows.check import check
+from bssl_tf.workflows.export import export
 from bssl_tf_converters.lce import keras_models
 from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
@@ -58,10 +57,8 @@ def test_a_bundle_says_what_the_weights_say_of_pixels_as_larq_zoo_takes_them(
 ) -> None:
     trained = network(1)
     trained.save_weights(tmp_path / "trained.h5")
-    arguments = ["--target", host_target(), "--data", str(pictures), "--images", "24"]
-    given = ["larq_zoo:Small", "--weights", str(tmp_path / "trained.h5"), "--out", str(tmp_path / "bundle"), *arguments]
-    done = CliRunner().invoke(export, given)
-    assert done.exit_code == 0, (done.output, done.exception)
+    call: dict[str, Any] = {"target": host_target(), "data": pictures, "images": 24}
+    export("larq_zoo:Small", weights=tmp_path / "trained.h5", out=tmp_path / "bundle", **call)
     bundle = read_bundle(tmp_path / "bundle")
     assert (bundle.manifest.preprocessing.mean, bundle.manifest.preprocessing.std) == (MEAN, STD)
     predictor = load(bundle, runtime="lce")
@@ -71,8 +68,7 @@ def test_a_bundle_says_what_the_weights_say_of_pixels_as_larq_zoo_takes_them(
         [best] = predictor.classify([file])
         assert dict(best) == pytest.approx(dict(zip(bundle.manifest.labels, scores.tolist(), strict=True)), rel=1e-3)
     # What is said wins, each for itself.
-    given = ["larq_zoo:Small", "--mean", "0.5", "--out", str(tmp_path / "other"), *arguments]
-    assert CliRunner().invoke(export, given).exit_code == 0
+    export("larq_zoo:Small", mean=(0.5,), out=tmp_path / "other", **call)
     preprocessing = read_bundle(tmp_path / "other").manifest.preprocessing
     assert (preprocessing.mean, preprocessing.std) == ((0.5,) * 3, STD)
 
@@ -80,19 +76,17 @@ def test_a_bundle_says_what_the_weights_say_of_pixels_as_larq_zoo_takes_them(
 def test_check_takes_weights_too(zoo: None, tmp_path: Path) -> None:
     network(1).save_weights(tmp_path / "trained.h5")
     network(1, classes=4).save_weights(tmp_path / "four.h5")
-    done = CliRunner().invoke(check, ["larq_zoo:Small", "--weights", str(tmp_path / "trained.h5")])
-    assert done.exit_code == 0, (done.output, done.exception)
-    assert "1 binary convolutions (LceBconv2d)" in done.output
-    done = CliRunner().invoke(check, ["larq_zoo:Small", "--no-convert", "--weights", str(tmp_path / "four.h5")])
-    assert isinstance(done.exception, BsslError) and "\n" not in str(done.exception)
-    assert "has 32x3 and 3, and the file 32x4 and 4 for dense" in str(done.exception)
+    found = check("larq_zoo:Small", weights=tmp_path / "trained.h5")
+    assert found.sound and found.binary is not None and found.binary.binary_convolutions == 1
+    with pytest.raises(ConversionError, match="has 32x3 and 3, and the file 32x4 and 4 for dense") as caught:
+        check("larq_zoo:Small", convert=False, weights=tmp_path / "four.h5")
+    assert "\n" not in str(caught.value)
 
 
 def test_what_has_weights_of_its_own_takes_none(tmp_path: Path) -> None:
     network(1).save(tmp_path / "model.h5")
-    weights = ["--weights", str(tmp_path / "model.h5")]
-    done = CliRunner().invoke(check, [str(tmp_path / "model.h5"), *weights])
-    assert isinstance(done.exception, BsslError) and "has weights of its own. --weights is for" in str(done.exception)
+    with pytest.raises(ConfigError, match=r"has weights of its own\. --weights is for"):
+        check(tmp_path / "model.h5", weights=tmp_path / "model.h5")
     run = write_run_folder(tmp_path / "run")
-    done = CliRunner().invoke(export, [str(run), "--target", host_target(), *weights])
-    assert done.exit_code == 2 and "--weights does not go with a run folder" in done.output
+    with pytest.raises(UsageError, match="--weights does not go with a run folder"):
+        export(run, target=host_target(), weights=tmp_path / "model.h5")

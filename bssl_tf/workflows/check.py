@@ -1,0 +1,104 @@
+"""What `bssl-tf check` does: whether LCE will keep a Keras 2 model binary, layer by layer, and what to change."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bssl_tf.errors import UsageError
+from bssl_tf.workflows.networks import open_network
+from bssl_tf_converters.lce import checks
+from bssl_tf_converters.lce import explain as lce_explain
+from bssl_tf_converters.lce.converter import convert as lce_convert
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found out about a model.
+
+    Attributes:
+        model: as it was named.
+        findings: errors and warnings, in the order in which they were found.
+        binary: what the converted network is made of; None where it was not converted.
+        explanation: how it compares with Keras layer by layer; None where that was not wanted.
+    """
+
+    model: str
+    findings: tuple[checks.Finding, ...]
+    binary: checks.BinaryReport | None
+    explanation: lce_explain.Explanation | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether an export would accept the model."""
+        wrong = self.explanation is not None and (self.explanation.fault or self.explanation.wrong_kernels)
+        return not wrong and all(finding.severity != "error" for finding in self.findings)
+
+    def require_sound(self) -> None:
+        """Raises `ConversionError` for the first error, as the export does."""
+        checks.refuse(self.findings)
+        if self.explanation is not None:
+            lce_explain.require_no_fault(self.explanation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as `bssl-tf check --json` prints it."""
+        record: dict[str, Any] = {
+            "model": self.model,
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "binary": self.binary and dataclasses.asdict(self.binary),
+        }
+        return record | ({"explanation": dataclasses.asdict(self.explanation)} if self.explanation else {})
+
+
+def check(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    allow: Sequence[str] = (),
+    convert: bool = True,
+    explain: bool = False,
+) -> Checked:
+    """Checks before an export whether LCE will keep a model binary.
+
+    Args:
+        model: a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; no code in it is run.
+        weights: a weights file for larq_zoo:NAME, which has random ones without.
+        allow: codes of checks whose errors count as warnings.
+        convert: convert the model and look at the result too; False needs no LCE, and takes a moment.
+        explain: compare the converted network with Keras on noise, at the input of each binary layer.
+
+    Raises:
+        UsageError: `explain` without `convert`.
+        ConfigError: a code in `allow` is unknown or cannot be allowed.
+        ConversionError: there is no such model, or it cannot be loaded. What is found in it is returned, not raised.
+    """
+    if explain and not convert:
+        raise UsageError(
+            "--explain compares with the converted network, and does not go with --no-convert", "Omit one of them"
+        )
+    # Before all the work, not after.
+    checks.allow((), allow)
+    network = open_network(str(model), Path(weights) if weights else None)
+    findings = checks.allow(checks.find_before(network), allow)
+    if not convert or any(finding.severity == "error" for finding in findings):
+        return Checked(str(model), tuple(findings), None, None)
+    _log.info(f"converting {network.name} with LCE")
+    converted = lce_convert(network, "arm64")
+    conversion, more = checks.find_after(network, converted, findings)
+    findings += checks.allow(more, allow)
+    explanation = None
+    if explain:
+        images = lce_explain.images_to_explain(network)
+        explanation = lce_explain.explain(network, converted, images, report=_log.info)
+    return Checked(str(model), tuple(findings), conversion.report, explanation)
+
+
+def known_checks() -> list[tuple[str, str, str]]:
+    """Code, severity and one line of every check, in the order in which they run."""
+    return checks.table()

@@ -1,0 +1,168 @@
+"""What can be exported: the student of a run with its probe, or a Keras 2 classifier not trained here."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bssl_tf.backend import keras
+from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.open import open_data
+from bssl_tf.errors import ConfigError, ConversionError
+from bssl_tf.evaluation.linear_probe import load_probe
+from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.settings import DataConfig
+from bssl_tf.workflows.evaluate import run_config
+from bssl_tf.workflows.networks import open_network
+from bssl_tf_converters.lce.deployable import with_classifier
+from bssl_tf_converters.lce.export import without_softmax
+from bssl_tf_converters.lce.keras_models import ZOO_MEAN, ZOO_PREFIX, ZOO_STD
+from bssl_tf_deploy.manifest import NetworkDescription, Training
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A classifier and what its bundle states about it, apart from the conversion.
+
+    Attributes:
+        model: from preprocessed images to logits.
+        preprocessing: of images.
+        labels: K names.
+        image_set: what to compare on, and to choose golden inputs from.
+        train: what to calibrate on.
+        network: how to build it.
+        training: where its weights come from, if that was bssl-tf.
+    """
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    image_set: ImageSet
+    train: ImageSet
+    network: NetworkDescription
+    training: Training | None
+
+
+def is_run(source: str) -> bool:
+    """Whether `source` names a run folder; of a path that does not exist, only its suffix tells that it is a model."""
+    path = Path(source)
+    if path.exists():
+        return (path / "config.toml").is_file()
+    return not source.startswith(ZOO_PREFIX) and path.suffix not in (".h5", ".hdf5", ".keras")
+
+
+def from_run(run: Path, data_dir: str | None) -> Subject:
+    """The student of an evaluated run of `bssl-tf pretrain`, with its linear probe.
+
+    Args:
+        run: the run folder.
+        data_dir: where TFDS keeps its data; None for where it was in the evaluation.
+
+    Raises:
+        RunFolderError: the run is not finished, or was not evaluated.
+        DataError: its data set is not there.
+    """
+    config = run_config(run)
+    probe = load_probe(run / "probe")
+    network = read_network(run / "student")
+    student = network.build()
+    load_weights(run / "student", {"student": student})
+    source = probe.data.source
+    again = f"bssl-tf evaluate {shlex.quote(str(run))} --data FOLDER"
+    data = open_data(
+        dataclasses.replace(probe.data, data_dir=data_dir or probe.data.data_dir),
+        _log.info,
+        labels_needed=True,
+        lost=f"{run / 'probe/probe.json'} names it, as seen from where the run was evaluated: `{again}` with its place",
+    )
+    # A folder's name is enough; where it lay on this machine says nothing elsewhere.
+    name = source if source == "embedded" or source.startswith("tfds:") else Path(source).name
+    return Subject(
+        with_classifier(student, probe.weights, probe.bias),
+        network.preprocessing,
+        probe.class_names,
+        data.test if data.test is not None and len(data.test) else data.train,
+        data.train,
+        NetworkDescription(network.backbone, network.arguments),
+        Training(config.method, name, probe.top1, config.training.seed),
+    )
+
+
+def from_model(
+    source: str,
+    *,
+    weights: str | Path | None,
+    data: str | Path | None,
+    data_dir: str | None,
+    labels: str | Path | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Subject:
+    """A Keras 2 classifier and the images it is for; see `bssl_tf.workflows.export.export`.
+
+    Raises:
+        ConfigError: no data set is named, or `labels`, `mean` or `std` do not fit the model.
+        ConversionError: the model is not a classifier of square images.
+    """
+    if not data:
+        raise ConfigError(
+            f"{source} does not say what images it is for",
+            "Pass --data FOLDER, --data tfds:NAME or --data embedded, and --mean and --std as in its training",
+        )
+    model = without_softmax(open_network(source, Path(weights) if weights else None), _log.info)
+    if (
+        len(model.inputs) != 1
+        or len(model.outputs) != 1
+        or len(model.output.shape) != 2
+        # Of a single number (yes or no behind a sigmoid) the best would always be the first.
+        or model.output.shape[-1] == 1
+    ):
+        raise ConversionError(
+            f"{source} is no classifier: it gives {[list(tensor.shape) for tensor in model.outputs]}",
+            "Give a model with one input, and with one number a class as output, two for yes and no",
+        )
+    height, width, channels = model.input.shape[1:] if len(model.input.shape) == 4 else (0, 1, 0)
+    if height != width or not height or channels not in (1, 3):
+        raise ConversionError(
+            f"{source} takes {list(model.input.shape)}, and bundles are for square images, grey or RGB",
+            "Build the model for images [S, S, 1] or [S, S, 3] of a fixed size",
+        )
+    usual = (ZOO_MEAN, ZOO_STD) if source.startswith(ZOO_PREFIX) else ((0.0,), (1.0,))
+    constants = [
+        tuple(numbers) * channels if len(numbers) == 1 else tuple(numbers)
+        for numbers in (mean or usual[0], std or usual[1])
+    ]
+    try:
+        preprocessing = Preprocessing(height, channels, *constants)
+    except ConfigError as error:
+        raise ConfigError(
+            error.what, "Give --mean and --std as in its training: one number, or one a channel"
+        ) from error
+    config = DataConfig(str(data), data_dir or "", image_size=height, channels=channels)
+    splits = open_data(config, _log.info, labels_needed=False)
+    image_set = splits.test if splits.test is not None and len(splits.test) else splits.train
+    names = _labels(labels, image_set, model.output.shape[-1])
+    return Subject(model, preprocessing, names, image_set, splits.train, NetworkDescription(model.name, {}), None)
+
+
+def _labels(file: str | Path | None, image_set: ImageSet, count: int) -> tuple[str, ...]:
+    """One name for each class: out of the file, else the data's if there are as many, else numbers."""
+    if file is None:
+        if len(image_set.class_names) == count:
+            return image_set.class_names
+        return tuple(map(str, range(count)))
+    try:
+        names = tuple(line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise ConfigError(f"{file} cannot be read ({cause})", "Give a text file with one label a line") from error
+    if len(names) != count:
+        raise ConfigError(f"{file} has {len(names)} labels, and the model {count} classes", "Give one label a line")
+    return names
