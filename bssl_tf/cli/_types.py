@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from bssl_tf_deploy.library import refuse_32_bit
+
 
 class Numbers(click.ParamType):
     """Numbers separated by commas, such as 0.485,0.456,0.406."""
@@ -21,10 +23,9 @@ class Numbers(click.ParamType):
 
 
 class Target(click.Choice):
-    """A target; 32-bit ones, which have a longer answer than "not one of", pass through to the export."""
+    """A target; those of 32-bit ARM are refused with the reason."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The target's name."""
-        from bssl_tf_deploy.library import TARGETS_32_BIT
-
-        return value if value in TARGETS_32_BIT else super().convert(value, param, ctx)
+        refuse_32_bit(value)
+        return super().convert(value, param, ctx)

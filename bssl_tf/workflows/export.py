@@ -16,7 +16,7 @@ import numpy as np
 from bssl_tf.data.image_set import spread_indices
 from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.environment import environment
-from bssl_tf.errors import ConfigError, RuntimeUnavailableError, UsageError
+from bssl_tf.errors import ConfigError, UsageError
 from bssl_tf.files import append_record
 from bssl_tf.workflows.subjects import Subject, from_model, from_run, is_run
 from bssl_tf_converters.lce.converter import INPUT_NAME, OUTPUT_NAME
@@ -24,7 +24,7 @@ from bssl_tf_converters.lce.export import Converted, convert_model
 from bssl_tf_converters.lce.keras_models import ZOO_PREFIX
 from bssl_tf_deploy import manifest as m
 from bssl_tf_deploy.bundle import check_free, write_bundle
-from bssl_tf_deploy.library import TARGETS, TARGETS_32_BIT, Library, library_for
+from bssl_tf_deploy.library import TARGETS, Library, library_for, refuse_32_bit
 
 INPUTS = ("float32", "uint8", "int8")
 CALIBRATION_IMAGES = 200
@@ -151,12 +151,7 @@ def export(
 
 
 def _check_choices(target: str, input: str) -> None:
-    if target in TARGETS_32_BIT:
-        raise RuntimeUnavailableError(
-            f"there is no runtime for {target}: interpreters hand operators over by value, in a structure that has "
-            "grown with their versions, which only the calling conventions of 64-bit processors forgive",
-            "Install a 64-bit system (a Raspberry Pi 3 or newer runs one) and export for arm64",
-        )
+    refuse_32_bit(target)
     for name, value, known in (("target", target, TARGETS), ("input", input, INPUTS)):
         if value not in known:
             raise ConfigError(f"{name} is {value!r}", f"Choose one of {', '.join(known)}")

@@ -23,8 +23,7 @@ from bssl_tf_deploy.errors import RuntimeUnavailableError
 LIBRARY = "libbssl_tf_runtime.so"
 RUNNER = "bssl_tf_runner"
 TARGETS = ("arm64", "x86_64", "android-arm64")
-# What people call targets for which there is no runtime, and never will be.
-TARGETS_32_BIT = ("arm32", "arm", "armhf", "armv6", "armv7", "armv7l")
+_TARGETS_32_BIT = ("arm32", "arm", "armhf", "armv6", "armv7", "armv7l")
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -41,6 +40,16 @@ class Library:
     content: bytes
     compiler: str
     glibc: str
+
+
+def refuse_32_bit(target: str) -> None:
+    """Raises `RuntimeUnavailableError`, with the reason, for what people call targets of 32-bit ARM."""
+    if target in _TARGETS_32_BIT:
+        raise RuntimeUnavailableError(
+            f"there is no runtime for {target}: interpreters hand operators over by value, in a structure that has "
+            "grown with their versions, which only the calling conventions of 64-bit processors forgive",
+            "Install a 64-bit system (a Raspberry Pi 3 or newer runs one) and export for arm64",
+        )
 
 
 def host_target() -> str:
