@@ -30,6 +30,7 @@ __all__ = [
     "DeviceError",
     "ImageError",
     "Interrupted",
+    "MissingDataError",
     "NetworkError",
     "RunFolderError",
     "RuntimeUnavailableError",
@@ -58,6 +59,10 @@ class DataError(BsslError):
 
     code = "data"
     exit_status = 4
+
+
+class MissingDataError(DataError):
+    """A folder of images is not there. Whoever remembers its name may know a better next step than this error."""
 
 
 class RunFolderError(BsslError):

@@ -27,7 +27,7 @@ from bssl_tf.cli.options import assigned, prose
     help="Where records, table and figure go. [results]",
 )
 @click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
-@click.option("--download/--no-download", default=None, help="May TFDS download? [yes]")
+@click.option("--download/--no-download", default=None, help="Allow TFDS to download. [yes]")
 @click.option("--only", multiple=True, metavar="ROW", help="Run this row only, as in `bssl-frozen-classifier`.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of every run's config.toml.")
 @click.option("--report-only", is_flag=True, help="Make table and figure again from the records, train nothing.")

@@ -27,7 +27,7 @@ from bssl_tf.settings import PROTOCOLS
     help="A labelled data set. [the one it was trained on]",
 )
 @click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
-@click.option("--download/--no-download", default=None, help="May TFDS download? [yes]")
+@click.option("--download/--no-download", default=None, help="Allow TFDS to download. [yes]")
 @click.option("--limit", type=int, help="Use so many images of each split. [all]")
 @click.option("--max-unreadable-share", type=float, help="Skip unreadable files up to this share. [the run's]")
 @click.option(

@@ -33,7 +33,9 @@ def data_options(function: Function) -> Function:
                 shell_complete=completion.folders,
                 help="Where TFDS keeps its data.",
             ),
-            click.option("--download/--no-download", "data__download", default=None, help="May TFDS download? [yes]"),
+            click.option(
+                "--download/--no-download", "data__download", default=None, help="Allow TFDS to download. [yes]"
+            ),
             click.option("--image-size", "data__image_size", type=int, help="Pixels a side. [28 embedded, else 224]"),
             click.option("--channels", "data__channels", type=int, help="1 or 3. [what the data has]"),
             click.option(

@@ -55,7 +55,6 @@ class Options:
         max_unreadable_share: more unreadable images than this share stop the run.
         limit: at most so many images in each split, or None.
         labels_needed: refuse classes that nothing can be learnt about; without it they may be anything.
-        report: takes a line for the user.
     """
 
     image_size: int
@@ -64,7 +63,6 @@ class Options:
     max_unreadable_share: float
     limit: int | None
     labels_needed: bool
-    report: Callable[[str], None]
 
 
 def store_size(common_size: tuple[int, int] | None, image_size: int) -> int:
@@ -144,7 +142,7 @@ def cached_splits(name: str, key: str, channels: int, plan: Callable[[], Plan], 
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
             return _build_entry(folder, name, key, channels, plan(), options)
 
-    splits = open_or_build(options.cache_dir, key, name, build, options.report)
+    splits = open_or_build(options.cache_dir, key, name, build)
     total = len(splits.train) + len(splits.test or ()) + len(splits.skipped_files)
     # Again, because the entry may have been built under a more lenient setting.
     _refuse_unreadable(name, splits.skipped_files, total, unreadable_file(options.cache_dir, key), options)

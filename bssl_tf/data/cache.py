@@ -15,6 +15,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from bssl_tf.files import held_lock, new_folder, write_bytes
 # Part of every key: raise it when decoding or the layout changes.
 FORMAT = 1
 _INDEX = "index.json"
+_log = logging.getLogger(__name__)
 
 
 def cache_key(*parts: object) -> str:
@@ -103,7 +105,6 @@ def open_or_build(
     key: str,
     name: str,
     build: Callable[[Path], Entry],
-    report: Callable[[str], None],
 ) -> DataSplits:
     """The cached splits under `key`, built first where they are missing or damaged.
 
@@ -112,7 +113,6 @@ def open_or_build(
         key: from `cache_key`.
         name: of the data set, for messages.
         build: writes an entry's splits to the empty folder it is given; calls `require_space` first.
-        report: takes a line for the user.
 
     Raises:
         StorageError: the cache cannot be written.
@@ -130,7 +130,7 @@ def open_or_build(
                     if alone:
                         for left_over in cache_dir.glob(f".{key}.*.tmp"):
                             shutil.rmtree(left_over, ignore_errors=True)
-                    report(f"decoding {name} into {folder}")
+                    _log.info("decoding %s into %s", name, folder)
                     _build(folder, build)
                     splits = _open(folder, name)
     except OSError as error:
@@ -139,9 +139,10 @@ def open_or_build(
         raise _unusable(cache_dir, "the entry vanished after it was written")
     if len(splits.skipped_files) == 1:
         [file] = splits.skipped_files
-        report(f"1 file was skipped as unreadable: {file.path.translate(_ESCAPES)} ({file.cause})")
+        _log.warning("1 file was skipped as unreadable: %s (%s)", file.path.translate(_ESCAPES), file.cause)
     elif splits.skipped_files:
-        report(f"{len(splits.skipped_files)} files were skipped as unreadable: see {unreadable_file(cache_dir, key)}")
+        listed = unreadable_file(cache_dir, key)
+        _log.warning("%d files were skipped as unreadable: see %s", len(splits.skipped_files), listed)
     return splits
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,17 +13,12 @@ from bssl_tf.data.decoding import to_channels
 from bssl_tf.data.embedded import load_embedded
 from bssl_tf.data.folder import load_folder
 from bssl_tf.data.image_set import DataSplits, ImageSet
-from bssl_tf.errors import DataError
+from bssl_tf.errors import DataError, MissingDataError
 from bssl_tf.files import cache_dir as user_cache_dir
 from bssl_tf.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 
 EMBEDDED = "embedded"
 TFDS_PREFIX = "tfds:"
-
-
-def is_folder(spec: str) -> bool:
-    """Whether `spec` is meant to be the path of a folder, there or not."""
-    return spec.strip() != EMBEDDED and not spec.startswith(TFDS_PREFIX)
 
 
 def load_data(
@@ -38,9 +32,8 @@ def load_data(
     download: bool = True,
     limit: int | None = None,
     labels_needed: bool = True,
-    report: Callable[[str], None] | None = None,
 ) -> DataSplits:
-    """Loads training images and, where there are labels, test images.
+    """Loads training images and, where there are labels, test images; logs what is skipped, left out or held out.
 
     Args:
         spec: `embedded` (part of Fashion-MNIST, shipped with the package), `tfds:NAME[/CONFIG][:VERSION]`
@@ -51,12 +44,12 @@ def load_data(
         cache_dir: where decoded images are kept; None for $BSSL_TF_CACHE, else the user's cache folder.
         max_unreadable_share: more unreadable images than this share (0 to 1) stop with an error; fewer are skipped.
         download: whether TFDS may download.
-        limit: keep at most so many training and so many test images, evenly spaced; at least 2.
+        limit: keep at most `limit` training and `limit` test images, evenly spaced; at least 2.
         labels_needed: refuse a labelled set with one class only, or with a class without images. Where labels are
             not needed it is taken as it is. A labelled set's test images are held out either way.
-        report: takes lines for the user; None drops them.
 
     Raises:
+        MissingDataError: the folder is not there.
         DataError: the spec, an argument or the data set is unusable; the message says which and what to do.
         StorageError: the cache cannot be written.
     """
@@ -68,7 +61,6 @@ def load_data(
         max_unreadable_share=max_unreadable_share,
         limit=limit,
         labels_needed=labels_needed,
-        report=report or (lambda line: None),
     )
     if spec.strip() == EMBEDDED:
         train, test = load_embedded()
@@ -82,7 +74,7 @@ def load_data(
         raise DataError("no data set was named", "Give `embedded`, tfds:NAME, or the path of a folder of images")
     path = Path(spec).expanduser()
     if not path.exists() and (known := _meant(spec)):
-        raise DataError(f"there is no data set {spec!r}", f"Did you mean `{known}`? Or check the path")
+        raise MissingDataError(f"there is no data set {spec!r}", f"Did you mean `{known}`? Or check the path")
     return replace(load_folder(path, options), name=spec)
 
 

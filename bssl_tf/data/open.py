@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from bssl_tf.data.image_set import DataSplits
-from bssl_tf.data.load import is_folder, load_data
-from bssl_tf.errors import ConfigError, DataError
+from bssl_tf.data.load import load_data
+from bssl_tf.errors import ConfigError
 from bssl_tf.settings import DataConfig
 
 
-def open_data(config: DataConfig, report: Callable[[str], None], *, labels_needed: bool, lost: str = "") -> DataSplits:
+def open_data(config: DataConfig, *, labels_needed: bool) -> DataSplits:
     """Loads the data set that `config` names.
 
     Args:
         config: names it.
-        report: takes lines for the user.
         labels_needed: as for `load_data`.
-        lost: the next step if its folder is not there, where the user did not name it just now: which file does.
 
     Raises:
         ConfigError: no data set is named, or a setting is out of range.
+        MissingDataError: its folder is not there; who read `config` from a file knows the next step
+            (`BsslError.with_next_step`).
         DataError: see `load_data`.
         StorageError: its cache cannot be written.
     """
     if not config.source:
         raise ConfigError("no data set is named", "Pass --data embedded, --data tfds:NAME or --data FOLDER")
-    if lost and is_folder(config.source) and not Path(config.source).expanduser().exists():
-        raise DataError(f"{config.source} does not exist", lost)
     return load_data(
         config.source,
         image_size=config.image_size,
@@ -38,5 +35,4 @@ def open_data(config: DataConfig, report: Callable[[str], None], *, labels_neede
         download=config.download,
         limit=config.limit or None,
         labels_needed=labels_needed,
-        report=report,
     )

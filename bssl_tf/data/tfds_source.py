@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fnmatch
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ _SPEC = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.(\d
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _TEST_SPLITS = ("test", "validation")
 _READ_AT_ONCE = 256
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options
     """
     match = _SPEC.fullmatch(spec.strip())
     if match is None:
-        raise DataError(f"{spec!r} names no TFDS data set", "Write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.2.3")
+        raise DataError(
+            f"{spec!r} is not a name of a TFDS data set", "Write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.2.3"
+        )
     request = _Request(spec.strip(), match["name"], match["config"], match["version"])
     root = Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir).expanduser()
     folder = _prepared(root, request)
@@ -109,7 +113,7 @@ def _plan(builder: Any, features: Any, image: Any, options: Options) -> Plan:
         else:
             kept = held_out([str(position) for position in chosen["train", "train"]], labels["train"].tolist())
             chosen = {("train", "train"): np.flatnonzero(~kept), ("test", "train"): np.flatnonzero(kept)}
-            options.report(f"{builder.name}: {int(kept.sum())} of {len(kept)} images are held out for testing")
+            _log.info("%s: %d of %d images are held out for testing", builder.name, kept.sum(), len(kept))
     if options.limit is not None:
         chosen = {way: positions[spread_indices(len(positions), options.limit)] for way, positions in chosen.items()}
     height, width = image.shape[:2]
@@ -229,9 +233,9 @@ def _prepare(root: Path, request: _Request, download: bool, options: Options) ->
     if not download:
         raise DataError(
             f"tfds:{request.spec} is not in {root}, and downloads are not allowed",
-            "Leave --no-download away, or name the folder that holds it with --data-dir",
+            "Omit --no-download, or name the folder that holds it with --data-dir",
         )
-    options.report(f"downloading tfds:{request.spec} into {root}")
+    _log.info("downloading tfds:%s into %s", request.spec, root)
     try:
         # TFDS prints what it does; stdout is for results.
         with contextlib.redirect_stdout(sys.stderr):

@@ -18,7 +18,7 @@ from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import evaluation_batches, fit_preprocessing
 from bssl_tf.data.views import batches, epoch_order
 from bssl_tf.environment import environment, resolved_threads
-from bssl_tf.errors import BsslError, DataError, RunFolderError
+from bssl_tf.errors import BsslError, DataError, MissingDataError, RunFolderError
 from bssl_tf.evaluation.protocols import features_of
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
@@ -75,7 +75,7 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None, rep
         try:
             config = _data_config(run, data_dir)
             if config not in opened:
-                opened[config] = open_data(config, report, labels_needed=False, lost=_LOST)
+                opened[config] = _opened(config)
             data = opened[config]
             kind = (config, _augmentation(run), *_order(run))
             same = (f"The same views as those of {shown[kind]}.",) if kind in shown else ()
@@ -106,6 +106,13 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None, rep
         ),
         Section("Map of the features", "Pictures that the network finds alike lie close together.", tuple(maps)),
     ]
+
+
+def _opened(config: DataConfig) -> DataSplits:
+    try:
+        return open_data(config, labels_needed=False)
+    except MissingDataError as error:
+        raise error.with_next_step(_LOST) from error
 
 
 def _data_config(run: Run, data_dir: str | None) -> DataConfig:

@@ -15,7 +15,7 @@ import numpy as np
 from bssl_tf.backend import configure, keras
 from bssl_tf.data.open import open_data
 from bssl_tf.environment import environment, resolved_threads
-from bssl_tf.errors import BsslError, DataError, RunFolderError
+from bssl_tf.errors import BsslError, DataError, MissingDataError, RunFolderError
 from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe, top1
 from bssl_tf.evaluation.protocols import (
     DEFAULT_PROTOCOLS,
@@ -124,8 +124,14 @@ def evaluate(
         # Another data set, wholly; how patient to be with it stays.
         base |= {"limit": 0, "data_dir": ""}
     data_config = from_dict(DataConfig, base | overrides | fixed, "data.")
-    lost = f"{run / 'config.toml'} names it, as seen from where the run was begun: pass --data with its place"
-    data = open_data(data_config, report, labels_needed=True, lost="" if "source" in overrides else lost)
+    try:
+        data = open_data(data_config, labels_needed=True)
+    except MissingDataError as error:
+        if "source" in overrides:
+            raise
+        raise error.with_next_step(
+            f"{run / 'config.toml'} names it, as seen from where the run was begun: pass --data with its place"
+        ) from error
     if data.train.labels is None:
         raise DataError(
             f"{data.name} has no labels, and evaluation needs some",

@@ -21,7 +21,7 @@ from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.engine.stages import STAGES, Stage
 from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.environment import environment, resolved_threads
-from bssl_tf.errors import ConfigError, DataError, RunFolderError
+from bssl_tf.errors import ConfigError, DataError, MissingDataError, RunFolderError
 from bssl_tf.files import read_json, write_json
 from bssl_tf.methods.bssl import Bssl
 from bssl_tf.methods.byol import Byol
@@ -181,8 +181,14 @@ def _begin(
     _check_method(config)
     # Threads and determinism must be set before TensorFlow does anything, even for the data.
     configure(resolved_threads(config.training.threads), config.training.precision)
-    lost = f"{out / 'config.toml'} names it: go on in the folder where the run was begun, or put the images back"
-    data = open_data(config.data, report, labels_needed=config.method == "supervised", lost=lost if begun else "")
+    try:
+        data = open_data(config.data, labels_needed=config.method == "supervised")
+    except MissingDataError as error:
+        if not begun:
+            raise
+        raise error.with_next_step(
+            f"{out / 'config.toml'} names it: go on in the folder where the run was begun, or put the images back"
+        ) from error
     if config.method == "supervised" and data.train.labels is None:
         raise DataError(
             f"{data.name} has no labels, and supervised training needs them",

@@ -12,7 +12,7 @@ from pathlib import Path
 from bssl_tf.backend import keras
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.open import open_data
-from bssl_tf.errors import ConfigError, ConversionError
+from bssl_tf.errors import ConfigError, ConversionError, MissingDataError
 from bssl_tf.evaluation.linear_probe import load_probe
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
@@ -76,12 +76,12 @@ def from_run(run: Path, data_dir: str | None) -> Subject:
     load_weights(run / "student", {"student": student})
     source = probe.data.source
     again = f"bssl-tf evaluate {shlex.quote(str(run))} --data FOLDER"
-    data = open_data(
-        dataclasses.replace(probe.data, data_dir=data_dir or probe.data.data_dir),
-        _log.info,
-        labels_needed=True,
-        lost=f"{run / 'probe/probe.json'} names it, as seen from where the run was evaluated: `{again}` with its place",
-    )
+    try:
+        data = open_data(dataclasses.replace(probe.data, data_dir=data_dir or probe.data.data_dir), labels_needed=True)
+    except MissingDataError as error:
+        raise error.with_next_step(
+            f"{run / 'probe/probe.json'} names it, as seen from where the run was evaluated: `{again}` with its place"
+        ) from error
     # A folder's name is enough; where it lay on this machine says nothing elsewhere.
     name = source if source == "embedded" or source.startswith("tfds:") else Path(source).name
     return Subject(
@@ -146,7 +146,7 @@ def from_model(
             error.what, "Give --mean and --std as in its training: one number, or one a channel"
         ) from error
     config = DataConfig(str(data), data_dir or "", image_size=height, channels=channels)
-    splits = open_data(config, _log.info, labels_needed=False)
+    splits = open_data(config, labels_needed=False)
     image_set = splits.test if splits.test is not None and len(splits.test) else splits.train
     names = _labels(labels, image_set, model.output.shape[-1])
     return Subject(model, preprocessing, names, image_set, splits.train, NetworkDescription(model.name, {}), None)

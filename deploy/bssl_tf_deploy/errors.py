@@ -12,6 +12,10 @@ They live on the device side because it must stand alone; `bssl_tf.errors` adds 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+_Error = TypeVar("_Error", bound="BsslError")
+
 
 class BsslError(Exception):
     """Base of every error with a message meant for the user.
@@ -29,6 +33,10 @@ class BsslError(Exception):
         self.what = " ".join(what.split())
         self.next_step = " ".join(next_step.split())
         super().__init__(f"error[{self.code}]: {self.what}. {self.next_step}.")
+
+    def with_next_step(self: _Error, next_step: str) -> _Error:
+        """The same error for a user who is better helped by another next step."""
+        return type(self)(self.what, next_step)
 
 
 class StorageError(BsslError):

@@ -16,6 +16,7 @@ from bssl_tf.data.building import held_out, store_size
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.load import load_data
 from bssl_tf.errors import DataError
+from tests.data.logged import logged
 
 Save = Callable[..., Path]
 
@@ -29,7 +30,8 @@ def root(tmp_path: Path) -> Path:
 
 def load(root: Path, lines: list[str] | None = None, **options: Any) -> DataSplits:
     options = {"image_size": 28, "cache_dir": root.parent / "cache", **options}
-    return load_data(str(root), report=lines.append if lines is not None else None, **options)
+    with logged(lines):
+        return load_data(str(root), **options)
 
 
 def classes(root: Path, save: Save, names: str = "cat dog", count: int = 12, start: int = 0) -> None:
@@ -63,14 +65,118 @@ def test_labels_and_pixels_belong_together(root: Path) -> None:
         assert np.array_equal(images.images[:, 0, 0, 0] == 255, images.require_labels() == 1)
 
 
-@pytest.mark.parametrize("test_name", ["test", "val", "validation"])
-def test_train_and_test_folders_are_splits(root: Path, save: Save, test_name: str) -> None:
-    classes(root / "train", save)
+@pytest.mark.parametrize(
+    ("train_name", "test_name"),
+    [
+        *(("train", name) for name in ("test", "val", "valid", "validation", "dev", "eval", "Val", "TEST", "test_set")),
+        *(("Train", "Test"), ("Training", "Testing"), ("TRAIN", "VALID"), ("training_set", "test_set")),
+        *(("train-images", "val images"), ("trainset", "testset")),
+    ],
+)
+def test_train_and_test_folders_are_splits(root: Path, save: Save, train_name: str, test_name: str) -> None:
+    classes(root / train_name, save)
     classes(root / test_name, save, count=3, start=900)
-    data = load(root)
+    lines: list[str] = []
+    data = load(root, lines)
     assert data.test is not None
     assert (len(data.train), len(data.test)) == (24, 6)
     assert data.test.class_names == data.train.class_names == ("cat", "dog")
+    assert not [line for line in lines if "not used" in line or "held out" in line]
+
+
+def test_images_beside_the_splits_in_use_are_told_with_their_count(root: Path, save: Save) -> None:
+    classes(root / "train", save)
+    classes(root / "test", save, count=3)
+    classes(root / "val", save, count=2)
+    save(root / "unlabeled" / "deep" / "1.png")
+    save(root / "sample.png")
+    (root / "notes").mkdir()
+    lines: list[str] = []
+    data = load(root, lines)
+    assert data.test is not None and len(data.test) == 6
+    told = [line for line in lines if "not used" in line]
+    assert told == [f"{root}: not used: unlabeled (1 image), val (4 images), beside the folders (1 image)"]
+
+
+def test_test_images_of_unlabelled_training_images_are_told(root: Path, save: Save) -> None:
+    for index in range(5):
+        save(root / "train" / f"{index}.png", index)
+    classes(root / "valid", save, count=2)
+    lines: list[str] = []
+    data = load(root, lines)
+    assert (len(data.train), data.train.labels, data.test) == (5, None, None)
+    assert f"{root}: not used: valid (4 images)" in lines
+
+
+def test_test_folders_alone_are_not_classes(root: Path, save: Save) -> None:
+    classes(root / "Test", save)
+    classes(root / "valid", save)
+    with pytest.raises(DataError, match=r"has Test and valid, and no folder of images to train on\. Call that folder"):
+        load(root)
+
+
+def test_two_training_folders_are_refused(root: Path, save: Save) -> None:
+    classes(root / "Train", save)
+    classes(root / "training", save)
+    with pytest.raises(DataError, match=r"has Train and training, both for training\. Put their images"):
+        load(root)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found", "Thumbs"),
+        *(".thumbnails", "@Recycle", "THUMBS"),
+    ],
+)
+@pytest.mark.parametrize("place", [".", "cat", "cat/deep"])
+def test_folders_of_the_system_are_skipped_at_every_depth(root: Path, save: Save, name: str, place: str) -> None:
+    classes(root, save)
+    save(root / "cat" / "deep" / "1.png", 500)
+    expected = load(root)
+    classes(root / place / name, save, "dog x", 6, start=700)
+    lines: list[str] = []
+    data = load(root, lines)
+    assert data.train.class_names == ("cat", "dog")
+    assert data.train.fingerprint() == expected.train.fingerprint()
+    assert [line for line in lines if "system files" in line] == [
+        f"{root}: hidden and system files are skipped: {name} (12 files)"
+    ]
+
+
+def test_folders_of_the_system_beside_splits_are_no_split(root: Path, save: Save) -> None:
+    classes(root / "train", save)
+    classes(root / "test" / "@eaDir", save)
+    save(root / "__MACOSX" / "train" / "._1.png")
+    lines: list[str] = []
+    data = load(root, lines)
+    assert data.test is not None and len(data.train) + len(data.test) == 24
+    assert f"{root}: hidden and system files are skipped: @eaDir (24 files), __MACOSX (1 file)" in lines
+
+
+def test_files_of_the_system_are_counted_and_named_in_one_line(root: Path, save: Save) -> None:
+    classes(root, save)
+    for name in ("Thumbs.db", "cat/Thumbs.db", "cat/desktop.ini", "cat/.DS_Store"):
+        (root / name).write_bytes(b"x")
+    for name in ("._000.png", "cat/._000.png", "cat/._001.png", "dog/.hidden.png"):
+        (root / name).write_bytes(b"Mac OS X")
+    lines: list[str] = []
+    data = load(root, lines)
+    assert data.test is not None and len(data.train) + len(data.test) == 24 and not data.skipped_files
+    assert [line for line in lines if "system files" in line] == [
+        f"{root}: hidden and system files are skipped: .* (1 file), ._* (3 files), Thumbs.db (2 files), "
+        "desktop.ini (1 file)"
+    ]
+
+
+def test_links_that_lead_back_end_and_bring_nothing_twice(root: Path, save: Save) -> None:
+    for split in ("train", "test"):
+        classes(root / split, save, count=2)
+        (root / split / "cat" / "up").symlink_to(root / split)
+        (root / split / "cat" / "top").symlink_to(root)
+    data = load(root)
+    assert data.test is not None
+    assert data.train.require_labels().tolist() == data.test.require_labels().tolist() == [0, 0, 1, 1]
 
 
 def test_a_test_folder_may_lack_a_class_but_not_add_one(root: Path, save: Save) -> None:
@@ -80,7 +186,7 @@ def test_a_test_folder_may_lack_a_class_but_not_add_one(root: Path, save: Save) 
     assert data.test is not None
     assert data.test.require_labels().tolist() == [2, 2]
     classes(root / "test", save, "dog eel", 2)
-    with pytest.raises(DataError, match=r"classes that its training folder lacks: dog, eel\. Name the class folders"):
+    with pytest.raises(DataError, match=r"test has classes that .*train lacks: dog, eel\. Name the class folders"):
         load(root)
 
 
@@ -92,7 +198,8 @@ def test_a_flat_test_folder_has_no_labels_and_gives_way(root: Path, save: Save) 
     data = load(root, lines)
     assert data.test is not None
     assert len(data.test) == 4
-    assert any("has no class folders and is not used" in line for line in lines)
+    assert f"{root / 'test'} has no class folders and cannot be tested on" in lines
+    assert f"{root}: not used: test (1 image)" in lines
     shutil.rmtree(root / "val")
     assert len(load(root).train) < 24  # held out from train instead
 
@@ -338,7 +445,7 @@ def test_a_folder_that_may_not_be_listed_is_an_error(root: Path, save: Save, mon
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read anything
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read anything
     with pytest.raises(DataError, match=r"cannot be listed .*Permission denied.*Check its permissions"):
         load(root)
 

@@ -8,7 +8,7 @@ import pytest
 
 from bssl_tf.data.load import load_data
 from bssl_tf.data.open import open_data
-from bssl_tf.errors import DataError
+from bssl_tf.errors import DataError, MissingDataError
 from bssl_tf.settings import DataConfig
 
 
@@ -53,11 +53,14 @@ def test_every_wrong_argument_says_what_and_what_next(spec: str, options: dict[s
 
 def test_a_lost_folder_gets_the_hint_of_who_remembered_it(tmp_path: Path) -> None:
     config = DataConfig(str(tmp_path / "photos"), image_size=28)
-    with pytest.raises(DataError, match=r"photos does not exist\. config\.toml names it\."):
-        open_data(config, print, labels_needed=False, lost="config.toml names it")
+    with pytest.raises(MissingDataError, match=r"photos does not exist\. config\.toml names it\."):
+        try:
+            open_data(config, labels_needed=False)
+        except MissingDataError as error:
+            raise error.with_next_step("config.toml names it") from error
     with pytest.raises(DataError, match=r"photos does not exist\. Check the path"):
-        open_data(config, print, labels_needed=False)
-    assert open_data(DataConfig("embedded", image_size=28, limit=4), print, labels_needed=False, lost="no").train
+        open_data(config, labels_needed=False)
+    assert open_data(DataConfig("embedded", image_size=28, limit=4), labels_needed=False).train
 
 
 def test_a_space_after_the_keyword_does_no_harm() -> None:

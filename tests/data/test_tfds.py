@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.load import load_data
 from bssl_tf.errors import DataError
+from tests.data.logged import logged
 
 tf.config.experimental.enable_op_determinism()
 SHARED = Path(__file__).parents[2].parent / "shared" / "tfds"
@@ -96,7 +97,8 @@ class TinyConfigs(Tiny):
 
 def load(name: str, place: Path, lines: list[str] | None = None, **options: Any) -> DataSplits:
     options = {"image_size": 16, "data_dir": place / "tfds", "cache_dir": place / "cache", **options}
-    return load_data(f"tfds:{name}", report=lines.append if lines is not None else None, **options)
+    with logged(lines):
+        return load_data(f"tfds:{name}", **options)
 
 
 def prepared(place: Path, builder: type[Tiny] = TinyPlain) -> Path:
@@ -187,7 +189,7 @@ def test_the_newest_version_is_taken(tmp_path: Path) -> None:
         ("mnst", r"TFDS knows no data set mnst, and none is in .*Did you mean tfds:mnist\?"),
         ("tiny_plane", r"Did you mean tfds:tiny_plain\?"),
         ("qqqqqqqq", r"TFDS knows no data set qqqqqqqq.*catalog"),
-        ("cifar10", r"tfds:cifar10 is not in .*downloads are not allowed\. Leave --no-download away"),
+        ("cifar10", r"tfds:cifar10 is not in .*downloads are not allowed\. Omit --no-download"),
     ],
 )
 def test_names_that_lead_nowhere_are_errors_with_a_next_step(tmp_path: Path, spec: str, message: str) -> None:

@@ -195,7 +195,7 @@ def test_accuracy_is_that_of_keras_on_the_same_pictures(
     assert accuracy is not None
     assert accuracy.top1_percent == accuracy.keras_top1_percent
     # The labels are random, and the network is not: any share is right, but this one.
-    data = open_data(DataConfig(str(pictures), "", image_size=SIZE, channels=3), print, labels_needed=True)
+    data = open_data(DataConfig(str(pictures), "", image_size=SIZE, channels=3), labels_needed=True)
     assert data.test is not None and data.test.labels is not None
     images = evaluation_views(data.test, Preprocessing(SIZE, 3, MEAN, STD), np.arange(len(data.test)))
     scores = keras.models.load_model(models["h5"])(images, training=False).numpy()
