@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-import time
-from pathlib import Path
-
 import click
 
-from bssl_tf import __version__
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
-
-_PAGE = "report.html"
 
 
 @click.command("report")
@@ -21,7 +14,8 @@ _PAGE = "report.html"
     "--out",
     metavar="FILE",
     shell_complete=completion.files,
-    help=f"Write to FILE. [html: RUN/{_PAGE}, of several runs {_PAGE}; else the screen]",
+    show_default="html: RUN/report.html, of several runs report.html; others: the screen",
+    help="Write to FILE.",
 )
 @click.option(
     "--format",
@@ -48,34 +42,13 @@ def command(
     works offline, with plots, views as the network sees them, nearest neighbours and a map of the features. What is
     missing is named, with the command that makes it. Nothing is downloaded, and RUN gets no other file.
     """
-    from bssl_tf.files import write_text
-    from bssl_tf.reports.formats import FORMATS
-    from bssl_tf.reports.runs import read_runs
-    from bssl_tf.reports.sections import make_document
+    from bssl_tf.workflows.report import report
 
-    known = read_runs([Path(run) for run in runs])
-    pictures = []
-    if form == "html" and not no_images:
-        from bssl_tf.reports.pictures import picture_sections
-
-        pictures = picture_sections(known, images, data_dir, prose)
-    options = [*([] if form == "html" else ["--format", form]), *(["--no-images"] if no_images else [])]
-    options += ["--data-dir", data_dir] if data_dir else []
-    call = shlex.join(["bssl-tf", "report", *runs, *options])
-    made = f"Made {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())} by bssl-tf {__version__}."
-    document = make_document(known, call, made, pictures)
-    if form == "html":
-        from bssl_tf.reports.page import as_html
-
-        out = out or str(known[0].path / _PAGE if len(known) == 1 else Path(_PAGE))
-        content = as_html(document)
-    else:
-        content = FORMATS[form](document)
-    if out is None:
-        click.echo(content, nl=False)
+    done = report(runs, out=out, format=form, images=0 if no_images else images, data_dir=data_dir)
+    if done.path is None:
+        click.echo(done.content, nl=False)
         return
-    write_text(Path(out), content)
     prose(
-        f"{Path(out).resolve()}: {len(content.encode()) / 1024:.0f} KiB"
+        f"{done.path.resolve()}: {len(done.content.encode()) / 1024:.0f} KiB"
         + (", open it in a browser" if form == "html" else "")
     )

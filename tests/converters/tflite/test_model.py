@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bssl_tf.backend import keras
-from bssl_tf.cli.inspect import WIDTH, table
 from bssl_tf.errors import ConversionError
+from bssl_tf.reports.inspection import WIDTH, table
 from bssl_tf_converters.lce.converter import LceInterpreter
 from bssl_tf_converters.lce.float_reference import convert_float
 from bssl_tf_converters.tflite.inspection import Inspection, inspect_model
