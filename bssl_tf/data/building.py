@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import os
-import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,13 +14,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from bssl_tf.data.cache import Entry, SplitWriter, open_or_build, require_space, unreadable_file, write_unreadable
-from bssl_tf.data.decoding import UnreadableImageError, decode
+from bssl_tf.data.cache import (
+    SPLITS,
+    Entry,
+    SplitWriter,
+    open_or_build,
+    require_space,
+    unreadable_file,
+    write_unreadable,
+)
+from bssl_tf.data.decoding import Decoded, UnreadableImageError, decode
 from bssl_tf.data.image_set import DataSplits, SkippedFile
 from bssl_tf.errors import DataError
+from bssl_tf_deploy.pictures import stored_side
 
 _HELD_OUT_SHARE = 6  # one image in six
 # Bounds the decoded images that wait in memory.
@@ -73,12 +81,11 @@ def store_size(common_size: tuple[int, int] | None, image_size: int) -> int:
         image_size: side of the network's input.
 
     Returns:
-        The native side for square images up to twice the network's input; else 8/7 of that input, so that a crop of
-        three quarters of the area still has a pixel for each of the network's.
+        The native side for square images up to twice the network's input; else `stored_side`.
     """
     if common_size and common_size[0] == common_size[1] and common_size[0] <= 2 * image_size:
         return common_size[0]
-    return max(image_size, round(image_size * 8 / 7))
+    return stored_side(image_size)
 
 
 def held_out(keys: Sequence[str], labels: Sequence[int]) -> NDArray[np.bool_]:
@@ -136,11 +143,7 @@ def cached_splits(name: str, key: str, channels: int, plan: Callable[[], Plan], 
     """
 
     def build(folder: Path) -> Entry:
-        # Pillow warns of large pictures and odd EXIF; the former are refused with a cause, the latter do no harm.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-            return _build_entry(folder, name, key, channels, plan(), options)
+        return _build_entry(folder, name, key, channels, plan(), options)
 
     splits = open_or_build(options.cache_dir, key, name, build)
     total = len(splits.train) + len(splits.test or ()) + len(splits.skipped_files)
@@ -151,10 +154,11 @@ def cached_splits(name: str, key: str, channels: int, plan: Callable[[], Plan], 
 
 def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, options: Options) -> Entry:
     skipped: list[SkippedFile] = []
+    remarks = Counter[str]()
     counts: dict[str, NDArray[np.int64]] = {}
     writers: dict[str, SplitWriter] = {}
 
-    def attempt(item: Item) -> tuple[NDArray[np.uint8], float] | str:
+    def attempt(item: Item) -> Decoded | str:
         try:
             return decode(item.source, plan.size, channels)
         except UnreadableImageError as error:
@@ -175,7 +179,8 @@ def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, o
                 if isinstance(result, str):
                     skipped.append(SkippedFile(item.path, result))
                     continue
-                writers[item.split].append(*result, item.label)
+                writers[item.split].append(result.pixels, result.ratio, item.label)
+                remarks.update(result.remarks)
                 counts[item.split][item.label or 0] += 1
             progress.update(len(chunk))
 
@@ -185,14 +190,14 @@ def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, o
     check_counts(name, counts.get("train", np.zeros(1, np.int64)), plan.class_names, options)
     if "test" in counts and not counts["test"].any():
         raise DataError(f"no test image of {name} can be read", "Repair the files, or remove the test folder")
-    return Entry(tuple(sorted(writers, reverse=True)), plan.class_names, tuple(skipped))
+    return Entry(tuple(split for split in SPLITS if split in writers), plan.class_names, tuple(skipped), dict(remarks))
 
 
 def _refuse_unreadable(name: str, skipped: Sequence[SkippedFile], total: int, listed: Path, options: Options) -> None:
     if len(skipped) > options.max_unreadable_share * total:
         raise DataError(
             f"{len(skipped)} of {total} images of {name} cannot be read (first: {skipped[0].path}: "
-            f"{skipped[0].cause}), more than the {options.max_unreadable_share:.1%} that are let pass; all are "
+            f"{skipped[0].cause}), more than the {options.max_unreadable_share:.1%} that are tolerated; all are "
             f"listed in {listed}",
             "Repair or remove those files, or raise --max-unreadable-share",
         )

@@ -18,21 +18,24 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from bssl_tf.data.image_set import DataSplits, ImageSet, SkippedFile
 from bssl_tf.errors import StorageError
 from bssl_tf.files import held_lock, new_folder, write_bytes
 
 # Part of every key: raise it when decoding or the layout changes.
-FORMAT = 1
+FORMAT: Literal[2] = 2
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 _INDEX = "index.json"
 _log = logging.getLogger(__name__)
 
@@ -40,6 +43,22 @@ _log = logging.getLogger(__name__)
 def cache_key(*parts: object) -> str:
     """SHA-256, in hex, over the parts' JSON and the format."""
     return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()
+
+
+class _Skipped(BaseModel, strict=True, extra="forbid"):
+    path: str
+    cause: str
+
+
+class _Index(BaseModel, strict=True, extra="forbid"):
+    """The content of index.json; what each is, `Entry` says. `sizes`: bytes of the other files by name."""
+
+    format: Literal[2]
+    splits: list[Split]
+    class_names: list[str]
+    skipped: list[_Skipped]
+    remarks: dict[str, int]
+    sizes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -50,11 +69,13 @@ class Entry:
         splits: which of "train" and "test" were written.
         class_names: empty without labels.
         skipped: unreadable files.
+        remarks: on how others were read, and the number of images of which each is true.
     """
 
-    splits: tuple[str, ...]
+    splits: tuple[Split, ...]
     class_names: tuple[str, ...]
     skipped: tuple[SkippedFile, ...]
+    remarks: Mapping[str, int]
 
 
 class SplitWriter:
@@ -120,23 +141,26 @@ def open_or_build(
     folder = cache_dir / key
     try:
         # First without the lock, so that a cache that may only be read serves too.
-        splits = _open(folder, name)
-        if splits is None:
+        opened = _open(folder, name)
+        if opened is None:
             cache_dir.mkdir(parents=True, exist_ok=True)
             # Without locks two processes may build the same entry; the temporary names keep them apart.
             with held_lock(cache_dir / f"{key}.lock", wait=True) as alone:
-                splits = _open(folder, name)
-                if splits is None:
+                opened = _open(folder, name)
+                if opened is None:
                     if alone:
                         for left_over in cache_dir.glob(f".{key}.*.tmp"):
                             shutil.rmtree(left_over, ignore_errors=True)
                     _log.info("decoding %s into %s", name, folder)
                     _build(folder, build)
-                    splits = _open(folder, name)
+                    opened = _open(folder, name)
     except OSError as error:
         raise _unusable(cache_dir, error.strerror or str(error)) from error
-    if splits is None:
+    if opened is None:
         raise _unusable(cache_dir, "the entry vanished after it was written")
+    splits, remarks = opened
+    for remark, count in remarks.items():
+        _log.warning("%s: %s: %s", name, "1 image" if count == 1 else f"{count} images", remark)
     if len(splits.skipped_files) == 1:
         [file] = splits.skipped_files
         _log.warning("1 file was skipped as unreadable: %s (%s)", file.path.translate(_ESCAPES), file.cause)
@@ -192,14 +216,16 @@ def _build(folder: Path, build: Callable[[Path], Entry]) -> None:
     temporary = new_folder(folder.parent, f".{folder.name}.", ".tmp")
     try:
         entry = build(temporary)
-        index = {
-            "format": FORMAT,
-            "splits": list(entry.splits),
-            "class_names": list(entry.class_names),
-            "skipped": [[file.path, file.cause] for file in entry.skipped],
-            "sizes": {file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
-        }
-        write_bytes(temporary / _INDEX, json.dumps(index, indent=1).encode())
+        index = _Index(
+            format=FORMAT,
+            splits=list(entry.splits),
+            class_names=list(entry.class_names),
+            skipped=[_Skipped(path=file.path, cause=file.cause) for file in entry.skipped],
+            remarks=dict(entry.remarks),
+            sizes={file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
+        )
+        # Not pydantic's own JSON, which has no way to write a file name that is not UTF-8.
+        write_bytes(temporary / _INDEX, json.dumps(index.model_dump(), indent=1).encode())
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -207,19 +233,17 @@ def _build(folder: Path, build: Callable[[Path], Entry]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _open(folder: Path, name: str) -> DataSplits | None:
-    """The entry, or None where it is missing, cut short, or not understood."""
+def _open(folder: Path, name: str) -> tuple[DataSplits, Mapping[str, int]] | None:
+    """The entry and its remarks, or None where it is missing, cut short, or not understood."""
     try:
-        index: dict[str, Any] = json.loads((folder / _INDEX).read_bytes())
-        if index["format"] != FORMAT:
+        index = _Index.model_validate(json.loads((folder / _INDEX).read_bytes()))
+        if any((folder / file).stat().st_size != size for file, size in index.sizes.items()):
             return None
-        if any((folder / file).stat().st_size != size for file, size in index["sizes"].items()):
-            return None
-        class_names = tuple(index["class_names"])
-        sets = {split: _open_split(folder, split, f"{name} ({split})", class_names) for split in index["splits"]}
-        skipped = tuple(SkippedFile(path, cause) for path, cause in index["skipped"])
-        return DataSplits(name, sets["train"], sets.get("test"), skipped)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError):
+        class_names = tuple(index.class_names)
+        sets = {split: _open_split(folder, split, f"{name} ({split})", class_names) for split in index.splits}
+        skipped = tuple(SkippedFile(file.path, file.cause) for file in index.skipped)
+        return DataSplits(name, sets["train"], sets.get("test"), skipped), index.remarks
+    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, RecursionError):
         return None
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bssl_tf_deploy.pictures import UnreadableImageError, open_picture
+from bssl_tf_deploy.pictures import UnreadableImageError, open_picture, picture_size
 
-__all__ = ["IMAGE_SUFFIXES", "UnreadableImageError", "decode", "header_size", "to_channels"]
+__all__ = ["IMAGE_SUFFIXES", "Decoded", "UnreadableImageError", "decode", "header_size", "to_channels"]
 
 # What is taken for an image in a folder; anything else there is ignored.
 IMAGE_SUFFIXES = frozenset(
@@ -33,34 +34,42 @@ def to_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return ((images.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)[..., np.newaxis]
 
 
-def decode(source: Path | bytes, size: int, channels: int) -> tuple[NDArray[np.uint8], float]:
-    """The first frame, turned upright as EXIF says, squashed to a square.
+class Decoded(NamedTuple):
+    """A decoded image.
 
-    Alpha is laid over white. 16-bit grey is divided by 257.
+    Attributes:
+        pixels: uint8 [S, S, C].
+        ratio: width / height before squashing.
+        remarks: what a user should know of how it was read.
+    """
+
+    pixels: NDArray[np.uint8]
+    ratio: float
+    remarks: tuple[str, ...]
+
+
+def decode(source: Path | bytes, size: int, channels: int) -> Decoded:
+    """A picture as `open_picture` reads it, squashed to a square.
 
     Args:
         source: a file, or the content of one.
         size: S, pixels.
         channels: C; 1 (grey, ITU-R 601 luma) or 3 (RGB).
 
-    Returns:
-        uint8 [S, S, C], and width / height before squashing.
-
     Raises:
-        UnreadableImageError: missing, empty, truncated, unknown, or too many pixels (decompression bomb).
+        UnreadableImageError: see `open_picture`.
     """
-    # Twice the size, so that the last step is a resize that averages.
-    picture = open_picture(source, channels, at_least=2 * size)
+    opened = open_picture(source, channels, stored=size)
+    picture = opened.image
     ratio = picture.width / picture.height
     if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(picture, np.uint8).reshape(size, size, channels), ratio
+    return Decoded(np.asarray(picture, np.uint8).reshape(size, size, channels), ratio, opened.remarks)
 
 
 def header_size(source: Path) -> tuple[int, int] | None:
     """Width and height as the file's header says, in pixels; None where it cannot be read."""
     try:
-        with Image.open(source) as image:
-            return image.size
-    except Exception:  # As in decode(), which reports the cause.
+        return picture_size(source)
+    except UnreadableImageError:  # As in decode(), which reports the cause.
         return None

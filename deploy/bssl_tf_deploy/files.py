@@ -6,8 +6,11 @@ Standard library only: the runtime's build and the device side use it, and the h
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
@@ -65,7 +68,62 @@ def _under_a_new_name(folder: Path, prefix: str, suffix: str, make: Callable[[Pa
         path = folder / f"{prefix}{secrets.token_hex(6)}{suffix}"
         with contextlib.suppress(FileExistsError):
             return make(path), path
-    raise FileExistsError(17, "no unused name was found", str(folder))
+    raise FileExistsError(errno.EEXIST, "no unused name was found", str(folder))
+
+
+def open_regular(path: Path, limit: int) -> io.BufferedReader:
+    """Opens a file that a user or a stranger handed over, to read it: regular files of at most `limit` bytes only.
+
+    A pipe would be waited on for ever, and a device such as /dev/zero never ends.
+
+    Raises:
+        OSError: it cannot be opened, is not a regular file (EINVAL; EISDIR for a folder), or is larger (EFBIG).
+    """
+    _require_regular(path, path.stat(), limit)
+    # It may have become a pipe since.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _require_regular(path, os.fstat(descriptor), limit)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The content of such a file.
+
+    Raises:
+        OSError: see `open_regular`; also where it grows beyond `limit` while it is read.
+    """
+    with open_regular(path, limit) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, _too_large(limit), str(path))
+    return content
+
+
+def _require_regular(path: Path, status: os.stat_result, limit: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    if status.st_size > limit:
+        raise OSError(errno.EFBIG, _too_large(limit), str(path))
+
+
+def _too_large(limit: int) -> str:
+    return f"Larger than {limit:,} bytes, the most that such a file may have"
+
+
+def standing_in(head: bytes) -> str | None:
+    """What stands in place of a file that was never fetched, by its first 512 bytes or so; None if nothing known."""
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "a Git LFS pointer, not the file itself, which `git lfs pull` fetches"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html")) or (text.startswith(b"<?xml") and b"<html" in text):
+        return "a web page (HTML), not the file itself, which has to be downloaded again"
+    return None
 
 
 @contextlib.contextmanager

@@ -5,59 +5,161 @@ Imported only where an image is opened: nothing else on a device needs Pillow.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from bssl_tf_deploy.files import open_regular, standing_in
+from bssl_tf_deploy.repair import SIDE_DAMAGED, repaired, significant_bits
+
+# Pillow refuses pictures of more than twice MAX_IMAGE_PIXELS, 178,956,970 pixels, and warns of smaller ones and of odd
+# Exif, in words that help none of our users. For the process, because warnings cannot be caught in one thread alone.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+_MAX_FILE_BYTES = 1 << 30
 _SIXTEEN_BIT_MAX = 65535
-# What Pillow would only warn of is refused below.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Of sensors and converters; a picture may use less than the largest value, but hardly half of it all over.
+_GREY_BITS = (8, 10, 12, 14)
+_ORIENTATION = 0x0112
+# From Exif's number to what turns the picture upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableImageError(Exception):
     """The file cannot be decoded; the message is the cause, on one line. Callers turn it into an error of their own."""
 
 
-def open_picture(source: Path | bytes, channels: int, *, at_least: int | None = None) -> Image.Image:
-    """The first frame in 8 bits, turned upright as EXIF says, alpha laid over white, 16-bit grey divided by 257.
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        image: upright, mode L or RGB.
+        remarks: what a user should know of how it was read, such as "12 bits of grey in 16 were scaled to 8".
+    """
+
+    image: Image.Image
+    remarks: tuple[str, ...] = ()
+
+
+def stored_side(image_size: int) -> int:
+    """The side, in pixels, at which the host stores pictures of any size for a network whose input has `image_size`.
+
+    8/7 of it, so that a crop of three quarters of the area still has a pixel for each of the network's.
+    """
+    return max(image_size, round(image_size * 8 / 7))
+
+
+def open_picture(source: Path | bytes, channels: int, *, stored: int) -> Picture:
+    """The first frame in 8 bits, turned upright as EXIF states, alpha laid over white, 16-bit grey scaled.
+
+    16-bit grey is divided by the largest value of the bits in use, which are those of the file's sBIT chunk, or else
+    the fewest of 8, 10, 12, 14 and 16 that hold its largest value. Damage that costs no pixels is repaired.
+
+    A JPEG file much larger than needed is decoded at a half, a quarter or an eighth of its size, such that both sides
+    keep twice `stored`.
 
     Args:
         source: a file, or the content of one.
         channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
-        at_least: lets a JPEG be decoded at a half, a quarter or an eighth, as long as both sides keep so many pixels.
+        stored: the side at which the host stores it, pixels: see `stored_side`.
 
     Raises:
-        UnreadableImageError: missing, empty, truncated, unknown, or too many pixels (decompression bomb).
+        UnreadableImageError: missing, not a regular file, empty, truncated, unknown, or more pixels than Pillow allows.
     """
+    mode = "L" if channels == 1 else "RGB"
+    with _named_causes(source), _opened(source) as file:
+        try:
+            return _decoded(file, mode, stored)
+        except Image.DecompressionBombError:
+            raise
+        except Exception:
+            for content, remarks in _repaired(file):
+                with contextlib.suppress(Exception):
+                    picture = _decoded(io.BytesIO(content), mode, stored)
+                    return Picture(picture.image, tuple(dict.fromkeys((*remarks, *picture.remarks))))
+            raise
+
+
+def picture_size(source: Path) -> tuple[int, int]:
+    """Width and height as the file's header states, in pixels.
+
+    Raises:
+        UnreadableImageError: see `open_picture`.
+    """
+    with _named_causes(source), _opened(source) as file:
+        try:
+            with Image.open(file) as image:
+                return image.size
+        except Image.DecompressionBombError:
+            raise
+        except Exception:
+            for content, _ in _repaired(file):
+                with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:
+                    return image.size
+            raise
+
+
+@contextlib.contextmanager
+def _opened(source: Path | bytes) -> Iterator[IO[bytes]]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    else:
+        with open_regular(source, _MAX_FILE_BYTES) as file:
+            yield file
+
+
+def _repaired(file: IO[bytes]) -> Iterator[tuple[bytes, tuple[str, ...]]]:
+    file.seek(0)
+    with contextlib.suppress(Exception):  # What it parses was refused before.
+        yield from repaired(file.read())
+
+
+def _decoded(file: IO[bytes], mode: str, stored: int) -> Picture:
+    with Image.open(file) as image:
+        image.draft(None, (2 * stored, 2 * stored))
+        # Exif may come after the pixels.
+        image.load()
+        upright, remarks = _upright(image)
+        if not image.mode.startswith("I"):
+            return Picture(_eight_bit(upright, mode), remarks)
+        values = np.asarray(upright)
+        if values.min() < 0 or values.max() > _SIXTEEN_BIT_MAX:
+            raise ValueError("pixels beyond 16 bits have no known range")
+        declared = significant_bits(file)
+        bits = next((n for n in ([declared] if declared else _GREY_BITS) if values.max() < 1 << n), 16)
+        if bits < 16:
+            remarks = (*remarks, f"{bits} bits of grey in 16 were scaled to 8")
+        largest = (1 << bits) - 1
+        # To the nearest.
+        levels = np.minimum((np.arange(_SIXTEEN_BIT_MAX + 1) * 255 + largest // 2) // largest, 255).astype(np.uint8)
+        return Picture(Image.fromarray(levels[values]).convert(mode), remarks)
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     try:
-        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
-            _refuse_bomb(image)
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            # Turned first: a 16-bit picture is rebuilt from an array and loses its EXIF.
-            return _eight_bit(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
-    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file.
-        raise UnreadableImageError(_cause(source, error)) from error
-
-
-def _refuse_bomb(image: Image.Image) -> None:
-    # Pillow itself only warns up to twice this limit.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {limit}")
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow's parser raises nearly anything on damaged Exif.
+        return image, (SIDE_DAMAGED,)
+    return (image if turn is None else image.transpose(turn)), ()
 
 
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > _SIXTEEN_BIT_MAX:
-            raise ValueError("pixels beyond 16 bits have no known range")
-        # 65535 / 257 = 255, rounded to the nearest.
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert(mode)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.has_transparency_data:
@@ -67,18 +169,30 @@ def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode) if image.mode in ("1", "L") else image.convert("RGB").convert(mode)
 
 
+@contextlib.contextmanager
+def _named_causes(source: Path | bytes) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file.
+        raise UnreadableImageError(_cause(source, error)) from error
+
+
 def _cause(source: Path | bytes, error: Exception) -> str:
-    if isinstance(source, bytes):
-        empty = not source
-    else:
-        try:
-            empty = source.stat().st_size == 0
-        except OSError:
-            empty = False
-    if empty:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror or os.strerror(error.errno)
+    try:
+        head = source[:512] if isinstance(source, bytes) else _head(source)
+    except OSError:
+        head = b"?"
+    if not head:
         return "the file is empty"
+    if other := standing_in(head):
+        return other
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow knows"
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _head(file: Path) -> bytes:
+    with open_regular(file, _MAX_FILE_BYTES) as opened:
+        return opened.read(512)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from bssl_tf_deploy.manifest import Manifest, Preprocessing
 if TYPE_CHECKING:
     from PIL import Image
 
+_log = logging.getLogger(__name__)
+
 
 def load_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Reads an image as `load_pixels` does, and normalises it: float32 [1, S, S, C]."""
@@ -24,10 +27,10 @@ def load_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
 
 
 def load_pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Reads an image: first frame, upright as EXIF says, alpha over white, central square, resized.
+    """Reads an image as the host does for training (`bssl_tf_deploy.pictures`); central square, resized.
 
-    The resize is Pillow's BILINEAR, whose filter widens where it shrinks. A square picture of the network's size is
-    taken as it is.
+    What a user should know of how it was read is logged as a warning. The resize is Pillow's BILINEAR, whose filter
+    widens where it shrinks. A square picture of the network's size is taken as it is.
 
     Args:
         path: any format that Pillow reads.
@@ -37,21 +40,23 @@ def load_pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         uint8 [1, S, S, C].
 
     Raises:
-        ImageError: the file is missing, a folder, empty, cut short, no image, or of too many pixels.
+        ImageError: the file is missing, a folder, empty, cut short, not an image, or has too many pixels.
         RuntimeUnavailableError: Pillow is not installed.
     """
     try:
-        from bssl_tf_deploy.pictures import UnreadableImageError, open_picture
+        from bssl_tf_deploy.pictures import UnreadableImageError, open_picture, stored_side
     except ImportError as error:
         raise RuntimeUnavailableError("Pillow is not installed", "Install it with `pip install pillow`") from error
     size, channels = preprocessing.image_size, preprocessing.channels
     try:
-        pixels = _central_square(open_picture(path, channels), size)
+        picture = open_picture(path, channels, stored=stored_side(size))
     except UnreadableImageError as error:
         if path.is_dir():
             raise ImageError(f"{path} is a folder", f"Name the files in it: {shlex.quote(str(path))}/*.jpg") from error
-        raise ImageError(f"{path} cannot be read: {error}", "Check the file, or leave it out") from error
-    return pixels.reshape(1, size, size, channels)
+        raise ImageError(f"{path} cannot be read: {error}", "Check the file, or omit it") from error
+    for remark in picture.remarks:
+        _log.warning("%s: %s", path, remark)
+    return _central_square(picture.image, size).reshape(1, size, size, channels)
 
 
 def normalise(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

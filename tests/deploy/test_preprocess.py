@@ -168,7 +168,20 @@ def test_what_cannot_be_read_is_named_with_its_cause(tmp_path: Path, square: np.
         load_image(tmp_path, RGB)
 
 
+def test_how_a_picture_was_read_is_told_with_its_name(
+    tmp_path: Path, square: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = save(tmp_path / "a.jpg", square)
+    expected = load_pixels(file, RGB)
+    assert not caplog.records
+    file.write_bytes(file.read_bytes()[:-2])
+    np.testing.assert_array_equal(load_pixels(file, RGB), expected)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file}: the end of the file is missing, after the last pixel"
+    ]
+
+
 def test_a_decompression_bomb_is_refused(tmp_path: Path, square: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ImageError, match="DecompressionBomb"):
         load_image(save(tmp_path / "a.png", square), RGB)
