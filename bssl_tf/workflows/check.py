@@ -14,6 +14,7 @@ from bssl_tf.workflows.networks import open_network
 from bssl_tf_converters.lce import checks
 from bssl_tf_converters.lce import explain as lce_explain
 from bssl_tf_converters.lce.converter import convert as lce_convert
+from bssl_tf_converters.lce.explanation import Explanation, require_no_fault
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Checked:
     model: str
     findings: tuple[checks.Finding, ...]
     binary: checks.BinaryReport | None
-    explanation: lce_explain.Explanation | None
+    explanation: Explanation | None
 
     @property
     def sound(self) -> bool:
@@ -44,7 +45,7 @@ class Checked:
         """Raises `ConversionError` for the first error, as the export does."""
         checks.refuse(self.findings)
         if self.explanation is not None:
-            lce_explain.require_no_fault(self.explanation)
+            require_no_fault(self.explanation)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as `bssl-tf check --json` prints it."""

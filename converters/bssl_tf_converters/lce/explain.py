@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tflite
@@ -31,88 +32,18 @@ from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce.checks.conversion import Conversion, look_up
 from bssl_tf_converters.lce.checks.layers import quantized_kernel
 from bssl_tf_converters.lce.converter import LceInterpreter
-from bssl_tf_converters.lce.parity import TOLERANCE, PreActivation, pre_activations, threshold_images
+from bssl_tf_converters.lce.explanation import NEAR, OUTPUT, Difference, Explanation
+from bssl_tf_converters.lce.parity import TOLERANCE
+from bssl_tf_converters.lce.signs import PreActivation, hard_images, pre_activations, run
 from bssl_tf_converters.tflite.model import Operator, read_model, unpack_binary_kernel
 from bssl_tf_deploy.preprocess import whole_pixels
 
-NEAR = 1e-4
-_OUTPUT = "the output"
 _EXPLAINED = 12
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Signs that differ in front of one layer, or numbers that differ at the end.
-
-    Attributes:
-        layer: the binary layer that reads the signs; at the end `the output`.
-        images: how many images have such signs, of those that had none before.
-        signs: how many signs differ in these images.
-        share: of all signs there in these images, 0 to 1.
-        near: how many of `signs` are within `NEAR` of their threshold.
-    """
-
-    layer: str
-    images: int
-    signs: int
-    share: float
-    near: int
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What a comparison layer by layer found.
-
-    Attributes:
-        images: how many were compared.
-        compared: the binary layers whose inputs were compared, in the order in which they run; up to the fault.
-        left_out: binary layers that were not found in the flatbuffer or not reached in Keras.
-        rounding: layers where signs differ in some images, all of them near their thresholds.
-        fault: the first layer where signs differ that are not near.
-        behind: the last layer in front of it whose input agrees; empty if there is none.
-        wrong_kernels: layers whose kernels differ in the flatbuffer: name -> how many signs of the kernel.
-    """
-
-    images: int
-    compared: tuple[str, ...]
-    left_out: tuple[str, ...]
-    rounding: tuple[Difference, ...]
-    fault: Difference | None
-    behind: str
-    wrong_kernels: dict[str, int]
-
-    def lines(self) -> list[str]:
-        """In words, a line each."""
-        found = [
-            f"layer {one.layer}: {one.signs} signs differ in {one.images} of {self.images} images, all of them within "
-            f"{NEAR:g} of their threshold: rounding, no fault"
-            for one in self.rounding
-        ]
-        if self.fault is not None:
-            found.append(self.fault_sentence())
-        elif sum(one.images for one in self.rounding) == self.images:
-            found.append("rounding turned a sign in every image, so that nothing can be said of what comes behind")
-        else:
-            found.append(
-                f"the inputs of {len(self.compared)} binary layers and the output agree on {self.images} images"
-                + (", but for that rounding" if self.rounding else "")
-            )
-        found += [f"layer {name}: {signs} signs of its kernel differ" for name, signs in self.wrong_kernels.items()]
-        if self.left_out:
-            found.append(f"not compared, as they cannot be reached one by one: {', '.join(self.left_out)}")
-        return found
-
-    def fault_sentence(self) -> str:
-        """Where the fault is; there must be one."""
-        one = self.fault
-        assert one is not None
-        after = f"behind layer {self.behind}, whose input agrees" if self.behind else "in front of all binary layers"
-        if one.layer == _OUTPUT:
-            return f"{_OUTPUT} differs in {one.images} images, and all signs agree: the cause lies {after}"
-        return (
-            f"layer {one.layer} is the first whose input differs: {100 * one.share:.2g} % of its signs in {one.images} "
-            f"of {self.images} images, {one.near} of {one.signs} near their threshold; the cause lies {after}"
-        )
+# Why a layer was not compared.
+_NO_OPERATOR = "no LceBconv2d has the kernel"
+_FEWER_OPERATORS = "calls and LceBconv2d operators differ in number"
+_NO_SIGN = "no layer of its own makes the signs that enter"
+_ALL_TURNED = "rounding had turned a sign in every image before"
 
 
 def explain(
@@ -137,57 +68,65 @@ def explain(
     if not len(images):
         raise ConversionError("there are no images to compare the networks on", "Give at least one")
     conversion = look_up(model, converted)
-    operators, wrong_kernels = _operators(conversion)
-    signs = {one.layer.name: one for one in pre_activations(model)}
-    probes = [(operator, signs[name]) for name, operator in operators.items() if name in signs]
-    layers = (*conversion.layers.values(), *conversion.lost)
-    left_out = tuple(layer.name for layer in layers if layer.name not in {one.layer.name for _, one in probes})
     inputs: np.ndarray = np.asarray(images, np.float32)
     pixels = None if preprocessing is None else whole_pixels(inputs, preprocessing.mean, preprocessing.std)
     if preprocessing is not None and pixels is not None:
         inputs = preprocessing.normalise(pixels)
-    network = keras.Model(model.inputs, [one.tensor for _, one in probes] + [model.output])
-    outputs = network(inputs, training=False)
-    outputs = [tensor.numpy() for tensor in (outputs if isinstance(outputs, list) else [outputs])]
-    if pixels is not None:
-        inputs = pixels
+    signs = pre_activations(model)
+    values, output = run(model, signs, inputs)
+    entering = {id(sign): value for sign, value in zip(signs, values, strict=True)}
+    taken = inputs if pixels is None else pixels
+    pairs, left_out, wrong_kernels = _pairs(conversion, signs, entering, _Packed(converted, taken))
 
     clean = np.ones(len(images), bool)
     compared: list[str] = []
     rounding: list[Difference] = []
 
-    def found(fault: Difference | None) -> Explanation:
+    def found(fault: Difference | None, unexplained: Difference | None = None, output_images: int = 0) -> Explanation:
         behind = compared[-1] if compared else ""
-        return Explanation(len(images), tuple(compared), left_out, tuple(rounding), fault, behind, wrong_kernels)
+        return Explanation(
+            len(images),
+            tuple(compared),
+            left_out,
+            tuple(rounding),
+            fault,
+            unexplained,
+            behind,
+            output_images,
+            wrong_kernels,
+        )
 
-    for (operator, sign), values in zip(probes, outputs[:-1], strict=True):
+    for operator, sign in pairs:
         if not np.any(clean):
-            break
-        report(f"comparing the input of {sign.layer.name}")
-        packed = operator.inputs[0]
-        assert packed is not None
-        words = LceInterpreter(with_output_tensor(converted, packed.index)).predict(inputs[clean])
-        bits = _unpacked(words, values.shape[-1])
-        difference, differing = _compare(sign, values[clean], _turned_back(bits, values[clean], sign, operator))
+            left_out[sign.name] = _ALL_TURNED
+            continue
+        report(f"comparing the input of {sign.name}")
+        here = entering[id(sign)][clean]
+        bits = _Packed(converted, taken[clean]).bits(operator, here.shape[-1])
+        difference, differing = _compare(sign, here, _turned_back(bits, here, sign, operator))
         if difference is not None and difference.near < difference.signs:
             return found(difference)
-        compared.append(sign.layer.name)
+        compared.append(sign.name)
         if difference is not None:
             rounding.append(difference)
             clean[np.flatnonzero(clean)[differing]] = False
-    if np.any(clean):
-        logits = LceInterpreter(converted).predict(inputs[clean])
-        tolerance = TOLERANCE * float(np.median(np.abs(outputs[-1])))
-        # Not a number is not within the tolerance either.
-        within = np.abs(logits - outputs[-1][clean]) <= tolerance
-        off = int(np.count_nonzero(~np.all(within, axis=tuple(range(1, within.ndim)))))
-        if off:
-            return found(Difference(_OUTPUT, off, int(np.count_nonzero(~within)), float(np.mean(~within)), 0))
-    return found(None)
+    if not np.any(clean):
+        return found(None)
+    logits = LceInterpreter(converted).predict(taken[clean])
+    tolerance = TOLERANCE * float(np.median(np.abs(output)))
+    # Not a number is not within the tolerance either.
+    within = np.abs(logits - output[clean]) <= tolerance
+    off = int(np.count_nonzero(~np.all(within, axis=tuple(range(1, within.ndim)))))
+    count = int(np.count_nonzero(clean))
+    if not off:
+        return found(None, output_images=count)
+    last = Difference(OUTPUT, off, int(np.count_nonzero(~within)), float(np.mean(~within)), 0)
+    # A sign that was not looked at may have been turned by rounding.
+    return found(None, last, count) if left_out else found(last, output_images=count)
 
 
 def images_to_explain(model: keras.Model, images: np.ndarray | None = None) -> np.ndarray:
-    """A dozen of `images`, spread over them, and those that `threshold_images` makes of them.
+    """A dozen of `images`, spread over them, and the `hard_images` made of them.
 
     Args:
         model: with one input [B, S, S, C].
@@ -201,17 +140,7 @@ def images_to_explain(model: keras.Model, images: np.ndarray | None = None) -> n
         images = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
     taken = min(len(images), _EXPLAINED)
     chosen = images[np.arange(taken) * len(images) // max(taken, 1)]
-    return np.concatenate([chosen, threshold_images(model, chosen)])
-
-
-def require_no_fault(explanation: Explanation) -> None:
-    """Raises `ConversionError` that names the first layer where more differs than rounding explains."""
-    if explanation.fault is not None:
-        kernels = [f"{signs} signs of {name}'s kernel differ" for name, signs in explanation.wrong_kernels.items()]
-        raise ConversionError(
-            "; ".join([explanation.fault_sentence(), *kernels]),
-            "Look at the padding, the quantisers and the batch norm there; if they are plain, report it",
-        )
+    return np.concatenate([chosen, hard_images(model, chosen).images])
 
 
 def with_output_tensor(converted: bytes, index: int) -> bytes:
@@ -240,7 +169,7 @@ def _compare(sign: PreActivation, values: np.ndarray, bits: np.ndarray) -> tuple
     there = flipped[differing]
     count = int(np.count_nonzero(flipped))
     found = Difference(
-        sign.layer.name,
+        sign.name,
         int(np.count_nonzero(differing)),
         count,
         count / there.size,
@@ -249,20 +178,75 @@ def _compare(sign: PreActivation, values: np.ndarray, bits: np.ndarray) -> tuple
     return found, differing
 
 
-def _unpacked(words: np.ndarray, channels: int) -> np.ndarray:
-    """LCE's int32 [N, H, W, ceil(C / 32)] as bool [N, H, W, C], True for +1; its bits are set for -1."""
-    octets = np.ascontiguousarray(words).view(np.uint8)
-    return np.unpackbits(octets, axis=-1, count=channels, bitorder="little") == 0
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """The bits that enter operators of a flatbuffer when it runs on images [N, H, W, C] as it takes them."""
+
+    converted: bytes
+    images: np.ndarray
+
+    def bits(self, operator: Operator, channels: int) -> np.ndarray:
+        """Bool [N, H, W, C], True for +1; LCE's words are int32 [N, H, W, ceil(C / 32)], whose bits are set for -1."""
+        packed = operator.inputs[0]
+        assert packed is not None
+        words = LceInterpreter(with_output_tensor(self.converted, packed.index)).predict(self.images)
+        octets = np.ascontiguousarray(words).view(np.uint8)
+        return np.unpackbits(octets, axis=-1, count=channels, bitorder="little") == 0
 
 
-def _operators(conversion: Conversion) -> tuple[dict[str, Operator], dict[str, int]]:
-    """The operator of each binary layer, in the order in which they run; and which kernels differ, in how many signs.
+def _pairs(
+    conversion: Conversion, signs: list[PreActivation], entering: dict[int, np.ndarray], packed: _Packed
+) -> tuple[list[tuple[Operator, PreActivation]], dict[str, str], dict[str, int]]:
+    """Operators with the signs that they read, in the order in which they run; layers without, and why; and which
+    kernels differ, in how many signs.
+
+    Args:
+        conversion: the flatbuffer with its layers.
+        signs: that enter binary layers in Keras.
+        entering: id of a sign -> what enters there, float32 [N, H, W, C].
+        packed: the flatbuffer on the same images.
+    """
+    operators = conversion.content.operators
+    places, wrong = _places(conversion)
+    left_out: dict[str, str] = {}
+    pairs: dict[int, PreActivation] = {}
+    for layer in (*{id(one): one for one in conversion.layers.values()}.values(), *conversion.lost):
+        own = [sign for sign in signs if sign.layer is layer]
+        there = sorted(place for place, one in places.items() if one is layer)
+        if not there:
+            left_out[layer.name] = _NO_OPERATOR
+        elif not own:
+            left_out[layer.name] = _NO_SIGN
+        elif len(own) != len(there):
+            left_out[layer.name] = _FEWER_OPERATORS
+        elif len(own) == 1:
+            pairs[there[0]] = own[0]
+        else:
+            # Operators of one kernel may run in another order than its calls: each call takes the one most like it.
+            made = {place: packed.bits(operators[place], entering[id(own[0])].shape[-1]) for place in there}
+            for sign in own:
+                values = entering[id(sign)]
+                place = max(made, key=lambda place: _agreement(sign, values, made[place], operators[place]))
+                del made[place]
+                pairs[place] = sign
+    return [(operators[place], pairs[place]) for place in sorted(pairs)], left_out, wrong
+
+
+def _agreement(sign: PreActivation, values: np.ndarray, bits: np.ndarray, operator: Operator) -> float:
+    """The share of `bits` that are the signs of `values`, 0 to 1; 0 where they are of another size."""
+    if bits.shape != values.shape:
+        return 0.0
+    return float(np.mean(_turned_back(bits, values, sign, operator) == sign.bits(values)))
+
+
+def _places(conversion: Conversion) -> tuple[dict[int, Any], dict[str, int]]:
+    """The binary layer of each operator, by the operator's place; and which kernels differ, in how many signs.
 
     Kernels that are equal make the pairs (`look_up`). What is left over on both sides, of the same shape, is paired in
     the order in which it runs: a kernel with a wrong bit is equal to none.
     """
     operators = conversion.content.operators
-    pairs = {place: layer.name for place, layer in conversion.layers.items()}
+    pairs = dict(conversion.layers)
     free = [place for place, one in enumerate(operators) if one.name == "LceBconv2d" and place not in pairs]
     wrong: dict[str, int] = {}
     for layer in conversion.lost:
@@ -276,11 +260,11 @@ def _operators(conversion: Conversion) -> tuple[dict[str, Operator], dict[str, i
             except ConversionError:
                 continue
             if made.shape == expected.shape:
-                pairs[place] = layer.name
+                pairs[place] = layer
                 free.remove(place)
                 wrong[layer.name] = int(np.count_nonzero(made ^ _turns(made, expected) != expected))
                 break
-    return {pairs[place]: operators[place] for place in sorted(pairs)}, wrong
+    return pairs, wrong
 
 
 def _turns(made: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -309,6 +293,3 @@ def _turned_back(bits: np.ndarray, values: np.ndarray, sign: PreActivation, oper
     made = unpack_binary_kernel(operator, kernel.shape[2])
     back: np.ndarray = bits ^ _turns(made, np.transpose(kernel >= 0, (3, 0, 1, 2)))[0, 0, 0]
     return back if 2 * np.count_nonzero(back == sign.bits(values)) >= back.size else ~back
-
-
-__all__ = ["NEAR", "Difference", "Explanation", "explain", "images_to_explain", "require_no_fault"]

@@ -18,7 +18,7 @@ No image fell between 1e-4 and 1e-3, and one between 1e-3 and 1e-2, so that a to
 Flips grow with the number of pre-activations (about 1 in 5 million here), so that a tight limit on their share would
 depend on the network. A wrong padding, quantiser or kernel moves every image; hence the limit of one half.
 
-Images are also made to be hard, with signs at their thresholds (`threshold_images`). There logits may differ, and only
+Images are also made to be hard, with signs at their thresholds (`signs.hard_images`). There logits may differ, and only
 what `explain` finds is asked for: every sign that differs first in an image is within rounding of its threshold.
 
 A pre-activation of exactly 0, or -0, is +1 in Keras, in LCE and in our runtime. What makes it 0 may round to another
@@ -44,24 +44,17 @@ what comes behind them; so refusing is right, and training is the way out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from bssl_tf.backend import keras, tf
 from bssl_tf.errors import ConversionError
-from bssl_tf_converters.lce.checks.layers import activation_function, binary_layers, feeding
 
 TOLERANCE = 1e-3
 MIN_TOP1_AGREEMENT = 0.99
 MIN_SHARE_WITHIN = 0.5
 # Measured: 0.92 to 1.03, on four networks at 224 px with random weights.
 MIN_SHARE_OF_CORRELATION = 0.8
-# Float32 has 24 bits.
-_HALVINGS = 24
-_PAIRS = 2
 _EXPLAIN = "See with --explain which layer is the first that differs; a quantiser or a padding is the usual cause"
 
 
@@ -159,99 +152,3 @@ def require_rounded(parity: Parity, keras_logits: np.ndarray, rounded: np.ndarra
         found, wanted = (np.corrcoef(rounded.ravel(), other.ravel())[0, 1] for other in (converted, keras_logits))
     if not found >= MIN_SHARE_OF_CORRELATION * wanted:
         require(parity, "Export it without int8, or calibrate on more images")
-
-
-@dataclass(frozen=True, eq=False)
-class PreActivation:
-    """What a binary layer takes the signs of.
-
-    Attributes:
-        layer: the binary layer.
-        tensor: of the Keras model, [B, H, W, C].
-        quantizer: makes signs of it.
-    """
-
-    layer: Any
-    tensor: Any
-    quantizer: Callable[[Any], Any]
-
-    def bits(self, values: np.ndarray) -> np.ndarray:
-        """The signs of float `values`, bool, True for +1."""
-        signs: np.ndarray = self.quantizer(tf.convert_to_tensor(values)).numpy()
-        return signs >= 0
-
-
-def pre_activations(model: keras.Model) -> list[PreActivation]:
-    """Those of the binary layers of `model`, in its order; of layers in nested models and of shared layers, none."""
-    binary, found = {id(layer) for layer in binary_layers(model)}, []
-    for layer in model.layers:
-        if id(layer) not in binary or len(layer.inbound_nodes) != 1 or not tf.is_tensor(layer.input):
-            continue
-        quantizer, tensor = getattr(layer, "input_quantizer", None), layer.input
-        if quantizer is None:
-            # A sign of its own in front.
-            sources = feeding(layer)
-            quantizer = activation_function(sources[0]) if len(sources) == 1 else None
-            if quantizer is None or len(sources[0].inbound_nodes) != 1:
-                continue
-            tensor = sources[0].input
-        found.append(PreActivation(layer, tensor, quantizer))
-    return found
-
-
-def threshold_images(model: keras.Model, images: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Images for which signs are hard to tell: what rounding can do to a network, it does here.
-
-    - The darkest, the brightest and the mean colour of `images`, and zero, each even all over: all places of a map are
-      equal, and zero makes all pre-activations of a network without biases exactly 0.
-    - For the first, the middle and the last binary layer, up to two pairs of images on both sides of a threshold: on
-      the line between two real images the last before, and the first behind, the place where a sign of that layer
-      changes. They differ in the last bit of some pixels. In a later layer the cause may be a sign in front of it,
-      which is at its threshold then.
-
-    Args:
-        model: with one input [B, S, S, C].
-        images: float32 [N, S, S, C], real ones, N at least 1.
-        seed: which pairs and which signs.
-
-    Returns:
-        float32 [M, S, S, C], M from 4 to 16.
-    """
-    rng, real = np.random.default_rng(seed), np.asarray(images, np.float32)
-    axes = (0, 1, 2)
-    colours = (real.min(axes), real.max(axes), real.mean(axes), np.zeros(real.shape[-1]))
-    even = np.stack([np.broadcast_to(colour, real.shape[1:]) for colour in colours]).astype(np.float32)
-    signs = pre_activations(model)
-    chosen = {0, len(signs) // 2, len(signs) - 1} if signs else set()
-    between = [_around_threshold(model, signs[place], real, rng) for place in sorted(chosen)]
-    return np.concatenate([even, *between])
-
-
-def _around_threshold(
-    model: keras.Model, sign: PreActivation, images: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """float32 [0 to 4, S, S, C]: images around the place where a sign changes between two of `images`."""
-    network = keras.Model(model.inputs, sign.tensor)
-
-    def bits(batch: np.ndarray) -> np.ndarray:
-        return sign.bits(network(batch, training=False).numpy()).reshape(len(batch), -1)
-
-    first, second = images[rng.integers(0, len(images), (2, _PAIRS))]
-    low_bits, high_bits = bits(first), bits(second)
-    differing = [np.flatnonzero(pair) for pair in low_bits != high_bits]
-    usable = [place for place in range(_PAIRS) if len(differing[place])]
-    if not usable:
-        return images[:0]
-    units = np.array([rng.choice(differing[place]) for place in usable])
-    first, second, rows = first[usable], second[usable], np.arange(len(usable))
-    start = low_bits[usable][rows, units]
-    low, high = np.zeros(len(usable), np.float32), np.ones(len(usable), np.float32)
-
-    def image(share: np.ndarray) -> np.ndarray:
-        return first + (second - first) * share[:, np.newaxis, np.newaxis, np.newaxis]
-
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        same = bits(image(middle))[rows, units] == start
-        low, high = np.where(same, middle, low), np.where(same, high, middle)
-    return np.concatenate([image(low), image(high)])

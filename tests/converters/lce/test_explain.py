@@ -18,9 +18,10 @@ from bssl_tf.models.layers import LearnedShift
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce.deployable import with_classifier
-from bssl_tf_converters.lce.explain import explain, images_to_explain, require_no_fault, with_output_tensor
+from bssl_tf_converters.lce.explain import explain, images_to_explain, with_output_tensor
+from bssl_tf_converters.lce.explanation import require_no_fault
 from bssl_tf_converters.lce.export import convert_model
-from bssl_tf_converters.lce.parity import pre_activations, threshold_images
+from bssl_tf_converters.lce.signs import hard_images, pre_activations, values_at
 from bssl_tf_converters.tflite.model import operator_histogram, read_model
 from bssl_tf_deploy.library import own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
@@ -119,7 +120,7 @@ def test_a_wrong_bit_in_a_kernel_is_found_behind_its_layer(
     assert (explanation.fault.layer, explanation.behind) == (first, behind)
     assert explanation.fault.near < explanation.fault.signs
     assert explanation.wrong_kernels == {behind: 1}
-    with pytest.raises(ConversionError, match=f"{first} is the first .*behind layer {behind}, .*1 signs of {behind}'s"):
+    with pytest.raises(ConversionError, match=f"{first} is the first .*after layer {behind}, .*1 signs of {behind}'s"):
         require_no_fault(explanation)
 
 
@@ -149,7 +150,7 @@ def test_a_fault_in_front_of_all_signs_is_found_there(model: keras.Model) -> Non
     explanation = explain(model, lce.convert(other, "arm64"), pictures(12))
     assert explanation.fault is not None
     assert (explanation.fault.layer, explanation.behind, explanation.compared) == ("one", "", ())
-    assert "in front of all binary layers" in explanation.fault_sentence()
+    assert "before all binary layers" in explanation.fault_sentence()
 
 
 def test_a_fault_is_found_behind_signs_that_rounding_turned(model: keras.Model, converted: bytes) -> None:
@@ -191,7 +192,7 @@ def test_where_rounding_turns_a_sign_in_every_image_nothing_is_claimed_of_the_re
     alone = [image[np.newaxis] for image in hard]
     turned = [image for image in alone if explain(model, converted, image).rounding]
     assert turned
-    assert "nothing can be said" in explain(model, converted, turned[0]).lines()[-1]
+    assert "nothing can be said" in "".join(explain(model, converted, turned[0]).lines())
     # Nor is a fault seen there.
     assert explain(model, with_a_wrong_bit(converted, 2), turned[0]).fault is None
 
@@ -224,7 +225,7 @@ def test_export_explains_and_refuses_a_fault(model: keras.Model, monkeypatch: py
     said.clear()
     convert_model(model, pictures(32), "arm64", said.append)
     [line] = [line for line in said if "at signs' thresholds" in line]
-    assert line.startswith("16 images")
+    assert line.startswith("4 even images and 12 at")
     wrong = lce.convert(same_weights(model, (1.0, 1.0, 1.0)), "arm64")
     monkeypatch.setattr(lce, "convert_graph", lambda *arguments, **options: wrong)
     with pytest.raises(ConversionError, match=r"does not say what the Keras network says.*--explain"):
@@ -234,14 +235,14 @@ def test_export_explains_and_refuses_a_fault(model: keras.Model, monkeypatch: py
 
 
 def test_images_around_a_threshold_differ_by_rounding_and_in_a_sign(model: keras.Model) -> None:
-    hard = threshold_images(model, pictures(32))
+    made = hard_images(model, pictures(32))
+    hard = made.images
     assert hard.dtype == np.float32 and hard.shape == (16, SIZE, SIZE, 3)
-    even, pairs = hard[:4], hard[4:].reshape(3, 2, 2, SIZE, SIZE, 3)
+    even, pairs = made.even, made.at_thresholds.reshape(3, 2, 2, SIZE, SIZE, 3)
     np.testing.assert_array_equal(even, np.broadcast_to(even[:, :1, :1], even.shape))
     for sign, (low, high) in zip(pre_activations(model), pairs, strict=True):
-        values = keras.Model(model.inputs, sign.tensor)
         np.testing.assert_allclose(low, high, atol=1e-5)
-        turned = sign.bits(values(low, training=False).numpy()) != sign.bits(values(high, training=False).numpy())
+        turned = sign.bits(values_at(model, sign, low)) != sign.bits(values_at(model, sign, high))
         assert np.all(np.any(turned, axis=(1, 2, 3)))
 
 
@@ -287,7 +288,7 @@ def test_ties_behind_a_batch_norm(pad: float, fold: bool) -> None:
     model = tied(pad)
     images = np.random.default_rng(0).choice([-1.0, 1.0], (12, SIZE, SIZE, 32)).astype(np.float32)
     sign = {one.layer.name: one for one in pre_activations(model)}["second"]
-    values = keras.Model(model.inputs, sign.tensor)(images, training=False).numpy()
+    values = values_at(model, sign, images)
     assert np.count_nonzero(values == 0) > 1000
     converted = lce.convert(model, "arm64", fold=fold)
     explanation = explain(model, converted, images)

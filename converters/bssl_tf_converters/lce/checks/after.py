@@ -6,15 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from bssl_tf.backend import keras
 from bssl_tf_converters.lce.checks.conversion import DENSE, FLOAT_CONVOLUTIONS, Conversion, is_int8
+from bssl_tf_converters.lce.checks.expected import multiplying_operators
 from bssl_tf_converters.lce.checks.findings import AFTER, Note, register
-from bssl_tf_converters.lce.checks.layers import leaves
+from bssl_tf_converters.lce.checks.wiring import calls
 from bssl_tf_converters.tflite.model import Operator
 
-_LAYERS = keras.layers
-_CONVOLUTION_LAYERS = (_LAYERS.Conv1D, _LAYERS.Conv2D, _LAYERS.Conv3D, _LAYERS.DepthwiseConv2D)
-_SEPARABLE_LAYERS = (_LAYERS.SeparableConv1D, _LAYERS.SeparableConv2D)
 # What LCE folds into bits when it comes in the right order behind a binary convolution, and computes in float when not.
 _FOLDABLE = {"ADD", "SUB", "MUL", "DIV", "RELU", "RELU6", "RELU_N1_TO_1", "PRELU", "LEAKY_RELU", "MAX_POOL_2D"}
 
@@ -34,36 +31,27 @@ def lost_layer(conversion: Conversion) -> Iterator[Note]:
 
 @register(AFTER, "extra-float", "error")
 def extra_float(conversion: Conversion) -> Iterator[Note]:
-    """More float convolutions or dense operators than the model has float layers."""
-    # Where a layer is lost, that says it already.
-    binary = {id(layer) for layer in (*conversion.layers.values(), *conversion.lost)}
-    layers = [layer for layer in leaves(conversion.model) if id(layer) not in binary]
-    # A separable layer is a convolution to Keras too, and two operators to TFLite.
-    convolutions = sum(isinstance(layer, _CONVOLUTION_LAYERS) for layer in layers)
-    convolutions += sum(isinstance(layer, _SEPARABLE_LAYERS) for layer in layers) + len(conversion.lost)
-    dense = sum(isinstance(layer, _LAYERS.Dense) for layer in layers) + len(conversion.lost)
-    for kind, names, allowed in (
-        ("convolutions", FLOAT_CONVOLUTIONS, convolutions),
-        ("dense operators", ("FULLY_CONNECTED",), dense),
-    ):
-        made = [operator for operator in conversion.content.operators if operator.name in names]
-        if len(made) > allowed and not any(isinstance(layer, _LOCAL_LAYERS) for layer in layers):
-            yield Note(
-                "",
-                f"LCE made {len(made)} float {kind} where {conversion.model.name} has {allowed}: {_names(made)}",
-                "Look at the layers of these names: LCE did not recognise what is meant to be binary there",
-            )
-
-
-# They become a dense operator for each place of the map.
-_LOCAL_LAYERS = (_LAYERS.LocallyConnected1D, _LAYERS.LocallyConnected2D)
+    """More float convolutions or dense operators than the model computes with, besides its binary layers."""
+    model = conversion.model
+    binary = {id(layer): layer for layer in conversion.layers.values()}
+    # A layer that was lost is one of the float ones, and reported by its own check.
+    expected = multiplying_operators(model) - sum(calls(model, layer) for layer in binary.values())
+    made = [operator for operator in conversion.content.operators if operator.name in (*FLOAT_CONVOLUTIONS, *DENSE)]
+    if len(made) > expected:
+        yield Note(
+            "",
+            f"LCE made {len(made)} float convolutions and dense operators where {model.name} has {expected}: "
+            f"{_names(made)}",
+            "Look at the layers of these names: LCE did not recognise what is meant to be binary there",
+        )
 
 
 @register(AFTER, "dequantize", "error")
 def dequantize(conversion: Conversion) -> Iterator[Note]:
     """Bits turned back into floats, for an operator that LCE cannot compute in bits."""
     made = [operator for operator in conversion.content.operators if operator.name == "LceDequantize"]
-    if len(made) > len(conversion.accepted) + len(conversion.lost):
+    in_float = sum(calls(conversion.model, layer) for layer in (*conversion.accepted, *conversion.lost))
+    if len(made) > in_float:
         yield Note(
             "",
             f"LCE made {len(made)} operators that turn bits back into floats: {_names(made)}",

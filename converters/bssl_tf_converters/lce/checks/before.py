@@ -200,7 +200,7 @@ def _signs(model: keras.Model) -> Iterator[tuple[Any, Any, Any]]:
 def between_sign_and_convolution(model: keras.Model) -> Iterator[Note]:
     """Something stands between a sign and its convolution; LCE turns the bits back into floats there."""
     for layer in _binary_convolutions(model):
-        way = None if layer.input_quantizer is not None else way_from_sign(layer)
+        way = None if layer.input_quantizer is not None else way_from_sign(model, layer)
         if way:
             names = ", ".join(between.name for between in way)
             pools = all(isinstance(between, (_LAYERS.MaxPool2D, _LAYERS.AveragePooling2D)) for between in way)

@@ -10,6 +10,7 @@ import numpy as np
 
 from bssl_tf.backend import keras
 from bssl_tf_converters.lce.checks.layers import binary_layers, quantized_kernel
+from bssl_tf_converters.lce.checks.wiring import calls
 from bssl_tf_converters.tflite.model import Operator, TfliteModel, histogram, read_model, unpack_binary_kernel
 
 FLOAT_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D")
@@ -91,9 +92,11 @@ def look_up(model: keras.Model, converted: bytes, accepted: tuple[str, ...] = ()
         # Keras holds [KH, KW, I, O]; sign(0) is +1 in larq and LCE.
         key = None if kernel is None else _fingerprint(np.transpose(kernel >= 0, (3, 0, 1, 2)))
         free = [place for place in places.get(key, ()) if place not in found] if key is not None else []
+        # A layer that is called twice makes two operators, one where both calls take the same.
+        found |= dict.fromkeys(free[: calls(model, layer)], layer)
         if free:
-            found[free[0]] = layer
-        elif layer.name not in accepted:
+            continue
+        if layer.name not in accepted:
             lost.append(layer)
     counts = histogram(content)
     in_float = [operator for operator in content.operators if not is_int8(operator)]

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from bssl_tf.backend import keras, lq, tf
+from bssl_tf_converters.lce.checks.wiring import sources
 
 _LAYERS = keras.layers
 # They are gone from a converted network.
-_TRAINING_ONLY = (
+TRAINING_ONLY = (
     _LAYERS.Dropout,
     _LAYERS.SpatialDropout1D,
     _LAYERS.SpatialDropout2D,
@@ -175,32 +176,28 @@ def activation_function(layer: Any) -> Callable[[Any], Any] | None:
     return None
 
 
-def feeding(layer: Any) -> list[Any]:
-    """The layers whose outputs `layer` takes; none in a subclassed model."""
-    found: dict[int, Any] = {}
-    for node in layer.inbound_nodes:
-        before = node.inbound_layers
-        for one in before if isinstance(before, (list, tuple)) else [before]:
-            found[id(one)] = one
-    return list(found.values())
+def way_from_sign(model: keras.Model, layer: Any) -> list[Any] | None:
+    """The layers of `model` between an explicit sign and `layer`, nearest last; None where not only signs feed it."""
+    return _way_from_sign(model, layer, ())
 
 
-def way_from_sign(layer: Any) -> list[Any] | None:
-    """The layers between an explicit sign and `layer`, nearest last; None where `layer` is not fed by signs only."""
-    sources = feeding(layer)
+def _way_from_sign(model: keras.Model, layer: Any, after: tuple[Any, ...]) -> list[Any] | None:
     ways: list[list[Any]] = []
-    for source in sources:
+    for source in sources(model, layer):
+        # A shared layer may come round to itself.
+        if any(source is one for one in after):
+            continue
         function, shape = activation_function(source), input_shape(source)
         made = None if function is None or shape is None else sign_of(function, shape)
         if made is not None and made.kind == "sign":
             ways.append([])
             continue
-        if getattr(source, "kernel", None) is not None or isinstance(source, keras.layers.InputLayer):
+        if getattr(source, "kernel", None) is not None or isinstance(source, (keras.layers.InputLayer, keras.Model)):
             return None
-        way = way_from_sign(source)
+        way = _way_from_sign(model, source, (*after, layer))
         if way is None:
             return None
-        ways.append(way if isinstance(source, _TRAINING_ONLY) else [*way, source])
+        ways.append(way if isinstance(source, TRAINING_ONLY) else [*way, source])
     return max(ways, key=len) if ways else None
 
 
@@ -210,5 +207,5 @@ def binary_layers(model: keras.Model) -> list[Any]:
         layer
         for layer in leaves(model)
         if (present := set(quantizers(layer))) - {"input_quantizer"}
-        and ("input_quantizer" in present or way_from_sign(layer) is not None)
+        and ("input_quantizer" in present or way_from_sign(model, layer) is not None)
     ]
