@@ -96,7 +96,7 @@ def check(
     explanation = None
     if explain:
         images = lce_explain.images_to_explain(network)
-        explanation = lce_explain.explain(network, converted, images, report=_log.info)
+        explanation = lce_explain.explain(network, converted, images)
     return Checked(str(model), tuple(findings), conversion.report, explanation)
 
 

@@ -191,7 +191,6 @@ def _convert(subject: Subject, wanted: _Conversion) -> tuple[Converted, m.Accura
         subject.model,
         views,
         wanted.target,
-        _log.info,
         wanted.allow,
         subject.preprocessing if wanted.input == "uint8" else None,
         calibration=calibration,

@@ -116,7 +116,7 @@ def from_model(
             f"{source} does not say what images it is for",
             "Pass --data FOLDER, --data tfds:NAME or --data embedded, and --mean and --std as in its training",
         )
-    model = without_softmax(open_network(source, Path(weights) if weights else None), _log.info)
+    model = without_softmax(open_network(source, Path(weights) if weights else None))
     if (
         len(model.inputs) != 1
         or len(model.outputs) != 1

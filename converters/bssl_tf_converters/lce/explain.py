@@ -19,7 +19,7 @@ which is 3e-2 of the root mean square for a kernel of 3 x 3 x 512.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ from bssl_tf_converters.lce.signs import PreActivation, hard_images, pre_activat
 from bssl_tf_converters.tflite.model import Operator, read_model, unpack_binary_kernel
 from bssl_tf_deploy.preprocess import whole_pixels
 
+_log = logging.getLogger(__name__)
 _EXPLAINED = 12
 # Why a layer was not compared.
 _NO_OPERATOR = "no LceBconv2d has the kernel"
@@ -51,7 +52,6 @@ def explain(
     converted: bytes,
     images: np.ndarray,
     preprocessing: Preprocessing | None = None,
-    report: Callable[[str], None] = lambda line: None,
 ) -> Explanation:
     """Compares a Keras model with its conversion at every sign.
 
@@ -60,7 +60,6 @@ def explain(
         converted: what it returned.
         images: float32 [N, S, S, C], preprocessed, N at least 1. A dozen will do, as a fault shows in most of them.
         preprocessing: that of `images`, where the converted network takes pixels; these are rounded to whole ones.
-        report: takes lines of prose for the user.
 
     Raises:
         ConversionError: `converted` is no sound flatbuffer, or there are no images.
@@ -100,7 +99,7 @@ def explain(
         if not np.any(clean):
             left_out[sign.name] = _ALL_TURNED
             continue
-        report(f"comparing the input of {sign.name}")
+        _log.info(f"comparing the input of {sign.name}")
         here = entering[id(sign)][clean]
         bits = _Packed(converted, taken[clean]).bits(operator, here.shape[-1])
         difference, differing = _compare(sign, here, _turned_back(bits, here, sign, operator))

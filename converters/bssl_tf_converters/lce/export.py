@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -21,6 +22,7 @@ from bssl_tf_converters.lce.signs import hard_images
 from bssl_tf_deploy.manifest import Quantization
 from bssl_tf_deploy.preprocess import whole_pixels
 
+_log = logging.getLogger(__name__)
 GOLDEN_IMAGES = 4
 _BATCH = 64
 # Less than any trained student here has kept.
@@ -69,7 +71,6 @@ def convert_model(
     model: keras.Model,
     images: np.ndarray,
     target: str,
-    report: Callable[[str], None] = lambda line: None,
     allowed: Collection[str] = (),
     preprocessing: Preprocessing | None = None,
     *,
@@ -83,7 +84,6 @@ def convert_model(
         model: from [B, S, S, C] to logits, or anything else one number a class, [B, K].
         images: float32 [N, S, S, C], preprocessed, N at least 1.
         target: a key of `lce.TARGETS`.
-        report: takes lines of prose for the user.
         allowed: codes of checks whose errors count as warnings.
         preprocessing: that of `images`; given, the converted network takes pixels (uint8) and normalises them itself.
         calibration: float32 [M, S, S, C], preprocessed, of the training data; given, float operators become int8.
@@ -99,33 +99,33 @@ def convert_model(
     _require_images(images)
     if calibration is not None:
         # What int8 rounds would hide a fault, and does not touch what LCE makes of the rest.
-        convert_model(model, images, target, report, allowed, preprocessing)
+        convert_model(model, images, target, allowed, preprocessing)
     before = check_convertible(model, allowed)
     if calibration is None:
-        _warn(before, report)
+        _warn(before)
     if model.output.shape.rank != 2:
         raise ConversionError(
             f"{model.name} gives {list(model.output.shape)}, and a classifier gives one number a class",
             "Put Flatten or GlobalAveragePooling2D at its end",
         )
     if calibration is None:
-        report(f"converting {model.name} with LCE for {target}")
+        _log.info(f"converting {model.name} with LCE for {target}")
     else:
-        report(f"the same with int8, calibrated on {len(calibration)} images")
+        _log.info(f"the same with int8, calibrated on {len(calibration)} images")
         calibration = _as_taken(calibration, preprocessing)
     graph = lce.inference_graph(model, preprocessing=preprocessing, calibration=calibration, int8_ends=int8_ends)
     converted = lce.convert_graph(graph, model.name, target, int8_ends=int8_ends)
     conversion, found = find_after(model, converted, before, int8=calibration is not None)
     after = allow(found, allowed)
     refuse(after)
-    _warn([one for one in after if calibration is None or one.code == "int8-left-float"], report)
-    report(f"comparing it with Keras on {len(images)} images")
+    _warn([one for one in after if calibration is None or one.code == "int8-left-float"])
+    _log.info(f"comparing it with Keras on {len(images)} images")
     interpreter = lce.LceInterpreter(converted)
     inputs = _as_taken(images, preprocessing)
     keras_logits = expected = _keras_logits(model, images)
     if calibration is None and _are_shares(keras_logits):
-        report(
-            f"warning: {model.name} gives probabilities, and devices make scores of logits: they will be too even. "
+        _log.warning(
+            f"{model.name} gives probabilities, and devices make scores of logits: they will be too even. "
             "Take the softmax off its end"
         )
     if calibration is not None:
@@ -136,18 +136,18 @@ def convert_model(
     logits = interpreter.predict(inputs)
     parity = compare(expected, logits)
     if calibration is not None:
-        _say_what_int8_changes(keras_logits, logits, report)
+        _say_what_int8_changes(keras_logits, logits)
     if explaining:
-        explanation = explain(model, converted, images_to_explain(model, images), preprocessing, report)
+        explanation = explain(model, converted, images_to_explain(model, images), preprocessing)
         require_no_fault(explanation)
         for line in explanation.lines():
-            report(line)
+            _log.info(line)
     if calibration is not None:
         require_rounded(parity, keras_logits, expected, logits)
     else:
         require(parity)
     if not explaining and calibration is None:
-        _compare_at_thresholds(model, converted, images, preprocessing, parity.tolerance, report)
+        _compare_at_thresholds(model, converted, images, preprocessing, parity.tolerance)
     # Images with a flipped sign would make golden outputs that another machine may rightly miss.
     off = np.max(np.abs(expected - logits), axis=1)
     steady = np.flatnonzero(off <= parity.tolerance)
@@ -173,13 +173,12 @@ def convert_model(
     )
 
 
-def without_softmax(model: keras.Model, report: Callable[[str], None] = lambda line: None) -> keras.Model:
+def without_softmax(model: keras.Model) -> keras.Model:
     """`model` up to its logits: parity and scores are made of these, and a softmax of a softmax would level the scores.
 
     Args:
         model: a softmax that is its last layer, or the activation of its last layer, is taken off, in nested models
             too; what feeds it must have one output.
-        report: takes lines of prose for the user.
     """
     last = model.layers[-1]
     if getattr(last, "output", None) is not model.output and not isinstance(last, keras.Model):
@@ -187,12 +186,14 @@ def without_softmax(model: keras.Model, report: Callable[[str], None] = lambda l
     if isinstance(last, keras.Model):
         # Called as a layer, it has other outputs than its own.
         node = next((one for one in last.inbound_nodes if one.outputs is model.output), None)
-        inner = without_softmax(last, report) if last.outputs and node is not None else last
-        return model if inner is last else keras.Model(model.input, inner(node.keras_inputs[0]), name=model.name)
+        inner = without_softmax(last) if last.outputs and node is not None else last
+        if node is None or inner is last:
+            return model
+        return keras.Model(model.input, inner(node.keras_inputs[0]), name=model.name)
     softmax = getattr(last, "activation", None) is keras.activations.softmax or isinstance(last, keras.layers.Softmax)
     if not softmax:
         return model
-    report(f"leaving out {last.name}'s softmax: devices make scores of the logits")
+    _log.info(f"leaving out {last.name}'s softmax: devices make scores of the logits")
     if isinstance(last, (keras.layers.Activation, keras.layers.Softmax)):
         return keras.Model(model.input, last.input, name=model.name)
     last.activation = keras.activations.linear
@@ -204,11 +205,11 @@ def _are_shares(outputs: np.ndarray) -> bool:
     return bool(np.all(outputs >= 0) and np.allclose(outputs.sum(axis=1), 1, atol=1e-4))
 
 
-def _say_what_int8_changes(keras_logits: np.ndarray, logits: np.ndarray, report: Callable[[str], None]) -> None:
+def _say_what_int8_changes(keras_logits: np.ndarray, logits: np.ndarray) -> None:
     same = float(np.mean(keras_logits.argmax(axis=1) == logits.argmax(axis=1)))
     if same < _FEW_SAME:
-        report(
-            f"warning: in int8 {100 * same:.1f} % of images keep their best class; look at the accuracy, and try more "
+        _log.warning(
+            f"in int8 {100 * same:.1f} % of images keep their best class; look at the accuracy, and try more "
             "--calibrate images, or no int8"
         )
 
@@ -231,7 +232,6 @@ def _compare_at_thresholds(
     images: np.ndarray,
     preprocessing: Preprocessing | None,
     tolerance: float,
-    report: Callable[[str], None],
 ) -> None:
     """Raises `ConversionError` where an image made to be hard gives other logits, and rounding does not explain it."""
     made = hard_images(model, images)
@@ -243,14 +243,14 @@ def _compare_at_thresholds(
     off = np.max(difference, axis=1) > tolerance
     found = f"{len(made.even)} even images and {len(made.at_thresholds)} at signs' thresholds: {np.count_nonzero(off)}"
     if not np.any(off):
-        report(f"{found} with other logits")
+        _log.info(f"{found} with other logits")
         return
     explanation = explain(model, converted, hard[off], preprocessing)
     require_no_fault(explanation)
     if explanation.unexplained is None:
-        report(f"{found} with other logits, all of them by rounding")
+        _log.info(f"{found} with other logits, all of them by rounding")
         return
-    report(f"warning: {found} with other logits, and whether by rounding cannot be told. {explanation.lines()[-1]}")
+    _log.warning(f"{found} with other logits, and whether by rounding cannot be told. {explanation.lines()[-1]}")
 
 
 def _require_images(images: np.ndarray) -> None:
@@ -258,6 +258,6 @@ def _require_images(images: np.ndarray) -> None:
         raise ConversionError("there are no images to compare the networks on", "Pass --images 1 or more")
 
 
-def _warn(findings: list[Finding], report: Callable[[str], None]) -> None:
+def _warn(findings: list[Finding]) -> None:
     for finding in findings:
-        report(f"warning: {sentence(finding)} [{finding.code}]. {finding.hint}.")
+        _log.warning(f"{sentence(finding)} [{finding.code}]. {finding.hint}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -218,13 +219,15 @@ def test_no_images_are_refused(model: keras.Model, converted: bytes) -> None:
         explain(model, converted, pictures(0))
 
 
-def test_export_explains_and_refuses_a_fault(model: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    convert_model(model, pictures(32), "arm64", said.append, explaining=True)
-    assert any("3 binary layers and the output agree" in line for line in said)
-    said.clear()
-    convert_model(model, pictures(32), "arm64", said.append)
-    [line] = [line for line in said if "at signs' thresholds" in line]
+def test_export_explains_and_refuses_a_fault(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bssl_tf_converters")
+    convert_model(model, pictures(32), "arm64", explaining=True)
+    assert any("3 binary layers and the output agree" in line for line in caplog.messages)
+    caplog.clear()
+    convert_model(model, pictures(32), "arm64")
+    [line] = [line for line in caplog.messages if "at signs' thresholds" in line]
     assert line.startswith("4 even images and 12 at")
     wrong = lce.convert(same_weights(model, (1.0, 1.0, 1.0)), "arm64")
     monkeypatch.setattr(lce, "convert_graph", lambda *arguments, **options: wrong)
