@@ -6,6 +6,7 @@ A line `<!-- generated: NAME -->` in a page becomes what the function of that na
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import os
@@ -89,6 +90,36 @@ def python_api() -> str:
     """What a program on a device calls, as the code describes it."""
     described = [load, *(getattr(Predictor, name) for name in _METHODS)]
     return "\n\n".join(map(_described, described))
+
+
+def python_host() -> str:
+    """What `import bssl_tf` offers, from the text of its modules, which load TensorFlow."""
+    tree = ast.parse((_ROOT / "bssl_tf" / "__init__.pyi").read_text(encoding="utf-8"))
+    offered = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return "\n\n".join(_defined(str(node.module), alias.name) for node in offered for alias in node.names)
+
+
+def _defined(module: str, name: str) -> str:
+    """A function, or a class with its methods."""
+    path = _ROOT / f"{module.replace('.', '/')}.py"
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    [node] = [one for one in body if isinstance(one, kinds) and one.name == name]
+    if isinstance(node, ast.FunctionDef):
+        text = _signature(node)
+    else:
+        methods = [one for one in node.body if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")]
+        text = "\n".join(f"{name}.{_signature(one)}".replace("self, ", "").replace("self)", ")") for one in methods)
+    return f"### {name}\n\n```text\n{text}\n\n{ast.get_docstring(node)}\n```"
+
+
+def _signature(node: ast.FunctionDef) -> str:
+    given = ast.unparse(node.args)
+    text = f"{node.name}({given}) -> {ast.unparse(node.returns) if node.returns else 'None'}"
+    if len(text) <= 100:
+        return text
+    parts = re.split(r", (?=[\w*]+(?:: |,|$))", given)
+    return f"{node.name}(\n" + "".join(f"    {part},\n" for part in parts) + text[text.rindex(") -> ") :]
 
 
 def _described(function: Callable[..., Any]) -> str:
@@ -219,5 +250,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "device-commands": device_commands,
     "presets": presets,
     "python-api": python_api,
+    "python-host": python_host,
     "settings": settings,
 }

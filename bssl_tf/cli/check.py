@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @click.argument("model", required=False, shell_complete=completion.models)
 @weights_option
 @allow_option
-@click.option("--no-convert", is_flag=True, help="Look at the Keras model only; needs no LCE, and takes a moment.")
+@click.option("--no-convert", is_flag=True, help="Look at the Keras model only, which needs no LCE and takes a moment.")
 @explain_option
-@click.option("--list", "as_list", is_flag=True, help="Print every check with its code, and stop.")
+@click.option("--list", "as_list", is_flag=True, help="List all checks with their codes, and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def command(
     model: str | None,
@@ -33,7 +33,7 @@ def command(
     as_list: bool,
     as_json: bool,
 ) -> None:
-    """Say before export whether LCE will keep MODEL binary, layer by layer, and what to change.
+    """Check before the export whether LCE will keep MODEL binary, layer by layer, and what to change.
 
     MODEL is a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; all of Keras 2. No code in it is
     run. The status is 0 without errors, and 6 with some.

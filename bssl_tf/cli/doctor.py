@@ -16,13 +16,13 @@ _MARKS = {"ready": "✓", "limited": "~", "missing": "✗"}
 
 
 @click.command("doctor")
-@click.option("--deep", is_flag=True, help="Import TensorFlow, LCE and others too, each in a process of its own.")
+@click.option("--deep", is_flag=True, help="Also import TensorFlow, LCE and others, each in a process of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @click.pass_context
 def command(context: click.Context, deep: bool, as_json: bool) -> None:
-    """Say what is installed, what is missing for which command, and the exact next step.
+    """Show what is installed, what is missing for which command, and the exact next step.
 
-    Ends with status 0 when every command can run, with 1 when something is missing. Without --deep it looks at what is
+    The exit status is 0 when every command can run, and 1 when something is missing. Without --deep it looks at what is
     installed and loads nothing but the small runtime library.
     """
     from bssl_tf.doctor.diagnosis import examine

@@ -19,31 +19,29 @@ if TYPE_CHECKING:
 
 @click.command("export")
 @click.argument("model", metavar="RUN|MODEL", shell_complete=completion.models)
-@click.option("--target", required=True, type=Target(TARGETS), help="Where the bundle is to run.")
+@click.option("--target", required=True, type=Target(TARGETS), help="Where the bundle will run.")
 @click.option(
     "--out",
     metavar="DIR",
     shell_complete=completion.folders,
-    help="The bundle. [RUN/bundle-TARGET, MODEL-bundle-TARGET]",
+    show_default="RUN/bundle-TARGET or MODEL-bundle-TARGET",
+    help="The bundle's folder.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @click.option(
     "--input",
     default="float32",
-    show_default=True,
     type=click.Choice(("float32", "uint8", "int8")),
-    help="What the network takes: normalised images, pixels that it normalises itself, or int8 (it gives int8 too).",
+    help="What the network takes: normalised images, pixels that it normalises itself, or int8 (and gives int8 too).",
 )
-@click.option("--int8", is_flag=True, help="Float convolutions and dense layers in int8; so with --input int8.")
+@click.option("--int8", is_flag=True, help="Float convolutions and dense layers in int8; implied by --input int8.")
 @click.option(
     "--calibrate",
     show_default="200",
     type=click.IntRange(min=1),
     help="Training images to calibrate int8 on.",
 )
-@click.option(
-    "--images", default=500, show_default=True, type=click.IntRange(min=1), help="Test images to compare with Keras on."
-)
+@click.option("--images", default=500, type=click.IntRange(min=1), help="Test images to compare with Keras on.")
 @allow_option
 @explain_option
 @click.option(
@@ -56,34 +54,37 @@ if TYPE_CHECKING:
     "--data-dir",
     metavar="DIR",
     shell_complete=completion.folders,
-    help="Where TFDS keeps its data. [as in the evaluation]",
+    show_default="as in the evaluation",
+    help="Where TFDS keeps its data.",
 )
 @click.option(
     "--labels",
     metavar="FILE",
     shell_complete=completion.files,
-    help="MODEL's classes, one a line. [the data's, if there are as many]",
+    show_default="the data's, if there are as many",
+    help="MODEL's classes, one per line.",
 )
 @weights_option
 @click.option(
     "--mean",
     type=Numbers(),
-    help="MODEL's inputs are (pixel / 255 - mean) / std. [0; 0.485,0.456,0.406 for larq_zoo:NAME]",
+    show_default="0; 0.485,0.456,0.406 for larq_zoo:NAME",
+    help="MODEL's inputs are (pixel / 255 - mean) / std; one number, or one per channel.",
 )
-@click.option("--std", type=Numbers(), help="One number, or one a channel. [1; 0.229,0.224,0.225 for larq_zoo:NAME]")
-@record_option("Append accuracy, parity and size to FILE, a line of JSON each.")
+@click.option("--std", type=Numbers(), show_default="1; 0.229,0.224,0.225 for larq_zoo:NAME", help="See --mean.")
+@record_option("Append accuracy, parity and size to FILE, as a line of JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def command(model: str, record_file: str | None, as_json: bool, **options: Any) -> None:
     """Convert a student and its linear probe, or any Keras 2 classifier, into a bundle for a device.
 
-    RUN is a folder of `bssl-tf pretrain` that `bssl-tf evaluate` has been through. MODEL is FILE.h5, FILE.keras, a
+    RUN is a folder of `bssl-tf pretrain` on which `bssl-tf evaluate` has been run. MODEL is FILE.h5, FILE.keras, a
     SavedModel folder, or larq_zoo:NAME with --weights, a file that load_weights takes; no code in it is run, and it
     needs --data, and --mean and --std as in its training.
 
-    The converted network is checked: every binary layer must still be binary (`bssl-tf check` says more), and it must
-    say what the Keras network says on test images. In int8, where it rounds more than that, its accuracy is told
-    beside that of the Keras network. The bundle also gets the runtime library for its target, compiled
-    here if needed (`pip install ziglang` brings a compiler for all).
+    The converted network is checked: every binary layer must still be binary (see `bssl-tf check`), and on test images
+    its outputs must be those of the Keras network. In int8, which rounds more than that allows, both accuracies are
+    shown. The bundle also gets the runtime library for its target, compiled here if needed (`pip install ziglang`
+    brings a compiler for every target).
     """
     from bssl_tf.workflows.export import export
 
@@ -113,7 +114,7 @@ def _lines(done: Exported) -> list[str]:
         f"{done.path}: {MODEL} has {len(converted.model) / 1024:.1f} KiB",
         f"{binary.binary_convolutions} binary convolutions (LceBconv2d), {binary.float_convolutions} float, "
         f"{binary.fully_connected} float dense{int8}",
-        f"parity with {beside} on {parity.images} images: {100 * parity.top1_agreement:.2f} % same best class, "
+        f"parity with {beside} on {parity.images} images: {100 * parity.top1_agreement:.2f} % top-1 agreement, "
         f"{100 * parity.share_within_tolerance:.2f} % within {parity.tolerance:.2g}, "
         f"differences {parity.median_abs_difference:.2g} (median) to {parity.max_abs_difference:.2g} (largest)",
     ]
@@ -124,7 +125,7 @@ def _lines(done: Exported) -> list[str]:
         )
     elif int8:
         same = (converted.logits.argmax(axis=1) == converted.keras_logits.argmax(axis=1)).mean()
-        lines.append(f"same best class as Keras in float32 on {parity.images} images: {100 * same:.2f} %")
+        lines.append(f"top-1 agreement with Keras in float32 on {parity.images} images: {100 * same:.2f} %")
     needs = f", needs glibc {library.glibc} or newer" if library.glibc else ""
     size = f"{len(library.content) / 1024:.1f} KiB"
     return [*lines, f"{bundled_name(done.manifest.target)}: {size}, by {library.compiler}{needs}"]

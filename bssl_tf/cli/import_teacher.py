@@ -19,9 +19,8 @@ from bssl_tf.cli.options import prose
 @click.option(
     "--image-size",
     default=224,
-    show_default=True,
     type=click.IntRange(32, 1024),
-    help="Pixels a side that teacher and student are to see.",
+    help="Pixels per side that teacher and student see.",
 )
 def command(form: str, checkpoint: str | None, out: str, image_size: int) -> None:
     """Turn a published float checkpoint into a teacher.

@@ -18,21 +18,21 @@ from bssl_tf.errors import BsslError, Interrupted
 # Name -> one line of help, here so that `--help` loads none of them.
 COMMANDS = {
     "teacher": "Train a float teacher on unlabelled images (MoCo v2, BYOL).",
-    "import-teacher": "Make a teacher of a PyTorch checkpoint: MoCo v2, SwAV, EfficientNet-Lite0.",
+    "import-teacher": "Make a teacher from a PyTorch checkpoint: MoCo v2, SwAV, EfficientNet-Lite0.",
     "pretrain": "Train a binary student without labels (s2bnn, bssl), or by one of the baselines.",
     "evaluate": "Probe a student beside its controls.",
     "compare": "Compare methods over seeds: records, a table, a figure.",
-    "zoo": "List pretrained students, or begin a run folder with one.",
-    "check": "Say whether LCE will keep a Keras model binary, and what to change.",
+    "zoo": "List pretrained students, or make a run folder from one.",
+    "check": "Check whether LCE will keep a Keras model binary, and what to change.",
     "export": "Convert a student and its probe, or any Keras 2 classifier, into a bundle for a device.",
-    "inspect": "Show what a .tflite file or a bundle is made of: operators, MACs, weights, memory.",
+    "inspect": "Show what a .tflite file or a bundle consists of: operators, MACs, weights, memory.",
     "run": "Classify images with a bundle.",
     "bench": "Time a bundle on this machine or on devices, beside the float network of the same shape.",
     "devices": "List devices and check them: processor, clock, memory, temperature, what is installed.",
     "summary": "Show what is known of a run: accuracy, bundles, the newest benchmark.",
     "report": "Show and compare runs on one page: accuracy, size, latency, training, pictures.",
     "completion": "Print the script that lets bash, zsh or fish complete commands, options and names.",
-    "doctor": "Say what is installed, what is missing for which command, and the next step.",
+    "doctor": "Show what is installed, what is missing for which command, and the next step.",
 }
 # Where a shell that wants to complete a line says so.
 COMPLETE_VARIABLE = "_BSSL_TF_COMPLETE"
@@ -69,7 +69,10 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
+)
 @click.version_option(__version__, prog_name="bssl-tf")
 @click.option("--debug", is_flag=True, help="Show the traceback behind an error.")
 @click.pass_context
@@ -86,7 +89,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     _logging.install()
     if COMPLETE_VARIABLE in os.environ:
-        import bssl_tf.cli.completion  # noqa: F401  tells click how shells split words
+        import bssl_tf.cli._shells  # noqa: F401  tells click how shells split words
     try:
         # Without standalone mode click returns the status of `--help` and of a command that set one.
         status = cli(standalone_mode=False, complete_var=COMPLETE_VARIABLE)
@@ -100,9 +103,7 @@ def main() -> None:
         click.echo(str(error), err=True)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        stopped = Interrupted(
-            "stopped at once", "Run the same command again, teacher and pretrain with --resume; nothing is lost"
-        )
+        stopped = Interrupted("stopped", "Run the same command again, teacher and pretrain with --resume")
         click.echo(str(stopped), err=True)
         sys.exit(stopped.exit_status)
     except BrokenPipeError:

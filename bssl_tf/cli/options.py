@@ -55,13 +55,10 @@ def runtime_options(function: Function) -> Function:
     """What runs a bundle."""
     for option in reversed(
         [
-            click.option(
-                "--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads for one image."
-            ),
+            click.option("--threads", default=1, type=click.IntRange(1, 64), help="Threads for one image."),
             click.option(
                 "--runtime",
                 default="auto",
-                show_default=True,
                 type=click.Choice(("auto", "own", "lce")),
                 help="Our own library in a stock interpreter, LCE's interpreter, or our own if it is there.",
             ),
@@ -104,17 +101,21 @@ def training_options(function: Function) -> Function:
 
 # What `check` and `export` ask alike.
 weights_option = click.option(
-    "--weights", metavar="FILE", shell_complete=completion.files, help="Weights of larq_zoo:NAME, HDF5. [random ones]"
+    "--weights",
+    metavar="FILE",
+    shell_complete=completion.files,
+    show_default="random ones",
+    help="Weights of larq_zoo:NAME, HDF5.",
 )
 allow_option = click.option(
     "--allow",
     multiple=True,
     metavar="CODE",
     shell_complete=completion.codes,
-    help="Let errors of this check pass as warnings.",
+    help="Count errors of this check as warnings.",
 )
 explain_option = click.option(
-    "--explain", is_flag=True, help="Compare layer by layer, and name the first that differs."
+    "--explain", is_flag=True, help="Compare layer by layer, and name the first layer that differs."
 )
 
 

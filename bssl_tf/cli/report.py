@@ -22,16 +22,17 @@ from bssl_tf.cli.options import prose
     "form",
     type=click.Choice(("html", "table", "markdown", "csv", "json")),
     default="html",
-    show_default=True,
     help="One page with plots and pictures, or the tables alone.",
 )
 @click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option("--images", default=8, type=click.IntRange(1, 64), help="Sample images of each run (html only).")
+@click.option("--no-images", is_flag=True, help="Omit views, neighbours and map, which load TensorFlow.")
 @click.option(
-    "--images", default=8, show_default=True, type=click.IntRange(1, 64), help="Sample images of each run (html only)."
-)
-@click.option("--no-images", is_flag=True, help="Leave out views, neighbours and map, which load TensorFlow.")
-@click.option(
-    "--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data. [as in the run]"
+    "--data-dir",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    show_default="as in the run",
+    help="Where TFDS keeps its data.",
 )
 def command(
     runs: tuple[str, ...], out: str | None, form: str, images: int, no_images: bool, data_dir: str | None

@@ -113,7 +113,7 @@ def from_model(
     """
     if not data:
         raise ConfigError(
-            f"{source} does not say what images it is for",
+            f"{source} does not state what images it is for",
             "Pass --data FOLDER, --data tfds:NAME or --data embedded, and --mean and --std as in its training",
         )
     model = without_softmax(open_network(source, Path(weights) if weights else None))
@@ -125,8 +125,8 @@ def from_model(
         or model.output.shape[-1] == 1
     ):
         raise ConversionError(
-            f"{source} is no classifier: it gives {[list(tensor.shape) for tensor in model.outputs]}",
-            "Give a model with one input, and with one number a class as output, two for yes and no",
+            f"{source} is not a classifier: it gives {[list(tensor.shape) for tensor in model.outputs]}",
+            "Give a model with one input, and with one number per class as output, two for yes and no",
         )
     height, width, channels = model.input.shape[1:] if len(model.input.shape) == 4 else (0, 1, 0)
     if height != width or not height or channels not in (1, 3):
@@ -143,7 +143,7 @@ def from_model(
         preprocessing = Preprocessing(height, channels, *constants)
     except ConfigError as error:
         raise ConfigError(
-            error.what, "Give --mean and --std as in its training: one number, or one a channel"
+            error.what, "Give --mean and --std as in its training: one number, or one per channel"
         ) from error
     config = DataConfig(str(data), data_dir or "", image_size=height, channels=channels)
     splits = open_data(config, labels_needed=False)
@@ -161,8 +161,8 @@ def _labels(file: str | Path | None, image_set: ImageSet, count: int) -> tuple[s
     try:
         names = tuple(line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, ValueError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise ConfigError(f"{file} cannot be read ({cause})", "Give a text file with one label a line") from error
+        cause = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ConfigError(f"{file} cannot be read ({cause})", "Give a text file with one label per line") from error
     if len(names) != count:
-        raise ConfigError(f"{file} has {len(names)} labels, and the model {count} classes", "Give one label a line")
+        raise ConfigError(f"{file} has {len(names)} labels, and the model {count} classes", "Give one label per line")
     return names

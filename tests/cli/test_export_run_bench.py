@@ -80,7 +80,7 @@ def test_export_says_what_it_made(exported: subprocess.CompletedProcess[str], bu
     size = len(read_bundle(bundle).model) / 1024
     assert lines[0] == f"{bundle}: model.tflite has {size:.1f} KiB"
     assert lines[1] == "3 binary convolutions (LceBconv2d), 1 float, 1 float dense"
-    assert lines[2].startswith("parity with Keras on 40 images: 100.00 % same best class")
+    assert lines[2].startswith("parity with Keras on 40 images: 100.00 % top-1 agreement")
     assert re.fullmatch(r"top-1 on 40 test images: ([0-9.]+) %, \1 % in Keras", lines[3])
     assert re.fullmatch(
         r"lib/arm64/libbssl_tf_runtime\.so: [0-9.]+ KiB, by zig .*, needs glibc 2\.[0-9]+ or newer", lines[4]

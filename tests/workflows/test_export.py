@@ -306,7 +306,7 @@ def test_what_is_missing_or_does_not_fit_is_told_in_one_line(
         refused(lambda: export(model, **{"data": pictures} | given), *words)
 
     h5 = models["h5"]
-    fails(h5, "does not say what images it is for", "--data", data=None)
+    fails(h5, "does not state what images it is for", "--data", data=None)
     fails(tmp_path / "none.h5", "there is no model at", "none.h5")
     (tmp_path / "empty").mkdir()
     fails(tmp_path / "empty", "neither a run folder nor a SavedModel")
@@ -321,9 +321,9 @@ def test_what_is_missing_or_does_not_fit_is_told_in_one_line(
     fails(tmp_path / "wide.h5", "[None, 16, 8, 3]", "square")
     image = keras.Input((SIZE, SIZE, 3))
     keras.Model(image, keras.layers.Conv2D(4, 3)(image)).save(tmp_path / "map.h5")
-    fails(tmp_path / "map.h5", "no classifier")
+    fails(tmp_path / "map.h5", "not a classifier")
     keras.Model(image, keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(image))).save(tmp_path / "yes.h5")
-    fails(tmp_path / "yes.h5", "no classifier", "two for yes and no")
+    fails(tmp_path / "yes.h5", "not a classifier", "two for yes and no")
     fails(h5, "--calibrate needs --int8", calibrate=5)
     assert not (tmp_path / "bundle").exists()
 
