@@ -103,7 +103,10 @@ def main() -> None:
         click.echo(str(error), err=True)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        stopped = Interrupted("stopped", "Run the same command again, teacher and pretrain with --resume")
+        stopped = Interrupted(
+            "stopped without saving the steps since the last checkpoint",
+            "Run the same command again, teacher and pretrain with --resume",
+        )
         click.echo(str(stopped), err=True)
         sys.exit(stopped.exit_status)
     except BrokenPipeError:
