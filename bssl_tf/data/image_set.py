@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -132,6 +133,26 @@ class ImageSet:
                 "tfds:NAME, or `embedded`",
             )
         return self.labels
+
+    def labels_as(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """The labels as places in `names`, which another network's classes may have in another order.
+
+        Args:
+            names: of classes. Where a name stands twice nobody knows which is meant, so that it counts as none; unless
+                `names` are `class_names`.
+
+        Returns:
+            int64 [N]; -1 where the image's class is not among `names`.
+
+        Raises:
+            DataError: there are no labels.
+        """
+        labels = self.require_labels()
+        if tuple(names) == self.class_names:
+            return labels
+        counts = Counter(names)
+        places = {name: place for place, name in enumerate(names) if counts[name] == 1}
+        return np.array([places.get(name, -1) for name in self.class_names], np.int64)[labels]
 
 
 @dataclass(frozen=True)

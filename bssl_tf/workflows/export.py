@@ -201,17 +201,42 @@ def _convert(subject: Subject, wanted: _Conversion) -> tuple[Converted, m.Accura
     if image_set.labels is None:
         return converted, None, ["image"] * len(golden)
     words = [image_set.class_names[label] for label in image_set.labels[golden]]
-    return converted, _accuracy(subject, converted, image_set.labels[chosen]), words
+    return converted, _accuracy(subject, converted, chosen), words
 
 
-def _accuracy(subject: Subject, converted: Converted, labels: np.ndarray) -> m.Accuracy | None:
-    """Top-1 of both networks; None where these are no test images, or the model's classes are not the data's."""
-    if subject.image_set is subject.train or subject.image_set.class_names != subject.labels:
+def _accuracy(subject: Subject, converted: Converted, chosen: np.ndarray) -> m.Accuracy | None:
+    """Top-1 of both networks on the images `chosen` whose class the model has; None where these are no test images."""
+    if subject.image_set is subject.train:
         return None
+    all_labels = subject.image_set.labels_as(subject.labels)
+    labels = all_labels[chosen]
+    known = labels >= 0
+    if not known.any():
+        return None
+    _report_unmatched(subject, all_labels)
     own, keras_own = (
-        100 * float((logits.argmax(axis=1) == labels).mean()) for logits in (converted.logits, converted.keras_logits)
+        100 * float((logits.argmax(axis=1) == labels)[known].mean())
+        for logits in (converted.logits, converted.keras_logits)
     )
-    return m.Accuracy(len(labels), own, keras_own)
+    return m.Accuracy(int(known.sum()), own, keras_own)
+
+
+def _report_unmatched(subject: Subject, labels: np.ndarray) -> None:
+    """Names the classes of test images that the model lacks, and the model's classes without a test image."""
+    images = subject.image_set
+    unknown = labels < 0
+    if unknown.any():
+        names = sorted({images.class_names[label] for label in images.require_labels()[unknown]})
+        count = int(unknown.sum())
+        what = "1 test image is" if count == 1 else f"{count} test images are"
+        _log.warning(f"{what} of a class that is not among the labels, and left out of the accuracy: {_some(names)}")
+    seen = set(labels.tolist())
+    if missing := [name for place, name in enumerate(subject.labels) if place not in seen]:
+        _log.warning(f"{len(missing)} of {len(subject.labels)} labels have no test image: {_some(missing)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _record(source: str, manifest: m.Manifest, converted: Converted, calibration_images: int) -> dict[str, Any]:

@@ -83,3 +83,13 @@ def test_arrays_that_contradict_each_other_are_refused(make_set: MakeSet) -> Non
     ):
         with pytest.raises(ValueError, match=r"must|without"):
             replace(base, **change)
+
+
+def test_labels_are_found_by_name_in_any_order(make_set: Callable[..., ImageSet]) -> None:
+    images = make_set(6, classes=3)
+    assert images.labels_as(("class 2", "other", "class 0")).tolist() == [2, -1, 0, 2, -1, 0]
+    assert images.labels_as(images.class_names).tolist() == [0, 1, 2, 0, 1, 2]
+    # Two of one name: nobody knows which is meant.
+    assert images.labels_as(("class 0", "class 0", "class 1")).tolist() == [-1, 2, -1, -1, 2, -1]
+    with pytest.raises(DataError, match="has no labels"):
+        make_set(6).labels_as(("class 0",))

@@ -201,10 +201,31 @@ def test_accuracy_is_that_of_keras_on_the_same_pictures(
     scores = keras.models.load_model(models["h5"])(images, training=False).numpy()
     expected = 100 * np.mean(scores.argmax(axis=1) == data.test.labels)
     assert accuracy.keras_top1_percent == pytest.approx(expected)
+    # In another order the same network answers with other names.
+    (tmp_path / "labels.txt").write_text("cat\nant\nbee\n")
+    export(models["h5"], **options(pictures), labels=tmp_path / "labels.txt", out=tmp_path / "turned")
+    accuracy = read_bundle(tmp_path / "turned").manifest.accuracy
+    turned = np.array([1, 2, 0])[data.test.labels]
+    assert accuracy is not None and accuracy.images == len(turned)
+    assert accuracy.keras_top1_percent == pytest.approx(100 * np.mean(scores.argmax(axis=1) == turned))
     # Other names say nothing of this network's classes.
     (tmp_path / "labels.txt").write_text("x\ny\nz\n")
     export(models["h5"], **options(pictures), labels=tmp_path / "labels.txt", out=tmp_path / "other")
     assert read_bundle(tmp_path / "other").manifest.accuracy is None
+
+
+def test_images_without_a_label_and_labels_without_an_image_are_named(
+    models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "labels.txt").write_text("wasp\ncat\nant\n")
+    export(models["h5"], **options(pictures), labels=tmp_path / "labels.txt")
+    accuracy = read_bundle(tmp_path / "bundle").manifest.accuracy
+    data = open_data(DataConfig(str(pictures), "", image_size=SIZE, channels=3), labels_needed=True)
+    assert accuracy is not None and data.test is not None and data.test.labels is not None
+    bees = int((data.test.labels == 1).sum())
+    assert accuracy.images == len(data.test) - bees
+    assert f"{bees} test images are of a class that is not among the labels" in said.text
+    assert "left out of the accuracy: bee" in said.text and "1 of 3 labels have no test image: wasp" in said.text
 
 
 def test_int8_has_a_place_of_its_own_and_nothing_to_explain(
