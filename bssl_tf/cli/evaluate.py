@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +14,9 @@ from bssl_tf.cli import completion
 from bssl_tf.cli.options import collect, prose, record_option
 from bssl_tf.files import append_record
 from bssl_tf.settings import PROTOCOLS
+
+if TYPE_CHECKING:
+    from bssl_tf.evaluation.records import Evaluation
 
 
 @click.command("evaluate")
@@ -28,7 +30,7 @@ from bssl_tf.settings import PROTOCOLS
 )
 @click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
 @click.option("--download/--no-download", default=None, help="Allow TFDS to download. [yes]")
-@click.option("--limit", type=int, help="Use so many images of each split. [all]")
+@click.option("--limit", type=int, help="Use at most N images of each split. [all]", metavar="N")
 @click.option("--max-unreadable-share", type=float, help="Skip unreadable files up to this share. [the run's]")
 @click.option(
     "--protocol",
@@ -39,52 +41,94 @@ from bssl_tf.settings import PROTOCOLS
     help="knn-20, knn-200, linear-probe, linear-probe-sgd, linear-probe-held-out, few-shot-svm, finetune-1% or"
     " finetune-10%; may be repeated. [linear-probe and knn-20]",
 )
-@click.option("--controls/--no-controls", default=True, help="Measure the three controls too? [yes]")
-@click.option("--save/--no-save", default=True, help="Replace table and probe in RUN? [yes]")
+@click.option("--image-size", type=int, metavar="PX", help="Pixels a side that a saved Keras model sees. [224]")
+@click.option(
+    "--pixels",
+    default="normalized",
+    metavar="RANGE",
+    shell_complete=completion.words("normalized", "0..1", "-1..1", "0..255"),
+    help="What a saved Keras model takes: normalized, 0..1, -1..1 or 0..255. [normalized]",
+)
+@click.option("--controls/--no-controls", default=True, help="Measure the controls too. [yes]")
+@click.option("--save/--no-save", default=True, help="Replace the table, the answers and the probe in RUN. [yes]")
 @record_option("Append the record to FILE, a line of JSON each.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(
     run: str,
     protocols: tuple[str, ...],
+    pixels: str,
     controls: bool,
     save: bool,
     record_file: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Probe the student of RUN, a folder of `bssl-tf pretrain`, beside its controls.
+    """Probe the network in RUN beside its controls: a student's or a teacher's run, an imported teacher, or a .keras or
+    .h5 file.
 
-    Each protocol for the student, for the same student untrained, for raw pixels (averaged down to 32 px a side or
-    less), and for the teacher. Fine-tuning is for the student, trained and untrained.
-    Saves the table and the student's linear probe, which `bssl-tf export` puts on top of the network.
+    Each protocol for the network, for the same network untrained, for raw pixels (averaged down to 32 px a side or
+    less), and for a student's teacher. Fine-tuning is for networks of ours alone. Ends in a verdict: whether the
+    network is above its controls, by paired tests on the same test images, and what to do if it is not.
+    Saves the table, what each test image was taken for, and a student's linear probe, which `bssl-tf export` puts on
+    top of the network.
     """
     overrides = collect(options)
     from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
+    from bssl_tf.evaluation.records import as_record
     from bssl_tf.workflows.evaluate import evaluate
 
     result = evaluate(
         Path(run),
         overrides,
-        report=prose,
         protocols=protocols or DEFAULT_PROTOCOLS,
+        pixels=pixels,
         controls=controls,
         save=save,
         command=shlex.join(["bssl-tf", *sys.argv[1:]]),
     )
+    record = as_record(result)
     if record_file:
-        append_record(Path(record_file), dataclasses.asdict(result))
+        append_record(Path(record_file), record)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(result), indent=2))
+        click.echo(json.dumps(record, indent=2))
         return
-    click.echo(
+    said = [f"Its weights were trained with {result.labels_used}."] if result.labels_used else []
+    click.echo("\n".join([*_table(result), result.verdict.sentence, *said]))
+    _advise(result, save)
+
+
+def _table(result: Evaluation) -> list[str]:
+    lines = [
         f"{result.data}: {result.train_images} training and {result.test_images} test images, "
-        f"{result.classes} classes; top-1 accuracy in percent, seed {result.seed}"
-    )
+        f"{result.classes} classes; top-1 accuracy in percent with its 95 % interval, seed {result.seed}"
+    ]
     names = list(dict.fromkeys(name for row in result.rows for name in row.scores))
-    click.echo(f"{'features':28} {'width':>6} " + " ".join(f"{name:>16}" for name in names))
+    lines.append(f"{'features':28} {'width':>6} " + " ".join(f"{name:>20}" for name in names))
     for row in result.rows:
-        means = {name: f"{sum(draws) / len(draws):.1f}" for name, draws in row.scores.items()}
-        click.echo(f"{row.features:28} {row.width:6d} " + " ".join(f"{means.get(name, '-'):>16}" for name in names))
-    if not save:
-        return
-    prose(f"next: bssl-tf export {shlex.quote(run)} --target arm64")
+        cells = {
+            name: f"{row.mean(name):.1f} ({interval.low:.1f} to {interval.high:.1f})"
+            for name, interval in row.intervals.items()
+        }
+        lines.append(f"{row.features:28} {row.width:6d} " + " ".join(f"{cells.get(name, '-'):>20}" for name in names))
+    return lines
+
+
+def _advise(result: Evaluation, saved: bool) -> None:
+    """What the probes' solvers left, and what to do next."""
+    from bssl_tf.evaluation.records import STUDENT
+
+    stopped = [row.linear_probe for row in result.rows if row.linear_probe and not row.linear_probe.converged]
+    if stopped:
+        prose(
+            f"{len(stopped)} of the linear probes stopped at {stopped[0].limit} iterations, with a largest gradient "
+            f"component of up to {max(one.gradient for one in stopped):.1e}; evaluation.json has each"
+        )
+    export = f"bssl-tf export {shlex.quote(result.run)} --target arm64"
+    if result.verdict.next_step:
+        prose(f"next: {result.verdict.next_step}")
+        if saved and result.subject == STUDENT:
+            prose(f"to export it as it is: {export}")
+    elif result.subject != STUDENT:
+        prose(f"next: bssl-tf pretrain --teacher {shlex.quote(result.run)} --data ... --out ...")
+    elif saved:
+        prose(f"next: {export}")

@@ -5,25 +5,32 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bssl_tf.cli import completion
+from bssl_tf.cli.options import prose
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json, read_records
 from bssl_tf.settings import read_run_config
+
+if TYPE_CHECKING:
+    from bssl_tf.evaluation.records import Evaluation
 
 
 @click.command("summary")
 @click.argument("run", shell_complete=completion.folders)
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def command(run: str, as_json: bool) -> None:
-    """Show what is known of RUN: its accuracy, its bundles, and the newest benchmark."""
+    """Show what is known of RUN: its accuracy and the verdict on it, its bundles, and the newest benchmark."""
     folder = Path(run)
     read_run_config(folder)
+    from bssl_tf.evaluation.records import as_record, read_evaluation
+
+    evaluation = read_evaluation(folder)
     known: dict[str, Any] = {
-        "evaluation": read_json(folder / "evaluation.json") if (folder / "evaluation.json").exists() else None,
+        "evaluation": evaluation and as_record(evaluation),
         "bundles": {path.parent.name: read_json(path) for path in sorted(folder.glob("*/manifest.json"))},
         "benchmark": next(reversed(read_records(folder / "bench.jsonl")), None),
     }
@@ -31,7 +38,7 @@ def command(run: str, as_json: bool) -> None:
         click.echo(json.dumps(known, indent=2))
         return
     try:
-        lines = _evaluation(known["evaluation"]) + _bundles(known["bundles"]) + _benchmark(known["benchmark"])
+        lines = _evaluation(evaluation) + _bundles(known["bundles"]) + _benchmark(known["benchmark"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
@@ -43,29 +50,28 @@ def command(run: str, as_json: bool) -> None:
     elif not lines:
         lines = [("nothing known yet; next", f"bssl-tf evaluate {shlex.quote(run)}")]
     click.echo("\n".join(f"{name:<50} {value}" for name, value in lines))
+    if evaluation is not None:
+        click.echo(evaluation.verdict.sentence)
+        if evaluation.labels_used:
+            click.echo(f"Its weights were trained with {evaluation.labels_used}.")
+        if evaluation.verdict.next_step:
+            prose(f"next: {evaluation.verdict.next_step}")
 
 
 Lines = list[tuple[str, str]]
 
 
-def _evaluation(record: dict[str, Any] | None) -> Lines:
-    if record is None:
+def _evaluation(found: Evaluation | None) -> Lines:
+    if found is None:
         return []
     lines: Lines = []
-    for row in record["rows"]:
-        scores = row.get("scores") or _older(row)
-        figures = " / ".join(f"{_mean(draws):.1f} %" for draws in scores.values())
-        lines.append((f"{row['features']}, {' / '.join(scores)}", figures))
+    for row in found.rows:
+        figures = " / ".join(
+            f"{row.mean(name):.1f} % ({one.low:.1f} to {one.high:.1f})" for name, one in row.intervals.items()
+        )
+        lines.append((f"{row.features}, {' / '.join(row.scores)}", figures))
+    lines.append((f"measured on {found.data}", f"{found.test_images} test images, 95 % intervals"))
     return lines
-
-
-def _older(row: dict[str, Any]) -> dict[str, list[float]]:
-    """The scores of a record of version 0.1, which had two protocols."""
-    return {"knn-20": [row["knn_top1"]], "linear-probe": [row["linear_probe_top1"]]}
-
-
-def _mean(draws: list[float]) -> float:
-    return sum(draws) / len(draws)
 
 
 def _bundles(manifests: dict[str, Any]) -> Lines:
@@ -79,10 +85,17 @@ def _bundles(manifests: dict[str, Any]) -> Lines:
                 f"{binary['binary_convolutions']} / {binary['float_convolutions']}",
             ),
             (
-                f"{name}: same class in LCE as in Keras",
+                f"{name}: top-1 agreement of LCE with Keras",
                 f"{100 * parity['top1_agreement']:.1f} % of {parity['images']} test images",
             ),
         ]
+        if accuracy := manifest.get("accuracy"):
+            lines.append(
+                (
+                    f"{name}: top-1 of this model",
+                    f"{accuracy['top1_percent']:.1f} % of {accuracy['images']} test images",
+                )
+            )
     return lines
 
 
@@ -92,11 +105,11 @@ def _benchmark(record: dict[str, Any] | None) -> Lines:
     binary, reference = record["networks"]["binary"], record["networks"]["float"]
     return [
         (
-            f"median latency here, {record['threads']} thread, binary / float",
+            f"{Path(record['bundle']).name}: median latency, {record['threads']} thread, binary / float",
             f"{binary['p50_ms']:.3f} ms / {reference['p50_ms']:.3f} ms",
         ),
         (
-            "model size, binary / float",
+            f"{Path(record['bundle']).name}: model size, binary / float",
             f"{binary['model_size_bytes'] / 1024:.1f} KiB / {reference['model_size_bytes'] / 1024:.1f} KiB",
         ),
     ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from bssl_tf.evaluation.statistics import mean_half_width
 from bssl_tf.files import read_complete_records
 
 # What every record holds at least: `top1` in percent, the mean of `draws`; `settings` and `teacher`, short hashes;
@@ -40,10 +39,7 @@ class Measured:
     @property
     def interval(self) -> float | None:
         """Half the width of the 95 % interval of the mean (Student's t over seeds); None for a single seed."""
-        n = len(self.values)
-        if n < 2:
-            return None
-        return float(stats.t.ppf(0.975, n - 1) * np.std(self.values, ddof=1) / math.sqrt(n))
+        return mean_half_width(self.values)
 
     def __str__(self) -> str:
         return f"{self.mean:.1f}" if self.interval is None else f"{self.mean:.1f} ± {self.interval:.1f}"

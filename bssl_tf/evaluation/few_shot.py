@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from bssl_tf.errors import ConfigError, DataError
+from bssl_tf.evaluation.predictions import Predictions
 from bssl_tf.seeding import named_seed
 
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
@@ -31,8 +32,8 @@ def few_shot_svm(
     shots: Sequence[int] = SHOTS,
     draws: int = DRAWS,
     seed: int,
-) -> dict[int, tuple[float, ...]]:
-    """Top-1 accuracy of one-vs-rest linear SVMs (squared hinge) fitted to a few training images of each class.
+) -> dict[int, Predictions]:
+    """What one-vs-rest linear SVMs (squared hinge), fitted to a few training images of each class, take images for.
 
     The low-shot protocol of PCL (Li et al., ICLR 2021, arXiv 2005.04966), which BSSL (arXiv 2110.08851) follows.
     Features are standardised rather than scaled to length one: those of an untrained network share one large mean,
@@ -45,12 +46,12 @@ def few_shot_svm(
         test_x: [M, D] float.
         test_y: [M] integer.
         shots: images of each class, one accuracy for each. A class with fewer gives what it has; a number that no
-            class reaches is left out of the result.
+            class reaches is missing from the result.
         draws: independent draws of the images. Within one draw fewer shots are a part of more shots.
         seed: chooses the images.
 
     Returns:
-        shots -> percent, 0 to 100, of each draw.
+        shots -> the answers of each draw.
 
     Raises:
         ConfigError: `draws` or one of `shots` is not positive.
@@ -67,22 +68,22 @@ def few_shot_svm(
     possible = sorted({count for count in shots if count <= counts.max()})
     if not possible:
         raise DataError(
-            f"no class has the {min(shots)} training images that few-shot evaluation asks for",
-            f"Ask for {counts.max()} shots or fewer, or add labelled images",
+            f"no class has the {min(shots)} training images that few-shot evaluation needs",
+            f"Choose {counts.max()} shots or fewer, or add labelled images",
         )
     scaler = StandardScaler().fit(train_x)
-    # Behind it a vector is about one long, so that the best C is about the same for every number of features.
+    # After it a vector is about one long, so that the best C is about the same for every number of features.
     x, x_test = (scaler.transform(features) / np.sqrt(features.shape[1]) for features in (train_x, test_x))
 
-    accuracies: dict[int, list[float]] = {count: [] for count in possible}
+    predicted: dict[int, list[np.ndarray]] = {count: [] for count in possible}
     for draw in range(draws):
         draw_seed = named_seed(seed, "few shot", draw)
         ranks = class_ranks(train_y, draw_seed)
         for count in possible:
             chosen = ranks < count
             model = _fitted(x[chosen], train_y[chosen], draw_seed)
-            accuracies[count].append(100.0 * float(model.score(x_test, test_y)))
-    return {count: tuple(values) for count, values in accuracies.items()}
+            predicted[count].append(model.predict(x_test))
+    return {count: Predictions(np.stack(draws_of), test_y) for count, draws_of in predicted.items()}
 
 
 def class_ranks(labels: np.ndarray, seed: int) -> NDArray[np.int64]:

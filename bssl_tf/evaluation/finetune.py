@@ -19,13 +19,13 @@ from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.data.views import Batch, batches
 from bssl_tf.errors import ConfigError, DataError, TrainingError
 from bssl_tf.evaluation.few_shot import class_ranks
+from bssl_tf.evaluation.predictions import Predictions
 from bssl_tf.models.binarization import copy_of
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.progress import progress
 from bssl_tf.schedules import linear_decay
 from bssl_tf.seeding import named_seed
 
-SHARES = (0.01, 0.1)
 # Crop and flip only: a label must survive the view, and stay readable at a few pixels.
 WEAK = Augmentation(
     min_area=0.5,
@@ -49,14 +49,19 @@ class FinetuneResult:
     """What fine-tuning reached.
 
     Attributes:
-        top1: accuracy on the test images, percent.
+        predictions: of the test images, with the softmax of each answer.
         labelled_images: how many images it learned from.
         steps: optimiser steps.
     """
 
-    top1: float
+    predictions: Predictions
     labelled_images: int
     steps: int
+
+    @property
+    def top1(self) -> float:
+        """Accuracy on the test images, percent."""
+        return self.predictions.accuracies[0]
 
 
 def finetune(
@@ -82,7 +87,7 @@ def finetune(
         seed: chooses the images, their order and their views.
         steps: optimiser steps; the same number for every share, so that a larger share does not also train longer.
         batch_size: images a step, or all labelled ones where there are fewer.
-        learning_rate: Adam's at the first step; it falls to zero in a straight line.
+        learning_rate: of Adam at the first step; it falls linearly to zero.
 
     Raises:
         ConfigError: `share`, `steps`, `batch_size` or `learning_rate` is out of range.
@@ -102,11 +107,10 @@ def finetune(
         batch_size=batch_size,
         learning_rate=learning_rate,
     )
-    predicted = [
-        np.argmax(model(batch, training=False), axis=1)
-        for batch in evaluation_batches(test, preprocessing, _EVALUATED_AT_ONCE)
+    logits = [
+        model(batch, training=False).numpy() for batch in evaluation_batches(test, preprocessing, _EVALUATED_AT_ONCE)
     ]
-    return FinetuneResult(100.0 * float(np.mean(np.concatenate(predicted) == truth)), len(chosen), steps)
+    return FinetuneResult(Predictions.of_logits(np.concatenate(logits), truth), len(chosen), steps)
 
 
 def labelled_subset(labels: np.ndarray, share: float, seed: int) -> NDArray[np.int64]:
@@ -153,7 +157,7 @@ def fine_tuned(
     """A copy of `backbone` with a linear classifier on top, all of it trained on all of `images`.
 
     Views are random crops and flips (`WEAK`); the loss is cross-entropy, the optimiser Adam without weight decay.
-    Binary layers keep their latent weights within their constraint: the optimiser applies it behind each step.
+    Binary layers keep their latent weights within their constraint: the optimiser applies it after each step.
 
     Returns:
         A model from [B, S, S, C] float32 to logits [B, K], for each of the K classes of `images`.

@@ -1,4 +1,4 @@
-"""The protocols by name. To add one: write its file, a function of a `Bench` here, and its line in `PROTOCOLS`."""
+"""The protocols by name. To add one: its own file, a function of a `FeatureBank` here, its line in `PROTOCOLS`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.evaluation.few_shot import class_ranks, few_shot_svm
 from bssl_tf.evaluation.finetune import finetune
-from bssl_tf.evaluation.knn import knn_top1
-from bssl_tf.evaluation.linear_probe import fit_linear_probe, top1
+from bssl_tf.evaluation.knn import knn_predictions
+from bssl_tf.evaluation.linear_probe import fit_linear_probe, solve_linear_probe
+from bssl_tf.evaluation.predictions import Predictions
+from bssl_tf.evaluation.records import Solution
 from bssl_tf.evaluation.sgd_probe import fit_sgd_probe
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import PROTOCOLS, check_choice
 
 _BATCH = 256
-Scores = dict[str, tuple[float, ...]]
+# Protocol -> what it took each test image for. One call may give several: few-shot-svm-1, few-shot-svm-2, ...
+Found = dict[str, Predictions]
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,12 @@ def features_of(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     return compiled(lambda batch: model(batch, training=False))
 
 
-class Bench:
-    """A subject and the labelled data it is measured on; features are computed once, when first asked for.
+class FeatureBank:
+    """A subject's features of the labelled data it is measured on, computed once, when first needed.
 
     Attributes:
-        probe: weights [D, K] and bias [K] of the linear probe, once it was fitted.
+        linear_probe: weights [D, K] and bias [K] of the linear probe, once it was fitted.
+        solution: how far its solver came, likewise.
     """
 
     def __init__(
@@ -62,7 +66,8 @@ class Bench:
     ) -> None:
         self.subject, self.train, self.test, self.preprocessing, self.seed = subject, train, test, preprocessing, seed
         self.train_labels, self.test_labels = train.require_labels(), test.require_labels()
-        self.probe: tuple[np.ndarray, np.ndarray] | None = None
+        self.linear_probe: tuple[np.ndarray, np.ndarray] | None = None
+        self.solution: Solution | None = None
 
     @functools.cached_property
     def train_features(self) -> np.ndarray:
@@ -75,9 +80,9 @@ class Bench:
         return self._features(self.test)
 
     @functools.cached_property
-    def neighbour_votes(self) -> tuple[float, float]:
-        """Top-1 of 20 and of 200 neighbours, which one search finds."""
-        twenty, two_hundred = knn_top1(
+    def neighbour_votes(self) -> tuple[Predictions, Predictions]:
+        """What 20 and what 200 neighbours vote for; one search finds both."""
+        twenty, two_hundred = knn_predictions(
             self.train_features, self.train_labels, self.test_features, self.test_labels, (20, 200)
         )
         return twenty, two_hundred
@@ -87,44 +92,46 @@ class Bench:
         return np.concatenate([self.subject.features(batch) for batch in batches])
 
 
-def _linear_probe(bench: Bench) -> Scores:
-    seed = named_seed(bench.seed, "probe")
-    bench.probe = fit_linear_probe(bench.train_features, bench.train_labels, len(bench.train.class_names), seed=seed)
-    return {"linear-probe": (top1(*bench.probe, bench.test_features, bench.test_labels),)}
+def _linear_probe(bank: FeatureBank) -> Found:
+    weights, bias, bank.solution = solve_linear_probe(
+        bank.train_features, bank.train_labels, len(bank.train.class_names), seed=named_seed(bank.seed, "probe")
+    )
+    bank.linear_probe = weights, bias
+    return {"linear-probe": Predictions.of_logits(bank.test_features @ weights + bias, bank.test_labels)}
 
 
-def _linear_probe_held_out(bench: Bench) -> Scores:
+def _linear_probe_held_out(bank: FeatureBank) -> Found:
     """Fitted on five sixths of the training images and measured on the rest: for choosing settings without the test."""
-    held = class_ranks(bench.train_labels, named_seed(bench.seed, "held out")) % 6 == 0
-    x, y, classes = bench.train_features, bench.train_labels, len(bench.train.class_names)
-    fitted = fit_linear_probe(x[~held], y[~held], classes, seed=named_seed(bench.seed, "probe"))
-    return {"linear-probe-held-out": (top1(*fitted, x[held], y[held]),)}
+    held = class_ranks(bank.train_labels, named_seed(bank.seed, "held out")) % 6 == 0
+    x, y, classes = bank.train_features, bank.train_labels, len(bank.train.class_names)
+    weights, bias = fit_linear_probe(x[~held], y[~held], classes, seed=named_seed(bank.seed, "probe"))
+    return {"linear-probe-held-out": Predictions.of_logits(x[held] @ weights + bias, y[held])}
 
 
-def _linear_probe_sgd(bench: Bench) -> Scores:
-    classes, seed = len(bench.train.class_names), named_seed(bench.seed, "probe")
-    fitted = fit_sgd_probe(bench.train_features, bench.train_labels, classes, seed=seed)
-    return {"linear-probe-sgd": (top1(*fitted, bench.test_features, bench.test_labels),)}
+def _linear_probe_sgd(bank: FeatureBank) -> Found:
+    classes, seed = len(bank.train.class_names), named_seed(bank.seed, "probe")
+    weights, bias = fit_sgd_probe(bank.train_features, bank.train_labels, classes, seed=seed)
+    return {"linear-probe-sgd": Predictions.of_logits(bank.test_features @ weights + bias, bank.test_labels)}
 
 
-def _few_shot(bench: Bench) -> Scores:
-    data = bench.train_features, bench.train_labels, bench.test_features, bench.test_labels
-    accuracies = few_shot_svm(*data, seed=named_seed(bench.seed, "few-shot"))
-    return {f"few-shot-svm-{shots}": draws for shots, draws in accuracies.items()}
+def _few_shot(bank: FeatureBank) -> Found:
+    data = bank.train_features, bank.train_labels, bank.test_features, bank.test_labels
+    found = few_shot_svm(*data, seed=named_seed(bank.seed, "few-shot"))
+    return {f"few-shot-svm-{shots}": predictions for shots, predictions in found.items()}
 
 
-def _finetune(share: float) -> Callable[[Bench], Scores]:
-    def protocol(bench: Bench) -> Scores:
-        seed = named_seed(bench.seed, "finetune")
-        result = finetune(bench.subject.network, bench.train, bench.test, bench.preprocessing, share=share, seed=seed)
-        return {f"finetune-{share:.0%}": (result.top1,)}
+def _finetune(share: float) -> Callable[[FeatureBank], Found]:
+    def protocol(bank: FeatureBank) -> Found:
+        seed = named_seed(bank.seed, "finetune")
+        result = finetune(bank.subject.network, bank.train, bank.test, bank.preprocessing, share=share, seed=seed)
+        return {f"finetune-{share:.0%}": result.predictions}
 
     return protocol
 
 
-_PROTOCOLS: dict[str, Callable[[Bench], Scores]] = {
-    "knn-20": lambda bench: {"knn-20": (bench.neighbour_votes[0],)},
-    "knn-200": lambda bench: {"knn-200": (bench.neighbour_votes[1],)},
+_PROTOCOLS: dict[str, Callable[[FeatureBank], Found]] = {
+    "knn-20": lambda bank: {"knn-20": bank.neighbour_votes[0]},
+    "knn-200": lambda bank: {"knn-200": bank.neighbour_votes[1]},
     "linear-probe": _linear_probe,
     "linear-probe-sgd": _linear_probe_sgd,
     "linear-probe-held-out": _linear_probe_held_out,
@@ -136,13 +143,13 @@ NETWORK_PROTOCOLS = ("finetune-1%", "finetune-10%")
 DEFAULT_PROTOCOLS = ("linear-probe", "knn-20")
 
 
-def measure(bench: Bench, protocols: Iterable[str]) -> Scores:
+def measure(bank: FeatureBank, protocols: Iterable[str]) -> Found:
     """Every protocol that fits the subject: raw pixels have no weights to tune, and the teacher's are not ours."""
-    scores: Scores = {}
+    found: Found = {}
     for name in protocols:
-        if bench.subject.network is not None or name not in NETWORK_PROTOCOLS:
-            scores |= _PROTOCOLS[name](bench)
-    return scores
+        if bank.subject.network is not None or name not in NETWORK_PROTOCOLS:
+            found |= _PROTOCOLS[name](bank)
+    return found
 
 
 def check_protocols(names: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
 """The linear probe as the papers train it, by SGD: for figures that stand beside theirs.
 
-`linear_probe` solves the same problem to its optimum and is the one to use otherwise.
+`linear_probe` is the one to use otherwise: L-BFGS on the same problem, without a schedule to choose.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ class Network:
         preprocessing: image size, channels, and the constants that normalise pixels.
         head: hidden and output widths of the projection head saved with it; empty when there is none.
         head_batch_norm: whether that head has batch norm.
+        labels_used: whose labels went into its weights, a clause for "trained with ..."; None for nobody's. A student
+            has what its teacher has.
     """
 
     backbone: str
@@ -35,6 +37,7 @@ class Network:
     arguments: dict[str, Any] = field(default_factory=dict)
     head: tuple[int, ...] = ()
     head_batch_norm: bool = False
+    labels_used: str | None = None
 
     def build(self) -> keras.Model:
         """The backbone with fresh weights. Raises `NetworkError` or `ConfigError`."""
@@ -92,6 +95,8 @@ def read_network(folder: Path) -> Network:
             raise ValueError("unknown format")
         content["preprocessing"] = Preprocessing.from_dict(content["preprocessing"])
         content["head"] = tuple(int(width) for width in content["head"])
+        if not isinstance(content.get("labels_used"), (str, type(None))):
+            raise ValueError("labels_used is not text")
         return Network(**content)
     except (KeyError, TypeError, ValueError) as error:
         raise NetworkError(

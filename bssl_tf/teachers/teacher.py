@@ -29,6 +29,7 @@ class Teacher:
         preprocessing: what the teacher was trained with; None when unknown, as with a plain Keras model.
         pixel_range: what the model wants instead of normalised pixels, if anything; see `load_teacher`.
         pixels: undoes the normalisation accordingly.
+        labels_used: whose labels went into its weights, a clause; None for nobody's. See `models.saved.Network`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Teacher:
     preprocessing: Preprocessing | None
     pixel_range: str = "normalized"
     pixels: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    labels_used: str | None = None
 
     @property
     def feature_width(self) -> int:
@@ -108,7 +110,7 @@ def _from_run(folder: Path) -> Teacher:
         width = backbone.output_shape[-1]
         parts["head"] = mlp_head("head", width, network.head, use_batch_norm=network.head_batch_norm)
     load_weights(saved, parts)
-    return Teacher(str(folder), backbone, parts.get("head"), network.preprocessing)
+    return Teacher(str(folder), backbone, parts.get("head"), network.preprocessing, labels_used=network.labels_used)
 
 
 def check_teacher(path: str, pixel_range: str) -> None:
@@ -144,7 +146,8 @@ def _from_keras(path: Path, pixel_range: str, pixels: Callable[[tf.Tensor], tf.T
             "Save a model of plain Keras layers with model.save('teacher.keras') under tf-keras",
         ) from error
     model.trainable = False
-    return Teacher(str(path), model, None, None, pixel_range, pixels)
+    unknown = f"labels that are not known (the saved Keras model {path.name} does not tell)"
+    return Teacher(str(path), model, None, None, pixel_range, pixels, unknown)
 
 
 def _check_shapes(teacher: Teacher, wanted: tuple[int, int, int]) -> None:

@@ -1,129 +1,84 @@
-"""What `bssl-tf evaluate` does: the student and its controls, each by every protocol that was asked for, one table."""
+"""What `bssl-tf evaluate` does: a network and its controls, each by every protocol that was chosen, and a verdict."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bssl_tf.backend import configure, keras
+from bssl_tf.backend import configure
+from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.open import open_data
+from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.environment import environment, resolved_threads
-from bssl_tf.errors import BsslError, DataError, MissingDataError, RunFolderError
-from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe, top1
+from bssl_tf.errors import BsslError, ConfigError, DataError, MissingDataError, RunFolderError
+from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe
+from bssl_tf.evaluation.predictions import Answers, read_predictions, write_predictions
 from bssl_tf.evaluation.protocols import (
     DEFAULT_PROTOCOLS,
-    Bench,
+    FeatureBank,
     Subject,
     check_protocols,
     compiled,
-    features_of,
     measure,
 )
-from bssl_tf.files import read_json, write_json
-from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.evaluation.records import (
+    RAW_PIXELS,
+    STUDENT,
+    TEACHER,
+    Evaluation,
+    SubjectScores,
+    belong_together,
+    read_evaluation,
+    write_evaluation,
+)
+from bssl_tf.evaluation.verdict import Facts, make_verdict
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.seeding import named_seed
-from bssl_tf.settings import DataConfig, PretrainConfig, command_of, from_dict, read_run_config
+from bssl_tf.settings import DataConfig, from_dict
 from bssl_tf.teachers.teacher import load_teacher
+from bssl_tf.workflows.evaluable import Evaluable, find_evaluable
 
 _MAX_PIXEL_SIZE = 32
 _FEW_TEST_IMAGES = 30
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: what the features are, and how well each protocol does with them.
-
-    Attributes:
-        features: whose.
-        width: how many.
-        scores: protocol -> top-1 in percent, one for each draw of it (a single one for most).
-    """
-
-    features: str
-    width: int
-    scores: dict[str, tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The table and its conditions; `epochs` is for each stage, `command` what the user called."""
-
-    run: str
-    data: str
-    train_images: int
-    test_images: int
-    classes: int
-    seed: int
-    method: str
-    backbone: str
-    epochs: int
-    conditions: dict[str, Any]
-    command: str
-    rows: tuple[Row, ...]
-
-
-def run_config(run: Path) -> PretrainConfig:
-    """The configuration of a finished run of `bssl-tf pretrain`.
-
-    Raises:
-        RunFolderError: `run` is none, or is not finished.
-    """
-    content = read_run_config(run)
-    if command_of(content) != "pretrain":
-        raise RunFolderError(f"{run} is a teacher's run", "Give the run folder of a `bssl-tf pretrain`")
-    if not (run / "student" / "network.json").is_file():
-        raise RunFolderError(
-            f"{run} is not finished", f"Finish it with `bssl-tf pretrain --out {shlex.quote(str(run))} --resume`"
-        )
-    return from_dict(PretrainConfig, content)
+_log = logging.getLogger(__name__)
 
 
 def evaluate(
     run: Path,
     overrides: dict[str, Any],
     *,
-    report: Report,
     protocols: Sequence[str] = DEFAULT_PROTOCOLS,
     controls: bool = True,
     save: bool = True,
+    pixels: str = "normalized",
     command: str = "",
 ) -> Evaluation:
-    """Evaluates the student of `run` beside its controls and saves its probe and the table there.
+    """Evaluates a student or a teacher beside its controls, and saves the table, the answers and a student's probe.
 
     Args:
-        run: a finished run of `bssl-tf pretrain`.
-        overrides: settings of `DataConfig` for a labelled data set other than the one it was trained on.
-        report: takes lines of prose for the user.
+        run: a finished run of `bssl-tf pretrain` or `bssl-tf teacher`, a folder of `bssl-tf import-teacher`, or a saved
+            Keras model, beside which nothing is saved.
+        overrides: settings of `DataConfig` for a labelled data set other than the one it was trained on; `image_size`
+            is for a saved Keras model alone.
         protocols: names of `bssl_tf.settings.PROTOCOLS`.
-        controls: whether to measure the untrained student, raw pixels and the teacher too.
-        save: whether the table, and the probe if there is one, replace those in `run`.
+        controls: whether to measure the untrained network, raw pixels and a student's teacher too.
+        save: whether the table, the answers, and the probe if there is one, replace those in `run`.
+        pixels: what a saved Keras model takes; see `teachers.teacher.load_teacher`.
         command: for the record.
 
     Raises:
-        ConfigError: a protocol is unknown.
+        ConfigError: a protocol is unknown, or there is no data set to measure on.
         DataError: the data set has no labels.
         BsslError: see `bssl_tf.errors`.
     """
     check_protocols(protocols)
-    config = run_config(run)
-    configure(resolved_threads(config.training.threads))
-    network = read_network(run / "student")
-    preprocessing = network.preprocessing
-    fixed = {"image_size": preprocessing.image_size, "channels": preprocessing.channels}
-    base = dataclasses.asdict(config.data)
-    if "source" in overrides:
-        # Another data set, wholly; how patient to be with it stays.
-        base |= {"limit": 0, "data_dir": ""}
-    data_config = from_dict(DataConfig, base | overrides | fixed, "data.")
+    found = find_evaluable(run, pixels=pixels, image_size=overrides.get("image_size", 0))
+    configure(resolved_threads(found.threads))
+    data_config = _data_config(found, overrides)
     try:
         data = open_data(data_config, labels_needed=True)
     except MissingDataError as error:
@@ -132,6 +87,69 @@ def evaluate(
         raise error.with_next_step(
             f"{run / 'config.toml'} names it, as seen from where the run was begun: pass --data with its place"
         ) from error
+    test = _checked(data)
+    preprocessing = found.preprocessing or fit_preprocessing(data.train, data_config.image_size)
+    subjects = found.subjects(preprocessing, controls)
+    if controls:
+        subjects += [Subject(RAW_PIXELS, _raw_pixels), *_teacher(*found.teacher, preprocessing)]
+
+    rows: list[SubjectScores] = []
+    answers: Answers = {}
+    for subject in subjects:
+        _log.info(f"evaluating {subject.name}")
+        bank = FeatureBank(subject, data.train, test, preprocessing, found.seed)
+        answers[subject.name] = measure(bank, protocols)
+        rows.append(SubjectScores.of(subject.name, bank.train_features.shape[1], answers[subject.name], bank.solution))
+        if save and subject.name == STUDENT and bank.linear_probe is not None:
+            _save_probe(run, bank, answers[STUDENT]["linear-probe"].accuracies[0], data_config)
+    facts = Facts(str(run), found.photos, preprocessing.image_size, found.pretrained)
+    evaluation = Evaluation(
+        run=str(run),
+        subject=found.name,
+        data=data.name,
+        data_settings=data_config,
+        train_images=len(data.train),
+        test_images=len(test),
+        test_fingerprint=test.fingerprint(),
+        train_fingerprint=data.train.fingerprint(),
+        classes=len(data.train.class_names),
+        class_names=data.train.class_names,
+        seed=found.seed,
+        method=found.method,
+        backbone=found.backbone,
+        epochs=found.epochs,
+        photos=found.photos,
+        labels_used=found.labels_used,
+        conditions=environment(found.threads),
+        command=command,
+        rows=tuple(rows),
+        verdict=make_verdict(found.name, answers, facts),
+    )
+    if save and found.folder:
+        evaluation = _saved(run, evaluation, answers, facts)
+    elif save:
+        _log.info(f"{run} is a file, so the evaluation is not saved beside it; --record keeps it")
+    return evaluation
+
+
+def _data_config(found: Evaluable, overrides: dict[str, Any]) -> DataConfig:
+    """The labelled data: what the network was trained on, with `overrides`."""
+    base = dataclasses.asdict(found.data)
+    if "source" in overrides:
+        # Another data set, wholly; how patient to be with it stays.
+        base |= {"limit": 0, "data_dir": ""}
+    elif not found.data.source:
+        raise ConfigError(f"{found.path} does not tell on what data to measure it", "Pass --data with a labelled set")
+    if found.preprocessing is None:
+        return from_dict(DataConfig, base | overrides, "data.")
+    fixed = {"image_size": found.preprocessing.image_size, "channels": found.preprocessing.channels}
+    if overrides.get("image_size", fixed["image_size"]) != fixed["image_size"]:
+        raise ConfigError(f"{found.path} takes images of {fixed['image_size']} px", "Omit --image-size")
+    return from_dict(DataConfig, base | overrides | fixed, "data.")
+
+
+def _checked(data: DataSplits) -> ImageSet:
+    """The test images. Raises `DataError` where there are none, or no labels."""
     if data.train.labels is None:
         raise DataError(
             f"{data.name} has no labels, and evaluation needs some",
@@ -144,66 +162,43 @@ def evaluate(
         )
     if len(data.test) < _FEW_TEST_IMAGES:
         one = 100 / len(data.test)
-        report(f"warning: with {len(data.test)} test images, one image more or less is {one:.1f} points of accuracy")
-    seed = config.training.seed
-    student = network.build()
-    load_weights(run / "student", {"student": student})
-    subjects = [Subject("student", features_of(student), student)]
-    if controls:
-        keras.utils.set_random_seed(named_seed(seed, "student weights"))
-        untrained = network.build()
-        subjects.append(Subject("control: untrained student", features_of(untrained), untrained))
-        subjects.append(Subject("control: raw pixels", _raw_pixels))
-        subjects += _teacher(config, preprocessing, report)
-
-    rows = []
-    for subject in subjects:
-        report(f"evaluating {subject.name}")
-        bench = Bench(subject, data.train, data.test, preprocessing, seed)
-        scores = measure(bench, protocols)
-        rows.append(Row(subject.name, bench.train_features.shape[1], scores))
-        if save and subject is subjects[0] and bench.probe is not None:
-            _save_probe(run, bench, data_config)
-    evaluation = Evaluation(
-        run=str(run),
-        data=data.name,
-        train_images=len(data.train),
-        test_images=len(data.test),
-        classes=len(data.train.class_names),
-        seed=seed,
-        method=config.method,
-        backbone=config.backbone.name,
-        epochs=config.training.epochs,
-        conditions=environment(config.training.threads),
-        command=command,
-        rows=tuple(rows),
-    )
-    if save:
-        path = run / "evaluation.json"
-        before = read_json(path) if path.exists() else {}
-        write_json(path, _merged(before, json.loads(json.dumps(dataclasses.asdict(evaluation)))))
-    return evaluation
+        _log.warning(f"with {len(data.test)} test images, one image more or less is {one:.1f} points of accuracy")
+    return data.test
 
 
-def _merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """`now`, with what an earlier evaluation on the same data found by other protocols."""
-    same = all(before.get(key) == now[key] for key in ("data", "train_images", "test_images"))
-    if not same or not all("scores" in row for row in before["rows"]):
-        return now
-    scores = {row["features"]: row["scores"] for row in before["rows"]}
-    rows = [row | {"scores": scores.pop(row["features"], {}) | row["scores"]} for row in now["rows"]]
-    rest = [row for row in before["rows"] if row["features"] in scores]
-    return now | {"rows": rows + rest}
+def _saved(run: Path, now: Evaluation, answers: Answers, facts: Facts) -> Evaluation:
+    """Saves `now` and `answers`, with what an earlier evaluation on the same images found by other protocols."""
+    try:
+        before = read_evaluation(run)
+        old = read_predictions(run) if before is not None else {}
+        if before is not None and not (before.same_images(now) and belong_together(before, old)):
+            before = None
+    except RunFolderError as error:
+        _log.info(f"the evaluation before this one is not kept: {error.what}")
+        before = None
+    if before is not None:
+        rows = {row.features: row for row in before.rows} | {row.features: row for row in now.rows}
+        answers = {name: old.get(name, {}) | answers.get(name, {}) for name in rows}
+        solutions = {name: row.linear_probe for name, row in rows.items()}
+        solutions |= {row.features: row.linear_probe for row in before.rows if solutions[row.features] is None}
+        now = dataclasses.replace(
+            now,
+            rows=tuple(SubjectScores.of(n, row.width, answers[n], solutions[n]) for n, row in rows.items()),
+            verdict=make_verdict(now.subject, answers, facts),
+        )
+    # In this order a killed process leaves predictions that fit nothing, which is found out on reading.
+    write_predictions(run, answers)
+    write_evaluation(run, now)
+    return now
 
 
-def _save_probe(run: Path, bench: Bench, data: DataConfig) -> None:
+def _save_probe(run: Path, bank: FeatureBank, accuracy: float, data: DataConfig) -> None:
     """Keeps the student's probe for export."""
-    assert bench.probe is not None
-    weights, bias = bench.probe
+    assert bank.linear_probe is not None
+    weights, bias = bank.linear_probe
     # A class without a training image cannot be told; the device is not offered it.
-    known = np.unique(bench.train_labels)
-    names = tuple(bench.train.class_names[label] for label in known)
-    accuracy = top1(weights, bias, bench.test_features, bench.test_labels)
+    known = np.unique(bank.train_labels)
+    names = tuple(bank.train.class_names[label] for label in known)
     save_probe(run / "probe", LinearProbe(weights[:, known], bias[known], names, accuracy, data))
 
 
@@ -215,13 +210,13 @@ def _raw_pixels(batch: np.ndarray) -> np.ndarray:
     return cut.reshape(len(batch), size, step, size, step, -1).mean(axis=(2, 4)).reshape(len(batch), -1)
 
 
-def _teacher(config: PretrainConfig, preprocessing: Preprocessing, report: Report) -> list[Subject]:
-    if not config.teacher:
+def _teacher(path: str, pixels: str, preprocessing: Preprocessing) -> list[Subject]:
+    if not path:
         return []
     try:
-        teacher = load_teacher(config.teacher, preprocessing, config.teacher_pixels)
+        teacher = load_teacher(path, preprocessing, pixels)
     except BsslError as error:
-        # The student stands without its teacher, which may have been moved away; its row is left out, aloud.
-        report(f"no row for the teacher: {error.what}")
+        # The student stands without its teacher, which may have been moved away; its row is missing, aloud.
+        _log.info(f"no row for the teacher: {error.what}")
         return []
-    return [Subject("float teacher", compiled(teacher.features))]
+    return [Subject(TEACHER, compiled(teacher.features))]

@@ -72,7 +72,8 @@ def import_teacher(
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunFolderError(f"{out} is not an empty folder", "Choose another --out, or remove it")
     preprocessing = Preprocessing(image_size, 3, form.mean, form.std)
-    network = Network(form.backbone, preprocessing, {}, form.head, form.head_batch_norm)
+    labels_used = f"ImageNet's labels ({name})" if form.labels_used else None
+    network = Network(form.backbone, preprocessing, {}, form.head, form.head_batch_norm, labels_used)
     source = Path(checkpoint) if checkpoint else installed_checkpoint(name)
     _log.info(f"reading {source.name}")
     weights = read_teacher_weights(name, source)

@@ -10,7 +10,7 @@ from bssl_tf.backend import keras
 from bssl_tf.errors import ConfigError
 from bssl_tf.evaluation.linear_probe import load_probe
 from bssl_tf.models.saved import load_weights, read_network
-from bssl_tf.workflows.evaluate import run_config
+from bssl_tf.workflows.evaluable import run_config
 from bssl_tf_converters.lce.deployable import with_classifier
 from bssl_tf_converters.lce.keras_models import open_model
 

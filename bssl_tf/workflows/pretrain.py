@@ -112,7 +112,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
         # Teacher and student see the same crop, so a teacher trained here decides how it is normalised.
         preprocessing = teacher.preprocessing or preprocessing
         made_from["teacher"] = teacher.fingerprint()
-    network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()))
+    labels_used = _labels_used(config, teacher)
+    network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()), labels_used=labels_used)
 
     def build(stage: Stage) -> Method:
         # What a later stage does not take over is drawn anew, not once more the same.
@@ -140,6 +141,16 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
         method = train(run, stages, build, inputs, config.training, probe)
         save_network(out / "student", network, {"student": method.trained["student"]})
     return out / "student"
+
+
+def _labels_used(config: PretrainConfig, teacher: Teacher | None) -> str | None:
+    """Whose labels the student's weights owe something to, a clause; None for nobody's."""
+    found = [teacher.labels_used] if teacher is not None else []
+    if config.method == "supervised":
+        found.append(f"the labels of {config.data.source}")
+    if config.initial:
+        found.append(read_network(zoo.find(config.initial.removeprefix(zoo.PREFIX)).folder).labels_used)
+    return " and ".join(dict.fromkeys(clause for clause in found if clause)) or None
 
 
 def _method(

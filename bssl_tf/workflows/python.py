@@ -5,7 +5,6 @@ The commands `bssl-tf teacher`, `pretrain`, `evaluate` and `compare` go through 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
+from bssl_tf.evaluation.records import Evaluation, as_record
 from bssl_tf.files import append_record
 from bssl_tf.settings import merge, read_preset
 from bssl_tf.workflows import evaluate as evaluating
@@ -59,7 +59,7 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.path)
 
-    def evaluate(self, **options: Any) -> evaluating.Evaluation:
+    def evaluate(self, **options: Any) -> Evaluation:
         """See `bssl_tf.evaluate`."""
         return evaluate(self.path, **options)
 
@@ -200,23 +200,29 @@ def evaluate(
     download: bool | None = None,
     limit: int | None = None,
     max_unreadable_share: float | None = None,
+    image_size: int | None = None,
+    pixels: str = "normalized",
     protocols: Sequence[str] = DEFAULT_PROTOCOLS,
     controls: bool = True,
     save: bool = True,
     record: str | Path | None = None,
-) -> evaluating.Evaluation:
-    """Probes the student of a run beside its controls, and saves the table and its linear probe in the run.
+) -> Evaluation:
+    """Probes a student or a teacher beside its controls; saves the table, the answers and a student's probe in the run.
+
+    The result's `verdict` tells in one sentence whether anything was learned, by paired tests on the same test images.
 
     Args:
-        run: a finished run of `pretrain`.
+        run: a finished run of `pretrain` or `train_teacher`, a folder of `import_teacher`, or a saved Keras model.
         data: a labelled data set; None for the one that the student was trained on.
         data_dir: where TFDS keeps its data.
         download: allow TFDS to download.
         limit: use at most this many images of each split.
         max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
+        image_size: pixels a side that a saved Keras model sees; None for 224.
+        pixels: what a saved Keras model takes: `normalized`, `0..1`, `-1..1` or `0..255`.
         protocols: names of `bssl_tf.settings.PROTOCOLS`.
-        controls: measure the untrained student, raw pixels and the teacher too.
-        save: replace the table and the probe in the run.
+        controls: measure the untrained network, raw pixels and a student's teacher too.
+        save: replace the table, the answers and the probe in the run.
         record: a file that gets the table as a line of JSON.
 
     Raises:
@@ -229,13 +235,12 @@ def evaluate(
         "download": download,
         "limit": limit,
         "max_unreadable_share": max_unreadable_share,
+        "image_size": image_size,
     }
     overrides = {name: _plain(value) for name, value in given.items() if value is not None}
-    found = evaluating.evaluate(
-        Path(run), overrides, report=_log.info, protocols=protocols, controls=controls, save=save
-    )
+    found = evaluating.evaluate(Path(run), overrides, protocols=protocols, controls=controls, save=save, pixels=pixels)
     if record:
-        append_record(Path(record), dataclasses.asdict(found))
+        append_record(Path(record), as_record(found))
     return found
 
 

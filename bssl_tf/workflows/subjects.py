@@ -17,7 +17,7 @@ from bssl_tf.evaluation.linear_probe import load_probe
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
-from bssl_tf.workflows.evaluate import run_config
+from bssl_tf.workflows.evaluable import run_config
 from bssl_tf.workflows.networks import open_network
 from bssl_tf_converters.lce.deployable import with_classifier
 from bssl_tf_converters.lce.export import without_softmax

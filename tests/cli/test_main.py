@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -127,20 +128,43 @@ def test_evaluate_shows_the_student_beside_its_controls(tiny_student: Path, bssl
     done = bssl_tf("evaluate", tiny_student)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line[:28].strip() for line in lines[2:]] == [
+    assert [line[:28].strip() for line in lines[2:-1]] == [
         "student",
         "control: untrained student",
         "control: raw pixels",
         "float teacher",
     ]
-    assert (tiny_student / "evaluation.json").exists()
+    record = json.loads((tiny_student / "evaluation.json").read_text())
+    assert lines[-1] == record["verdict"]["sentence"] and "linear-probe" in lines[-1]
+    low, high = record["rows"][0]["intervals"]["knn-20"].values()
+    assert f"({low:.1f} to {high:.1f})" in lines[2] or f"({high:.1f} to {low:.1f})" in lines[2]
 
 
-def test_evaluate_of_a_teacher_or_an_unfinished_run_is_refused(
-    tiny_teacher: Path, tiny_student: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+def test_another_protocol_joins_what_is_known_and_answers_give_every_score_again(
+    tiny_student: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
 ) -> None:
-    done = bssl_tf("evaluate", tiny_teacher)
-    assert done.returncode == 5 and "is a teacher's run" in done.stderr
+    from bssl_tf.evaluation.predictions import read_predictions
+    from bssl_tf.evaluation.records import belong_together, read_evaluation
+
+    run = shutil.copytree(tiny_student, tmp_path / "run")
+    before = read_evaluation(run)
+    done = bssl_tf("evaluate", run, "--protocol", "linear-probe-sgd", "--no-controls")
+    assert done.returncode == 0, done.stderr
+    after = read_evaluation(run)
+    assert before is not None and after is not None and belong_together(after, read_predictions(run))
+    assert after.rows[0].scores.keys() == {"knn-20", "linear-probe", "linear-probe-sgd"}
+    assert after.rows[1:] == before.rows[1:] and after.verdict == before.verdict
+    assert after.rows[0].linear_probe == before.rows[0].linear_probe is not None
+    (run / "predictions.safetensors").write_bytes(b"")
+    done = bssl_tf("evaluate", run, "--protocol", "knn-20", "--no-controls")
+    assert done.returncode == 0 and "the evaluation before this one is not kept" in done.stderr
+    alone = read_evaluation(run)
+    assert alone is not None and len(alone.rows) == 1 and alone.verdict.outcome == "unknown"
+
+
+def test_an_unfinished_run_is_refused_by_evaluate(
+    tiny_student: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
     (tmp_path / "config.toml").write_text((tiny_student / "config.toml").read_text())
     done = bssl_tf("evaluate", tmp_path)
     assert done.returncode == 5 and "is not finished. Finish it with" in done.stderr

@@ -83,13 +83,16 @@ def test_the_benchmark_has_both_networks_and_its_conditions(run: Path) -> None:
 def test_the_summary_is_short_and_has_it_all(run: Path, bssl_tf: Command) -> None:
     done = bssl_tf("summary", run)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) <= 10
+    assert len(done.stdout.splitlines()) <= 14
     for pattern in (
-        r"^student, knn-20 / linear-probe +\d+\.\d % / \d+\.\d %$",
-        r"^control: raw pixels, knn-20 / linear-probe +\d+\.\d % / ",
+        r"^student, knn-20 / linear-probe +\d+\.\d % \(\d+\.\d to \d+\.\d\) / \d+\.\d % \(\d+\.\d to \d+\.\d\)$",
+        r"^control: raw pixels, knn-20 / linear-probe +\d+\.\d % \(",
+        r"^measured on embedded +128 test images",
+        r"^bundle: top-1 of this model +\d+\.\d % of 128 test images$",
         r"^bundle: model for arm64 +\d+\.\d KiB$",
         r"^bundle: binary / float convolutions +3 / 1$",
-        r"^median latency here, 1 thread, binary / float +\d+\.\d+ ms / \d+\.\d+ ms$",
+        r"^bundle: median latency, 1 thread, binary / float +\d+\.\d+ ms / \d+\.\d+ ms$",
+        r"student.*: linear-probe \d+\.\d % \(95 % interval .*points against the untrained student \(.*paired p .*\.$",
     ):
         assert re.search(pattern, done.stdout, re.M), (pattern, done.stdout)
 

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bssl_tf.errors import BsslError, ConfigError, DataError
-from bssl_tf.evaluation.few_shot import class_ranks, few_shot_svm
+from bssl_tf.evaluation import few_shot
+from bssl_tf.evaluation.few_shot import class_ranks
 from bssl_tf.seeding import named_seed
+
+
+def few_shot_svm(*data: np.ndarray, seed: int, **how: Any) -> dict[int, tuple[float, ...]]:
+    """Accuracies alone."""
+    found = few_shot.few_shot_svm(*data, seed=seed, **how)
+    return {shots: predictions.accuracies for shots, predictions in found.items()}
 
 
 def clusters(rng: np.random.Generator, classes: int, each: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -125,4 +134,4 @@ def test_what_cannot_be_measured_is_one_clear_line(
 ) -> None:
     x, x_test = np.ones((len(train), 2)), np.ones((len(test), 2))
     with pytest.raises(kind, match=message):
-        few_shot_svm(x, np.array(train, np.int64), x_test, np.array(test, np.int64), seed=0, **arguments)  # type: ignore[arg-type]
+        few_shot_svm(x, np.array(train, np.int64), x_test, np.array(test, np.int64), seed=0, **arguments)

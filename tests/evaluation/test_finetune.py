@@ -12,7 +12,7 @@ from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf.errors import BsslError, ConfigError, DataError, TrainingError
-from bssl_tf.evaluation.finetune import FinetuneResult, fine_tuned, finetune, labelled_subset
+from bssl_tf.evaluation.finetune import fine_tuned, finetune, labelled_subset
 from bssl_tf.models.binarization import binarize, binary_layers
 from bssl_tf.models.binary_resnet import binary_resnet
 from bssl_tf.preprocessing import Preprocessing
@@ -119,7 +119,8 @@ def test_what_is_labelled_right_is_learned() -> None:
         result = finetune(
             pooled(16, 2), train, images, preprocessing, share=0.2, seed=0, steps=30, batch_size=16, learning_rate=0.1
         )
-        assert result == FinetuneResult(top1, labelled_images=40, steps=30)
+        assert (result.top1, result.labelled_images, result.steps) == (top1, 40, 30)
+        assert result.predictions.confidence is not None and result.predictions.confidence.min() > 0.5
 
 
 def test_only_the_chosen_share_is_learned_from(embedded: tuple[ImageSet, Preprocessing]) -> None:
@@ -143,7 +144,9 @@ def test_only_the_chosen_share_is_learned_from(embedded: tuple[ImageSet, Preproc
         batch_size=batch_size,
         learning_rate=learning_rate,
     )
-    assert result == FinetuneResult(100 * float(np.mean(predicted == test.require_labels())), 30, steps)
+    np.testing.assert_array_equal(result.predictions.predicted[0], predicted)
+    assert result.top1 == 100 * float(np.mean(predicted == test.require_labels()))
+    assert (result.labelled_images, result.steps) == (30, steps)
     assert 30 < result.top1 < 90
 
 

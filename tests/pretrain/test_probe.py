@@ -17,7 +17,7 @@ from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.probe import Probe, make_probe
-from bssl_tf.evaluation.protocols import Bench, Subject, features_of, measure
+from bssl_tf.evaluation.protocols import FeatureBank, Subject, features_of, measure
 from bssl_tf.files import read_records
 from bssl_tf.models.binary_resnet import binary_resnet
 from tests.conftest import TINY_STUDENT
@@ -44,8 +44,8 @@ def test_it_is_knn_of_a_part_and_asks_the_network_as_it_is_now(data: DataSplits)
         network.set_weights([scale * weight for weight in network.get_weights()])
         train, test = data.train.spread(1000), data.test.spread(500) if data.test else None
         assert test is not None
-        bench = Bench(Subject("", features_of(network)), train, test, fit_preprocessing(data.train, 28), 0)
-        (expected,) = measure(bench, ["knn-20"])["knn-20"]
+        bank = FeatureBank(Subject("", features_of(network)), train, test, fit_preprocessing(data.train, 28), 0)
+        (expected,) = measure(bank, ["knn-20"])["knn-20"].accuracies
         found = probe.measure(network)
         # Batches are of other sizes, which may turn a bit of a sum; one test image is 0.2 %.
         assert found.pop("top1") == pytest.approx(expected, abs=0.5)

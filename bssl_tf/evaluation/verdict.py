@@ -1,0 +1,118 @@
+"""Whether a network learned anything: one sentence from paired tests on the same test images, and what to do next.
+
+The subject is compared with the same network untrained and with raw pixels, by McNemar's exact test, adjusted for
+being two comparisons by Holm's method. Not significant is not the same as equal: the sentence gives the interval of
+the difference, and with few test images the next step is to label more.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from bssl_tf.evaluation.predictions import Answers
+from bssl_tf.evaluation.records import RAW_PIXELS, Comparison, Verdict, untrained
+from bssl_tf.evaluation.statistics import ALPHA, holm, paired_difference, wilson_interval
+
+# Fewer photos than this seldom teach a teacher from scratch what a pretrained one knows already.
+PHOTOS_FOR_AN_OWN_TEACHER = 50_000
+# What the sentence rests on, the first that was measured; each has one draw.
+_PROTOCOLS = ("linear-probe", "knn-20", "linear-probe-sgd", "knn-200", "finetune-10%", "finetune-1%")
+# A gain of this many points that is not significant may be real: then too few test images are the trouble.
+_WORTH_MORE_LABELS = 5.0
+LEARNED, NOT_ABOVE_PIXELS, NOT_SHOWN, UNKNOWN = "learned", "not above pixels", "not shown", "unknown"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What advice depends on.
+
+    Attributes:
+        run: the folder that was evaluated, as a command takes it.
+        photos: images that it was trained on without labels; None where that is not known.
+        image_size: pixels a side.
+        pretrained: whether it, or its teacher, came from weights that were not trained here.
+    """
+
+    run: str
+    photos: int | None
+    image_size: int
+    pretrained: bool
+
+
+def make_verdict(subject: str, answers: Answers, facts: Facts) -> Verdict:
+    """The verdict about `subject`, a key of `answers`, beside its controls there."""
+    own, plain = answers[subject], answers.get(untrained(subject), {})
+    who = f"the {subject.removeprefix('float ')}"
+    protocol = next((name for name in _PROTOCOLS if name in own and name in plain), None)
+    if protocol is None:
+        return Verdict(
+            UNKNOWN,
+            "",
+            f"Whether {who} learned anything is not known: it was not measured beside its controls.",
+            f"Run `bssl-tf evaluate {shlex.quote(facts.run)}` without --no-controls",
+            (),
+        )
+    comparisons = _comparisons(subject, protocol, answers)
+    gain, over_pixels = comparisons[0], comparisons[1] if len(comparisons) > 1 else None
+    measured = own[protocol]
+    if not _above(gain):
+        outcome = NOT_SHOWN
+        worse = gain.p_value <= ALPHA
+        head = f"{who} is worse than untrained" if worse else f"nothing shows that {who} learned anything"
+        step = _next_step(gain, facts, measured.images)
+    elif over_pixels is not None and not _above(over_pixels):
+        outcome = NOT_ABOVE_PIXELS
+        worse = over_pixels.p_value <= ALPHA
+        head = f"{who} learned, but is {'worse' if worse else 'not shown to be better'} than raw pixels"
+        step = _next_step(over_pixels, facts, measured.images)
+    else:
+        outcome, head, step = LEARNED, f"{who} learned", ""
+    interval = wilson_interval(int(measured.correct[0].sum()), measured.images)
+    sentence = (
+        f"{head[0].upper()}{head[1:]}: {protocol} {measured.accuracies[0]:.1f} % (95 % interval {interval.low:.1f} to "
+        f"{interval.high:.1f}, {measured.images} test images), {' and '.join(map(_against, comparisons))}."
+    )
+    return Verdict(outcome, protocol, sentence, step, comparisons)
+
+
+def _comparisons(subject: str, protocol: str, answers: Answers) -> tuple[Comparison, ...]:
+    names = [name for name in (untrained(subject), RAW_PIXELS) if protocol in answers.get(name, {})]
+    own = answers[subject][protocol].correct[0]
+    found = [paired_difference(own, answers[name][protocol].correct[0]) for name in names]
+    adjusted = holm([one.p_value for one in found])
+    return tuple(
+        Comparison(name, one.points, one.interval(), p) for name, one, p in zip(names, found, adjusted, strict=True)
+    )
+
+
+def _above(one: Comparison) -> bool:
+    return one.points > 0 and one.p_value <= ALPHA
+
+
+def _against(one: Comparison) -> str:
+    name = one.control.removeprefix("control: ").replace("untrained", "the untrained")
+    p = "p < 0.001" if one.p_value < 0.001 else f"p = {one.p_value:.2g}"
+    return f"{one.points:+.1f} points against {name} ({one.interval.low:+.1f} to {one.interval.high:+.1f}, paired {p})"
+
+
+def _next_step(one: Comparison, facts: Facts, images: int) -> str:
+    if one.p_value > ALPHA and one.points >= _WORTH_MORE_LABELS:
+        return (
+            f"Label more images: a gain of {one.points:.1f} points cannot be told from chance with {images} test images"
+        )
+    if facts.pretrained:
+        return "Train longer, or on more photos like those to be classified, or on larger pictures (`--image-size`)"
+    if facts.photos is None or facts.photos < PHOTOS_FOR_AN_OWN_TEACHER:
+        return pretrained_advice(facts.image_size, facts.photos)
+    return "Train longer, or choose another method or a larger network; then evaluate again"
+
+
+def pretrained_advice(image_size: int, photos: int | None) -> str:
+    """The advice to take a pretrained teacher, with its command and what it means for claims."""
+    few = "so few" if photos is None else f"{photos:,}"
+    return (
+        f"Take a pretrained teacher, since {few} photos seldom teach one from scratch: `bssl-tf teacher --pretrained "
+        f"--image-size {image_size} --out runs/pretrained`, then `bssl-tf pretrain --teacher runs/pretrained` (its "
+        "weights were trained with ImageNet's labels)"
+    )

@@ -1,0 +1,195 @@
+"""What `bssl-tf evaluate` can measure: a student's run, a teacher's run, an imported teacher, a saved Keras model."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bssl_tf.backend import keras
+from bssl_tf.errors import RunFolderError
+from bssl_tf.evaluation.protocols import Subject, compiled, features_of
+from bssl_tf.evaluation.records import STUDENT, TEACHER, untrained
+from bssl_tf.files import read_json
+from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.seeding import named_seed
+from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, command_of, from_dict, read_run_config
+from bssl_tf.teachers.teacher import Teacher, load_teacher
+
+_DEFAULT_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Evaluable:
+    """A network to be evaluated, before its data is known.
+
+    Attributes:
+        path: where it is.
+        name: `STUDENT` or `TEACHER`, its row in the table.
+        folder: whether `path` is a folder that the evaluation can be saved in.
+        data: the data it was trained on, or only an image size where that is not known.
+        preprocessing: of its images; None where the labelled data decides, as for a saved Keras model.
+        subjects: makes the subject and, if wanted, its untrained control.
+        method: that trained it.
+        backbone: its network.
+        seed: of its training.
+        epochs: of each stage; 0 where it was not trained here.
+        threads: that it was trained with; 0 for all.
+        photos: images that it was trained on; None where that is not known.
+        labels_used: see `models.saved.Network`.
+        pretrained: whether it, or its teacher, has weights that were not trained here.
+        teacher: of a student, with the pixels that it takes; "" for none.
+    """
+
+    path: Path
+    name: str
+    data: DataConfig
+    preprocessing: Preprocessing | None
+    subjects: Callable[[Preprocessing, bool], list[Subject]]
+    method: str
+    backbone: str
+    labels_used: str | None
+    pretrained: bool
+    folder: bool = True
+    seed: int = 0
+    epochs: int = 0
+    threads: int = 0
+    photos: int | None = None
+    teacher: tuple[str, str] = field(default=("", ""))
+
+
+def find_evaluable(path: Path, *, pixels: str = "normalized", image_size: int = 0) -> Evaluable:
+    """Finds out what is at `path`.
+
+    Args:
+        path: a finished run of `bssl-tf pretrain` or `bssl-tf teacher`, a folder of `bssl-tf import-teacher`, or a
+            .keras or .h5 file.
+        pixels: what a saved Keras model takes; see `teachers.teacher.load_teacher`.
+        image_size: that a saved Keras model is to see; 0 for 224.
+
+    Raises:
+        RunFolderError: it is none of these, or not finished.
+        NetworkError: its network cannot be read.
+    """
+    if path.is_file():
+        return _keras(path, pixels, image_size)
+    if not (path / "config.toml").exists() and (path / "import.json").exists():
+        about = read_json(path / "import.json")
+        return _saved(path, TEACHER, DataConfig(), f"imported ({about.get('format')})", pretrained=True)
+    content = read_run_config(path)
+    if command_of(content) == "teacher":
+        teacher = from_dict(TeacherConfig, content)
+        return _saved(path, TEACHER, teacher.data, teacher.method, pretrained=False, config=teacher)
+    student = run_config(path)
+    return _saved(
+        path,
+        STUDENT,
+        student.data,
+        student.method,
+        pretrained=(Path(student.teacher) / "import.json").exists() if student.teacher else False,
+        config=student,
+        teacher=(student.teacher, student.teacher_pixels),
+    )
+
+
+def run_config(run: Path) -> PretrainConfig:
+    """The configuration of a finished run of `bssl-tf pretrain`.
+
+    Raises:
+        RunFolderError: `run` is not one, or is not finished.
+    """
+    content = read_run_config(run)
+    if command_of(content) != "pretrain":
+        raise RunFolderError(f"{run} is a teacher's run", "Give the run folder of a `bssl-tf pretrain`")
+    _check_finished(run, "student", "pretrain")
+    return from_dict(PretrainConfig, content)
+
+
+def _check_finished(run: Path, part: str, command: str) -> None:
+    if not (run / part / "network.json").is_file():
+        raise RunFolderError(
+            f"{run} is not finished", f"Finish it with `bssl-tf {command} --out {shlex.quote(str(run))} --resume`"
+        )
+
+
+def _saved(
+    path: Path,
+    name: str,
+    data: DataConfig,
+    method: str,
+    *,
+    pretrained: bool,
+    config: PretrainConfig | TeacherConfig | None = None,
+    teacher: tuple[str, str] = ("", ""),
+) -> Evaluable:
+    """A network of ours, in its folder."""
+    part = "student" if name == STUDENT else "teacher"
+    _check_finished(path, part, "pretrain" if name == STUDENT else "teacher")
+    network = read_network(path / part)
+    training = config.training if config is not None else None
+    seed = training.seed if training is not None else 0
+
+    def subjects(preprocessing: Preprocessing, controls: bool) -> list[Subject]:
+        trained = network.build()
+        load_weights(path / part, {part: trained})
+        made = [Subject(name, features_of(trained), trained)]
+        if controls:
+            keras.utils.set_random_seed(named_seed(seed, f"{part} weights"))
+            fresh = network.build()
+            made.append(Subject(untrained(name), features_of(fresh), fresh))
+        return made
+
+    return Evaluable(
+        path=path,
+        name=name,
+        data=data,
+        preprocessing=network.preprocessing,
+        subjects=subjects,
+        method=method,
+        backbone=network.backbone,
+        labels_used=network.labels_used,
+        pretrained=pretrained or network.labels_used is not None,
+        seed=seed,
+        epochs=training.epochs if training is not None else 0,
+        threads=training.threads if training is not None else 0,
+        photos=_photos(path),
+        teacher=teacher,
+    )
+
+
+def _keras(path: Path, pixels: str, image_size: int) -> Evaluable:
+    """A saved Keras model, whose data and training are not known."""
+
+    def subjects(preprocessing: Preprocessing, controls: bool) -> list[Subject]:
+        teacher = load_teacher(str(path), preprocessing, pixels)
+        made = [Subject(TEACHER, compiled(teacher.features))]
+        if controls:
+            keras.utils.set_random_seed(named_seed(0, "teacher weights"))
+            fresh = keras.models.clone_model(teacher.backbone)
+            plain = Teacher("", fresh, None, None, teacher.pixel_range, teacher.pixels)
+            made.append(Subject(untrained(TEACHER), compiled(plain.features)))
+        return made
+
+    return Evaluable(
+        path=path,
+        name=TEACHER,
+        folder=False,
+        data=DataConfig(image_size=image_size or _DEFAULT_SIZE),
+        preprocessing=None,
+        subjects=subjects,
+        method="saved Keras model",
+        backbone=path.name,
+        labels_used=f"labels that are not known (the saved Keras model {path.name} does not tell)",
+        pretrained=True,
+    )
+
+
+def _photos(run: Path) -> int | None:
+    """Images that the run was trained on, where its environment.json tells."""
+    path = run / "environment.json"
+    content: dict[str, Any] = read_json(path) if path.exists() else {}
+    count = content.get("training_images")
+    return count if isinstance(count, int) and count >= 0 else None

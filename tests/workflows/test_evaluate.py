@@ -1,0 +1,122 @@
+"""Teachers of every kind are evaluated as students are, and what a student's weights owe to labels follows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bssl_tf.backend import keras
+from bssl_tf.data.load import load_data
+from bssl_tf.data.preprocessing import fit_preprocessing
+from bssl_tf.errors import ConfigError, NetworkError
+from bssl_tf.evaluation.predictions import read_predictions
+from bssl_tf.evaluation.records import RAW_PIXELS, TEACHER, as_record, belong_together, read_evaluation, untrained
+from bssl_tf.files import read_json
+from bssl_tf.models.saved import read_network
+from bssl_tf.teachers.teacher import load_teacher
+from bssl_tf.workflows.evaluable import find_evaluable
+from bssl_tf.workflows.evaluate import evaluate
+
+EMBEDDED = {"source": "embedded", "limit": 128}
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow has started in this process already, so that threads cannot be set any more."""
+    monkeypatch.setattr("bssl_tf.workflows.evaluate.configure", lambda threads: None)
+
+
+def test_a_teachers_run_is_measured_beside_its_controls(tiny_teacher: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_teacher, tmp_path / "run")
+    found = evaluate(run, {})
+    assert [row.features for row in found.rows] == [TEACHER, untrained(TEACHER), RAW_PIXELS]
+    assert (found.subject, found.method, found.photos, found.labels_used) == (TEACHER, "moco", 128, None)
+    assert found.verdict.sentence.split(":")[0].endswith(("teacher learned", "untrained", "anything", "raw pixels"))
+    assert read_evaluation(run) == found and belong_together(found, read_predictions(run))
+    assert not (run / "probe").exists()
+    # The student's evaluation measures the same teacher on the same images.
+    trained, fresh = found.rows[0], found.rows[1]
+    assert trained.width == fresh.width and trained.scores != fresh.scores
+
+
+def test_a_teachers_row_is_the_same_beside_a_student_and_alone(
+    tiny_teacher: Path, tiny_student: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    beside = read_evaluation(tiny_student)
+    done = bssl_tf("evaluate", tiny_teacher, "--no-save", "--json")
+    assert done.returncode == 0, done.stderr
+    alone = json.loads(done.stdout)
+    assert beside is not None and alone["rows"][0] == as_record(beside)["rows"][3]
+    assert not (tiny_teacher / "evaluation.json").exists()
+
+
+def test_a_saved_keras_model_is_measured_and_its_labels_are_not_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Conv2D(4, 3, strides=2), keras.layers.GlobalAveragePooling2D()]
+    )
+    model.save(tmp_path / "model.keras")
+    caplog.set_level(logging.INFO)
+    found = evaluate(
+        tmp_path / "model.keras",
+        EMBEDDED | {"image_size": 28},
+        pixels="0..1",
+        protocols=["knn-20"],
+    )
+    assert [row.features for row in found.rows] == [TEACHER, untrained(TEACHER), RAW_PIXELS]
+    assert found.labels_used is not None and "not known" in found.labels_used
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.keras"]
+    assert "is not saved beside it" in caplog.text
+    with pytest.raises(ConfigError, match=r"does not tell on what data .* Pass --data"):
+        evaluate(tmp_path / "model.keras", {})
+    with pytest.raises(NetworkError, match=r"model\.keras"):
+        evaluate(tmp_path / "model.keras", EMBEDDED | {"image_size": 32})
+
+
+def test_an_imported_teacher_is_measured_with_its_labels_named(tiny_teacher: Path, tmp_path: Path) -> None:
+    """As `bssl-tf import-teacher` leaves it: teacher/ and import.json, without config.toml."""
+    shutil.copytree(tiny_teacher / "teacher", tmp_path / "teacher")
+    (tmp_path / "import.json").write_text(json.dumps({"format": "efficientnet_lite0", "labels_used": True}))
+    described = read_json(tmp_path / "teacher" / "network.json") | {"labels_used": "ImageNet's labels (x)"}
+    (tmp_path / "teacher" / "network.json").write_text(json.dumps(described))
+    found = find_evaluable(tmp_path)
+    assert (found.labels_used, found.pretrained, found.photos) == ("ImageNet's labels (x)", True, None)
+    result = evaluate(tmp_path, EMBEDDED, protocols=["knn-20"])
+    assert (result.labels_used, result.method) == ("ImageNet's labels (x)", "imported (efficientnet_lite0)")
+    assert "--pretrained" not in result.verdict.next_step
+    with pytest.raises(ConfigError, match="takes images of 28 px"):
+        evaluate(tmp_path, EMBEDDED | {"image_size": 32})
+
+
+def test_labels_behind_a_teacher_are_behind_its_student(tiny_teacher: Path, tiny_student: Path, tmp_path: Path) -> None:
+    """The label of a network is handed on by `load_teacher` and does not change its fingerprint."""
+    from bssl_tf.settings import PretrainConfig
+    from bssl_tf.workflows.pretrain import _labels_used
+
+    teacher_folder = shutil.copytree(tiny_teacher, tmp_path / "teacher-run")
+    train = load_data("embedded", image_size=28, limit=128).train
+    plain = load_teacher(str(teacher_folder), fit_preprocessing(train, 28))
+    described = read_json(teacher_folder / "teacher" / "network.json") | {"labels_used": "ImageNet's labels"}
+    (teacher_folder / "teacher" / "network.json").write_text(json.dumps(described))
+    labelled = load_teacher(str(teacher_folder), fit_preprocessing(train, 28))
+    assert plain.fingerprint() == labelled.fingerprint()
+    assert (plain.labels_used, labelled.labels_used) == (None, "ImageNet's labels")
+    config = PretrainConfig()
+    assert _labels_used(config, plain) is None and read_network(tiny_student / "student").labels_used is None
+    assert _labels_used(config, labelled) == "ImageNet's labels"
+    supervised = dataclasses.replace(
+        config, method="supervised", data=dataclasses.replace(config.data, source="photos")
+    )
+    assert _labels_used(supervised, None) == "the labels of photos"
+    described["labels_used"] = 3
+    (teacher_folder / "teacher" / "network.json").write_text(json.dumps(described))
+    with pytest.raises(NetworkError, match="labels_used is not text"):
+        read_network(teacher_folder / "teacher")
