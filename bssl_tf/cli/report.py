@@ -26,7 +26,7 @@ from bssl_tf.cli.options import prose
 )
 @click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option("--images", default=8, type=click.IntRange(1, 64), help="Sample images of each run (html only).")
-@click.option("--no-images", is_flag=True, help="Omit views, neighbours and map, which load TensorFlow.")
+@click.option("--no-images", is_flag=True, help="Omit mistakes, views, neighbours and map, which load TensorFlow.")
 @click.option(
     "--data-dir",
     metavar="DIR",
@@ -39,9 +39,10 @@ def command(
 ) -> None:
     """Show all that is known of each RUN, a folder of `bssl-tf pretrain` or `bssl-tf teacher`, and compare them.
 
-    What was trained, accuracy beside controls and teacher, size, latency, training curves; with html as one page that
-    works offline, with plots, views as the network sees them, nearest neighbours and a map of the features. What is
-    missing is named, with the command that makes it. Nothing is downloaded, and RUN gets no other file.
+    The verdict first, then accuracy beside controls and teacher, the classes and their confusions, size, latency and
+    training curves; with html as one page that works offline, with plots, the most confident mistakes, views as the
+    network sees them, nearest neighbours and a map of the features. What is missing is named, with the command that
+    makes it. Nothing is downloaded, and RUN gets no other file.
     """
     from bssl_tf.workflows.report import report
 

@@ -97,12 +97,43 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class KeyFigure:
+    """A number that a report opens with: what it is, the number with its unit, and what it holds for."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a reader wants to know of a run first.
+
+    Attributes:
+        sentence: the verdict.
+        next_step: what to do; "" where nothing has to be done.
+        tone: `good`, `bad`, or "" for neither.
+        figures: accuracy, latency, size.
+        table: the same for the formats that have no page.
+    """
+
+    sentence: str
+    next_step: str
+    tone: str
+    figures: tuple[KeyFigure, ...]
+    table: Table
+
+
+@dataclass(frozen=True)
 class Group:
     """Blocks that belong to one run, under its name."""
 
     title: str
-    blocks: tuple[Table | Figure | Grid, ...]
+    blocks: tuple[Table | Figure | Grid | Headline, ...]
     missing: tuple[str, ...] = ()
+
+
+Block = Table | Figure | Grid | Headline | Group
 
 
 @dataclass(frozen=True)
@@ -115,7 +146,7 @@ class Section:
 
     title: str
     about: str
-    blocks: tuple[Table | Figure | Grid | Group, ...] = ()
+    blocks: tuple[Block, ...] = ()
     missing: tuple[str, ...] = ()
 
 
@@ -129,8 +160,13 @@ class Document:
     sections: tuple[Section, ...] = field(default=())
 
     def tables(self) -> list[Table]:
-        """Every table that stands on its own, in order: what the formats for programs print."""
-        return [block for section in self.sections for block in section.blocks if isinstance(block, Table)]
+        """Every table that stands on its own, in order, headlines' too: what the formats for programs print."""
+        blocks = [block for section in self.sections for block in section.blocks]
+        return [
+            block.table if isinstance(block, Headline) else block
+            for block in blocks
+            if isinstance(block, (Table, Headline))
+        ]
 
     def missing(self) -> list[str]:
         """Every sentence about what is missing, in order."""

@@ -29,16 +29,21 @@ MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"),
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1.5, 2)))
 _WIDTH = 4.7  # inches; a phone shows it at about its true size
 _LONGEST = 34
+_NUMBERED = 14  # classes, up to which the cells of a matrix have room for numbers
 Axes = Any
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one colour and marker; `x` and `y` are as long as each other. `style` is what `Key.style` says."""
+    """Points of one colour and marker; `x` and `y` are as long as each other. `style` is what `Key.style` says.
+
+    `spans` are the ends, along x, of each point's interval, for plots that draw them; none, or as many as points.
+    """
 
     style: int
     x: Sequence[float]
     y: Sequence[float]
+    spans: Sequence[tuple[float, float]] = ()
 
 
 def colour(style: int) -> str:
@@ -89,6 +94,8 @@ def dots(
         for place, one in enumerate(series):
             # A little apart, so that equal values do not hide each other.
             y = np.asarray(one.y) + 0.5 * (place / max(len(series) - 1, 1) - 0.5) * (len(series) > 1)
+            for (low, high), place_of in zip(one.spans, y, strict=False):
+                axes.plot([low, high], [place_of, place_of], color=colour(one.style), linewidth=1.2)
             axes.plot(one.x, y, marker(one.style)[0], color=colour(one.style), markersize=5.5)
         axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -96,6 +103,38 @@ def dots(
         axes.set_xlabel(x_label)
 
     return _svg(name, draw, 0.85 + 0.3 * len(rows))
+
+
+def matrix(name: str, shares: np.ndarray, labels: Sequence[str]) -> str:
+    """A square of cells, the darker the larger: shares [K, K] in percent of each row, with numbers where there is room.
+
+    Rows are the true classes and columns the predicted ones.
+    """
+    count = len(labels)
+
+    def draw(axes: Axes) -> None:
+        for row in range(count):
+            for column in range(count):
+                share = float(shares[row, column])
+                # The page's own ink on top of a colour that is let through more or less: readable on light and dark.
+                axes.add_patch(_rectangle(column, row, colour(0 if row == column else 1), 0.75 * share / 100))
+                if count <= _NUMBERED and share >= 0.5:
+                    axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7)
+        axes.set_xlim(-0.5, count - 0.5)
+        axes.set_ylim(count - 0.5, -0.5)
+        axes.set_xticks(range(count), [_short(label) for label in labels], rotation=90, fontsize=7)
+        axes.set_yticks(range(count), [_short(label) for label in labels], fontsize=7)
+        axes.set_aspect("equal")
+        axes.set_xlabel("taken for")
+        axes.set_ylabel("true class")
+
+    return _svg(name, draw, 4.6)
+
+
+def _rectangle(column: int, row: int, fill: str, alpha: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=fill, alpha=alpha, edgecolor="none")
 
 
 def scatter(

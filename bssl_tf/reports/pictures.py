@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ _BATCH = 250
 _SIDE = 96  # pixels of a picture on the page
 _CLASSES = 14  # of which a map tells one from the other
 _LOST = "Run it in the folder that the training was started in, or pass --no-images"
-Report = Callable[[str], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,13 @@ class Pool:
         return np.argsort(-similarity, axis=1, kind="stable")[:, :count]
 
 
-def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None, report: Report) -> list[Section]:
+def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None) -> list[Section]:
     """Views, neighbours and maps of each run; what cannot be made is named.
 
     Args:
         runs: of either kind.
         images: sample images of each run.
         data_dir: where TFDS keeps its data, if not where the run had it. Nothing is downloaded.
-        report: takes lines of prose for the user.
     """
     configure(resolved_threads(0))
     views: list[Group] = []
@@ -71,7 +71,7 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None, rep
     opened: dict[DataConfig, DataSplits] = {}
     shown: dict[tuple[Any, ...], str] = {}
     for place, run in enumerate(runs):
-        report(f"pictures of {run.name}")
+        _log.info(f"pictures of {run.name}")
         try:
             config = _data_config(run, data_dir)
             if config not in opened:
@@ -84,7 +84,7 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None, rep
             pool = _pool(run, data)
         except BsslError as error:
             reason = Group(run.name, (), (f"{error.what}. {error.next_step}.",))
-            report(
+            _log.info(
                 f"no {'neighbours and map' if len(views) > place else 'pictures'} of {run.name}: {reason.missing[0]}"
             )
             (near if len(views) > place else views).append(reason)
@@ -142,9 +142,9 @@ def view_grid(run: Run, train: ImageSet, count: int) -> Grid:
     rows = []
     for place, index in enumerate(order[chosen]):
         name = _label(train, int(index))
-        cells = [Picture(_png(train.images[index] / 255), f"training image {index}, {name}", name)]
+        cells = [Picture(png_of(train.images[index] / 255), f"training image {index}, {name}", name)]
         cells += [
-            Picture(_png(view[place]), f"view {number} of training image {index}")
+            Picture(png_of(view[place]), f"view {number} of training image {index}")
             for number, view in enumerate(columns, start=1)
         ]
         rows.append(tuple(cells))
@@ -195,12 +195,14 @@ def neighbour_grid(run: Run, pool: Pool, count: int) -> Grid:
     rows = []
     for index in spread_indices(len(images), count):
         cells = [
-            Picture(_png(images.images[index] / 255), f"image {index}, {_label(images, index)}", _label(images, index))
+            Picture(
+                png_of(images.images[index] / 255), f"image {index}, {_label(images, index)}", _label(images, index)
+            )
         ]
         for rank, other in enumerate(nearest[index], start=1):
             name, good = _label(images, other), None if labels is None else bool(labels[other] == labels[index])
             cells.append(
-                Picture(_png(images.images[other] / 255), f"neighbour {rank}, image {other}, {name}", name, good)
+                Picture(png_of(images.images[other] / 255), f"neighbour {rank}, image {other}, {name}", name, good)
             )
         rows.append(tuple(cells))
     known = " ✓ marks those of the same class." if labels is not None else " The data has no labels."
@@ -264,7 +266,7 @@ def _label(images: ImageSet, index: int) -> str:
     return "" if images.labels is None else images.class_names[images.labels[index]]
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def png_of(pixels: np.ndarray) -> bytes:
     """A PNG of float [S, S, C] in 0 to 1, no larger than `_SIDE`."""
     levels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf.errors import BsslError, RunFolderError
+from bssl_tf.evaluation.predictions import Answers, read_predictions
+from bssl_tf.evaluation.records import Evaluation, belong_together, read_evaluation
 from bssl_tf.files import read_json, read_records
 from bssl_tf.reports.benchmarks import Emulated, Latency, read_benchmarks, read_emulated
 from bssl_tf.reports.fields import number, table, text
@@ -26,8 +28,9 @@ class RunBundle:
         name: its folder's.
         model_bytes: of model.tflite.
         inspection: what the model is made of; None where it cannot be read.
-        data: what its probe was fitted on; "" with `top1` None.
-        top1: of the linear probe on test images before conversion, percent; None where it was not trained here.
+        data: what its accuracy is of; "" where that is not known.
+        top1: of the converted model itself, percent; None where it was not measured.
+        top1_images: test images that it was measured on, which may be fewer than an evaluation's.
     """
 
     name: str
@@ -36,6 +39,7 @@ class RunBundle:
     inspection: Inspection | None
     data: str
     top1: float | None
+    top1_images: int | None
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,9 @@ class Run:
         settings: of config.toml.
         environment: machine, versions and time of its beginning; empty where that is not known.
         teacher: settings of the teacher's run; empty where there is none or it is not a run folder.
-        epochs: records of metrics.jsonl, one an epoch, with what a probe behind it found, by its name.
-        rows: subject -> protocol -> top-1 in percent, a number for each draw.
-        evaluation: the whole of evaluation.json; empty where there is none.
+        epochs: records of metrics.jsonl, one an epoch, with what a probe after it found, by its name.
+        evaluation: what evaluation.json holds; None where there is none, or it is damaged.
+        answers: what each test image was taken for; empty where that is missing or not of `evaluation`.
         finished: whether the trained network is there.
         damaged: files that are there and cannot be read, a sentence each.
     """
@@ -65,8 +69,8 @@ class Run:
     environment: dict[str, Any]
     teacher: dict[str, Any]
     epochs: tuple[dict[str, Any], ...]
-    rows: dict[str, dict[str, tuple[float, ...]]]
-    evaluation: dict[str, Any]
+    evaluation: Evaluation | None
+    answers: Answers
     bundles: tuple[RunBundle, ...]
     benchmarks: tuple[Latency, ...]
     emulated: tuple[Emulated, ...]
@@ -139,7 +143,7 @@ def _read_run(folder: Path, name: str, given: str) -> Run:
     settings = read_run_config(folder)
     command = command_of(settings)
     damaged: list[str] = []
-    evaluation = _json(folder / "evaluation.json", damaged)
+    evaluation, answers = _evaluation(folder, damaged)
     metrics = folder / "metrics.jsonl"
     epochs = _epochs(_records(metrics, damaged))
     benchmarks, emulated = _benchmarks(folder, damaged)
@@ -153,8 +157,8 @@ def _read_run(folder: Path, name: str, given: str) -> Run:
         environment=_json(folder / "environment.json", damaged),
         teacher=_teacher(text(settings, "teacher")),
         epochs=epochs,
-        rows=_rows(evaluation),
         evaluation=evaluation,
+        answers=answers,
         bundles=tuple(_bundles(folder, damaged)),
         benchmarks=benchmarks,
         emulated=emulated,
@@ -212,23 +216,23 @@ def _teacher(path: str) -> dict[str, Any]:
         return {}
 
 
-def _rows(evaluation: dict[str, Any]) -> dict[str, dict[str, tuple[float, ...]]]:
-    rows: dict[str, dict[str, tuple[float, ...]]] = {}
-    listed = evaluation.get("rows")
-    for row in listed if isinstance(listed, list) else ():
-        scores = table(row, "scores")
-        # Version 0.1 knew two protocols, each under a name of its own.
-        for protocol, key in (("knn-20", "knn_top1"), ("linear-probe", "linear_probe_top1")):
-            if number(row, key) is not None:
-                scores = scores | {protocol: [row[key]]}
-        kept = {}
-        for protocol, draws in scores.items():
-            values = [number({"": draw}, "") for draw in draws] if isinstance(draws, list) else []
-            if values and None not in values:
-                kept[str(protocol)] = tuple(float(value) for value in values if value is not None)
-        if kept and text(row, "features"):
-            rows[text(row, "features")] = kept
-    return rows
+def _evaluation(folder: Path, damaged: list[str]) -> tuple[Evaluation | None, Answers]:
+    try:
+        found = read_evaluation(folder)
+    except BsslError as error:
+        damaged.append(f"{error.what}.")
+        return None, {}
+    if found is None:
+        return None, {}
+    try:
+        answers = read_predictions(folder)
+    except BsslError as error:
+        damaged.append(f"{error.what}.")
+        return found, {}
+    if not belong_together(found, answers):
+        damaged.append("predictions.safetensors is not of evaluation.json; evaluate again.")
+        return found, {}
+    return found, answers
 
 
 def _bundles(folder: Path, damaged: list[str]) -> list[RunBundle]:
@@ -245,7 +249,8 @@ def _bundles(folder: Path, damaged: list[str]) -> list[RunBundle]:
         except BsslError as error:
             damaged.append(f"{name}: {error.what}.")
             inspection = None
-        training = bundle.manifest.training
-        data, top1 = (training.data, training.linear_probe_top1_percent) if training else ("", None)
-        found.append(RunBundle(name, bundle.manifest, len(bundle.model), inspection, data, top1))
+        training, accuracy = bundle.manifest.training, bundle.manifest.accuracy
+        data = training.data if training else ""
+        measured = (accuracy.top1_percent, accuracy.images) if accuracy else (None, None)
+        found.append(RunBundle(name, bundle.manifest, len(bundle.model), inspection, data, *measured))
     return found

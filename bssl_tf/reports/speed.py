@@ -24,7 +24,7 @@ def speed_sections(runs: Sequence[Run]) -> list[Section]:
 
 
 def _trade_offs(runs: Sequence[Run]) -> Section:
-    # A bundle of a Keras model that was not trained here knows no accuracy.
+    # A bundle whose model was not measured on labelled images has no accuracy to draw.
     points = [(run, bundle) for run in runs for bundle in run.bundles if bundle.top1 is not None]
     blocks: list[Figure | Table] = []
     # Accuracies on other data, and latencies on another machine, are not to be compared: a plot for each.
@@ -101,18 +101,18 @@ def _trade_off(
     conditions: str,
     references: Sequence[float] = (),
 ) -> Figure:
-    """Top-1 of the linear probe against what it costs."""
+    """Top-1 of the converted models against what they cost."""
     series = [figures.Series(style, [x], [y]) for style, (_, x, y) in enumerate(rows)]
     costs = [x for _, x, _ in rows if x > 0]
     log = bool(costs) and max(costs) > 30 * min(costs)
     return Figure(
         name=name,
         title=title,
-        caption=f"Top-1 of the linear probe on test images, before conversion. {caption} Top left is best.",
+        caption=f"Top-1 of the converted model itself, on the test images of its export. {caption} Top left is best.",
         alt="Scatter plot: " + "; ".join(f"{row}: {x:.3g} {cost.unit}, {y:.1f} %" for row, x, y in rows) + ".",
         conditions=conditions,
         draw=lambda: figures.scatter(name, series, cost.title, "top-1 (%)", references=references, log=log),
-        table=Table(name, title, (Column("bundle"), cost, Column("linear probe, top-1", "%", 2)), rows),
+        table=Table(name, title, (Column("bundle"), cost, Column("top-1 of the bundle", "%", 2)), rows),
         keys=tuple(Key(row, style) for style, (row, _, _) in enumerate(rows)),
     )  # fmt: skip
 

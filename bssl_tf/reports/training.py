@@ -16,7 +16,7 @@ _PACE = ("seconds", "images_per_s")
 _UNITS = {"seconds": "s", "images_per_s": "1/s", "train_top1": "%"}
 _TARGETS = {
     "target_entropy": "entropy of a target, nats",
-    "target_information": "what a target tells of its image, nats",
+    "target_information": "what a target tells about its image, nats",
     "target_spread": "standard deviation of target logits",
     "prototypes_used": "share of prototypes in use",
 }
@@ -53,7 +53,7 @@ def training_section(runs: Sequence[Run]) -> Section:
     return Section(
         "Training",
         "Means over each epoch. A dashed vertical line is the border between two stages: there the optimiser and the "
-        "learning rate begin anew.",
+        "learning rate start again.",
         (*groups, table) if recorded else (),
         missing,
     )
@@ -103,7 +103,7 @@ def _figures(run: Run, name: str) -> list[Figure]:
             targets,
             "What the targets look like",
             "mean over the epoch",
-            "Falling to zero together means that the targets say the same of every image (a collapse). "
+            "Falling to zero together means that the targets are the same for every image (a collapse). "
             + "; ".join(f"{one}: {_TARGETS[one]}" for one in targets if one in _TARGETS)
             + ".",
         ),
@@ -147,7 +147,7 @@ def _figure(run: Run, name: str, chosen: Sequence[str], title: str, label: str, 
         caption=f"{caption} {often}, n = {points}.",
         alt=f"Line chart over {len(places)} epochs of {run.name}: {ends}.",
         conditions=behind,
-        draw=lambda: figures.curves(name, series, "epoch, of all stages together", label, borders=borders),
+        draw=lambda: figures.curves(name, series, "epoch, of all stages together", label, borders=borders, zero=False),
         table=table,
         keys=tuple(Key(one, style) for style, one in enumerate(chosen)),
     )

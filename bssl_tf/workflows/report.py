@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import time
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from bssl_tf.reports.sections import make_document
 
 PAGE = "report.html"
 HTML = "html"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,8 @@ def report(
         out: the file to write; None for RUN/report.html (report.html here, of several runs) with `html`, and for no
             file with the others.
         format: `html`, one page that works offline; or `table`, `markdown`, `csv` or `json`, the tables alone.
-        images: sample images of each run (`html` only); 0 omits views, neighbours and map, which load TensorFlow.
+        images: sample images of each run (`html` only); 0 omits mistakes, views,
+            neighbours and map, which load TensorFlow.
         data_dir: where TFDS keeps its data; None for the place in the run.
 
     Raises:
@@ -64,16 +63,18 @@ def report(
         raise ConfigError(f"format is {format!r}", f"Choose one of {', '.join((HTML, *FORMATS))}")
     folders = [Path(run) for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
     known = read_runs(folders)
-    pictures = []
+    mistakes, pictures = [], []
     if format == HTML and images:
+        from bssl_tf.reports.mistakes import mistake_section
         from bssl_tf.reports.pictures import picture_sections
 
-        pictures = picture_sections(known, images, data_dir, _log.info)
+        mistakes = mistake_section(known, images, data_dir)
+        pictures = picture_sections(known, images, data_dir)
     options = [*([] if format == HTML else ["--format", format]), *([] if images else ["--no-images"])]
     options += ["--data-dir", data_dir] if data_dir else []
     call = shlex.join(["bssl-tf", "report", *map(str, folders), *options])
     made = f"Made {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())} by bssl-tf {__version__}."
-    document = make_document(known, call, made, pictures)
+    document = make_document(known, call, made, mistakes, pictures)
     content = as_html(document) if format == HTML else FORMATS[format](document)
     if out is None and format == HTML:
         out = known[0].path / PAGE if len(known) == 1 else PAGE

@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 
+from bssl_tf.evaluation.predictions import Answers, Predictions, write_predictions
+from bssl_tf.evaluation.records import RAW_PIXELS, STUDENT, Evaluation, SubjectScores, as_record, untrained
+from bssl_tf.evaluation.verdict import Facts, make_verdict
 from bssl_tf.settings import BackboneConfig, DataConfig, PretrainConfig, TeacherConfig, TrainingConfig
 from tests.cli.test_inspect import small_model
 from tests.deploy.bundles import write
@@ -31,18 +35,44 @@ def epochs(count: int = 4) -> list[dict[str, Any]]:
     ]
 
 
-def evaluation(**changes: Any) -> dict[str, Any]:
-    scores = {"linear-probe": [60.5], "knn-20": [58.0], "few-shot-svm-1": [20.0, 24.0], "few-shot-svm-16": [40.0, 42.0]}
-    controls = {"linear-probe": [30.0], "knn-20": [29.0]}
+CLASSES = ("boot", "bag", "shirt")
+IMAGES = 50
+
+
+def answers() -> Answers:
+    """60 % right and 30 % right, 50 images of three classes; the few-shot protocols have two draws."""
+    truth = np.arange(IMAGES) % 3
+    surety = np.linspace(0.4, 0.99, IMAGES)[np.newaxis]
+
+    def right(*shares: float) -> Predictions:
+        predicted = [np.where(np.arange(IMAGES) < share * IMAGES, truth, (truth + 1) % 3) for share in shares]
+        return Predictions(np.stack(predicted), truth, np.repeat(surety, len(shares), axis=0))
+
+    scores = {"linear-probe": right(0.6), "knn-20": right(0.58)}
+    scores |= {"few-shot-svm-1": right(0.2, 0.24), "few-shot-svm-16": right(0.4, 0.42)}
     return {
-        **{"data": "embedded", "train_images": 100, "test_images": 50, "classes": 10, "seed": 0, "method": "bssl"},
-        **{"backbone": "binary_resnet", "epochs": 2, "run": "x"},
-        "conditions": {"machine": MACHINE, "threads": 2, "versions": VERSIONS, "commit": "0123456789ab"},
-        "rows": [
-            {"features": "student", "width": 32, "scores": scores},
-            {"features": "control: raw pixels", "width": 64, "scores": controls},
-        ],
-    } | changes
+        STUDENT: scores,
+        untrained(STUDENT): {"linear-probe": right(0.4), "knn-20": right(0.4)},
+        RAW_PIXELS: {"linear-probe": right(0.3), "knn-20": right(0.28)},
+    }
+
+
+def evaluation(found: Answers | None = None, **changes: Any) -> dict[str, Any]:
+    """A record as `bssl-tf evaluate` writes it, of `found` or of `answers()`."""
+    found = found or answers()
+    subject = next(iter(found))
+    record = as_record(
+        Evaluation(
+            run="x", subject=subject, data="embedded", data_settings=DataConfig("embedded", image_size=28, channels=1),
+            train_images=100, test_images=IMAGES, test_fingerprint="a", train_fingerprint="b", classes=len(CLASSES),
+            class_names=CLASSES, seed=0, method="bssl", backbone="binary_resnet", epochs=2, photos=100,
+            labels_used=None, command="",
+            conditions={"machine": MACHINE, "threads": 2, "versions": VERSIONS, "commit": "0123456789ab"},
+            rows=tuple(SubjectScores.of(name, 32, protocols, None) for name, protocols in found.items()),
+            verdict=make_verdict(subject, found, Facts("x", 100, 28, pretrained=False)),
+        )
+    )  # fmt: skip
+    return record | changes
 
 
 def benchmark(bundle: str = "bundle-arm64", **changes: Any) -> dict[str, Any]:
@@ -121,7 +151,8 @@ def rich_benchmark() -> dict[str, Any]:
 
 
 def student_run(folder: Path, *, name: str = "bssl", bundle: bool = True, **files: Any) -> Path:
-    """A finished run of `bssl-tf pretrain`; `files` replace `epochs`, `evaluation` and `benchmarks`."""
+    """A finished run of `bssl-tf pretrain`; `files` replace `epochs`, `evaluation`, `answers` and
+    `benchmarks`."""
     config = PretrainConfig(
         method=name,
         teacher="/somewhere/else/teacher",
@@ -132,6 +163,7 @@ def student_run(folder: Path, *, name: str = "bssl", bundle: bool = True, **file
     (folder / "student").mkdir()
     (folder / "student" / "network.json").write_text("{}")
     (folder / "evaluation.json").write_text(json.dumps(files.get("evaluation", evaluation())))
+    write_predictions(folder, files.get("answers", answers()))
     if bundle:
         write(folder / "bundle-arm64", small_model())
     records = files.get("benchmarks", [benchmark(), rich_benchmark(), device_benchmark(), emulated_benchmark()])

@@ -13,12 +13,25 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bssl_tf.evaluation.records import RAW_PIXELS, STUDENT, untrained
 from bssl_tf.reports import figures
-from bssl_tf.reports.document import Column, Document, Figure, Grid, Group, Key, Picture, Section, Table
+from bssl_tf.reports.document import (
+    Column,
+    Document,
+    Figure,
+    Grid,
+    Group,
+    Headline,
+    Key,
+    KeyFigure,
+    Picture,
+    Section,
+    Table,
+)
 from bssl_tf.reports.page import as_html
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
-from tests.reports.run_folders import evaluation, rich_benchmark, student_run, teacher_run
+from tests.reports.run_folders import answers, evaluation, rich_benchmark, student_run, teacher_run
 
 VOID = {"meta", "link", "img", "br"}
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
@@ -118,7 +131,8 @@ def document(name: str) -> Document:
     )  # fmt: skip
     grid = Grid(name, name, (name,), ((picture,),))
     group = Group(name, (plot, table, grid), (name,))
-    return Document(name, name, name, (Section(name, name, (group, table), (name,)),))
+    headline = Headline(name, name, "good", (KeyFigure(name, name, name),), table)
+    return Document(name, name, name, (Section(name, name, (headline, group, table), (name,)),))
 
 
 @settings(max_examples=25, deadline=None)
@@ -140,7 +154,8 @@ def test_no_text_becomes_markup(name: str) -> None:
 
 
 def test_hostile_names_in_a_run_stay_text(tmp_path: Path) -> None:
-    rows = [{"features": HOSTILE, "scores": {HOSTILE: [1.0], "linear-probe": [2.0]}}]
+    odd = {HOSTILE: answers()[STUDENT], untrained(HOSTILE): answers()[RAW_PIXELS]}
+    names = tuple(HOSTILE + str(number) for number in range(3))
     record = rich_benchmark() | {"machine": HOSTILE, "command": HOSTILE}
     record["networks"]["binary"]["kernel"] = HOSTILE
     record["networks"]["binary"]["operators"] = [{"operator": HOSTILE, "layer": HOSTILE, "p50_ms": 1.0}]
@@ -148,7 +163,8 @@ def test_hostile_names_in_a_run_stay_text(tmp_path: Path) -> None:
     run = student_run(
         tmp_path / "a<b>&'c",
         name=HOSTILE,
-        evaluation=evaluation(rows=rows, data=HOSTILE),
+        evaluation=evaluation(odd, data=HOSTILE, class_names=names),
+        answers=odd,
         epochs=[{"epoch": 1, "stage": HOSTILE, HOSTILE: 1.0}, {"epoch": 2, "stage": "$x^$", HOSTILE: 2.0}],
         benchmarks=[record],
     )
@@ -177,6 +193,10 @@ def test_all_kinds_of_plots_draw_extremes() -> None:
         rows = [f"row {place}" for place in range(3)]
         drawn = [
             figures.curves("a", series, "x", "y"),
+            figures.matrix("m", np.array([[0.0, 100.0], [50.0, 50.0]]), ["a", "b"]),
+            figures.dots(
+                "o", rows[: len(values)], [figures.Series(0, values, range(len(values)), [(v, v) for v in values])], "x"
+            ),
             figures.scatter("b", series, "x", "y", references=values[:1], log=min(values) > 0),
             figures.shares("c", series, "x"),
             figures.cloud("d", series),

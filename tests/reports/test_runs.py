@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssl_tf.errors import RunFolderError
+from bssl_tf.evaluation.records import RAW_PIXELS, STUDENT
 from bssl_tf.reports.benchmarks import read_benchmarks, read_emulated
-from bssl_tf.reports.document import Figure, Group
+from bssl_tf.reports.classes import class_section
+from bssl_tf.reports.document import Figure, Group, Headline, Table
 from bssl_tf.reports.fields import number, numbers, printable, table, text, whole
 from bssl_tf.reports.formats import FORMATS
 from bssl_tf.reports.latency import latency_section
@@ -23,6 +25,7 @@ from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
 from bssl_tf.reports.training import training_section
 from tests.reports.run_folders import (
+    answers,
     benchmark,
     device_benchmark,
     emulated_benchmark,
@@ -79,7 +82,7 @@ def test_a_report_is_made_of_whatever_the_records_hold(
     for form in FORMATS.values():
         assert form(document)
     json.loads(FORMATS["json"](document))
-    assert document.tables()[0].name == "runs"
+    assert {"result-0", "runs"} <= {table.name for table in document.tables()}
 
 
 def test_the_first_form_of_a_benchmark_and_a_richer_one(tmp_path: Path) -> None:
@@ -257,7 +260,7 @@ def test_names_are_short_and_tell_runs_apart(tmp_path: Path) -> None:
 def test_accuracies_on_other_data_are_not_put_into_one_plot(tmp_path: Path) -> None:
     runs = [
         student_run(tmp_path / "a", bundle=False),
-        student_run(tmp_path / "b", bundle=False, evaluation=evaluation(data="other")),
+        student_run(tmp_path / "b", bundle=False, evaluation=evaluation(data="other", test_fingerprint="z")),
         student_run(tmp_path / "c", bundle=False),
     ]
     section = make_document(read_runs(runs), "command", "made").sections[1]
@@ -266,11 +269,65 @@ def test_accuracies_on_other_data_are_not_put_into_one_plot(tmp_path: Path) -> N
     assert titles.count("Accuracy by protocol, other") == 1
 
 
+def test_it_opens_with_verdict_accuracy_latency_and_size_and_the_bundles_accuracy_is_its_own(tmp_path: Path) -> None:
+    """The bundle's manifest has 90 % of 200 images; the float probe, 60 % of 50, is not drawn for it."""
+    run = student_run(tmp_path / "run")
+    manifest = json.loads((run / "bundle-arm64" / "manifest.json").read_text())
+    manifest["accuracy"] = {"images": 200, "top1_percent": 90.0, "keras_top1_percent": 91.0}
+    (run / "bundle-arm64" / "manifest.json").write_text(json.dumps(manifest))
+    [found] = read_runs([run])
+    document = make_document([found], "command", "made")
+    headline = document.sections[0].blocks[0]
+    assert isinstance(headline, Headline) and found.evaluation is not None
+    assert found.evaluation.verdict.sentence in headline.sentence
+    shown = {figure.label: (figure.value, figure.note) for figure in headline.figures}
+    assert (
+        shown["Accuracy of the student"][0] == "60.0 %" and "n = 50 test images" in shown["Accuracy of the student"][1]
+    )
+    value, note = shown["Accuracy of bundle-arm64"]
+    assert value == "90.0 %" and "converted model" in note and "n = 200 test images" in note
+    assert shown["Latency"][0] == "0.25 ms" and "n = 100 calls" in shown["Latency"][1]
+    size = (run / "bundle-arm64" / "model.tflite").stat().st_size
+    assert shown["Size"][0] == f"{size / 1024:.1f} KiB"
+    drawn = [one for section in document.sections for one in section.blocks if getattr(one, "name", "") == "size-0"]
+    assert isinstance(drawn[0], Figure) and drawn[0].table.rows[0][2] == 90.0
+    page = html.unescape(as_html(document))
+    assert page.index(found.evaluation.verdict.sentence) < page.index("Accuracy by protocol")
+    for form in FORMATS.values():
+        assert found.evaluation.verdict.sentence[:40] in form(document)
+
+
+def test_confusions_and_classes_are_counted_from_the_answers(tmp_path: Path) -> None:
+    [run] = read_runs([student_run(tmp_path / "run")])
+    [group] = class_section([run]).blocks
+    assert isinstance(group, Group)
+    matrix, by_class, confusions = group.blocks
+    assert isinstance(matrix, Figure) and isinstance(by_class, Figure) and isinstance(confusions, Table)
+    # Of 50 images, class = place % 3, the first 30 are right and the others taken for the next class.
+    assert matrix.table.rows == (("boot", 10, 7, 0), ("bag", 0, 10, 7), ("shirt", 6, 0, 10))
+    assert {row[0]: (row[4], round(float(row[1] or 0), 1)) for row in by_class.table.rows} == {
+        "boot": (17, 58.8), "bag": (17, 58.8), "shirt": (16, 62.5),
+    }  # fmt: skip
+    assert confusions.rows[0][:3] == ("boot", "bag", 7) and len(confusions.rows) == 3
+    assert matrix.draw().count("<text") > 9
+
+
+def test_answers_that_are_not_of_the_evaluation_are_named_and_not_shown(tmp_path: Path) -> None:
+    other = answers()
+    other[STUDENT]["linear-probe"] = other[RAW_PIXELS]["linear-probe"]
+    [run] = read_runs([student_run(tmp_path / "run", answers=other)])
+    assert run.answers == {} and run.evaluation is not None
+    said = "\n".join(make_document([run], "command", "made").missing())
+    assert (
+        "predictions.safetensors is not of evaluation.json" in said and "answers to each test image are missing" in said
+    )
+
+
 def test_training_images_are_those_of_the_training(tmp_path: Path) -> None:
     old, new = (student_run(tmp_path / name, bundle=False) for name in ("old", "new"))
     environment = json.loads((new / "environment.json").read_text())
     (new / "environment.json").write_text(json.dumps(environment | {"training_images": 64}))
-    table = make_document(read_runs([old, new]), "command", "made").tables()[0]
+    [table] = [one for one in make_document(read_runs([old, new]), "command", "made").tables() if one.name == "runs"]
     place = [column.name for column in table.columns].index("training images")
     assert [row[place] for row in table.rows] == [None, 64]
 
