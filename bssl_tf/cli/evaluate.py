@@ -26,31 +26,37 @@ if TYPE_CHECKING:
     "source",
     metavar="SOURCE",
     shell_complete=completion.sources,
-    help="A labelled data set. [the one it was trained on]",
+    show_default="the one it was trained on",
+    help="A labelled data set.",
 )
 @click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
-@click.option("--download/--no-download", default=None, help="Allow TFDS to download. [yes]")
-@click.option("--limit", type=int, help="Use at most N images of each split. [all]", metavar="N")
-@click.option("--max-unreadable-share", type=float, help="Skip unreadable files up to this share. [the run's]")
+@click.option("--download/--no-download", default=None, show_default="yes", help="Allow TFDS to download.")
+@click.option("--limit", type=int, metavar="N", show_default="all", help="Use at most N images of each split.")
+@click.option(
+    "--max-unreadable-share", type=float, show_default="the run's", help="Skip unreadable files up to this share."
+)
 @click.option(
     "--protocol",
     "protocols",
     multiple=True,
     metavar="NAME",
     shell_complete=completion.words(*PROTOCOLS),
+    show_default="linear-probe and knn-20",
     help="knn-20, knn-200, linear-probe, linear-probe-sgd, linear-probe-held-out, few-shot-svm, finetune-1% or"
-    " finetune-10%; may be repeated. [linear-probe and knn-20]",
+    " finetune-10%; may be repeated.",
 )
-@click.option("--image-size", type=int, metavar="PX", help="Pixels a side that a saved Keras model sees. [224]")
+@click.option(
+    "--image-size", type=int, metavar="PX", show_default="224", help="Pixels a side that a saved Keras model sees."
+)
 @click.option(
     "--pixels",
     default="normalized",
     metavar="RANGE",
     shell_complete=completion.words("normalized", "0..1", "-1..1", "0..255"),
-    help="What a saved Keras model takes: normalized, 0..1, -1..1 or 0..255. [normalized]",
+    help="What a saved Keras model takes: normalized, 0..1, -1..1 or 0..255.",
 )
-@click.option("--controls/--no-controls", default=True, help="Measure the controls too. [yes]")
-@click.option("--save/--no-save", default=True, help="Replace the table, the answers and the probe in RUN. [yes]")
+@click.option("--controls/--no-controls", default=True, help="Measure the controls too.")
+@click.option("--save/--no-save", default=True, help="Replace the table, the answers and the probe in RUN.")
 @record_option("Append the record to FILE, a line of JSON each.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(
