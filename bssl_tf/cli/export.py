@@ -41,7 +41,12 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Training images to calibrate int8 on.",
 )
-@click.option("--images", default=500, type=click.IntRange(min=1), help="Test images to compare with Keras on.")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    show_default="500 to compare, all for the accuracy",
+    help="Test images to compare with Keras, and to measure accuracy on.",
+)
 @allow_option
 @explain_option
 @click.option(

@@ -18,7 +18,9 @@ from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.environment import environment
 from bssl_tf.errors import ConfigError, UsageError
 from bssl_tf.files import append_record
+from bssl_tf.progress import progress
 from bssl_tf.workflows.subjects import Subject, from_model, from_run, is_run
+from bssl_tf_converters.lce.answers import answers
 from bssl_tf_converters.lce.converter import INPUT_NAME, OUTPUT_NAME
 from bssl_tf_converters.lce.export import Converted, convert_model
 from bssl_tf_converters.lce.keras_models import ZOO_PREFIX
@@ -28,6 +30,8 @@ from bssl_tf_deploy.library import TARGETS, Library, library_for, refuse_32_bit
 
 INPUTS = ("float32", "uint8", "int8")
 CALIBRATION_IMAGES = 200
+COMPARED_IMAGES = 500
+_BATCH = 64
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +62,7 @@ class _Conversion:
     target: str
     input: str
     calibrate: int
-    images: int
+    images: int | None
     allow: tuple[str, ...]
     explain: bool
 
@@ -72,7 +76,7 @@ def export(
     input: str = "float32",
     int8: bool = False,
     calibrate: int | None = None,
-    images: int = 500,
+    images: int | None = None,
     allow: Sequence[str] = (),
     explain: bool = False,
     data: str | Path | None = None,
@@ -95,7 +99,8 @@ def export(
             `int8` (and then it gives int8 too).
         int8: float convolutions and dense layers in int8; implied by `input="int8"`.
         calibrate: training images to calibrate int8 on; None for 200.
-        images: test images to compare with Keras on.
+        images: test images to compare with Keras, and to measure accuracy on; None for 500 to compare, and for the
+            accuracy all of them that have a label.
         allow: codes of checks whose errors count as warnings.
         explain: compare layer by layer, and name the first that differs; not with int8.
         data: images of a model that is not a run: `embedded`, `tfds:NAME`, or a folder.
@@ -180,7 +185,7 @@ def _default_out(source: str, variant: str, *, is_run: bool) -> Path:
 def _convert(subject: Subject, wanted: _Conversion) -> tuple[Converted, m.Accuracy | None, list[str]]:
     """The conversion, its accuracy if it can be known, and a word for each golden input: its true class, if known."""
     image_set = subject.image_set
-    chosen = spread_indices(len(image_set), wanted.images)
+    chosen = spread_indices(len(image_set), wanted.images or COMPARED_IMAGES)
     views = evaluation_views(image_set, subject.preprocessing, chosen)
     calibration = None
     if wanted.calibrate:
@@ -201,24 +206,30 @@ def _convert(subject: Subject, wanted: _Conversion) -> tuple[Converted, m.Accura
     if image_set.labels is None:
         return converted, None, ["image"] * len(golden)
     words = [image_set.class_names[label] for label in image_set.labels[golden]]
-    return converted, _accuracy(subject, converted, chosen), words
+    return converted, _accuracy(subject, converted, wanted, chosen), words
 
 
-def _accuracy(subject: Subject, converted: Converted, chosen: np.ndarray) -> m.Accuracy | None:
-    """Top-1 of both networks on the images `chosen` whose class the model has; None where these are no test images."""
+def _accuracy(subject: Subject, converted: Converted, wanted: _Conversion, compared: np.ndarray) -> m.Accuracy | None:
+    """Top-1 of both networks on test images whose class the model has; None where there are none.
+
+    All of them, so that it can stand beside the evaluation's; those that were compared where their number was given.
+    """
     if subject.image_set is subject.train:
         return None
     all_labels = subject.image_set.labels_as(subject.labels)
-    labels = all_labels[chosen]
-    known = labels >= 0
-    if not known.any():
+    chosen = np.arange(len(all_labels)) if wanted.images is None else compared
+    chosen = chosen[all_labels[chosen] >= 0]
+    if not len(chosen):
         return None
     _report_unmatched(subject, all_labels)
-    own, keras_own = (
-        100 * float((logits.argmax(axis=1) == labels)[known].mean())
-        for logits in (converted.logits, converted.keras_logits)
+    steps = progress(range(0, len(chosen), _BATCH), total=-(-len(chosen) // _BATCH), description="accuracy")
+    views = (
+        evaluation_views(subject.image_set, subject.preprocessing, chosen[start : start + _BATCH]) for start in steps
     )
-    return m.Accuracy(int(known.sum()), own, keras_own)
+    pixels = subject.preprocessing if wanted.input == "uint8" else None
+    both = answers(subject.model, converted.model, views, pixels)
+    keras_own, own = (100 * float((best == all_labels[chosen]).mean()) for best in both)
+    return m.Accuracy(len(chosen), own, keras_own)
 
 
 def _report_unmatched(subject: Subject, labels: np.ndarray) -> None:

@@ -214,6 +214,24 @@ def test_accuracy_is_that_of_keras_on_the_same_pictures(
     assert read_bundle(tmp_path / "other").manifest.accuracy is None
 
 
+def test_accuracy_is_on_all_test_images_unless_their_number_is_given(
+    models: dict[str, Path], pictures: Path, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bssl_tf.workflows.export.COMPARED_IMAGES", 4)
+    data = open_data(DataConfig(str(pictures), "", image_size=SIZE, channels=3), labels_needed=True)
+    assert data.test is not None and data.test.labels is not None
+    images = evaluation_views(data.test, Preprocessing(SIZE, 3, MEAN, STD), np.arange(len(data.test)))
+    right = keras.models.load_model(models["h5"])(images, training=False).numpy().argmax(axis=1) == data.test.labels
+    given = {"data": pictures, "mean": MEAN, "std": STD}
+    for dtype in ("float32", "uint8", "int8"):
+        done = export(models["h5"], **given, input=dtype, overwrite=True).manifest
+        assert done.accuracy is not None
+        assert (done.parity.images, done.accuracy.images) == (4, len(data.test))
+        assert done.accuracy.keras_top1_percent == pytest.approx(100 * np.mean(right))
+    fewer = export(models["h5"], **given, images=3, overwrite=True).manifest
+    assert fewer.accuracy is not None and (fewer.parity.images, fewer.accuracy.images) == (3, 3)
+
+
 def test_images_without_a_label_and_labels_without_an_image_are_named(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
