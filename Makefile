@@ -16,7 +16,7 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) runtime ## make .venv with the project, its tests' tools, the extra `zoo` and the device runtime
+setup: $(STAMP) runtime ## make .venv with the project, its tests' tools, the extras `zoo` and `pretrained`, and the device runtime
 
 # An old pip needs minutes to resolve the extra `zoo`, a new one seconds: upgrade it first. Packages in two folders need
 # setuptools' import hook, about which it warns at length that folders of the same names may hide them: those are they.
@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml deploy/pyproject.toml deploy/setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	PYTHONWARNINGS='ignore:Editable installation' \
-	    $(BIN)/python -m pip install --quiet --editable ./deploy --editable '.[zoo,dev]'
+	    $(BIN)/python -m pip install --quiet --editable ./deploy --editable '.[zoo,pretrained,dev]'
 	@touch $@
 
 # Compiles what has changed since; nothing when nothing has. There is a runtime for Linux only.

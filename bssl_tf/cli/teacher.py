@@ -7,14 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import data_options, prose, settle, training_options
+
+_IMAGENET_SIZE = 224
 
 
 @click.command("teacher")
 @click.option(
     "--method", metavar="NAME", shell_complete=completion.words("moco", "byol"), help="moco (MoCo v2) or byol. [moco]"
+)
+@click.option(
+    "--pretrained",
+    is_flag=False,
+    flag_value="efficientnet_lite0",
+    metavar="[NAME]",
+    shell_complete=completion.words("efficientnet_lite0"),
+    help="Train nothing: take EfficientNet-Lite0, trained with ImageNet's labels, at --image-size. Advised below 50,000"
+    " photos.",
 )
 @data_options
 @training_options
@@ -26,14 +38,40 @@ from bssl_tf.cli.options import data_options, prose, settle, training_options
     help="The network. [float_resnet]",
 )
 @click.option("--width", "backbone__width", type=int, help="Channels of its first stage. [the network's own]")
-def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
-    """Train a float teacher on unlabelled images (MoCo v2 or BYOL).
+def command(
+    out: str,
+    resume: bool,
+    preset: str | None,
+    settings: tuple[str, ...],
+    pretrained: str | None,
+    **options: Any,
+) -> None:
+    """Train a float teacher on unlabelled images (MoCo v2 or BYOL), or take a pretrained one.
 
-    Leaves a run folder; its teacher/ goes to `bssl-tf pretrain --teacher`.
+    Leaves a folder for `bssl-tf pretrain --teacher`.
     """
+    if pretrained is not None:
+        _take(click.get_current_context(), pretrained, out, options["data__image_size"])
+        return
     wanted = settle("teacher", preset, settings, options)
     from bssl_tf.workflows.pretrain import train_teacher
 
     saved = train_teacher(wanted, Path(out), resume=resume, report=prose)
     prose(f"next: bssl-tf pretrain --teacher {shlex.quote(out)} --data ... --out ...")
     click.echo(saved)
+
+
+def _take(context: click.Context, name: str, out: str, image_size: int | None) -> None:
+    """Makes a teacher folder of published weights; raises `click.UsageError` for options that would do nothing."""
+    kept = ("pretrained", "out", "data__image_size")
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if given and parameter.name not in kept:
+            raise click.UsageError(f"{parameter.opts[0]} is for training; with --pretrained omit it")
+    from bssl_tf.workflows.import_teacher import import_teacher
+
+    size = image_size or _IMAGENET_SIZE
+    made = import_teacher(name, out=out, image_size=size)
+    prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see what it knows of your classes; then")
+    prose(f"bssl-tf pretrain --teacher {shlex.quote(out)} --image-size {size} --channels 3 --data ... --out ...")
+    click.echo(made.network)

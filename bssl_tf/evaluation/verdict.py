@@ -113,6 +113,6 @@ def pretrained_advice(image_size: int, photos: int | None) -> str:
     few = "so few" if photos is None else f"{photos:,}"
     return (
         f"Take a pretrained teacher, since {few} photos seldom teach one from scratch: `bssl-tf teacher --pretrained "
-        f"--image-size {image_size} --out runs/pretrained`, then `bssl-tf pretrain --teacher runs/pretrained` (its "
-        "weights were trained with ImageNet's labels)"
+        f"--image-size {max(image_size, 32)} --out runs/pretrained`, then `bssl-tf pretrain --teacher runs/pretrained "
+        f"--channels 3 --image-size {max(image_size, 32)}` (its weights were trained with ImageNet's labels)"
     )

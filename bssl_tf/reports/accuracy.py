@@ -21,7 +21,7 @@ def accuracy_section(runs: Sequence[Run]) -> Section:
     measured = [(run, run.evaluation) for run in runs if run.evaluation is not None]
     rows = [
         (run.name, row.features, protocol, row.mean(protocol), interval.low, interval.high, len(row.scores[protocol]),
-         found.test_images, found.data, found.train_images, found.classes, found.labels_used or "nobody's")
+         found.test_images, found.data, found.train_images, found.classes, found.labels_used or "no labels")
         for run, found in measured
         for row in found.rows
         for protocol, interval in row.intervals.items()
@@ -29,7 +29,7 @@ def accuracy_section(runs: Sequence[Run]) -> Section:
     columns = (
         *(Column("run"), Column("features of"), Column("protocol"), Column("top-1", "%", 2)),
         *(Column("95 % from", "%", 2), Column("95 % to", "%", 2), Column("draws"), Column("test images")),
-        *(Column("data"), Column("training images"), Column("classes"), Column("weights trained with the labels of")),
+        *(Column("data"), Column("training images"), Column("classes"), Column("weights trained with")),
     )
     students = [run for run in runs if run.command == "pretrain"]
     missing = (

@@ -15,7 +15,7 @@ _COLUMNS = (
     *(Column("run"), Column("verdict"), Column("next step"), Column("top-1", "%", 2), Column("95 % from", "%", 2)),
     *(Column("95 % to", "%", 2), Column("test images"), Column("bundle"), Column("top-1 of the bundle", "%", 2)),
     *(Column("test images of the bundle"), Column("model size", "KiB", 1), Column("median latency", "ms", 3)),
-    *(Column("timed on"), Column("weights trained with the labels of")),
+    *(Column("timed on"), Column("weights trained with")),
 )
 
 
