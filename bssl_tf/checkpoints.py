@@ -10,7 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bssl_tf.errors import RunFolderError
-from bssl_tf.files import write_bytes
+from bssl_tf.files import require_regular, write_bytes
+
+_MAX_BYTES = 1 << 36
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -31,6 +33,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         RunFolderError: the file is missing, truncated or not a safetensors file.
     """
     try:
+        require_regular(path, _MAX_BYTES)
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118

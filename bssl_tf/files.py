@@ -14,7 +14,16 @@ import filelock
 import platformdirs
 
 from bssl_tf.errors import RunFolderError, StorageError
-from bssl_tf_deploy.files import atomic_writer, new_folder, storage_errors, write_bytes, write_text
+from bssl_tf_deploy.files import (
+    atomic_writer,
+    new_folder,
+    open_regular,
+    read_regular,
+    require_regular,
+    storage_errors,
+    write_bytes,
+    write_text,
+)
 
 __all__ = [
     "append_record",
@@ -24,9 +33,12 @@ __all__ = [
     "held_lock",
     "locked",
     "new_folder",
+    "open_regular",
     "read_complete_records",
     "read_json",
     "read_records",
+    "read_regular",
+    "require_regular",
     "storage_errors",
     "write_bytes",
     "write_json",
@@ -36,6 +48,9 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 _APP = "bssl-tf"
+# Far more than any of ours has.
+_MAX_JSON_BYTES = 1 << 26
+_MAX_RECORDS_BYTES = 1 << 30
 
 
 def cache_dir() -> Path:
@@ -145,13 +160,17 @@ def read_json(path: Path) -> dict[str, Any]:
         RunFolderError: the file is missing, not JSON, or not an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, _MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} is missing", "Check the path") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be read ({error.strerror})", "Check the file and its permissions"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} is not valid JSON ({error})", "Restore the file or make it again") from error
     if not isinstance(content, dict):
-        raise RunFolderError(f"{path} holds no JSON object", "Restore the file or make it again")
+        raise RunFolderError(f"{path} is not a JSON object", "Restore the file or make it again")
     return content
 
 
@@ -164,12 +183,11 @@ def read_complete_records(path: Path, fields: Iterable[str], next_step: str) -> 
         next_step: what to do about a line that does not, an imperative without a final full stop.
 
     Raises:
-        RunFolderError: a line is no record, or lacks one of `fields`.
+        RunFolderError: the file cannot be read, or a line is not a record or lacks one of `fields`.
     """
     records = read_records(path)
-    lines = path.read_text(encoding="utf-8", errors="replace").count("\n") if path.exists() else 0
-    if len(records) < lines:
-        raise RunFolderError(f"line {len(records) + 1} in {path} is no record", next_step)
+    if len(records) < _text(path).count("\n"):
+        raise RunFolderError(f"line {len(records) + 1} in {path} is not a record", next_step)
     for number, record in enumerate(records, start=1):
         missing = [name for name in fields if name not in record]
         if missing:
@@ -205,13 +223,30 @@ def _end_of_last_line(file: BinaryIO) -> int:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Reads the records of a file of JSON lines; a last line cut by a killed process is left out."""
-    if not path.exists():
-        return []
+    """Reads the records of a file of JSON lines, none if it is missing, less a last line that a killed process cut.
+
+    Raises:
+        RunFolderError: the file cannot be read.
+    """
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Not splitlines, which also parts at characters that may stand in JSON's text.
+    for line in _text(path).removesuffix("\n").split("\n"):
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
     return records
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_regular(path, _MAX_RECORDS_BYTES).decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be read ({error.strerror})", "Check the file and its permissions"
+        ) from error

@@ -12,11 +12,14 @@ import zlib
 from pathlib import Path
 
 from bssl_tf.errors import DeviceError
+from bssl_tf.files import open_regular
 
 _FOLDER = "jni/arm64-v8a"
 _NAMES = ("libtensorflowlite_c.so", "libtensorflowlite_jni.so")
 # The largest so far has 13 MB.
 _MAX_BYTES = 128 << 20
+# The package has the library for several kinds of processors.
+_MAX_PACKAGE_BYTES = 1 << 30
 _ELF_LIBRARY, _ELF_AARCH64 = 3, 183
 _TAKE = "Name a libtensorflowlite_c.so for arm64-v8a, or the .aar of org.tensorflow:tensorflow-lite"
 
@@ -31,7 +34,7 @@ def read_tflite_library(file: Path) -> bytes:
         DeviceError: it cannot be read, is neither, or is not for 64-bit ARM.
     """
     try:
-        with file.open("rb") as opened:
+        with open_regular(file, _MAX_PACKAGE_BYTES) as opened:
             content = opened.read(_MAX_BYTES + 1)
         if content.startswith(b"PK\x03\x04"):
             content = _from_package(file)

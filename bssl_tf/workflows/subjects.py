@@ -14,6 +14,7 @@ from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.open import open_data
 from bssl_tf.errors import ConfigError, ConversionError, MissingDataError
 from bssl_tf.evaluation.linear_probe import load_probe
+from bssl_tf.files import read_regular
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
@@ -24,6 +25,7 @@ from bssl_tf_converters.lce.export import without_softmax
 from bssl_tf_converters.lce.keras_models import ZOO_MEAN, ZOO_PREFIX, ZOO_STD
 from bssl_tf_deploy.manifest import NetworkDescription, Training
 
+_MAX_LABELS_BYTES = 1 << 24
 _log = logging.getLogger(__name__)
 
 
@@ -159,7 +161,8 @@ def _labels(file: str | Path | None, image_set: ImageSet, count: int) -> tuple[s
             return image_set.class_names
         return tuple(map(str, range(count)))
     try:
-        names = tuple(line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip())
+        text = read_regular(Path(file), _MAX_LABELS_BYTES).decode("utf-8")
+        names = tuple(line.strip() for line in text.splitlines() if line.strip())
     except (OSError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise ConfigError(f"{file} cannot be read ({cause})", "Give a text file with one label per line") from error

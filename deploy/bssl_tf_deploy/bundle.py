@@ -21,15 +21,15 @@ import os
 import re
 import shutil
 import time
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from bssl_tf_deploy.arrays import read_npz
 from bssl_tf_deploy.errors import BundleError
-from bssl_tf_deploy.files import new_folder, storage_errors
+from bssl_tf_deploy.files import new_folder, read_regular, storage_errors
 from bssl_tf_deploy.library import bundled_name
 from bssl_tf_deploy.manifest import EXAMPLES, FileEntry, Manifest
 from bssl_tf_deploy.preprocess import encode_png, normalised, whole_pixels
@@ -40,6 +40,7 @@ MODEL = "model.tflite"
 GOLDEN = "golden.npz"
 README = "README.md"
 _MAX_MANIFEST_BYTES = 2**24
+_MAX_GOLDEN_BYTES = 2**28
 _STALE_S = 3600
 _AGAIN = "Export it again or copy it again"
 
@@ -187,9 +188,7 @@ def _folders(names: Iterable[str]) -> set[str]:
 
 def _read_json(path: Path) -> object:
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path} is too large for a manifest", _AGAIN)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular(path, _MAX_MANIFEST_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise BundleError(
             f"{path.parent} is no bundle (it has no {path.name})", "Give the folder that `bssl-tf export` wrote"
@@ -206,7 +205,7 @@ def _read_checked(path: Path, entry: FileEntry) -> bytes:
         size = path.stat().st_size
         if size != entry.bytes:
             raise BundleError(f"{path} has {size} bytes instead of {entry.bytes}", _AGAIN)
-        content = path.read_bytes()
+        content = read_regular(path, entry.bytes)
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror})", _AGAIN) from error
     if hashlib.sha256(content).hexdigest() != entry.sha256:
@@ -216,9 +215,9 @@ def _read_checked(path: Path, entry: FileEntry) -> bytes:
 
 def _read_golden(path: Path, content: bytes, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            inputs, outputs = archive["inputs"], archive["outputs"]
-    except (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        arrays = read_npz(content, _MAX_GOLDEN_BYTES)
+        inputs, outputs = arrays["inputs"], arrays["outputs"]
+    except (ValueError, KeyError) as error:
         raise BundleError(f"{path} holds no golden inputs and outputs ({error})", _AGAIN) from error
     count = len(inputs) if inputs.ndim else 0
     signature = manifest.signature

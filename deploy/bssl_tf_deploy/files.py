@@ -79,7 +79,7 @@ def open_regular(path: Path, limit: int) -> io.BufferedReader:
     Raises:
         OSError: it cannot be opened, is not a regular file (EINVAL; EISDIR for a folder), or is larger (EFBIG).
     """
-    _require_regular(path, path.stat(), limit)
+    require_regular(path, limit)
     # It may have become a pipe since.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -101,6 +101,11 @@ def read_regular(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, _too_large(limit), str(path))
     return content
+
+
+def require_regular(path: Path, limit: int) -> None:
+    """For files that a library opens by name. Raises `OSError` as `open_regular` does."""
+    _require_regular(path, path.stat(), limit)
 
 
 def _require_regular(path: Path, status: os.stat_result, limit: int) -> None:

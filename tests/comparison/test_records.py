@@ -78,5 +78,5 @@ def test_a_damaged_line_among_others_is_named(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     append_record(path, record(), record())
     path.write_text(path.read_text().replace('"seed"', "seed", 1))
-    with pytest.raises(RunFolderError, match=r"line 1 in .* is no record"):
+    with pytest.raises(RunFolderError, match=r"line 1 in .* is not a record"):
         load(path)

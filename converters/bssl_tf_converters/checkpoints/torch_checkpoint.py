@@ -17,9 +17,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bssl_tf.errors import NetworkError
+from bssl_tf.files import open_regular
 from bssl_tf_converters.checkpoints.torch_pickle import BFLOAT16, Storage, Tensor, TorchPickle
 
 # Far above what any checkpoint needs, far below what takes long.
+_MAX_FILE_BYTES = 1 << 36
 _MAX_PICKLE_BYTES = 1 << 24
 _MAX_DEPTH = 32
 _MAX_ITEMS = 200_000
@@ -52,7 +54,7 @@ def read_torch_checkpoint(path: Path) -> dict[str, np.ndarray]:
     """
     pickle = TorchPickle()
     try:
-        with path.open("rb") as file:
+        with open_regular(path, _MAX_FILE_BYTES) as file:
             start = file.read(4)
             file.seek(0)
             read = _read_zip if start == b"PK\x03\x04" else _read_legacy
