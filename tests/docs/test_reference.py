@@ -85,7 +85,7 @@ def test_environment_variables_are_those_of_the_code() -> None:
 
 def test_files_of_folders_are_those_of_the_code() -> None:
     for place, section in (
-        ("bssl_tf/pretrain/run_folder.py", "Run folder"),
+        ("bssl_tf/engine/run_folder.py", "Run folder"),
         ("deploy/bssl_tf_deploy/bundle.py", "Bundle"),
     ):
         listed = ast.get_docstring(ast.parse((ROOT / place).read_text(encoding="utf-8"))) or ""
