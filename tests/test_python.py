@@ -81,8 +81,8 @@ def test_arguments_are_called_as_the_options(name: str) -> None:
     }
     words = {RENAMED.get(word, word) for word in (option.replace("-", "_") for option in options)} - PRINTED
     known = set(inspect.signature(getattr(bt, name)).parameters)
-    # Those of one method are settings like all others.
-    assert words - {"classifier", "feature_similarity"} <= known
+    # Those of one method are settings like all others; a pretrained teacher comes from `import_teacher`.
+    assert words - {"classifier", "feature_similarity", "pretrained"} <= known
 
 
 def test_results_are_frozen_and_say_where_things_are(tmp_path: Path) -> None:

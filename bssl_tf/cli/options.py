@@ -34,17 +34,35 @@ def data_options(function: Function) -> Function:
                 help="Where TFDS keeps its data.",
             ),
             click.option(
-                "--download/--no-download", "data__download", default=None, help="Allow TFDS to download. [yes]"
+                "--download/--no-download",
+                "data__download",
+                default=None,
+                show_default="download",
+                help="Allow TFDS to download.",
             ),
-            click.option("--image-size", "data__image_size", type=int, help="Pixels a side. [28 embedded, else 224]"),
-            click.option("--channels", "data__channels", type=int, help="1 or 3. [what the data has]"),
+            click.option(
+                "--image-size",
+                "data__image_size",
+                type=int,
+                show_default="28 for embedded, else 224",
+                help="Pixels per side.",
+            ),
+            click.option("--channels", "data__channels", type=int, show_default="as in the data", help="1 or 3."),
             click.option(
                 "--max-unreadable-share",
                 "data__max_unreadable_share",
                 type=float,
-                help="Skip unreadable files up to this share of all, 0 to 1. [0.05]",
+                show_default="0.05",
+                help="Skip unreadable files up to this share of all, 0 to 1.",
             ),
-            click.option("--limit", "data__limit", type=int, help="Use so many images of each split. [all]"),
+            click.option(
+                "--limit",
+                "data__limit",
+                type=int,
+                show_default="all",
+                metavar="N",
+                help="Use at most N images of each split.",
+            ),
         ]
     ):
         function = option(function)

@@ -14,6 +14,7 @@ from bssl_tf.comparison.report import figure, markdown
 from bssl_tf.comparison.runner import Place, run_grid
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import write_text
+from bssl_tf.workflows.given import tables_of
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def compare(
         data_dir: where TFDS keeps its data.
         download: allow TFDS to download.
         only: names of rows (`Row.slug`) to run; all if empty.
-        settings: other settings of every run, as nested tables.
+        settings: other settings of every run: `{"training.epochs": 2}` or `{"training": {"epochs": 2}}`.
         report_only: make table and figure again and run nothing.
 
     Raises:
@@ -63,7 +64,7 @@ def compare(
         RunFolderError: a run failed, or there is nothing to report.
         Interrupted: a run was stopped; the same call continues.
     """
-    overrides = dict(settings or {})
+    overrides = tables_of(settings)
     grid = read_grid(preset, overrides)
     known = [row.slug for row in grid.rows]
     for name in only:

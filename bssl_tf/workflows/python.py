@@ -17,6 +17,7 @@ from bssl_tf.files import append_record
 from bssl_tf.settings import merge, read_preset
 from bssl_tf.workflows import evaluate as evaluating
 from bssl_tf.workflows import pretrain as training
+from bssl_tf.workflows.given import tables_of
 
 if TYPE_CHECKING:
     from bssl_tf.workflows.export import Exported
@@ -249,19 +250,8 @@ def _settled(
 ) -> dict[str, Any]:
     """The tables of a run: the preset, then the keyword arguments, then `settings`."""
     tables = read_preset(str(preset), command) if preset else {}
-    for name, value in given.items():
-        if value is not None:
-            tables = merge(tables, nested(_PLACES.get(name, name), _plain(value)))
-    for name, value in (settings or {}).items():
-        tables = merge(tables, nested(name, value))
-    return tables
-
-
-def nested(name: str, value: Any) -> dict[str, Any]:
-    """Tables with one setting: `moco.queue_size` becomes `{"moco": {"queue_size": value}}`."""
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    return dict(value)
+    wanted = {_PLACES.get(name, name): _plain(value) for name, value in given.items() if value is not None}
+    return merge(merge(tables, tables_of(wanted)), tables_of(settings))
 
 
 def _plain(value: Any) -> Any:
