@@ -32,6 +32,7 @@ from bssl_tf.evaluation.records import (
     TEACHER,
     Evaluation,
     SubjectScores,
+    Verdict,
     belong_together,
     read_evaluation,
     write_evaluation,
@@ -126,7 +127,7 @@ def evaluate(
         verdict=make_verdict(found.name, answers, facts),
     )
     if save and found.folder:
-        evaluation = _saved(run, evaluation, answers, facts)
+        evaluation = dataclasses.replace(evaluation, verdict=_save(run, evaluation, answers, facts))
     elif save:
         _log.info(f"{run} is a file, so the evaluation is not saved beside it; --record keeps it")
     return evaluation
@@ -166,8 +167,11 @@ def _checked(data: DataSplits) -> ImageSet:
     return data.test
 
 
-def _saved(run: Path, now: Evaluation, answers: Answers, facts: Facts) -> Evaluation:
-    """Saves `now` and `answers`, with what an earlier evaluation on the same images found by other protocols."""
+def _save(run: Path, now: Evaluation, answers: Answers, facts: Facts) -> Verdict:
+    """Saves `now` and `answers`, with what an earlier evaluation on the same images found, and returns the verdict.
+
+    Other protocols and rows that were measured before stay in the run; the verdict is about all of them together.
+    """
     try:
         before = read_evaluation(run)
         old = read_predictions(run) if before is not None else {}
@@ -189,7 +193,7 @@ def _saved(run: Path, now: Evaluation, answers: Answers, facts: Facts) -> Evalua
     # In this order a killed process leaves predictions that fit nothing, which is found out on reading.
     write_predictions(run, answers)
     write_evaluation(run, now)
-    return now
+    return now.verdict
 
 
 def _save_probe(run: Path, bank: FeatureBank, accuracy: float, data: DataConfig) -> None:
