@@ -109,6 +109,13 @@ def training_options(function: Function) -> Function:
             click.option("--batch-size", "training__batch_size", type=int, help="Images a step."),
             click.option("--learning-rate", "training__learning_rate", type=float, help="Adam's, at its highest."),
             click.option("--seed", "training__seed", type=int, help="The run's seed. [0]"),
+            click.option(
+                "--probe-data",
+                "training__probe_data",
+                metavar="SOURCE",
+                shell_complete=completion.sources,
+                help="A labelled set to measure the network with while it trains, beside untrained and raw pixels.",
+            ),
             click.option("--threads", "training__threads", type=int, help="Threads. [all cores]"),
             click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of config.toml."),
         ]

@@ -6,6 +6,7 @@ controls. It only reads: a run with it ends in the same weights as one without, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,10 @@ from bssl_tf.backend import keras, tf
 from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.evaluation.knn import knn_top1
+from bssl_tf.evaluation.statistics import accuracy_interval
 from bssl_tf.preprocessing import Preprocessing
 
+_log = logging.getLogger(__name__)
 PROTOCOL = "knn-20"
 _NEIGHBOURS = 20
 _TRAIN_IMAGES, _TEST_IMAGES = 1000, 500
@@ -31,8 +34,17 @@ class Probe:
         every: epochs between two measurements.
     """
 
-    def __init__(self, part: str, every: int, train: ImageSet, test: ImageSet, preprocessing: Preprocessing) -> None:
-        self.part, self.every = part, every
+    def __init__(
+        self,
+        part: str,
+        every: int,
+        train: ImageSet,
+        test: ImageSet,
+        preprocessing: Preprocessing,
+        *,
+        announced: bool = False,
+    ) -> None:
+        self.part, self.every, self._announced = part, every, announced
         self._train, self._test, self._preprocessing = train, test, preprocessing
         self._network: keras.Model | None = None
         self._features: Callable[[tf.Tensor], tf.Tensor]
@@ -40,34 +52,54 @@ class Probe:
     def measure(self, network: keras.Model) -> dict[str, Any]:
         """What a record of metrics.jsonl says beside its place: `probe`, `top1` in percent, images of each part.
 
-        `top1` is None for a network that gives no numbers any more; the next step will say so.
+        `top1` is None for a network that whose features are not finite; the next step will report that.
         """
         if network is not self._network:
             self._network = network
             # One graph for all measurements of a stage. Trained in bfloat16, networks give that.
             self._features = tf.function(lambda batch: tf.cast(network(batch, training=False), tf.float32))
-        train, test = self._features_of(self._train), self._features_of(self._test)
-        top1 = None
-        if np.isfinite(train).all() and np.isfinite(test).all():
-            (top1,) = knn_top1(train, self._train.require_labels(), test, self._test.require_labels(), (_NEIGHBOURS,))
-        return {"probe": PROTOCOL, "top1": top1, "train_images": len(train), "test_images": len(test)}
+        top1 = self.top1_of(lambda batch: self._features(tf.constant(batch)).numpy())
+        if self._announced:
+            _log.info(f"{self.part}: {self.described(top1)}")
+        return {"probe": PROTOCOL, "top1": top1, "train_images": len(self._train), "test_images": len(self._test)}
 
-    def _features_of(self, images: ImageSet) -> np.ndarray:
-        """float32 [N, D]."""
-        batches = evaluation_batches(images, self._preprocessing, _BATCH)
-        return np.concatenate([self._features(tf.constant(batch)).numpy() for batch in batches])
+    def top1_of(self, features: Callable[[np.ndarray], np.ndarray]) -> float | None:
+        """Accuracy in percent of any features, float32 [B, S, S, C] to [B, D], by this measure; None if not finite."""
+        train, test = (
+            np.concatenate([features(batch) for batch in evaluation_batches(images, self._preprocessing, _BATCH)])
+            for images in (self._train, self._test)
+        )
+        if not (np.isfinite(train).all() and np.isfinite(test).all()):
+            return None
+        (top1,) = knn_top1(train, self._train.require_labels(), test, self._test.require_labels(), (_NEIGHBOURS,))
+        return top1
+
+    def described(self, top1: float | None) -> str:
+        """`top1` for a person, with its 95 % interval."""
+        if top1 is None:
+            return f"{PROTOCOL} not measured, as its features are not finite"
+        interval = accuracy_interval([top1], len(self._test))
+        return (
+            f"{PROTOCOL} {top1:.1f} % (95 % interval {interval.low:.1f} to {interval.high:.1f}, "
+            f"{len(self._test)} test images)"
+        )
 
 
-def make_probe(part: str, data: DataSplits, preprocessing: Preprocessing, every: int) -> Probe | None:
+def make_probe(
+    part: str, data: DataSplits, preprocessing: Preprocessing, every: int, *, announced: bool = False
+) -> Probe | None:
     """A probe on at most 1,000 training and 500 test images, evenly spread; None without labels, test, or wish.
 
     Args:
         part: which of the method's trained networks to measure.
-        data: what the run trains on.
+        data: what the run trains on, or another labelled set.
         preprocessing: of the network's images.
         every: epochs between two measurements; 0 for none.
+        announced: log each measurement.
     """
     test = data.test
     if not every or test is None or not len(test) or data.train.labels is None or test.labels is None:
         return None
-    return Probe(part, every, data.train.spread(_TRAIN_IMAGES), test.spread(_TEST_IMAGES), preprocessing)
+    return Probe(
+        part, every, data.train.spread(_TRAIN_IMAGES), test.spread(_TEST_IMAGES), preprocessing, announced=announced
+    )

@@ -23,6 +23,7 @@ from bssl_tf.seeding import named_seed
 from bssl_tf.settings import PROTOCOLS, check_choice
 
 _BATCH = 256
+_MAX_PIXEL_SIZE = 32
 # Protocol -> what it took each test image for. One call may give several: few-shot-svm-1, few-shot-svm-2, ...
 Found = dict[str, Predictions]
 
@@ -51,6 +52,14 @@ def compiled(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[np.ndarray
 def features_of(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """What `model` gives in inference mode."""
     return compiled(lambda batch: model(batch, training=False))
+
+
+def raw_pixels(batch: np.ndarray) -> np.ndarray:
+    """float32 [B, S, S, C] to [B, D]: averaged over squares down to 32 px or less, so that a probe can be fitted."""
+    step = -(-batch.shape[1] // _MAX_PIXEL_SIZE)
+    size = batch.shape[1] // step
+    cut = batch[:, : size * step, : size * step]
+    return cut.reshape(len(batch), size, step, size, step, -1).mean(axis=(2, 4)).reshape(len(batch), -1)
 
 
 class FeatureBank:

@@ -95,7 +95,8 @@ class TrainingConfig:
         precision: `float32`, or `bfloat16` for mixed precision: faster on processors with AVX512_BF16 or AMX.
         checkpoint_every_s: seconds between checkpoints within an epoch; every epoch ends with one anyway.
         probe_every: epochs between looks at the network's accuracy (`pretrain.probe`), if there are labels and test
-            images, and behind the last one of a stage; 0 for none. It changes nothing in training.
+            images, and after the last one of a stage; 0 for none. It changes nothing in training.
+        probe_data: a labelled set to look at the network with, as `data.source`; empty for the run's own data.
     """
 
     epochs: int = 200
@@ -110,6 +111,7 @@ class TrainingConfig:
     precision: str = "float32"
     checkpoint_every_s: float = 120.0
     probe_every: int = 2
+    probe_data: str = ""
 
 
 @dataclass(frozen=True)

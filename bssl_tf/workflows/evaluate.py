@@ -25,6 +25,7 @@ from bssl_tf.evaluation.protocols import (
     check_protocols,
     compiled,
     measure,
+    raw_pixels,
 )
 from bssl_tf.evaluation.records import (
     RAW_PIXELS,
@@ -43,7 +44,6 @@ from bssl_tf.settings import DataConfig, from_dict
 from bssl_tf.teachers.teacher import load_teacher
 from bssl_tf.workflows.evaluable import Evaluable, find_evaluable
 
-_MAX_PIXEL_SIZE = 32
 _FEW_TEST_IMAGES = 30
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def evaluate(
     preprocessing = found.preprocessing or fit_preprocessing(data.train, data_config.image_size)
     subjects = found.subjects(preprocessing, controls)
     if controls:
-        subjects += [Subject(RAW_PIXELS, _raw_pixels), *_teacher(*found.teacher, preprocessing)]
+        subjects += [Subject(RAW_PIXELS, raw_pixels), *_teacher(*found.teacher, preprocessing)]
 
     rows: list[SubjectScores] = []
     answers: Answers = {}
@@ -204,14 +204,6 @@ def _save_probe(run: Path, bank: FeatureBank, accuracy: float, data: DataConfig)
     known = np.unique(bank.train_labels)
     names = tuple(bank.train.class_names[label] for label in known)
     save_probe(run / "probe", LinearProbe(weights[:, known], bias[known], names, accuracy, data))
-
-
-def _raw_pixels(batch: np.ndarray) -> np.ndarray:
-    """float32 [B, S, S, C] to [B, D]: averaged over squares down to 32 px or less, so that a probe can be fitted."""
-    step = -(-batch.shape[1] // _MAX_PIXEL_SIZE)
-    size = batch.shape[1] // step
-    cut = batch[:, : size * step, : size * step]
-    return cut.reshape(len(batch), size, step, size, step, -1).mean(axis=(2, 4)).reshape(len(batch), -1)
 
 
 def _teacher(path: str, pixels: str, preprocessing: Preprocessing) -> list[Subject]:

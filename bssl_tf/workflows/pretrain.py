@@ -16,7 +16,6 @@ from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.engine.loop import Inputs, train
-from bssl_tf.engine.probe import make_probe
 from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.engine.stages import STAGES, Stage
 from bssl_tf.engine.teacher_cache import with_teacher_cache
@@ -47,6 +46,7 @@ from bssl_tf.settings import (
     read_run_config,
 )
 from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
+from bssl_tf.workflows.probing import probe_for
 
 TEACHER_METHODS = ("moco", "byol")
 _FEW_STEPS = 10
@@ -83,8 +83,8 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
     stages = (Stage(config.method, False, config.training.epochs),)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     _try_out(build, stages, inputs, config.training)
+    probe = probe_for("teacher", network, config.training, config.data, data)
     run = _run_folder(out, config, {"data": data.train.fingerprint()}, len(data.train))
-    probe = make_probe("teacher", data, preprocessing, config.training.probe_every)
     with run.locked():
         method = train(run, stages, build, inputs, config.training, probe)
         backbone, head = method.trained["teacher"], method.trained["head"]
@@ -129,8 +129,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
     stages = STAGES[config.stages](config.training.epochs)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     method = _try_out(build, stages, inputs, config.training)
+    probe = probe_for("student", network, config.training, config.data, data)
     run = _run_folder(out, config, made_from, len(data.train))
-    probe = make_probe("student", data, preprocessing, config.training.probe_every)
     with run.locked():
         if config.teacher_cache_epochs:
             inputs, seconds = with_teacher_cache(

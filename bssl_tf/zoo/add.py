@@ -34,7 +34,8 @@ def add(run: Path, name: str, command: str, folder: Path | None = None, bundle: 
     save_network(folder / name, network, {"student": student}, packed=True)
     # The teacher and the data lay somewhere on the machine that trained; neither comes along.
     data = dataclasses.replace(config.data, data_dir="", source=config.data.source)
-    write_config(folder / name / "config.toml", dataclasses.replace(config, teacher="", data=data))
+    training = dataclasses.replace(config.training, probe_data="")
+    write_config(folder / name / "config.toml", dataclasses.replace(config, teacher="", data=data, training=training))
     if bundle is not None:
         found = read_bundle(bundle)
         examples = sorted((bundle / EXAMPLES).iterdir(), key=lambda path: int(path.name.partition("-")[0]))

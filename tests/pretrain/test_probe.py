@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bssl_tf.backend import keras
 from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.probe import Probe, make_probe
+from bssl_tf.errors import ConfigError, DataError
 from bssl_tf.evaluation.protocols import FeatureBank, Subject, features_of, measure
 from bssl_tf.files import read_records
 from bssl_tf.models.binary_resnet import binary_resnet
+from bssl_tf.models.saved import Network
+from bssl_tf.seeding import named_seed
+from bssl_tf.settings import DataConfig, TrainingConfig
+from bssl_tf.workflows.probing import probe_for
 from tests.conftest import TINY_STUDENT
 
 PACE = ("images_per_s", "seconds")
@@ -110,3 +117,38 @@ def weights(run: Path) -> str:
 def records(run: Path) -> list[dict[str, Any]]:
     """Without what depends on the machine's mood."""
     return [{k: v for k, v in one.items() if k not in PACE} for one in read_records(run / "metrics.jsonl")]
+
+
+def test_labelled_images_of_ones_own_are_measured_with_what_there_is_to_beat(
+    data: DataSplits, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run's own images need no labels; seeds of training are set afterwards, so that its weights are the same."""
+    caplog.set_level(logging.INFO)
+    network = Network("binary_resnet", fit_preprocessing(data.train, 28), {"depth": 1})
+    config = DataConfig("embedded", image_size=28, channels=1, limit=1200)
+    unlabelled = DataSplits(data.name, dataclasses.replace(data.train, labels=None, class_names=()), None)
+    assert probe_for("student", network, TrainingConfig(), config, unlabelled) is None
+    training = TrainingConfig(probe_data="embedded")
+    probe = probe_for("student", network, training, config, unlabelled)
+    assert probe is not None and probe.every == training.probe_every
+    untrained, pixels = caplog.messages[-2:]
+    assert untrained.startswith("untrained: knn-20 ") and pixels.startswith("raw pixels: knn-20 ")
+    keras.utils.set_random_seed(named_seed(0, "probe's untrained network"))
+    measured = probe.measure(network.build())
+    assert measured["train_images"] == 1000 and measured["test_images"] == 500
+    # The same weights give the same line, and it is logged.
+    assert caplog.messages[-1].removeprefix("student: ") == untrained.removeprefix("untrained: ")
+    assert f"{measured['top1']:.1f} %" in untrained and "500 test images" in untrained
+    with pytest.raises(ConfigError, match="probe_every is 0"):
+        probe_for("student", network, dataclasses.replace(training, probe_every=0), config, unlabelled)
+
+
+def test_probe_data_without_labels_is_one_clear_line(data: DataSplits, tmp_path: Path) -> None:
+    for index in range(12):
+        Image.fromarray(data.train.images[index, ..., 0]).save(tmp_path / f"{index}.png")
+    network = Network("binary_resnet", fit_preprocessing(data.train, 28), {"depth": 1})
+    config = DataConfig("embedded", image_size=28, channels=1)
+    with pytest.raises(DataError, match="has no labels, or too few images"):
+        probe_for("student", network, TrainingConfig(probe_data=str(tmp_path)), config, data)
+    with pytest.raises(DataError, match="does not exist"):
+        probe_for("student", network, TrainingConfig(probe_data=str(tmp_path / "none")), config, data)
