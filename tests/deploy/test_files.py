@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from bssl_tf_deploy import files
 from bssl_tf_deploy.bundle import _folder_beside
 from bssl_tf_deploy.errors import StorageError
 
-BUILD = Path(__file__).parents[2] / "deploy" / "native" / "build.py"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 @pytest.fixture
@@ -54,14 +52,12 @@ def test_files_and_folders_get_what_the_umask_leaves(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_umask")
 def test_a_runtime_that_was_built_gets_what_the_umask_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.spec_from_file_location("bssl_tf_build_of_test", BUILD)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(DEPLOY)
+    from native.building.objects import copy
+
     (tmp_path / "made").write_bytes(b"content")
     (tmp_path / "plain.sh").touch(0o777)
-    module._copy(tmp_path / "made", tmp_path / "out", 0o777)
+    copy(tmp_path / "made", tmp_path / "out", 0o777)
     assert (tmp_path / "out").read_bytes() == b"content"
     assert permissions(tmp_path / "out") == permissions(tmp_path / "plain.sh")
     assert {path.name for path in tmp_path.iterdir()} == {"made", "out", "plain.sh"}
