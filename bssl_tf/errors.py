@@ -101,7 +101,7 @@ class TrainingError(BsslError):
 
 
 class DeviceError(BsslError):
-    """A device cannot be reached, is no device that we can use, or was lost on the way."""
+    """A device cannot be reached, is not a device that we can use, or was lost on the way."""
 
     code = "device"
     exit_status = 14

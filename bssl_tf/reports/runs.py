@@ -118,7 +118,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     """What is known of each run, in order; the same folder twice counts once.
 
     Raises:
-        RunFolderError: one of them is no run folder.
+        RunFolderError: one of them is not a run folder.
         ConfigError: a config.toml is not TOML.
     """
     given = {path.resolve(): str(path) for path in paths}
@@ -185,7 +185,7 @@ def _records(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
         damaged.append(f"{path.name} cannot be read ({error.strerror}).")
         return []
     if len(records) < lines:
-        damaged.append(f"{path.name}: line {len(records) + 1} is no record, and what follows it is left out.")
+        damaged.append(f"{path.name}: line {len(records) + 1} is not a record, and what follows it is left out.")
     return [record for record in records if isinstance(record, dict)]
 
 

@@ -85,7 +85,7 @@ def load_teacher(path: str, preprocessing: Preprocessing, pixel_range: str = "no
 
     Raises:
         RunFolderError: the run folder is incomplete.
-        NetworkError: the file is no model, would run code on loading, or takes another shape of image.
+        NetworkError: the file is not a model, would run code on loading, or takes another shape of image.
     """
     check_teacher(path, pixel_range)
     location = Path(path)

@@ -1,4 +1,4 @@
-"""`bssl-tf inspect` as a user meets it: a table, JSON, and one line for what is no model."""
+"""`bssl-tf inspect` as a user meets it: a table, JSON, and one line for what is not a model."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_what_is_no_model_is_one_line_with_its_status(model: Path, tmp_path: Pat
         ("empty", b"", "0 bytes"),
         ("cut", content[: len(content) // 2], "it may be cut"),
         ("text", b"Not a model at all.\n" * 20, "it does not say TFL3"),
-        ("long", content[:8] + b"\xff" * 400, "no sound TFLite model"),
+        ("long", content[:8] + b"\xff" * 400, "not a sound TFLite model"),
     ):
         path = tmp_path / f"{name}.tflite"
         path.write_bytes(garbled)
@@ -170,7 +170,7 @@ def test_what_is_no_model_is_one_line_with_its_status(model: Path, tmp_path: Pat
     one_line(bssl_tf("inspect", tmp_path / "none.tflite"), 6, "does not exist", "Give a .tflite file or a bundle")
     one_line(bssl_tf("inspect", "x" * 5000), 6, "cannot be read")
     os.mkfifo(tmp_path / "pipe")
-    one_line(bssl_tf("inspect", tmp_path / "pipe", timeout=30), 6, "is no regular file")
+    one_line(bssl_tf("inspect", tmp_path / "pipe", timeout=30), 6, "is not a regular file")
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(2**33)  # a hole, on a file system that has them
     one_line(bssl_tf("inspect", tmp_path / "huge", timeout=30), 6, "no flatbuffer has 2 GiB")
@@ -200,7 +200,7 @@ def test_mutated_files_through_the_command_within_a_gigabyte(tmp_path: Path) -> 
         )
         statuses.add(done.returncode)
         if done.returncode:
-            one_line(done, 6, "no sound TFLite model")
+            one_line(done, 6, "not a sound TFLite model")
             assert "MemoryError" not in done.stderr
     assert statuses == {0, 6}
 

@@ -206,7 +206,7 @@ def test_what_is_damaged_or_missing_is_named(tmp_path: Path) -> None:
     [found] = read_runs([run])
     document = make_document([found], "command", "made")
     said = "\n".join(document.missing())
-    for part in ("evaluation.json", "metrics.jsonl: line 5 is no record", "bundle-arm64: ", "no accuracy yet"):
+    for part in ("evaluation.json", "metrics.jsonl: line 5 is not a record", "bundle-arm64: ", "no accuracy yet"):
         assert part in said
     assert f"bssl-tf evaluate {run}" in said and "bssl-tf export" in said
     assert len(found.epochs) == 4

@@ -143,7 +143,7 @@ class TorchPickle:
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
                 if not isinstance(module, str) or not isinstance(attribute, str):
-                    raise ValueError("a global's name is no text")
+                    raise ValueError("a global's name is not text")
                 stack.append(self._global(f"{module} {attribute}"))
             case "BINPERSID":
                 stack.append(self._described(stack.pop()))
@@ -219,12 +219,12 @@ def _append(container: Any, items: list[Any]) -> None:
     if isinstance(container, list):
         container.extend(items)
     elif container is not _OPAQUE:
-        raise ValueError("it appends to what is no list")
+        raise ValueError("it appends to what is not a list")
 
 
 def _set(container: Any, items: list[Any]) -> None:
     if not isinstance(container, dict) and container is not _OPAQUE:
-        raise ValueError("it sets items of what is no dict")
+        raise ValueError("it sets items of what is not a dict")
     if len(items) % 2:
         raise ValueError("a dict's last key has no value")
     if isinstance(container, dict):

@@ -101,7 +101,7 @@ def _from_path(path: Path) -> keras.Model:
     # Keras, h5py, protobuf and TensorFlow raise whatever they like for a damaged file.
     except Exception as error:
         raise ConversionError(f"{path} cannot be loaded ({_first_line(error)})", "Save the model again") from error
-    raise ConversionError(f"{path} is no model of Keras", _HINT)
+    raise ConversionError(f"{path} is not a model of Keras", _HINT)
 
 
 def _from_folder(folder: Path) -> keras.Model:

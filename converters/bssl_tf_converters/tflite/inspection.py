@@ -117,7 +117,7 @@ def read_file(path: Path) -> bytes:
     """
     try:
         if path.exists() and not path.is_file():
-            raise ConversionError(f"{path} is no regular file", "Give a .tflite file or a bundle")
+            raise ConversionError(f"{path} is not a regular file", "Give a .tflite file or a bundle")
         size = path.stat().st_size
         if size > _MAX_FILE_BYTES:
             raise ConversionError(f"{path} has {size} bytes, and no flatbuffer has 2 GiB", "Give a .tflite file")
@@ -132,7 +132,7 @@ def inspect_model(content: bytes) -> Inspection:
     """Reads any TFLite flatbuffer and counts.
 
     Raises:
-        ConversionError: it is no sound TFLite flatbuffer.
+        ConversionError: it is not a sound TFLite flatbuffer.
     """
     model = read_first_graph(content)
     packed = {

@@ -182,7 +182,7 @@ def test_what_is_no_model_is_refused(folder: Path, tmp_path: Path) -> None:
         archive.writestr("text", "no model")
     for name, message in (
         ("weights.h5", "holds weights and no model"),
-        ("text.h5", "is no model of Keras"),
+        ("text.h5", "is not a model of Keras"),
         ("empty", "is neither a run folder nor a SavedModel"),
         ("other.keras", "cannot be loaded"),
         ("none.h5", "there is no model at"),
