@@ -12,6 +12,7 @@ constexpr size_t kChunkBytes = 96 * 1024;
 // With several threads: chunks for each, so that a thread that was held up does not hold up the rest.
 constexpr int kChunksPerThread = 4;
 constexpr int kTileAlignmentInts = 16;
+constexpr size_t kMaxTapTable = size_t{1} << 24;  // bytes, of which taps lie outside where
 
 const MicroKernel* kernel_for(const KernelChoice& choice, int channels) {
   const MicroKernel* best = nullptr;
@@ -230,7 +231,7 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
                    &pad_top_) ||
       !output_size(input_width_, filter_width_, stride_width_, dilation_width_, same_padding_, &output_width_,
                    &pad_left_)) {
-    return "LceBconv2d: the input is smaller than the filter";
+    return "LceBconv2d: the input is smaller than the filter, or far smaller than its dilation";
   }
   const int64_t outputs = static_cast<int64_t>(images_) * output_height_ * output_width_ * output_channels_;
   if (outputs > kMaxElements) return "LceBconv2d: the output is too large";
@@ -241,9 +242,13 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
   const int64_t width_needed = static_cast<int64_t>(output_width_ - 1) * stride_width_ + reach_width;
   copies_ = word_bytes_ != 4 || rows_needed > input_height_ || width_needed > input_width_;
   pads_ = rows_needed > input_height_ || width_needed > input_width_;
-  const int64_t row_words = (copies_ ? width_needed : input_width_) * input_words_;
-  // A thread's copy: 64 MB of words. A padded image beyond that is no image, and offsets fit 32 bits.
-  if (row_words * (reach_height + stride_height_) > (int64_t{1} << 24)) return "LceBconv2d: the input is too large";
+  // A thread's copy: 64 MB of words. A padded image beyond that is not an image, and offsets fit 32 bits. By division,
+  // as products of what a model may say overflow 64 bits.
+  constexpr int64_t kMaxWords = int64_t{1} << 24;
+  const int64_t row_pixels = copies_ ? width_needed : input_width_;
+  if (row_pixels > kMaxWords / input_words_) return "LceBconv2d: the input is too large";
+  const int64_t row_words = row_pixels * input_words_;
+  if (reach_height + stride_height_ > kMaxWords / row_words) return "LceBconv2d: the input is too large";
   row_words_ = static_cast<size_t>(row_words);
 
   // Chunks: small enough for the cache and, with several threads, enough of them.
@@ -306,7 +311,9 @@ const char* Bconv2d::prepare_correction() {
     const size_t outputs = static_cast<size_t>(heights[axis]);
     // Positions with a tap outside differ at most as often as there are taps before and behind, and there is the
     // middle.
-    const size_t most = 2 * static_cast<size_t>(taps) + 2;
+    size_t most = 2 * static_cast<size_t>(taps) + 2;
+    if (most > outputs) most = outputs;
+    if (most + 1 > kMaxTapTable / static_cast<size_t>(taps)) return "LceBconv2d: the padding is beyond reason";
     if (!classes[axis]->allocate(outputs) || !outside[axis].allocate((most + 1) * static_cast<size_t>(taps))) {
       return "out of memory";
     }

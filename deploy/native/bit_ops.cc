@@ -118,11 +118,12 @@ Job job_for(const TfLiteTensor* input, const TfLiteTensor* unpacked, void* outpu
 
 }  // namespace
 
-const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op) {
+const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op, const TfLiteIntArray* outputs) {
   op_ = op;
   if (count_of(node->inputs) != 1 || count_of(node->outputs) != 1) return "an Lce op wants 1 input and 1 output";
   input_ = node->inputs->data[0];
   output_ = node->outputs->data[0];
+  for (int i = 0; i < count_of(outputs); ++i) is_unread_ &= outputs->data[i] != output_;
   const TfLiteTensor* input = tensor_at(context, input_);
   const TfLiteTensor* output = tensor_at(context, output_);
   if (input == nullptr || output == nullptr) return "an Lce op lacks a tensor";
@@ -212,6 +213,7 @@ const char* BitOp::prepare_pool(TfLiteContext* context, const TfLiteTensor* inpu
 }
 
 void BitOp::run(TfLiteContext* context, ThreadPool* pool) {
+  if (is_done_ || is_unread_) return;
   const TfLiteTensor* input = &context->tensors[input_];
   TfLiteTensor* output = &context->tensors[output_];
   if (op_ == LceOp::kBMaxPool2d) {
@@ -242,7 +244,6 @@ void BitOp::run(TfLiteContext* context, ThreadPool* pool) {
     }
     return;
   }
-  if (is_done_) return;
   int tasks;
   Job job = job_for(input, op_ == LceOp::kQuantize ? input : output, output->data, &tasks);
   pool->run(tasks, op_ == LceOp::kQuantize ? quantize_rows : dequantize_rows, &job);

@@ -10,7 +10,8 @@ namespace bssl {
 
 class BitOp {
  public:
-  const char* init(TfLiteContext* context, const TfLiteNode* node, LceOp op);
+  // `outputs` are the tensors that others read.
+  const char* init(TfLiteContext* context, const TfLiteNode* node, LceOp op, const TfLiteIntArray* outputs);
   const char* prepare(TfLiteContext* context);
   void run(TfLiteContext* context, ThreadPool* pool);
 
@@ -26,6 +27,7 @@ class BitOp {
   // A constant LceDequantize is done when the model is loaded, and its output is a constant then.
   const char* unpack_constant(TfLiteContext* context);
   bool is_done_ = false;
+  bool is_unread_ = true;  // nobody reads the output, which has no memory then
   Array<uint8_t> constant_;
 };
 

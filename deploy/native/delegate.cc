@@ -32,7 +32,6 @@ struct Delegate {
   TfLiteDelegate base = {};
   KernelChoice choice;
   int threads = 0;  // 0: what the interpreter recommends
-  bool started = false;
   bool can_profile = false;
   ThreadPool pool;
   Profile profile;
@@ -88,7 +87,7 @@ void* op_init(TfLiteContext* context, const char* buffer, size_t) {
   op->is_program = kind == LceOp::kBconv2d || kind == LceOp::kNone || float_quantize;
   op->wrong = op->is_program
                   ? op->program.init(context, params->nodes_to_replace, params->output_tensors, op->delegate->choice)
-                  : op->bit_op.init(context, node, kind);
+                  : op->bit_op.init(context, node, kind, params->output_tensors);
   return op;
 }
 
@@ -148,10 +147,7 @@ TfLiteStatus op_invoke(TfLiteContext* context, TfLiteNode* node) {
 
 TfLiteStatus delegate_prepare(TfLiteContext* context, TfLiteDelegate* base) {
   Delegate* delegate = static_cast<Delegate*>(base->data);
-  if (!delegate->started) {
-    delegate->pool.start(delegate->threads > 0 ? delegate->threads : context->recommended_num_threads);
-    delegate->started = true;
-  }
+  delegate->pool.start(delegate->threads > 0 ? delegate->threads : context->recommended_num_threads);
   Groups groups;
   if (const char* wrong = groups.find(context)) {
     report(context, wrong);

@@ -105,6 +105,7 @@ bool Groups::fits(TfLiteContext* context, int position, int seed, const TfLiteTe
     const TfLiteTensor* tensor = tensor_at(context, index);
     if (tensor == nullptr) return false;
     if (inside_of_[static_cast<size_t>(index)] == seed + 1) {
+      if (tensor->type != kTfLiteFloat32) return false;  // bits, which only a convolution reads
       any_inside = true;
       continue;
     }

@@ -133,7 +133,7 @@ const char* Program::add_convolution(TfLiteContext*, const TfLiteNode* node) {
   convolution_input_ = node->inputs->data[0];
   like_ = node->outputs->data[0];
   channels_ = convolution_.output_channels();
-  Instruction& instruction = instructions_[count_++];
+  Instruction& instruction = next_instruction();
   instruction.from_accum = true;
   switch (convolution_.output_type()) {
     case kTfLiteInt32:
@@ -146,11 +146,13 @@ const char* Program::add_convolution(TfLiteContext*, const TfLiteNode* node) {
       break;
     default: instruction.step = &Steps::transform;
   }
-  return result_for(like_, &instruction.out);
+  if (const char* wrong = result_for(like_, &instruction.out)) return wrong;
+  drop_unread(instruction);
+  return nullptr;
 }
 
 const char* Program::add_step(TfLiteContext* context, const TfLiteNode* node, StepOp op) {
-  Instruction& instruction = instructions_[count_++];
+  Instruction& instruction = next_instruction();
   int activation = 0;
   switch (op) {
     case StepOp::kAdd:
@@ -194,8 +196,20 @@ const char* Program::add_step(TfLiteContext* context, const TfLiteNode* node, St
     return "an element-wise op writes another type than it should";
   }
   if (const char* wrong = result_for(node->outputs->data[0], &instruction.out)) return wrong;
-  if (op == StepOp::kQuantize && instruction.out.kind != Operand::kTensor) --count_;  // bits that nobody reads
+  drop_unread(instruction);
   return nullptr;
+}
+
+Program::Instruction& Program::next_instruction() {
+  instructions_[count_] = Instruction();
+  return instructions_[count_++];
+}
+
+// Registers hold floats. Bits and bytes that are not an output are read by nobody: a group has no op that reads them.
+void Program::drop_unread(const Instruction& last) {
+  if ((!last.to_bits && !last.to_bytes) || last.out.kind != Operand::kRegister) return;
+  --count_;
+  --inner_count_;
 }
 
 const char* Program::operand_for(TfLiteContext* context, int index, Operand* operand) {
@@ -379,7 +393,10 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
   return nullptr;
 }
 
-int Program::tasks() const { return has_convolution_ ? convolution_.tasks() : images_ * chunks_; }
+int Program::tasks() const {
+  if (count_ == 0) return 0;  // nobody reads what it would give
+  return has_convolution_ ? convolution_.tasks() : images_ * chunks_;
+}
 
 bool Program::worth_threads() const { return !has_convolution_ || convolution_.work() > kSerialWork; }
 

@@ -64,6 +64,8 @@ class Program {
   const char* add_step(TfLiteContext* context, const TfLiteNode* node, StepOp op);
   const char* operand_for(TfLiteContext* context, int tensor, Operand* operand);
   const char* result_for(int tensor, Operand* operand);
+  Instruction& next_instruction();
+  void drop_unread(const Instruction& last);
   bool copy_constant(const TfLiteTensor* tensor, size_t* offset);
   void fuse_residual();
   const char* assign_registers();

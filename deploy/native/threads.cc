@@ -1,9 +1,25 @@
 #include "threads.h"
 
 #include <sched.h>
+#if defined(__ANDROID__)
+#include <unistd.h>
+#endif
 
 namespace bssl {
 namespace {
+
+// Tells a process from its parent.
+#if defined(__ANDROID__)
+// The C library keeps the number at hand. pthread_atfork would need start files that nothing else here needs.
+uint32_t this_process() { return static_cast<uint32_t>(getpid()); }
+bool can_tell_processes() { return true; }
+#else
+// Counted, as asking the system costs a tenth of what handing work over does.
+uint32_t forks = 0;
+const bool kCounted = pthread_atfork(nullptr, nullptr, [] { ++forks; }) == 0;
+uint32_t this_process() { return forks; }
+bool can_tell_processes() { return kCounted; }
+#endif
 
 // Some 40 microseconds of looking without a pause: longer than what lies between two layers' binary parts.
 constexpr int kSpins = 1000;
@@ -35,21 +51,52 @@ bool wait_actively(const Condition& holds) {
 
 void ThreadPool::start(int threads) {
   if (threads > kMaxThreads) threads = kMaxThreads;
-  if (threads <= 1 || helpers_ != 0 || !helper_list_.allocate(static_cast<size_t>(threads - 1)) ||
-      !shares_.allocate(static_cast<size_t>(threads))) {
+  // Otherwise a child would wait for helpers that it does not have.
+  if (threads < 1 || !can_tell_processes()) threads = 1;
+  int undecided = 0;
+  __atomic_compare_exchange_n(&threads_, &undecided, threads, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+  if (this->threads() > 1) has_helpers();
+}
+
+bool ThreadPool::has_helpers() {
+  const uint32_t here = this_process();
+  if (__atomic_load_n(&process_, __ATOMIC_ACQUIRE) == here) return helpers_ > 0;
+  uint32_t last = __atomic_load_n(&starting_, __ATOMIC_SEQ_CST);
+  if (last == here ||
+      !__atomic_compare_exchange_n(&starting_, &last, here, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+    return false;
+  }
+  start_helpers();
+  __atomic_store_n(&process_, here, __ATOMIC_RELEASE);
+  return helpers_ > 0;
+}
+
+// Whatever is found here may be as other threads of the parent left it: a lock held, a count of sleepers.
+void ThreadPool::start_helpers() {
+  helpers_ = 0;
+  mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  wake_ = done_ = PTHREAD_COND_INITIALIZER;
+  round_ = 0;
+  sleepers_ = busy_ = 0;
+  caller_sleeps_ = open_ = taken_ = false;
+  const size_t count = static_cast<size_t>(threads());
+  if ((helper_list_.size() < count && !helper_list_.allocate(count)) ||
+      (shares_.size() < count && !shares_.allocate(count))) {
     return;
   }
-  for (int i = 0; i < threads - 1; ++i) {
-    helper_list_[i] = Helper{this, pthread_t(), i + 1};
+  for (size_t i = 1; i < count; ++i) {
+    helper_list_[i] = Helper{this, pthread_t(), static_cast<int>(i)};
     if (pthread_create(&helper_list_[i].thread, nullptr, &ThreadPool::entry, &helper_list_[i]) != 0) break;
     ++helpers_;
   }
 }
 
 ThreadPool::~ThreadPool() {
+  // A child that never used the pool has nobody to wait for, and leaves the locks as they are.
+  if (process_ != this_process()) return;
   __atomic_store_n(&stopping_, true, __ATOMIC_SEQ_CST);
   call_helpers();
-  for (int i = 0; i < helpers_; ++i) pthread_join(helper_list_[i].thread, nullptr);
+  for (int i = 1; i <= helpers_; ++i) pthread_join(helper_list_[i].thread, nullptr);
   pthread_cond_destroy(&wake_);
   pthread_cond_destroy(&done_);
   pthread_mutex_destroy(&mutex_);
@@ -57,13 +104,13 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::run(int count, Work work, void* context) {
   // A caller who finds the pool at work, another interpreter with the same delegate, does it all alone.
-  if (helpers_ == 0 || count <= 1 || __atomic_exchange_n(&taken_, true, __ATOMIC_ACQUIRE)) {
+  if (threads() == 1 || count <= 1 || !has_helpers() || __atomic_exchange_n(&taken_, true, __ATOMIC_ACQUIRE)) {
     for (int task = 0; task < count; ++task) work(context, task, 0);
     return;
   }
   work_ = work;
   context_ = context;
-  const int64_t workers = threads();
+  const int64_t workers = helpers_ + 1;
   for (int64_t i = 0; i < workers; ++i) {
     shares_[i].end = static_cast<int>(count * (i + 1) / workers);
     __atomic_store_n(&shares_[i].next, static_cast<int>(count * i / workers), __ATOMIC_RELAXED);

@@ -4,6 +4,9 @@
 // read and wrote for neighbouring layers lies in its core's cache; then it takes from the others' shares. The caller's
 // thread works too. Idle helpers wait a while actively, as layers and images follow each other closely, soon giving way
 // to whoever else wants the core, such as the threads of the interpreter's other kernels; then they sleep.
+//
+// Helpers are started without a lock, by whoever comes first. A child of fork() has none of its parent's; it finds that
+// out before its first round and starts its own, whatever the parent's were doing at that moment.
 #pragma once
 
 #include <pthread.h>
@@ -26,15 +29,22 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool();
 
-  // Starts helpers so that `threads` work, the caller's included. If the system gives fewer, the pool has fewer.
+  // Starts helpers so that `threads` work, the caller's included; what was asked for first holds. If the system gives
+  // fewer, the pool has fewer. From any thread, several at once.
   void start(int threads);
-  int threads() const { return helpers_ + 1; }
+  // At most that many work: the numbers that workers have are below.
+  int threads() const {
+    const int decided = __atomic_load_n(&threads_, __ATOMIC_RELAXED);
+    return decided < 1 ? 1 : decided;
+  }
 
   // Runs tasks 0 .. count - 1 and returns when all are done. From several threads at once, all but one
   // of them work alone, each as thread 0.
   void run(int count, Work work, void* context);
 
  private:
+  static constexpr uint32_t kNoProcess = ~uint32_t{0};
+
   struct Helper {
     ThreadPool* pool;
     pthread_t thread;
@@ -47,11 +57,17 @@ class ThreadPool {
     int end;
   };
 
+  // Whether helpers of this process are there; starts them where they are not. False while another thread does so.
+  bool has_helpers();
+  void start_helpers();
   static void* entry(void* helper);
   void help(int number);
   void call_helpers();
   void work_off(int thread);
 
+  int threads_ = 0;  // once it is decided it stays, as users have memory for so many
+  // The process (see threads.cc) whose helpers these are, and the one in which somebody has begun to start them.
+  uint32_t process_ = kNoProcess, starting_ = kNoProcess;
   int helpers_ = 0;
   Array<Helper> helper_list_;
   Array<Share> shares_;

@@ -33,7 +33,7 @@ ANDROID_IMPORTS = (
     *("free", "malloc", "memchr", "memcmp", "memcpy", "memmove", "memset", "posix_memalign", "snprintf", "strcmp"),
     *("strlen", "strtol", "pthread_create", "pthread_join", "pthread_cond_broadcast", "pthread_cond_destroy"),
     *("pthread_cond_signal", "pthread_cond_wait", "pthread_mutex_destroy", "pthread_mutex_lock"),
-    *("pthread_mutex_unlock", "sched_yield", "clock_gettime", "__stack_chk_fail"),
+    *("pthread_mutex_unlock", "sched_yield", "clock_gettime", "getpid", "__stack_chk_fail"),
 )
 # The same for the runner, by library; its headers are in runner/android/.
 RUNNER_IMPORTS = {

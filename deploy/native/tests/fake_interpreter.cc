@@ -176,10 +176,25 @@ bool Interpreter::allocate() {
     Node& node = ours ? *added_[static_cast<size_t>(index) - model_.size()] : *model_[static_cast<size_t>(index)];
     if (ours ? node.registration.prepare(&context_, &node.node) != kTfLiteOk : !prepare_stock(node)) return false;
   }
+  // As in the interpreter, there is memory for what nodes of the plan take or give. What a node of a delegate makes and
+  // nobody reads is not among it.
+  std::set<int> used(graph_outputs_.begin(), graph_outputs_.end());
+  for (int index : plan_) {
+    const bool ours = index >= static_cast<int>(model_.size());
+    const Node& node = ours ? *added_[static_cast<size_t>(index) - model_.size()] : *model_[static_cast<size_t>(index)];
+    for (const TfLiteIntArray* list : {node.node.inputs, node.node.outputs}) {
+      used.insert(list->data, list->data + list->size);
+    }
+  }
   size_t all = 0;
   for (int i = 0; i < tensors(); ++i) {
     TfLiteTensor& tensor = at(i);
     if (tensor.allocation_type == kTfLiteMmapRo) continue;
+    if (used.count(i) == 0) {
+      if (tensor.data != nullptr) memory_.erase(i);
+      tensor.data = nullptr;
+      continue;
+    }
     size_t bytes;
     if (!bytes_of(tensor.type, tensor.dims, &bytes) || bytes > memory_limit || (all += bytes) > memory_limit) {
       error += "no memory for a tensor\n";

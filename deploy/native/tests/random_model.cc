@@ -34,10 +34,10 @@ class Builder {
         default: elementwise();
       }
     }
-    // What nobody reads, and now and then what somebody reads too.
+    // What nobody reads, but for some of it, and now and then what somebody reads too.
     Dims outputs;
     for (int tensor : made_) {
-      if (read_.count(tensor) == 0 || choices_.below(6) == 0) outputs.push_back(tensor);
+      if (choices_.below(6) == 0 ? read_.count(tensor) != 0 : read_.count(tensor) == 0) outputs.push_back(tensor);
     }
     at().graph_outputs(outputs);
     return std::move(model_);
@@ -278,6 +278,7 @@ void Model::fill(Choices& choices) {
   for (int input : inputs) {
     TfLiteTensor& tensor = interpreter->at(input);
     auto* bytes = static_cast<uint8_t*>(tensor.data);
+    if (bytes == nullptr) continue;  // nobody reads it
     if (tensor.type == kTfLiteFloat32) {
       for (size_t i = 0; i < tensor.bytes / 4; ++i) {
         const float value = choices.below(8) == 0 ? (choices.below(2) ? 0.0f : -0.0f) : choices.number();

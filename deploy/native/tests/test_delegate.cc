@@ -2,7 +2,10 @@
 // of instructions that the processor has, several threads, changing sizes, wrong models, and no memory.
 #include <limits.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <functional>
 #include <set>
 #include <thread>
@@ -196,6 +199,92 @@ void one_delegate_times_several() {
   }
 }
 
+// Interpreters that meet one delegate at the same moment, each with other wishes: the first one's number of threads
+// holds.
+void one_delegate_is_met_by_several() {
+  for (uint64_t round = 0; round < 40; ++round) {
+    const OwnedDelegate delegate(round % 4 == 0 ? Options{{"num_threads", "3"}} : Options{});
+    std::atomic<int> waiting = 4;
+    std::vector<std::thread> users;
+    for (uint64_t user = 0; user < 4; ++user) {
+      users.emplace_back([&, seed = 4 * round + user] {
+        Choices choices(seed);
+        Model model = sound_model(choices);
+        for (--waiting; waiting > 0;) {
+        }
+        CHECK(model.interpreter->apply(delegate.get()));
+        for (int repeat = 0; repeat < 2; ++repeat) CHECK_EMPTY(run_and_compare(model, choices), seed);
+        model.interpreter.reset();
+      });
+    }
+    for (std::thread& user : users) user.join();
+  }
+}
+
+// In a child: the model gives the right results, from a thread of its own too, and all of it can go.
+[[noreturn]] void use_in_child(Model& model, OwnedDelegate*& delegate, Choices& choices, uint64_t seed) {
+  alarm(300);  // rather a signal than to hang
+  for (int repeat = 0; repeat < 2; ++repeat) CHECK_EMPTY(run_and_compare(model, choices), seed);
+  std::thread([&] { CHECK_EMPTY(run_and_compare(model, choices), seed); }).join();
+  model.interpreter.reset();
+  delete delegate;
+  _exit(0);
+}
+
+void check_child(pid_t process, uint64_t seed) {
+  int status = 0;
+  CHECK(waitpid(process, &status, 0) == process);
+  CHECK_EMPTY(status == 0 ? "" : "a child ended with status " + std::to_string(status), seed);
+}
+
+// A process forks while its other threads do anything with the delegate: apply it, run nodes, or sleep.
+void forks_at_any_moment() {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    Choices choices(seed);
+    Model model = sound_model(choices);
+    auto* delegate = new OwnedDelegate(Options{{"num_threads", std::to_string(1 + seed % 5)}});
+    const bool is_used_before = seed % 3 != 0;
+    if (is_used_before) {
+      CHECK(model.interpreter->apply(delegate->get()));
+      CHECK_EMPTY(run_and_compare(model, choices), seed);
+    }
+    std::atomic<bool> stop = false;
+    std::vector<std::thread> users;
+    for (uint64_t user = 0; user < seed % 4; ++user) {
+      users.emplace_back([&, own = 1000 + 4 * seed + user] {
+        while (!stop) {
+          Choices own_choices(own);
+          Model own_model = sound_model(own_choices);
+          CHECK(own_model.interpreter->apply(delegate->get()));
+          for (int repeat = 0; repeat < 3; ++repeat) CHECK_EMPTY(run_and_compare(own_model, own_choices), own);
+          own_model.interpreter.reset();
+        }
+      });
+    }
+    // Up to some milliseconds: helpers wait actively, give way, sleep.
+    usleep(static_cast<unsigned>(choices.below(seed % 2 ? 300 : 6000)));
+    for (int child = 0; child < 2; ++child) {
+      const pid_t process = fork();
+      CHECK(process >= 0);
+      if (process == 0) {
+        if (!is_used_before) CHECK(model.interpreter->apply(delegate->get()));
+        // And a child of the child, before or after it has helpers of its own.
+        if (child == 1) CHECK_EMPTY(run_and_compare(model, choices), seed);
+        const pid_t further = fork();
+        CHECK(further >= 0);
+        if (further != 0) check_child(further, seed);
+        use_in_child(model, delegate, choices, seed);
+      }
+      check_child(process, seed);
+    }
+    stop = true;
+    for (std::thread& user : users) user.join();
+    if (is_used_before) CHECK_EMPTY(run_and_compare(model, choices), seed);
+    model.interpreter.reset();
+    delete delegate;
+  }
+}
+
 // Everything an op of a model has, so that each thing can be made wrong.
 struct OpParts {
   std::string name = "LceBconv2d";
@@ -212,9 +301,9 @@ struct OpParts {
 };
 
 // Builds it, and does all that an interpreter does with it. True where it ran.
-bool runs(const OpParts& parts, std::string* error = nullptr, int threads = 1) {
+bool runs(const OpParts& parts, std::string* error = nullptr, int threads = 1, size_t memory = size_t{1} << 24) {
   Interpreter made(threads);
-  made.memory_limit = size_t{1} << 24;
+  made.memory_limit = memory;
   const Bytes zeros(1 << 16);
   const int input = made.tensor(parts.input_type, parts.input, parts.scale);
   const int filter = parts.constant_filter
@@ -394,6 +483,42 @@ void no_huge_allocations() {
   }
 }
 
+// Sizes and attributes up to the limits of their types, in every mixture: no sum or product of them overflows, and none
+// makes the library take hundreds of megabytes.
+void extreme_sizes() {
+  int ran = 0;
+  for (uint64_t seed = 0; seed < 1000; ++seed) {
+    Choices choices(seed, 512);
+    const auto size = [&] {
+      if (choices.below(3) != 0) return 1 + choices.below(4);
+      const int power = 1 << choices.below(25);
+      return choices.among({power - 1, power, power, power + 1, 1});
+    };
+    OpParts parts;
+    const int words = choices.among({1, 1, 1, 2, 32, 1 << 14}), taps = (1 << 14) / words;
+    const int height = choices.among({1, 1, 2, 3, taps}), width = choices.among({1, 1, 2, 3, taps});
+    if (height * width > taps) continue;
+    parts.filter = {1, height, width, words};
+    parts.filter_bytes = static_cast<size_t>(parts.filter[1]) * static_cast<size_t>(parts.filter[2] * words) * 4;
+    parts.vector = {1}, parts.vector_bytes = 4;
+    parts.input = {choices.below(4) == 0 ? size() : 1, size(), size(), words};
+    parts.output = {1, 1, 1, 1};
+    parts.options["channels_in"] = 32 * words;
+    for (const char* name : {"stride_height", "stride_width", "dilation_height_factor", "dilation_width_factor"}) {
+      parts.options[name] = size();
+    }
+    parts.options["padding"] = choices.below(2);
+    parts.options["pad_values"] = choices.below(2);
+    largest_allocation = 0;
+    ran += runs(parts, nullptr, 2, size_t{1} << 18);
+    if (largest_allocation > size_t{1} << 28) {
+      CHECK_EMPTY("asks for " + std::to_string(largest_allocation) + " bytes", seed);
+    }
+  }
+  printf("extreme sizes: %d of 1000 ran\n", ran);
+  CHECK(ran > 100 && ran < 900);
+}
+
 void wild_models() {
   int applied = 0, ran = 0;
   for (uint64_t seed = 0; seed < 6000; ++seed) {
@@ -487,6 +612,9 @@ int main(int count, char** names) {
       {"huge", no_huge_allocations},
       {"profile", nodes_are_timed},
       {"shared", one_delegate_times_several},
+      {"met", one_delegate_is_met_by_several},
+      {"forks", forks_at_any_moment},
+      {"extremes", extreme_sizes},
       {"few", [] { random_networks(150, 5000); }},
   };
   if (count < 2) {

@@ -39,14 +39,24 @@ def make(target: str, build: Path, *settings: str) -> str:
 @pytest.mark.parametrize(
     ("target", "sanitizer", "tests"),
     [
-        ("check", "address,undefined", "attributes options wrong sizes few wild memory huge threads profile shared"),
-        ("threads", "thread", "threads shared"),
+        (
+            "check",
+            "address,undefined",
+            "attributes options wrong sizes few wild memory huge extremes threads profile shared met",
+        ),
+        ("threads", "thread", "threads shared met"),
     ],
 )
 def test_no_sanitizer_complains(tmp_path: Path, target: str, sanitizer: str, tests: str) -> None:
     require_or_skip(compiles("g++", sanitizer, tmp_path), f"g++ with -fsanitize={sanitizer} is not installed")
     said = make(target, tmp_path / "build", "CXX=g++")
     assert all(f"{name}: ok" in said for name in tests.split()), said[-3000:]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_a_child_of_fork_runs_and_ends_whatever_other_threads_did(tmp_path: Path) -> None:
+    require_or_skip(shutil.which("g++") is not None, "g++ is not installed")
+    assert "forks: ok" in make("forks", tmp_path / "build", "CXX=g++")
 
 
 def test_fuzzing_for_a_while_finds_nothing(tmp_path: Path) -> None:
