@@ -46,7 +46,7 @@ from bssl_tf.settings import (
     read_run_config,
 )
 from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
-from bssl_tf.workflows.probing import probe_for
+from bssl_tf.workflows.probing import hint_at_pretrained, probe_for
 
 TEACHER_METHODS = ("moco", "byol")
 _FEW_STEPS = 10
@@ -83,6 +83,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
     stages = (Stage(config.method, False, config.training.epochs),)
     inputs = Inputs(data.train, preprocessing, _augmentation(config))
     _try_out(build, stages, inputs, config.training)
+    hint_at_pretrained(config.data, len(data.train))
     probe = probe_for("teacher", network, config.training, config.data, data)
     run = _run_folder(out, config, {"data": data.train.fingerprint()}, len(data.train))
     with run.locked():

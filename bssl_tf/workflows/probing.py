@@ -11,6 +11,7 @@ from bssl_tf.data.open import open_data
 from bssl_tf.engine.probe import Probe, make_probe
 from bssl_tf.errors import ConfigError, DataError
 from bssl_tf.evaluation.protocols import features_of, raw_pixels
+from bssl_tf.evaluation.verdict import PHOTOS_FOR_AN_OWN_TEACHER, pretrained_advice
 from bssl_tf.models.saved import Network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import DataConfig, TrainingConfig
@@ -60,6 +61,19 @@ def probe_for(
         )
     _log_controls(probe, network, training.seed)
     return probe
+
+
+def hint_at_pretrained(data: DataConfig, images: int) -> None:
+    """Advises a pretrained teacher where there are few photos to train one from scratch on.
+
+    The embedded images, grey and small, are for trying things out.
+
+    Args:
+        data: of the images that the teacher is trained on; its `image_size` is settled.
+        images: how many there are.
+    """
+    if images < PHOTOS_FOR_AN_OWN_TEACHER and data.source != "embedded":
+        _log.info(f"hint: {pretrained_advice(data.image_size, images)}")
 
 
 def _log_controls(probe: Probe, network: Network, seed: int) -> None:

@@ -26,7 +26,7 @@ from bssl_tf.models.binary_resnet import binary_resnet
 from bssl_tf.models.saved import Network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import DataConfig, TrainingConfig
-from bssl_tf.workflows.probing import probe_for
+from bssl_tf.workflows.probing import hint_at_pretrained, probe_for
 from tests.conftest import TINY_STUDENT
 
 PACE = ("images_per_s", "seconds")
@@ -152,3 +152,14 @@ def test_probe_data_without_labels_is_one_clear_line(data: DataSplits, tmp_path:
         probe_for("student", network, TrainingConfig(probe_data=str(tmp_path)), config, data)
     with pytest.raises(DataError, match="does not exist"):
         probe_for("student", network, TrainingConfig(probe_data=str(tmp_path / "none")), config, data)
+
+
+def test_few_photos_are_told_of_a_pretrained_teacher(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    hint_at_pretrained(DataConfig("photos", image_size=64), 50_000)
+    hint_at_pretrained(DataConfig("embedded", image_size=28), 10_000)
+    assert caplog.messages == []
+    hint_at_pretrained(DataConfig("photos", image_size=64), 4303)
+    [hint] = caplog.messages
+    assert "4,303 photos" in hint and "bssl-tf teacher --pretrained --image-size 64" in hint
+    assert "trained with ImageNet's labels" in hint
