@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bssl_tf_deploy.files import open_regular, standing_in
@@ -26,7 +27,10 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 _MAX_FILE_BYTES = 1 << 30
 _SIXTEEN_BIT_MAX = 65535
 # Of sensors and converters; a picture may use less than the largest value, but hardly half of it all over.
-_GREY_BITS = (8, 10, 12, 14)
+_BITS = (8, 10, 12, 14)
+# How PNG keeps 16-bit colours, and the least high byte of more than 14 bits.
+_WIDE_COLOURS = ("RGB;16B", "RGBA;16B")
+_DARK = 1 << (14 - 8)
 _ORIENTATION = 0x0112
 # From Exif's number to what turns the picture upright.
 _TURNS = {
@@ -50,7 +54,7 @@ class Picture:
 
     Attributes:
         image: upright, mode L or RGB.
-        remarks: what a user should know of how it was read, such as "12 bits of grey in 16 were scaled to 8".
+        remarks: what a user should know of how it was read, such as "12 bits in 16 were scaled to 8".
     """
 
     image: Image.Image
@@ -66,10 +70,11 @@ def stored_side(image_size: int) -> int:
 
 
 def open_picture(source: Path | bytes, channels: int, *, stored: int) -> Picture:
-    """The first frame in 8 bits, turned upright as EXIF states, alpha laid over white, 16-bit grey scaled.
+    """The first frame in 8 bits, turned upright as EXIF states, alpha laid over white, 16 bits scaled to 8.
 
-    16-bit grey is divided by the largest value of the bits in use, which are those of the file's sBIT chunk, or else
-    the fewest of 8, 10, 12, 14 and 16 that hold its largest value. Damage that costs no pixels is repaired.
+    16-bit grey, and 16-bit colours of a PNG, are divided by the largest value of the bits in use, which are those of
+    the file's sBIT chunk, or else the fewest of 8, 10, 12, 14 and 16 that hold its largest value. Damage that costs no
+    pixels is repaired.
 
     A JPEG file much larger than needed is decoded at a half, a quarter or an eighth of its size, such that both sides
     keep twice `stored`.
@@ -133,22 +138,41 @@ def _repaired(file: IO[bytes]) -> Iterator[tuple[bytes, tuple[str, ...]]]:
 def _decoded(file: IO[bytes], mode: str, stored: int) -> Picture:
     with Image.open(file) as image:
         image.draft(None, (2 * stored, 2 * stored))
+        layout = image.tile[0][3] if image.tile else None
         # Exif may come after the pixels.
         image.load()
         upright, remarks = _upright(image)
-        if not image.mode.startswith("I"):
+        if image.mode.startswith("I"):
+            values = np.asarray(upright)
+        elif layout in _WIDE_COLOURS and (np.asarray(upright) < _DARK).all():
+            values = _wide_colours(file, image, upright)
+        else:
             return Picture(_eight_bit(upright, mode), remarks)
-        values = np.asarray(upright)
-        if values.min() < 0 or values.max() > _SIXTEEN_BIT_MAX:
-            raise ValueError("pixels beyond 16 bits have no known range")
-        declared = significant_bits(file)
-        bits = next((n for n in ([declared] if declared else _GREY_BITS) if values.max() < 1 << n), 16)
-        if bits < 16:
-            remarks = (*remarks, f"{bits} bits of grey in 16 were scaled to 8")
-        largest = (1 << bits) - 1
-        # To the nearest.
-        levels = np.minimum((np.arange(_SIXTEEN_BIT_MAX + 1) * 255 + largest // 2) // largest, 255).astype(np.uint8)
-        return Picture(Image.fromarray(levels[values]).convert(mode), remarks)
+        levels, scaled = _levels(values, significant_bits(file))
+        return Picture(_eight_bit(Image.fromarray(levels), mode), (*remarks, *scaled))
+
+
+def _levels(values: NDArray[np.integer], declared: int | None) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """16-bit values scaled to 8 bits by those in use, and a remark where they are fewer than 16."""
+    if values.min() < 0 or values.max() > _SIXTEEN_BIT_MAX:
+        raise ValueError("pixels beyond 16 bits have no known range")
+    bits = next((n for n in ([declared] if declared else _BITS) if values.max() < 1 << n), 16)
+    largest = (1 << bits) - 1
+    # To the nearest.
+    levels = np.minimum((np.arange(_SIXTEEN_BIT_MAX + 1) * 255 + largest // 2) // largest, 255).astype(np.uint8)
+    return levels[values], () if bits == 16 else (f"{bits} bits in 16 were scaled to 8",)
+
+
+def _wide_colours(file: IO[bytes], image: Image.Image, upright: Image.Image) -> NDArray[np.uint16]:
+    """16-bit colours of a PNG, of which Pillow reads the high bytes alone: these, `upright`, with the low ones."""
+    file.seek(0)
+    with Image.open(file) as low:
+        # Read as if the other byte came first.
+        low.tile = [(*low.tile[0][:3], str(low.tile[0][3]).replace("16B", "16L"))]  # type: ignore[list-item]
+        low.load()
+        turned = _upright(low)[0]
+    colours: NDArray[np.uint16] = np.asarray(upright).astype(np.uint16) << 8 | np.asarray(turned)
+    return colours
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:

@@ -197,7 +197,36 @@ def test_grey_of_fewer_bits_in_sixteen_uses_all_of_eight(bits: int, kind: str) -
     values = np.round(np.linspace(0, 2**bits - 1, 256)).astype(np.uint16).reshape(16, 16)
     picture = open_picture(encoded(values, kind), 1, stored=16)
     np.testing.assert_array_equal(np.asarray(picture.image), np.arange(256).reshape(16, 16))
-    assert picture.remarks == (() if bits == 16 else (f"{bits} bits of grey in 16 were scaled to 8",))
+    assert picture.remarks == (() if bits == 16 else (f"{bits} bits in 16 were scaled to 8",))
+
+
+def wide_png(values: np.ndarray) -> bytes:
+    """16-bit colours, which Pillow does not write: uint16 [H, W, 3 or 4]."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_colours_of_fewer_bits_in_sixteen_use_all_of_eight(bits: int) -> None:
+    values = np.round(np.linspace(0, 2**bits - 1, 768)).astype(np.uint16).reshape(16, 16, 3)
+    picture = open_picture(wide_png(values), 3, stored=16)
+    # Of full 16 bits Pillow takes the high byte.
+    expected = values >> 8 if bits == 16 else np.round(values / (2**bits - 1) * 255)
+    np.testing.assert_array_equal(np.asarray(picture.image), expected)
+    assert picture.remarks == (() if bits == 16 else (f"{bits} bits in 16 were scaled to 8",))
+    opaque = np.concatenate([values, np.full((16, 16, 1), 2**bits - 1, np.uint16)], axis=2)
+    np.testing.assert_array_equal(np.asarray(open_picture(wide_png(opaque), 3, stored=16).image), expected)
+
+
+def test_wide_colours_are_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = np.round(np.linspace(0, 4095, 36)).astype(np.uint16).reshape(4, 3, 3)
+    turned = with_chunk(wide_png(values), chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")))
+    expected = np.rot90(np.round(values / 4095 * 255), -1)
+    np.testing.assert_array_equal(np.asarray(open_picture(turned, 3, stored=16).image), expected)
 
 
 def test_the_bits_that_a_png_declares_decide() -> None:
