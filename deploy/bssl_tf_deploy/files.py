@@ -19,6 +19,8 @@ from bssl_tf_deploy.errors import StorageError
 
 _Made = TypeVar("_Made")
 _TRIES = 100
+# What `standing_in` looks at.
+HEAD_BYTES = 512
 _CACHE_STEP = "Name a folder with the environment variable BSSL_TF_CACHE"
 
 
@@ -122,7 +124,7 @@ def _too_large(limit: int) -> str:
 
 
 def standing_in(head: bytes) -> str | None:
-    """What stands in place of a file that was never fetched, by its first 512 bytes or so; None if nothing known."""
+    """What stands in place of a file that was never fetched, by its first `HEAD_BYTES`; None if nothing known."""
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
         return "a Git LFS pointer, not the file itself, which `git lfs pull` fetches"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

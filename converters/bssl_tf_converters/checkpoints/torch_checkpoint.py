@@ -19,6 +19,7 @@ import numpy as np
 from bssl_tf.errors import NetworkError
 from bssl_tf.files import open_regular
 from bssl_tf_converters.checkpoints.torch_pickle import BFLOAT16, Storage, Tensor, TorchPickle
+from bssl_tf_deploy.files import HEAD_BYTES, standing_in
 
 # Far above what any checkpoint needs, far below what takes long.
 _MAX_FILE_BYTES = 1 << 36
@@ -55,9 +56,11 @@ def read_torch_checkpoint(path: Path) -> dict[str, np.ndarray]:
     pickle = TorchPickle()
     try:
         with open_regular(path, _MAX_FILE_BYTES) as file:
-            start = file.read(4)
+            start = file.read(HEAD_BYTES)
             file.seek(0)
-            read = _read_zip if start == b"PK\x03\x04" else _read_legacy
+            if (instead := standing_in(start)) is not None:
+                raise NetworkError(f"{path} is {instead}", "Get the checkpoint itself, then run the same command again")
+            read = _read_zip if start.startswith(b"PK\x03\x04") else _read_legacy
             content, fetch = read(file, pickle)
             arrays = _arrays(content, fetch)
         if not arrays:

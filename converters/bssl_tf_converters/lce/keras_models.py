@@ -23,7 +23,7 @@ import h5py  # type: ignore[import-untyped]
 from bssl_tf.backend import keras, keras_safe_mode, keras_saved_metadata, lq
 from bssl_tf.errors import BsslError, ConfigError, ConversionError
 from bssl_tf_converters.lce.checks.before import KERAS_2_HINT
-from bssl_tf_converters.lce.keras_weights import load_weights_file, require_whole
+from bssl_tf_converters.lce.keras_weights import load_weights_file, require_fetched, require_whole
 
 ZOO_PREFIX = "larq_zoo:"
 # What `larq_zoo.preprocess_input` does to colours, of pixels from 0 to 1: all of its networks were trained on that.
@@ -92,6 +92,7 @@ def _from_path(path: Path) -> keras.Model:
             return _from_folder(path)
         if not path.is_file():
             raise ConversionError(f"there is no model at {path}", _HINT)
+        require_fetched(path)
         if zipfile.is_zipfile(path):
             return _from_keras_file(path)
         if h5py.is_hdf5(path):
@@ -107,6 +108,9 @@ def _from_path(path: Path) -> keras.Model:
 def _from_folder(folder: Path) -> keras.Model:
     if not (folder / "saved_model.pb").is_file():
         raise ConversionError(f"{folder} is neither a run folder nor a SavedModel", _HINT)
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            require_fetched(file)
     if not (folder / "keras_metadata.pb").is_file():
         raise ConversionError(
             f"{folder} is a SavedModel without Keras 2's description of its layers [keras-3]",

@@ -17,6 +17,7 @@ import numpy as np
 
 from bssl_tf.backend import keras
 from bssl_tf.errors import BsslError, ConversionError
+from bssl_tf_deploy.files import HEAD_BYTES, standing_in
 
 _HINT = "Give the file that save_weights('FILE.h5') or save('FILE.h5') writes of this network, with as many classes"
 # A network has some hundred layers; a name has some dozen letters.
@@ -33,6 +34,7 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
     """
     if not path.is_file():
         raise ConversionError(f"there is no weights file {path}", "Check the path")
+    require_fetched(path)
     try:
         with h5py.File(path, "r") as file:
             pairs = list(_pairs(model, file, str(path)))
@@ -43,6 +45,17 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
         cause = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConversionError(f"{path} cannot be read as HDF5 ({cause[:200]})", _HINT) from error
     keras.backend.batch_set_value(pairs)
+
+
+def require_fetched(path: Path) -> None:
+    """Raises `ConversionError` for a file that stands in place of another, such as a Git LFS pointer."""
+    try:
+        with path.open("rb") as file:
+            instead = standing_in(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
+    if instead is not None:
+        raise ConversionError(f"{path} is {instead}", "Get the file itself, then run the same command again")
 
 
 def require_whole(file: h5py.File, path: str) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import tflite
 
 from bssl_tf.errors import ConversionError
+from bssl_tf_deploy.files import HEAD_BYTES, standing_in
 
 _IDENTIFIER = b"TFL3"
 _VERSION = 3
@@ -160,8 +161,10 @@ class _Reader:
         # The reader takes negative offsets for offsets from the end; below 2 GiB there are none in a sound file.
         if not 8 <= len(content) < 2**31:
             raise ValueError(f"{len(content)} bytes")
+        if (instead := standing_in(content[:HEAD_BYTES])) is not None:
+            raise ValueError(f"it is {instead}")
         if content[4:8] != _IDENTIFIER:
-            raise ValueError("it does not say TFL3")
+            raise ValueError("the identifier TFL3 is missing")
         self._content = content
         self._bytes_left = len(content)
         self._tables_left = _MAX_TABLES
