@@ -87,7 +87,7 @@ def codes(context: click.Context, parameter: click.Parameter, typed: str) -> Off
 def allowable_codes() -> list[str]:
     """What `bssl_tf_converters.lce.checks` lets --allow name, from its text, because its modules load TensorFlow."""
     found = []
-    for file in ("before.py", "after.py"):
+    for file in ("before.py", "after.py", "running.py"):
         for node in ast.walk(_parsed("bssl_tf_converters", f"lce/checks/{file}")):
             match node:
                 case ast.Call(func=ast.Name(id="register"), args=[_, ast.Constant(code), ast.Constant(severity)]):

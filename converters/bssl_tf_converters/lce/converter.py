@@ -161,7 +161,7 @@ def _refused(name: str, error: Exception) -> ConversionError:
 
 
 class LceInterpreter:
-    """LCE's interpreter, one image at a time, with its fastest binary kernel (indirect_bgemm) and XNNPACK.
+    """LCE's interpreter, one image at a time, with its fastest binary kernel (indirect_bgemm).
 
     LCE's default kernel is slower than its own reference and is not offered. Loads no TensorFlow.
 
@@ -171,6 +171,8 @@ class LceInterpreter:
     Args:
         model: a TFLite flatbuffer as `convert` makes it.
         threads: threads for one image, at least 1.
+        xnnpack: float operators by XNNPACK, which is faster and has a fault (`interpreters`); else by TFLite's own
+            kernels.
 
     Attributes:
         name: `lce`; this and what follows as in `bssl_tf_deploy.runtime.Runtime`.
@@ -185,16 +187,16 @@ class LceInterpreter:
     """
 
     name = "lce"
-    kernel = "LCE indirect_bgemm, the rest XNNPACK"
 
-    def __init__(self, model: bytes, threads: int = 1) -> None:
+    def __init__(self, model: bytes, threads: int = 1, *, xnnpack: bool = True) -> None:
+        self.kernel = f"LCE indirect_bgemm, the rest {'XNNPACK' if xnnpack else 'TFLite'}"
         # LCE trusts what it is given: bytes that are cut short crash the process.
         summary = read_model(model)
         wrapper = _interpreter_wrapper()
         self.versions = {"larq-compute-engine": metadata.version("larq-compute-engine")}
         with captured_output() as output:
             try:
-                self._interpreter = wrapper.LiteInterpreter(model, threads, False, True, True)
+                self._interpreter = wrapper.LiteInterpreter(model, threads, False, True, xnnpack)
             except RuntimeError as error:
                 raise BundleError(
                     f"LCE's interpreter does not take this model ({_first_line(error)})", "Export it again"

@@ -20,7 +20,7 @@ which is 3e-2 of the root mean square for a kernel of 3 x 3 x 512.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from bssl_tf_converters.lce.checks.conversion import Conversion, look_up
 from bssl_tf_converters.lce.checks.layers import quantized_kernel
 from bssl_tf_converters.lce.converter import LceInterpreter
 from bssl_tf_converters.lce.explanation import NEAR, OUTPUT, Difference, Explanation
+from bssl_tf_converters.lce.interpreters import ask, uses_xnnpack
 from bssl_tf_converters.lce.parity import TOLERANCE
 from bssl_tf_converters.lce.signs import PreActivation, hard_images, pre_activations, run
 from bssl_tf_converters.tflite.model import Operator, read_model, unpack_binary_kernel
@@ -75,7 +76,10 @@ def explain(
     values, output = run(model, signs, inputs)
     entering = {id(sign): value for sign, value in zip(signs, values, strict=True)}
     taken = inputs if pixels is None else pixels
-    pairs, left_out, wrong_kernels = _pairs(conversion, signs, entering, _Packed(converted, taken))
+    # An interpreter's own fault is not the network's.
+    xnnpack = uses_xnnpack(ask(model.name, converted, taken, output))
+    packed = _Packed(converted, taken, xnnpack)
+    pairs, left_out, wrong_kernels = _pairs(conversion, signs, entering, packed)
 
     clean = np.ones(len(images), bool)
     compared: list[str] = []
@@ -101,7 +105,7 @@ def explain(
             continue
         _log.info(f"comparing the input of {sign.name}")
         here = entering[id(sign)][clean]
-        bits = _Packed(converted, taken[clean]).bits(operator, here.shape[-1])
+        bits = replace(packed, images=taken[clean]).bits(operator, here.shape[-1])
         difference, differing = _compare(sign, here, _turned_back(bits, here, sign, operator))
         if difference is not None and difference.near < difference.signs:
             return found(difference)
@@ -111,7 +115,7 @@ def explain(
             clean[np.flatnonzero(clean)[differing]] = False
     if not np.any(clean):
         return found(None)
-    logits = LceInterpreter(converted).predict(taken[clean])
+    logits = LceInterpreter(converted, xnnpack=xnnpack).predict(taken[clean])
     tolerance = TOLERANCE * float(np.median(np.abs(output)))
     # Not a number is not within the tolerance either.
     within = np.abs(logits - output[clean]) <= tolerance
@@ -183,12 +187,14 @@ class _Packed:
 
     converted: bytes
     images: np.ndarray
+    xnnpack: bool
 
     def bits(self, operator: Operator, channels: int) -> np.ndarray:
         """Bool [N, H, W, C], True for +1; LCE's words are int32 [N, H, W, ceil(C / 32)], whose bits are set for -1."""
         packed = operator.inputs[0]
         assert packed is not None
-        words = LceInterpreter(with_output_tensor(self.converted, packed.index)).predict(self.images)
+        chosen = with_output_tensor(self.converted, packed.index)
+        words = LceInterpreter(chosen, xnnpack=self.xnnpack).predict(self.images)
         octets = np.ascontiguousarray(words).view(np.uint8)
         return np.unpackbits(octets, axis=-1, count=channels, bitorder="little") == 0
 

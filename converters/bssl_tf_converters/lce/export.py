@@ -14,9 +14,19 @@ from bssl_tf.errors import ConversionError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce import int8
-from bssl_tf_converters.lce.checks import BinaryReport, Finding, allow, check_convertible, find_after, refuse, sentence
+from bssl_tf_converters.lce.checks import (
+    BinaryReport,
+    Finding,
+    allow,
+    check_convertible,
+    find_after,
+    find_running,
+    refuse,
+    sentence,
+)
 from bssl_tf_converters.lce.explain import explain, images_to_explain
 from bssl_tf_converters.lce.explanation import require_no_fault
+from bssl_tf_converters.lce.interpreters import ask, right_interpreter
 from bssl_tf_converters.lce.parity import Parity, compare, require, require_rounded
 from bssl_tf_converters.lce.signs import hard_images
 from bssl_tf_deploy.manifest import Quantization
@@ -47,7 +57,7 @@ class Converted:
         logits: float32 [N, K], of the converted one.
         golden_indices: which of the images were taken as golden, int64 [G]; those on which both agree.
         golden_inputs: [G, S, S, C], these images as the network takes them: float32, uint8 or int8.
-        golden_outputs: float32 [G, K], what LCE's interpreter makes of them.
+        golden_outputs: float32 [G, K], what LCE's interpreter makes of them, with the kernels that agree with Keras.
         created_by: versions of the packages that made it.
     """
 
@@ -133,6 +143,12 @@ def convert_model(
     taken, given = interpreter.ends
     if taken is not None:
         inputs = taken.integers(inputs)
+    answers = ask(model.name, converted, inputs, expected)
+    running = allow(find_running(answers), allowed)
+    refuse(running)
+    if calibration is None:
+        _warn(running)
+    interpreter = right_interpreter(converted, answers)
     logits = interpreter.predict(inputs)
     parity = compare(expected, logits)
     if calibration is not None:
@@ -147,7 +163,7 @@ def convert_model(
     else:
         require(parity)
     if not explaining and calibration is None:
-        _compare_at_thresholds(model, converted, images, preprocessing, parity.tolerance)
+        _compare_at_thresholds(model, converted, interpreter, images, preprocessing, parity.tolerance)
     # Images with a flipped sign would make golden outputs that another machine may rightly miss.
     off = np.max(np.abs(expected - logits), axis=1)
     steady = np.flatnonzero(off <= parity.tolerance)
@@ -229,6 +245,7 @@ def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
 def _compare_at_thresholds(
     model: keras.Model,
     converted: bytes,
+    interpreter: lce.LceInterpreter,
     images: np.ndarray,
     preprocessing: Preprocessing | None,
     tolerance: float,
@@ -239,7 +256,7 @@ def _compare_at_thresholds(
     if preprocessing is not None:
         pixels = whole_pixels(hard, preprocessing.mean, preprocessing.std)
         hard = preprocessing.normalise(pixels)
-    difference = np.abs(_keras_logits(model, hard) - lce.LceInterpreter(converted).predict(pixels))
+    difference = np.abs(_keras_logits(model, hard) - interpreter.predict(pixels))
     off = np.max(difference, axis=1) > tolerance
     found = f"{len(made.even)} even images and {len(made.at_thresholds)} at signs' thresholds: {np.count_nonzero(off)}"
     if not np.any(off):

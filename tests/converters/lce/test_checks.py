@@ -393,8 +393,9 @@ def test_every_check_has_its_row_in_the_readme_one_line_and_a_code_of_its_own() 
 
 
 def test_every_check_is_tried_here() -> None:
-    # What int8 leaves over is tried where int8 is.
-    tried = "".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("test_checks.py", "test_int8.py"))
+    # What int8 leaves over is tried where int8 is, and likewise what interpreters do.
+    files = ("test_checks.py", "test_int8.py", "test_interpreters.py")
+    tried = "".join(Path(__file__).with_name(name).read_text("utf-8") for name in files)
     assert [code for code, _, _ in checks.table() if code not in tried] == []
 
 

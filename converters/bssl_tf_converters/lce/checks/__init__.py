@@ -1,7 +1,8 @@
-"""Is what comes out of LCE still binary? LCE turns what it does not recognise into float convolutions, without a word.
+"""Is what comes out of LCE still binary? LCE turns what it does not recognise into float convolutions, with no message.
 
-`before` looks at the Keras model, `after` at the flatbuffer; each check there is one function with a stable code. To
-add one, write the function there and its row in README.md beside this file.
+`before` looks at the Keras model, `after` at the flatbuffer, `running` at what interpreters make of that; each check
+there is one function with a stable code. To add one, write the function there and its row in README.md beside this
+file.
 
     findings = find_before(model)
     refuse(allow(findings, ("pad-value",)))     # raises for an error whose code is not allowed
@@ -16,11 +17,25 @@ from collections.abc import Collection, Iterable
 from bssl_tf.backend import keras
 from bssl_tf_converters.lce.checks import after, before
 from bssl_tf_converters.lce.checks.conversion import BinaryReport, Conversion, look_up
-from bssl_tf_converters.lce.checks.findings import AFTER, BEFORE, Check, Finding, allow, refuse, run, sentence
+from bssl_tf_converters.lce.checks.findings import (
+    AFTER,
+    BEFORE,
+    RUNNING,
+    Check,
+    Finding,
+    all_checks,
+    allow,
+    refuse,
+    run,
+    sentence,
+)
+from bssl_tf_converters.lce.checks.running import Answers
 
 __all__ = [
     "AFTER",
     "BEFORE",
+    "RUNNING",
+    "Answers",
     "BinaryReport",
     "Check",
     "Conversion",
@@ -32,6 +47,7 @@ __all__ = [
     "check_convertible",
     "find_after",
     "find_before",
+    "find_running",
     "refuse",
     "sentence",
     "table",
@@ -46,7 +62,7 @@ def table() -> list[tuple[str, str, str]]:
             "error, always" if check.severity == "error" and not check.allowable else check.severity,
             check.line,
         )
-        for check in (*BEFORE, *AFTER)
+        for check in all_checks()
     ]
 
 
@@ -79,6 +95,11 @@ def find_after(
     accepted = tuple(finding.layer for finding in found if finding.layer and finding.code in codes)
     conversion = look_up(model, converted, accepted, int8=int8)
     return conversion, run(AFTER, conversion)
+
+
+def find_running(answers: Answers) -> list[Finding]:
+    """What the checks of interpreters' answers find."""
+    return run(RUNNING, answers)
 
 
 def check_convertible(model: keras.Model, allowed: Collection[str] = ()) -> list[Finding]:

@@ -56,11 +56,18 @@ class Check:
 
 
 # In the order in which they run: before.py fills the first with checks of the Keras model, after.py the second with
-# checks of a `Conversion`.
+# checks of a `Conversion`, running.py the third with checks of `Answers` of interpreters.
 BEFORE: list[Check] = []
 AFTER: list[Check] = []
+RUNNING: list[Check] = []
+_ALL = (BEFORE, AFTER, RUNNING)
 
 Function = TypeVar("Function", bound=Callable[..., Iterator[Note]])
+
+
+def all_checks() -> list[Check]:
+    """Every check, in the order in which they run."""
+    return [check for checks in _ALL for check in checks]
 
 
 def register(
@@ -69,7 +76,7 @@ def register(
     """Adds a function to `checks`; its docstring's one line is the check's."""
 
     def add(function: Function) -> Function:
-        assert function.__doc__ is not None and code not in {check.code for check in (*BEFORE, *AFTER)}
+        assert function.__doc__ is not None and code not in {check.code for check in all_checks()}
         may = severity == "error" if allowable is None else allowable
         checks.append(Check(code, severity, may, function.__doc__.strip(), function))
         return function
@@ -92,7 +99,7 @@ def allow(findings: Iterable[Finding], codes: Collection[str]) -> list[Finding]:
     Raises:
         ConfigError: a code is unknown, or cannot be allowed.
     """
-    known = {check.code: check for check in (*BEFORE, *AFTER)}
+    known = {check.code: check for check in all_checks()}
     for code in codes:
         if code not in known:
             may = [check.code for check in known.values() if check.allowable]
@@ -114,7 +121,7 @@ def refuse(findings: Iterable[Finding]) -> None:
         return
     first, others = errors[0], errors[1:]
     more = f"; and {len(others)} more: {', '.join(map(_named, others[:20]))}" if others else ""
-    may = {check.code for check in (*BEFORE, *AFTER) if check.allowable}
+    may = {check.code for check in all_checks() if check.allowable}
     hint = f"{first.hint}, or accept it with --allow {first.code}" if first.code in may else first.hint
     raise ConversionError(f"{sentence(first)} [{first.code}]{more}", hint)
 
