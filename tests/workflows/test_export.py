@@ -257,19 +257,24 @@ def test_int8_has_a_place_of_its_own_and_nothing_to_explain(
     assert (done.path / "manifest.json").exists()
 
 
-def test_a_softmax_in_a_nested_model_is_told(
+def test_a_softmax_is_taken_off_at_the_end_of_a_nested_model_and_told_elsewhere(
     pictures: Path, export: Export, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
     whole = tmp_path / "whole.h5"
     network(3).save(whole)
     export(whole, **options(pictures), out=tmp_path / "other")
     assert "probabilities" not in said.text
-    outer = keras.Sequential([network(3)], name="outer")
+    nested = keras.Sequential([network(3)], name="nested")
+    nested.build((None, SIZE, SIZE, 3))
+    nested.save(tmp_path / "nested.h5")
+    export(tmp_path / "nested.h5", **options(pictures), out=tmp_path / "nested")
+    assert "probabilities" not in said.text
+    outer = keras.Sequential([network(3), keras.layers.Activation("linear")], name="outer")
     outer.build((None, SIZE, SIZE, 3))
-    outer.save(tmp_path / "nested.h5")
+    outer.save(tmp_path / "outer.h5")
     # Saturated, these shares differ by next to nothing, which parity may refuse.
     with contextlib.suppress(ConversionError):
-        export(tmp_path / "nested.h5", **options(pictures))
+        export(tmp_path / "outer.h5", **options(pictures))
     assert "outer gives probabilities" in said.text
 
 

@@ -40,7 +40,7 @@ def read_torch_checkpoint(path: Path) -> dict[str, np.ndarray]:
     """Reads all tensors of a checkpoint that `torch.save` wrote, in either format.
 
     Tensors are named by their way through the nested dicts and lists, joined by `/`: `state_dict/module.conv1.weight`,
-    or `conv1.weight` where the checkpoint is itself the state dict. All that is no tensor is left out.
+    or `conv1.weight` where the checkpoint is itself the state dict. All that is not a tensor is left out.
 
     Args:
         path: a file of any name, such as `.pth`, `.pt` or `.pth.tar`.
@@ -92,7 +92,7 @@ def _read_zip(file: BinaryIO, pickle: TorchPickle) -> tuple[Any, Fetch]:
     if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries.values()):
         raise ValueError("its zip archive is compressed, which torch.save does not do")
     if len(entries) != len(archive.infolist()) or sum(entry.file_size for entry in entries.values()) > size:
-        raise ValueError("its zip archive says that it is larger than the file, or repeats a name")
+        raise ValueError("its zip archive claims to be larger than the file, or repeats a name")
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise ValueError(f"its zip archive holds {len(pickles)} files data.pkl, not one")

@@ -165,8 +165,8 @@ class LceInterpreter:
 
     LCE's default kernel is slower than its own reference and is not offered. Loads no TensorFlow.
 
-    LCE trusts its input. What is no TFLite model is refused here, but a model garbled in a subtler way may still crash
-    the process (5 of 400 with random bytes changed), so give it only bytes whose hash was checked.
+    LCE trusts its input. What is not a TFLite model is refused here, but a model garbled in a subtler way may still
+    crash the process (5 of 400 with random bytes changed), so give it only bytes whose hash was checked.
 
     Args:
         model: a TFLite flatbuffer as `convert` makes it.
@@ -182,7 +182,7 @@ class LceInterpreter:
 
     Raises:
         RuntimeUnavailableError: LCE is not installed or cannot be loaded.
-        ConversionError: `model` is no sound TFLite flatbuffer.
+        ConversionError: `model` is not a sound TFLite flatbuffer.
         BundleError: LCE refuses it.
     """
 

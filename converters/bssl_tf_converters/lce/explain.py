@@ -63,7 +63,7 @@ def explain(
         preprocessing: that of `images`, where the converted network takes pixels; these are rounded to whole ones.
 
     Raises:
-        ConversionError: `converted` is no sound flatbuffer, or there are no images.
+        ConversionError: `converted` is not a sound flatbuffer, or there are no images.
     """
     if not len(images):
         raise ConversionError("there are no images to compare the networks on", "Give at least one")

@@ -1,4 +1,4 @@
-"""From a Keras classifier to a checked flatbuffer, with everything that a bundle says about it."""
+"""From a Keras classifier to a checked flatbuffer, with everything that a bundle states about it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """int8 for what stays float: the first convolution, the classifier, every float convolution and dense operator.
 
-LCE has no quantisation after training: asked for int8, it hands a float model back without a word. It does make int8 of
-operators between `FakeQuantWithMinMaxVars`. So these go into the folded graph, with ranges from calibration images, and
-the check `int8-left-float` looks in the flatbuffer whether every such operator has become int8.
+LCE has no quantisation after training: where int8 is wanted, it hands a float model back with no message. It does make
+int8 of operators between `FakeQuantWithMinMaxVars`. So these go into the folded graph, with ranges from calibration
+images, and the check `int8-left-float` looks in the flatbuffer whether every such operator has become int8.
 
 - Kernels: symmetric, a scale for each output channel of a Conv2D, one for the whole kernel of a depthwise or dense
   operator, which older interpreters compute too.

@@ -102,7 +102,7 @@ def _from_path(path: Path) -> keras.Model:
     # Keras, h5py, protobuf and TensorFlow raise whatever they like for a damaged file.
     except Exception as error:
         raise ConversionError(f"{path} cannot be loaded ({_first_line(error)})", "Save the model again") from error
-    raise ConversionError(f"{path} is not a model of Keras", _HINT)
+    raise ConversionError(f"{path} is not a Keras model", _HINT)
 
 
 def _from_folder(folder: Path) -> keras.Model:
@@ -133,7 +133,7 @@ def _from_h5(path: Path) -> keras.Model:
         config, version = file.attrs.get("model_config"), str(file.attrs.get("keras_version", "2"))
         if config is None:
             raise ConversionError(
-                f"{path} holds weights and no model", "Build the model, load the weights, and save it with model.save"
+                f"{path} holds weights but no model", "Build the model, load the weights, and save it with model.save"
             )
         _require_keras_2(version, path)
         require_whole(file, str(path))
@@ -170,7 +170,7 @@ def _build(config: Any, source: str) -> keras.Model:
         else:
             model = keras.models.model_from_config(config)
     if not isinstance(model, keras.Model):
-        raise ConversionError(f"{source} describes a {type(model).__name__} and no model", _HINT)
+        raise ConversionError(f"{source} describes a {type(model).__name__}, not a model", _HINT)
     return model
 
 

@@ -83,7 +83,7 @@ def _pairs(model: keras.Model, file: h5py.File, path: str) -> Iterator[tuple[Any
         raise ConversionError(f"{path} has no weights by layer", _HINT)
     # In the order in which Keras saves them.
     wanted = {one.name: one.trainable_weights + one.non_trainable_weights for one in model.layers if one.weights}
-    # Keras numbers layers anew in each process, so that names may differ where networks do not.
+    # Keras numbers layers afresh in each process, so that names may differ where networks do not.
     order = list(wanted) if wanted.keys() == saved.keys() else list(saved)
     for name, theirs in zip(wanted, order, strict=False):
         if _shapes(wanted[name]) != _shapes(saved[theirs]):

@@ -75,7 +75,7 @@ class OperatorInfo:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a model is and costs; the module says what is counted.
+    """What a model is and costs; the module states what is counted.
 
     Attributes:
         file_bytes: size of the flatbuffer.
@@ -113,7 +113,7 @@ def read_file(path: Path) -> bytes:
     """The bytes of a file that may be a model.
 
     Raises:
-        ConversionError: it is missing, no regular file, too large for a flatbuffer, or cannot be read.
+        ConversionError: it is missing, not a regular file, too large for a flatbuffer, or cannot be read.
     """
     try:
         if path.exists() and not path.is_file():

@@ -220,7 +220,7 @@ class _Reader:
     def _spend(self, count: int) -> None:
         self._bytes_left -= count
         if self._bytes_left < 0:
-            raise ValueError("what it says it holds is longer than the file")
+            raise ValueError("what it claims to hold is longer than the file")
 
     def _text(self, content: bytes | None) -> str:
         if content is None:
@@ -286,7 +286,7 @@ class _Reader:
             raise ValueError(f"a tensor has shape {list(shape)}, which fits into no memory")
         # Sparse constants are shorter.
         if tensor.data is not None and size not in (None, len(tensor.data)) and table.Sparsity() is None:
-            raise ValueError("a constant is not as long as its shape says")
+            raise ValueError("a constant is not as long as its shape demands")
         return tensor
 
 

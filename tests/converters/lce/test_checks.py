@@ -242,7 +242,7 @@ def test_a_keras_3_model_is_refused() -> None:
     import keras as keras_3  # type: ignore[import-untyped]
 
     image = keras_3.Input((8, 8, 3))
-    with pytest.raises(ConversionError, match=r"no Keras 2 model \[keras-3\]. Build it with tf-keras"):
+    with pytest.raises(ConversionError, match=r"not a Keras 2 model \[keras-3\]. Build it with tf-keras"):
         check_convertible(keras_3.Model(image, keras_3.layers.ReLU()(image)))
 
 

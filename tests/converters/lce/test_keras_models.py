@@ -181,8 +181,8 @@ def test_what_is_no_model_is_refused(folder: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
         archive.writestr("text", "no model")
     for name, message in (
-        ("weights.h5", "holds weights and no model"),
-        ("text.h5", "is not a model of Keras"),
+        ("weights.h5", "holds weights but no model"),
+        ("text.h5", "is not a Keras model"),
         ("empty", "is neither a run folder nor a SavedModel"),
         ("other.keras", "cannot be loaded"),
         ("none.h5", "there is no model at"),

@@ -71,7 +71,7 @@ def find_before(model: keras.Model) -> list[Finding]:
     findings: list[Finding] = []
     for check in BEFORE:
         findings += run([check], model)
-        # Nothing sensible can be said of the layers of what is no model for LCE.
+        # Nothing sensible can be said of the layers of what is not a model for LCE.
         if any(not finding.layer and finding.severity == "error" for finding in findings):
             break
     return findings
@@ -89,7 +89,7 @@ def find_after(
         int8: whether it was asked for int8.
 
     Raises:
-        ConversionError: `converted` is no sound flatbuffer.
+        ConversionError: `converted` is not a sound flatbuffer.
     """
     codes = {check.code for check in BEFORE if check.severity == "error"}
     accepted = tuple(finding.layer for finding in found if finding.layer and finding.code in codes)

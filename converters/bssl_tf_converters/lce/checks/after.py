@@ -18,7 +18,7 @@ _FOLDABLE = {"ADD", "SUB", "MUL", "DIV", "RELU", "RELU6", "RELU_N1_TO_1", "PRELU
 
 @register(AFTER, "lost-layer", "error")
 def lost_layer(conversion: Conversion) -> Iterator[Note]:
-    """A layer meant to be binary is no LceBconv2d; LCE did not recognise it and computes in float."""
+    """A layer meant to be binary is not an LceBconv2d; LCE did not recognise it and computes in float."""
     total = len(conversion.lost) + len(conversion.layers)
     for layer in conversion.lost:
         yield Note(
@@ -113,7 +113,7 @@ def float_between(conversion: Conversion) -> Iterator[Note]:
                 layer.name,
                 f"is followed by {', '.join(operator.name for operator in between)} in float before the next sign: "
                 f"{_names(between)}",
-                "Put ReLU first, the batch norm behind it, a max pool behind that, and use no PReLU there",
+                "Put ReLU first, the batch norm after it, a max pool after that, and use no PReLU there",
             )
 
 

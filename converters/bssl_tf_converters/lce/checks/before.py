@@ -36,7 +36,8 @@ _GRAIN = 32
 def keras_3(model: Any) -> Iterator[Note]:
     """The model is of Keras 3, which neither larq nor LCE takes."""
     if not isinstance(model, keras.Model):
-        yield Note("", f"this is a {type(model).__module__}.{type(model).__name__} and no Keras 2 model", KERAS_2_HINT)
+        kind = f"{type(model).__module__}.{type(model).__name__}"
+        yield Note("", f"this is a {kind}, not a Keras 2 model", KERAS_2_HINT)
 
 
 KERAS_2_HINT = "Build it with tf-keras: set TF_USE_LEGACY_KERAS=1 and use tf.keras, then save it again"
@@ -93,7 +94,7 @@ def nothing_binary(model: keras.Model) -> Iterator[Note]:
 
 @register(BEFORE, "layer-kind", "error")
 def layer_kind(model: keras.Model) -> Iterator[Note]:
-    """A quantised layer is no QuantConv2D; LCE has no binary operator for it and computes in float."""
+    """A quantised layer is not a QuantConv2D; LCE has no binary operator for it and computes in float."""
     for layer in binary_layers(model):
         if not isinstance(layer, lq.layers.QuantConv2D):
             yield Note(layer.name, f"is a {type(layer).__name__}, which LCE would convert to float", _instead(layer))
@@ -230,7 +231,7 @@ def kernel_zeros(model: keras.Model) -> Iterator[Note]:
             dead = np.flatnonzero(~np.all(kernel, axis=(0, 1, 2)))
             yield Note(
                 layer.name,
-                f"has weights of zero behind its kernel quantiser, in {len(dead)} of {kernel.shape[3]} output channels "
+                f"has weights of zero after its kernel quantiser, in {len(dead)} of {kernel.shape[3]} output channels "
                 f"(the first is {dead[0] if len(dead) else 0}), so that LCE would convert all of it to float",
                 "Train on, or set the latent weights of these channels to any other number",
             )

@@ -16,7 +16,7 @@ def multiplying_operators(model: keras.Model) -> int:
     """The most TFLite operators with a kernel or a matrix that `model` can become, its binary layers included.
 
     TensorFlow's graph is counted and not Keras's layers, of which some become two operators (SeparableConv2D), some
-    many (LocallyConnected2D, MultiHeadAttention), and some functions that are no layers become one.
+    many (LocallyConnected2D, MultiHeadAttention), and some functions that are not layers become one.
     """
     signature = [tf.TensorSpec((1, *model.input.shape[1:]), model.input.dtype)]
     function = tf.function(lambda image: model(image, training=False), input_signature=signature)

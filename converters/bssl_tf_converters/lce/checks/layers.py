@@ -140,7 +140,7 @@ def _is_known_form(tensor: Any) -> bool:
     operation = _origin(tensor)
     if operation.type in ("Select", "SelectV2"):
         values = [tf.get_static_value(_origin(value).outputs[0], partial=True) for value in operation.inputs[1:]]
-        # `where(..., ones_like(x), -ones_like(x))` is no constant here, but is one after folding.
+        # `where(..., ones_like(x), -ones_like(x))` is not a constant here, but is one after folding.
         return all(value is None or np.all(np.abs(value) == 1) for value in values)
     if operation.type == "Sign":
         inner = _origin(operation.inputs[0])

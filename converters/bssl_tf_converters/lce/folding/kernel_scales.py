@@ -28,7 +28,7 @@ def pull_kernel_scales(graph: Graph) -> bool:
 
 
 def scale_of_signs(kernel: np.ndarray) -> np.ndarray | None:
-    """The [O] numbers above 0 that a kernel [KH, KW, I, O] is plus or minus; None if it is no such kernel."""
+    """The [O] numbers above 0 that a kernel [KH, KW, I, O] is plus or minus; None if it is not such a kernel."""
     scale: np.ndarray = np.max(np.abs(kernel), axis=(0, 1, 2))
     return None if np.any(scale == 0) or np.any(np.abs(kernel) != scale) else scale
 

@@ -139,7 +139,7 @@ def _arithmetic(graph: Graph, node: Node) -> tuple[str, np.ndarray, np.ndarray] 
     one, none = np.ones(1), np.zeros(1)
     for x, tensor, turned in ((left, right, False), (right, left, True)):
         source = graph[x]
-        # A constant that makes the tensor larger is no constant for each channel.
+        # A constant that makes the tensor larger is not a constant for each channel.
         if x != source.name or source.shape != node.shape or graph.constant(x) is not None:
             continue
         c = per_channel(graph.constant(tensor), source)
