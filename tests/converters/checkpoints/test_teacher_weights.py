@@ -26,7 +26,7 @@ def tensors_of(name: str, start: str) -> Tensors:
         if kind == "norm":
             for part in ("weight", "bias", "running_mean", "running_var"):
                 made[f"{start}{theirs}.{part}"] = rng.uniform(0.1, 1, 4).astype(np.float32)
-            made[f"{start}{theirs}.num_batches_tracked"] = np.int64(3)
+            made[f"{start}{theirs}.num_batches_tracked"] = np.array(3)
             continue
         made[f"{start}{theirs}.weight"] = rng.normal(0, 1, SHAPES[kind]).astype(np.float32)
         if kind == "dense":
