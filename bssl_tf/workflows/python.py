@@ -42,6 +42,7 @@ _PLACES = {
     "learning_rate": "training.learning_rate",
     "seed": "training.seed",
     "threads": "training.threads",
+    "probe_data": "training.probe_data",
 }
 
 
@@ -89,6 +90,7 @@ def train_teacher(
     learning_rate: float | None = None,
     seed: int | None = None,
     threads: int | None = None,
+    probe_data: str | Path | None = None,
     image_size: int | None = None,
     channels: int | None = None,
     limit: int | None = None,
@@ -114,6 +116,7 @@ def train_teacher(
         learning_rate: peak learning rate.
         seed: the one seed that all others derive from.
         threads: threads of one op; a run repeats bit for bit only with the same number.
+        probe_data: a labelled set to look at the accuracy with while it trains; None for `data`, if that has labels.
         image_size: pixels a side.
         channels: 1 or 3.
         limit: use at most this many images of each split.
@@ -148,6 +151,7 @@ def pretrain(
     learning_rate: float | None = None,
     seed: int | None = None,
     threads: int | None = None,
+    probe_data: str | Path | None = None,
     image_size: int | None = None,
     channels: int | None = None,
     limit: int | None = None,
@@ -175,6 +179,7 @@ def pretrain(
         learning_rate: peak learning rate.
         seed: the one seed that all others derive from.
         threads: threads of one op; a run repeats bit for bit only with the same number.
+        probe_data: a labelled set to look at the accuracy with while it trains; None for `data`, if that has labels.
         image_size: pixels a side.
         channels: 1 or 3.
         limit: use at most this many images of each split.
