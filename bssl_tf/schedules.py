@@ -8,7 +8,7 @@ import math
 def linear_decay(step: int, total_steps: int) -> float:
     """1 at the first step, falling in a straight line to 0 at `total_steps`.
 
-    S2-BNN's released code decays so, by epoch, under a flag that says cosine; here it goes step by step.
+    S2-BNN's released code decays so, by epoch, under a flag that is called cosine; here it goes step by step.
     """
     return 1.0 - step / total_steps
 

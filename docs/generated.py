@@ -23,6 +23,7 @@ import click
 
 from bssl_tf import settings as config
 from bssl_tf.cli.main import COMMANDS, cli
+from bssl_tf.methods import registry
 from bssl_tf_deploy import load, manifest
 from bssl_tf_deploy.predictor import Predictor
 
@@ -134,6 +135,22 @@ def settings() -> str:
     parts = ["## bssl-tf pretrain", _setting_table(student, ""), *_sections(student, "pretrain")]
     parts += ["## bssl-tf teacher", _setting_table(teacher, "")]
     parts += ["Sections that are not here are those of `bssl-tf pretrain`.", *_sections(teacher, "teacher", student)]
+    parts += ["## Methods", "A run has the table of its own method alone.", *map(_method, registry.BUILT_IN)]
+    return "\n\n".join(parts)
+
+
+def _method(name: str) -> str:
+    """A method's table, and what it logs."""
+    method = registry.find(name)
+    values = method.settings()
+    parts = [f"### [{name}]"]
+    if dataclasses.fields(values):
+        parts += [_summary(method.settings), _setting_table(values, f"{name}.")]
+    else:
+        parts.append("It has no settings.")
+    if method.logs:
+        logged = [(f"`{key}`", _escape(meaning)) for key, meaning in method.logs.items()]
+        parts += ["In `metrics.jsonl`, beside `loss`:", _table(("key", "meaning"), logged)]
     return "\n\n".join(parts)
 
 

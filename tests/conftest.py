@@ -20,7 +20,7 @@ TINY_TEACHER = [
 ]
 TINY_STUDENT = [
     *("--data", "embedded", "--limit", "128", "--batch-size", "32", "--epochs", "2", "--depth", "1", "--threads", "1"),
-    *("--set", "training.checkpoint_every_s=0.2", "--set", "bssl.hidden_width=24", "--set", "bssl.output_width=24"),
+    *("--set", "training.checkpoint_every_s=0.2"),
 ]
 
 

@@ -10,7 +10,8 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.errors import ConfigError
-from bssl_tf.settings import merge, read_preset
+from bssl_tf.methods.registry import over_preset
+from bssl_tf.settings import merge
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -105,9 +106,9 @@ def training_options(function: Function) -> Function:
                 shell_complete=completion.presets,
                 help="A preset of the package (demo), or a TOML file.",
             ),
-            click.option("--epochs", "training__epochs", type=int, help="Epochs a stage."),
-            click.option("--batch-size", "training__batch_size", type=int, help="Images a step."),
-            click.option("--learning-rate", "training__learning_rate", type=float, help="Adam's, at its highest."),
+            click.option("--epochs", "training__epochs", type=int, help="Epochs per stage."),
+            click.option("--batch-size", "training__batch_size", type=int, help="Images per step."),
+            click.option("--learning-rate", "training__learning_rate", type=float, help="Peak learning rate."),
             click.option("--seed", "training__seed", type=int, help="The run's seed. [0]"),
             click.option(
                 "--probe-data",
@@ -167,9 +168,8 @@ def settle(
     Raises:
         ConfigError: the preset is unknown, or a `--set` is not KEY=VALUE.
     """
-    settings = read_preset(preset, command) if preset else {}
-    settings = merge(settings, collect(options))
-    return merge(settings, assigned(assignments))
+    settings = merge(collect(options), assigned(assignments))
+    return over_preset(command, preset, settings) if preset else settings
 
 
 def assigned(assignments: tuple[str, ...]) -> dict[str, Any]:

@@ -11,16 +11,16 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import data_options, prose, settle, training_options
 from bssl_tf.cli.zoo import students
-from bssl_tf.settings import METHODS
+from bssl_tf.methods.registry import names
 
 
 @click.command("pretrain")
 @click.option(
     "--method",
     metavar="NAME",
-    shell_complete=completion.words(*METHODS),
+    shell_complete=lambda context, parameter, typed: completion.fitting(names(), typed),
     help="s2bnn (guided distillation) or bssl (joint classifier); baselines without a teacher: moco, byol, swav,"
-    " supervised. [s2bnn]",
+    " supervised; or one that an installed package brings. [s2bnn]",
 )
 @click.option(
     "--classifier",
@@ -52,7 +52,7 @@ from bssl_tf.settings import METHODS
     help="The binary network, or zoo:NAME. [binary_resnet]",
 )
 @click.option("--width", "backbone__width", type=int, help="Channels of its first stage. [the network's own]")
-@click.option("--depth", "backbone__depth", type=int, help="Binary convolutions in a stage. [the network's own]")
+@click.option("--depth", "backbone__depth", type=int, help="Binary convolutions per stage. [the network's own]")
 def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
     """Train a binary student from a teacher, without labels.
 

@@ -11,13 +11,17 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import data_options, prose, settle, training_options
+from bssl_tf.methods.registry import names_for_teachers
 
 _IMAGENET_SIZE = 224
 
 
 @click.command("teacher")
 @click.option(
-    "--method", metavar="NAME", shell_complete=completion.words("moco", "byol"), help="moco (MoCo v2) or byol. [moco]"
+    "--method",
+    metavar="NAME",
+    shell_complete=lambda context, parameter, typed: completion.fitting(names_for_teachers(), typed),
+    help="moco (MoCo v2), byol, or another that trains teachers. [moco]",
 )
 @click.option(
     "--pretrained",
@@ -54,7 +58,7 @@ def command(
         _take(click.get_current_context(), pretrained, out, options["data__image_size"])
         return
     wanted = settle("teacher", preset, settings, options)
-    from bssl_tf.workflows.pretrain import train_teacher
+    from bssl_tf.workflows.train_teacher import train_teacher
 
     saved = train_teacher(wanted, Path(out), resume=resume, report=prose)
     prose(f"next: bssl-tf pretrain --teacher {shlex.quote(out)} --data ... --out ...")

@@ -2,7 +2,7 @@
 
 | module | what |
 |---|---|
-| `grid` | what a preset's `[compare]` table says |
+| `grid` | what a preset's `[compare]` table holds |
 | `runner` | trains and evaluates what is missing, in processes of their own |
 | `records` | the raw records; mean and interval over seeds |
 | `report` | the markdown table and the figure, from the records alone |

@@ -1,4 +1,4 @@
-"""What a preset's `[compare]` table says: which runs, and how each is measured.
+"""What a preset's `[compare]` table holds: which runs, and how each is measured.
 
 [compare]
 protocols = ["linear-probe", "knn-20"]           # measured for every run, on its own data set
@@ -24,19 +24,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bssl_tf.errors import ConfigError
-from bssl_tf.settings import (
-    METHODS,
-    PROTOCOLS,
-    DataConfig,
-    PretrainConfig,
-    check_choice,
-    from_dict,
-    merge,
-    read_preset,
-)
-
-# The tables of `PretrainConfig` that a method reads, of those named after methods.
-_READS = {"s2bnn": {"s2bnn", "moco"}, "supervised": set()}
+from bssl_tf.methods.registry import names, read_run, without_others
+from bssl_tf.settings import PROTOCOLS, DataConfig, PretrainConfig, check_choice, merge, read_preset, read_settings
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class Row:
 
     @property
     def settings_sha256(self) -> str:
-        """Hash of what the preset says of this row; records of other settings are not this row's.
+        """Hash of the settings that the preset has for this row; records of other settings are not this row's.
 
         Settings that it leaves to their defaults are not in it, so that a new one does not make old records worthless;
         which defaults they had, the record's commit tells.
@@ -141,7 +130,7 @@ def _protocols(content: dict[str, Any], key: str) -> tuple[str, ...]:
 def _data(item: dict[str, Any], number: int) -> DataConfig:
     where = f"compare.transfer[{number}]"
     _refuse_unknown(item, {"source", "limit"}, where)  # size and channels are the network's
-    data = from_dict(DataConfig, item, f"{where}.")
+    data = read_settings(DataConfig, item, f"{where}.")
     if not data.source:
         raise ConfigError(f"{where} names no source", 'Write for example source = "tfds:cifar100"')
     return data
@@ -153,22 +142,22 @@ def _row(item: dict[str, Any], number: int, base: dict[str, Any], overrides: dic
     seeds, settings = item.get("seeds", [0]), item.get("settings", {})
     if not isinstance(item.get("method"), str):
         raise ConfigError(f"{where} names no method", 'Write for example method = "s2bnn"')
-    check_choice(f"{where}.method", item["method"], METHODS)
+    check_choice(f"{where}.method", item["method"], names())
     if not isinstance(item.get("headline", False), bool):
-        raise ConfigError(f"{where}.headline is {item['headline']!r}", "Write headline = true, or leave it away")
+        raise ConfigError(f"{where}.headline is {item['headline']!r}", "Write headline = true, or omit it")
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ConfigError(f"{where}.seeds is {seeds!r}", "Write for example seeds = [0, 1, 2]")
     if not isinstance(settings, dict):
         raise ConfigError(f"{where}.settings is {settings!r}, not a table", "Write settings = { section = {...} }")
-    # What other methods are told has no part in this row: a change of it does not make its records worthless.
-    others = METHODS.keys() - _READS.get(item["method"], {item["method"]})
-    unread = sorted(others & settings.keys())
+    method = item["method"]
+    unread = sorted(settings.keys() - without_others(settings, method).keys())
     if unread:
-        raise ConfigError(f"{where}.settings.{unread[0]} is not for {item['method']}", "Remove it, or name its method")
-    base, overrides = ({key: one[key] for key in one.keys() - others} for one in (base, overrides))
-    settings = merge(merge(base, merge(settings, {"method": item["method"]})), overrides)
-    from_dict(PretrainConfig, settings)  # a wrong setting is found before the first run, not before the tenth
-    return Row(item["method"], str(item.get("variant", "")), tuple(seeds), bool(item.get("headline", False)), settings)
+        raise ConfigError(f"{where}.settings.{unread[0]} is not for {method}", "Remove it, or name its method")
+    # Settings of other methods have no part in this row: a change of them does not make its records worthless.
+    base, overrides = without_others(base, method), without_others(overrides, method)
+    settings = merge(merge(base, merge(settings, {"method": method})), overrides)
+    read_run(PretrainConfig, settings)  # a wrong setting is found before the first run, not before the tenth
+    return Row(method, str(item.get("variant", "")), tuple(seeds), bool(item.get("headline", False)), settings)
 
 
 def _list(content: dict[str, Any], key: str, kind: type) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The raw records of a comparison, one line each, and what they say over seeds."""
+"""The raw records of a comparison, one line each, and their mean and interval over seeds."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def markdown(grid: Grid, records: list[dict[str, Any]], command: str) -> str:
     """The table of every data set and protocol in `records`, and below it what the figures rest on.
 
     Args:
-        grid: says which rows there are and in which order.
+        grid: which rows there are, and in which order.
         records: see `bssl_tf.comparison.records`.
         command: what makes the records again.
     """
@@ -89,8 +89,8 @@ def _conditions(records: list[dict[str, Any]], command: str) -> str:
         f"## Conditions\n\nCommand: `{command}`. Machine: {all_of('machine')}; threads: {all_of('threads')}. "
         f"Commits that trained: {all_of('commit')}; that measured: {all_of('evaluated_commit')}.\n"
         f"Versions: {', '.join(pairs)}.\n"
-        "`epochs` are those of all stages together; `training s` is the time of training, and of asking the teacher "
-        "beforehand where its answers were kept, on a machine that did other work too.\n"
+        "`epochs` are those of all stages together; `training s` is the time of training, and of computing "
+        "the teacher's outputs beforehand where they were kept, on a machine that did other work too.\n"
     )
 
 

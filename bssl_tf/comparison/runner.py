@@ -25,15 +25,15 @@ from bssl_tf.comparison.grid import Grid, Row
 from bssl_tf.comparison.records import STUDENT, load
 from bssl_tf.errors import BsslError, ConfigError, Interrupted, RunFolderError
 from bssl_tf.files import append_record, locked, read_json, read_records, write_text
+from bssl_tf.methods.registry import find, read_run
 from bssl_tf.settings import (
-    METHODS,
     DataConfig,
     PretrainConfig,
     differences,
-    from_dict,
     merge,
     read_preset,
     read_run_config,
+    read_settings,
 )
 
 Report = Callable[[str], None]
@@ -65,7 +65,7 @@ def run_grid(
 ) -> None:
     """Trains and evaluates what the records do not have yet.
 
-    Seeds come in turns, the first of every row before the second of any, so that a table is there early. A row that
+    Seeds are interleaved, the first of every row before the second of any, so that a table is there early. A row that
     fails does not stop the others.
 
     Args:
@@ -100,7 +100,7 @@ def run_grid(
 def _run(grid: Grid, row: Row, seed: int, place: Place, report: Report) -> bool:
     """One row and seed; whether there was anything to do."""
     settings = merge(row.settings, {"data": place.data, "training": {"seed": seed}})
-    own = from_dict(DataConfig, settings.get("data", {}))
+    own = read_settings(DataConfig, settings.get("data", {}))
     teacher = _teacher_of(row, grid, place, report)
     # What takes long is measured for the first seed.
     headline = row.headline and seed == row.seeds[0]
@@ -136,7 +136,7 @@ def _run(grid: Grid, row: Row, seed: int, place: Place, report: Report) -> bool:
 
 def _teacher_of(row: Row, grid: Grid, place: Place, report: Report) -> str | None:
     """A short hash of the teacher's weights, None for a method without; trains it where it is missing."""
-    if not METHODS[row.method]:
+    if not find(row.method).needs_teacher:
         return None
     saved = place.teacher / "teacher" / "weights.safetensors"
     if place.teacher.is_file():
@@ -156,9 +156,9 @@ def _teacher_of(row: Row, grid: Grid, place: Place, report: Report) -> str | Non
 def _trained(folder: Path, settings: dict[str, Any], place: Place, teacher: str | None) -> None:
     """Trains in `folder`, or finds that it was done with just these settings."""
     if (folder / "config.toml").exists():
-        there = from_dict(PretrainConfig, read_run_config(folder))
+        there = read_run(PretrainConfig, read_run_config(folder)).tables()
         wanted = {key: value for key, value in settings.items() if key != "teacher"}
-        changed = differences(there, merge(wanted, {"data": {k: getattr(there.data, k) for k in place.data}}))
+        changed = differences(there, merge(wanted, {"data": {key: there["data"][key] for key in place.data}}))
         if changed:
             raise RunFolderError(
                 f"{folder} was trained with other settings: {changed[0]}", "Remove it, or choose --runs"

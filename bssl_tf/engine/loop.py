@@ -9,91 +9,50 @@ from __future__ import annotations
 
 import math
 import shlex
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bssl_tf.backend import keras, tf
+from bssl_tf.backend import tf
 from bssl_tf.checkpoints import match_tensors
-from bssl_tf.data.augmentation import Augmentation
-from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.views import Batch, batches, steps_per_epoch
+from bssl_tf.data.views import steps_per_epoch
+from bssl_tf.engine.inputs import Inputs
+from bssl_tf.engine.interruption import stop_requests
 from bssl_tf.engine.probe import Probe
 from bssl_tf.engine.run_folder import Checkpoint, RunFolder
 from bssl_tf.engine.stages import Stage
+from bssl_tf.engine.step import make_optimizer, make_step
 from bssl_tf.errors import Interrupted, RunFolderError, TrainingError
-from bssl_tf.methods.method import Method
+from bssl_tf.methods.recipe import Recipe
 from bssl_tf.models.saved import named_weights
-from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.progress import progress
 from bssl_tf.schedules import linear_decay, warmup_cosine
-from bssl_tf.seeding import named_seed
 from bssl_tf.settings import TrainingConfig
 
 _SECONDS = "seconds"
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What the loop feeds to a method.
-
-    Attributes:
-        images: the training images.
-        preprocessing: size and normalisation of the views.
-        augmentation: what makes a view.
-        replay_epochs: after so many epochs the same views come again; 0 for never.
-        teacher: what the teacher says of them, if it was kept; see `data.views.batches`.
-    """
-
-    images: ImageSet
-    preprocessing: Preprocessing
-    augmentation: Augmentation
-    replay_epochs: int = 0
-    teacher: np.ndarray | None = None
-
-    def batches(self, method: Method, config: TrainingConfig, first_step: int, last_step: int) -> tf.data.Dataset:
-        """The batches of these steps, as `method` wants them."""
-        return batches(
-            self.images,
-            self.preprocessing,
-            self.augmentation,
-            views=method.views,
-            batch_size=config.batch_size,
-            seed=named_seed(config.seed, "views"),
-            first_step=first_step,
-            last_step=last_step,
-            replay_epochs=self.replay_epochs,
-            with_labels=method.needs_labels,
-            teacher=self.teacher,
-        )
-
-
 def train(
     run: RunFolder,
     stages: Sequence[Stage],
-    build_method: Callable[[Stage], Method],
+    build: Callable[[Stage], Recipe],
     inputs: Inputs,
     config: TrainingConfig,
     probe: Probe | None = None,
-) -> Method:
+) -> Recipe:
     """Trains through all stages, from the newest checkpoint of `run` if it has one.
 
     Args:
         run: an open run folder, locked by the caller.
         stages: one after another; each begins with the trained networks of the one before it.
-        build_method: makes the method for a stage; it must build the same networks each time it is called.
+        build: makes the recipe for a stage; it must build the same networks each time it is called.
         inputs: images and how they become views.
         config: how to optimise.
-        probe: measures the network every so many epochs, and at the end of each stage.
+        probe: measures the network every few epochs, and at the end of each stage.
 
     Returns:
-        The method of the last stage, trained.
+        The recipe of the last stage, trained.
 
     Raises:
         DataError: fewer images than a batch.
@@ -110,22 +69,22 @@ def train(
         _check_place(found, stages, ends)
     run.rewind_metrics(done)
 
-    method: Method | None = None
-    with _stop_requests() as stop_requested:
+    recipe: Recipe | None = None
+    with stop_requests() as stop_requested:
         for stage, end in zip(stages, ends, strict=True):
             begin = end - stage.epochs * per_epoch
             # A checkpoint on the border belongs to the stage that ends there; the next one takes its networks over.
             if found and done > end:
                 continue
-            previous, method = method, build_method(stage)
-            loop = _StageLoop(run, stage, method, inputs, config, begin, end, per_epoch, probe)
+            previous, recipe = recipe, build(stage)
+            loop = _StageLoop(run, stage, recipe, inputs, config, begin, end, per_epoch, probe)
             if found and begin < done <= end:
                 loop.restore(found)
             elif previous is not None:
-                _take_over(previous, method)
+                _take_over(previous, recipe)
             loop.run(stop_requested)
-    assert method is not None
-    return method
+    assert recipe is not None
+    return recipe
 
 
 class _StageLoop:
@@ -135,7 +94,7 @@ class _StageLoop:
         self,
         run: RunFolder,
         stage: Stage,
-        method: Method,
+        recipe: Recipe,
         inputs: Inputs,
         config: TrainingConfig,
         begin: int,
@@ -143,21 +102,21 @@ class _StageLoop:
         per_epoch: int,
         probe: Probe | None,
     ) -> None:
-        self._run, self._stage, self._method = run, stage, method
+        self._run, self._stage, self._recipe = run, stage, recipe
         self._inputs, self._config, self._probe = inputs, config, probe
         self._begin, self._end, self._per_epoch = begin, end, per_epoch
-        self._optimizer = _optimizer(config)
-        self._optimizer.build(method.trainable_variables())
-        self._step_function = _step_function(method, self._optimizer, config.weight_decay)
+        self._optimizer = make_optimizer(config)
+        self._optimizer.build(recipe.trainable_variables())
+        self._step_function = make_step(recipe, self._optimizer, config.weight_decay)
         self._done = begin
         self._sums: dict[str, float] = {}
 
     def _variables(self) -> dict[str, tf.Variable]:
         """Everything that a step reads and some step writes, by a name that is the same in every process."""
-        method = self._method
-        models = method.trained | method.companions
+        recipe = self._recipe
+        models = recipe.trained | recipe.companions
         named = {f"{part}/{name}": w for part, model in models.items() for name, w in named_weights(model).items()}
-        named |= {f"state/{name}": variable for name, variable in method.state.items()}
+        named |= {f"state/{name}": variable for name, variable in recipe.state.items()}
         named |= {f"optimizer/{i:04d}": variable for i, variable in enumerate(self._optimizer.variables)}
         return named
 
@@ -180,7 +139,7 @@ class _StageLoop:
         config, steps = self._config, self._end - self._begin
         if self._done == self._end:
             return
-        stream = self._inputs.batches(self._method, config, self._done, self._end)
+        stream = self._inputs.batches(self._recipe, config, self._done, self._end)
         saved_at = epoch_began = stepped = time.monotonic()
         epoch_first = self._done
         with progress(total=steps, description=self._stage.name, done=self._done - self._begin) as bar:
@@ -188,13 +147,13 @@ class _StageLoop:
                 step = self._done - self._begin
                 rate = config.learning_rate * self._schedule(step, steps)
                 losses = self._step_function(
-                    batch, tf.constant(rate, tf.float32), tf.constant(self._method.scheduled(step / steps), tf.float32)
+                    batch, tf.constant(rate, tf.float32), tf.constant(self._recipe.scheduled(step / steps), tf.float32)
                 )
                 parts = {name: float(value) for name, value in losses.items()}
                 if not math.isfinite(parts["loss"]):
                     raise TrainingError(
                         f"the loss is {parts['loss']} at step {self._done + 1}",
-                        "Lower --learning-rate and start anew; the last checkpoint is from before it went wrong",
+                        "Lower --learning-rate and restart; the last checkpoint is from before it went wrong",
                     )
                 self._done += 1
                 for name, value in parts.items():
@@ -246,56 +205,23 @@ class _StageLoop:
                 **means,
             }
         )
-        reason = self._method.collapsed(means)
+        reason = self._recipe.collapsed(means)
         if reason:
             raise TrainingError(
-                f"stopped behind epoch {(self._done - self._begin) // self._per_epoch}: {reason}",
-                "Start anew with a lower --learning-rate, a larger --batch-size, or another method's settings",
+                f"stopped after epoch {(self._done - self._begin) // self._per_epoch}: {reason}",
+                "Restart with a lower --learning-rate, a larger --batch-size, or another method's settings",
             )
 
     def _record_probe(self) -> None:
         epoch = (self._done - self._begin) // self._per_epoch
         if self._probe is None or (epoch % self._probe.every and self._done < self._end):
             return
-        measured = self._probe.measure(self._method.trained[self._probe.part])
+        measured = self._probe.measure(self._recipe.trained[self._probe.part])
         self._run.record({"step": self._done, "stage": self._stage.name, "epoch": epoch, **measured})
 
 
-def _optimizer(config: TrainingConfig) -> Any:
-    if config.optimizer == "sgd":
-        return keras.optimizers.SGD(learning_rate=config.learning_rate, momentum=0.9)
-    return keras.optimizers.Adam(learning_rate=config.learning_rate)
-
-
-def _step_function(method: Method, optimizer: Any, weight_decay: float) -> Callable[..., dict[str, tf.Tensor]]:
-    variables = method.trainable_variables()
-    slow = [
-        (v, rate) for name, rate in method.rates.items() for v in method.trained[name].trainable_variables if rate != 1
-    ]
-
-    @tf.function
-    def step(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
-        if method.teacher_outputs is not None and not batch.teacher:
-            batch = batch._replace(teacher=tuple(method.teacher_outputs(view) for view in batch.views))
-        with tf.GradientTape() as tape:
-            losses = dict(method.losses(batch, scheduled))
-        gradients = tape.gradient(losses["loss"], variables)
-        if weight_decay:
-            gradients = [g + weight_decay * v for g, v in zip(gradients, variables, strict=True)]
-        optimizer.learning_rate.assign(learning_rate)
-        before = [tf.identity(variable) for variable, _ in slow]
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        # Adam does not care how long a gradient is, so it is the step that is made shorter.
-        for (variable, rate), old in zip(slow, before, strict=True):
-            variable.assign(old + rate * (variable - old))
-        method.after_step(scheduled)
-        return losses
-
-    return step
-
-
 def _check_place(found: Checkpoint, stages: Sequence[Stage], ends: Sequence[int]) -> None:
-    """A checkpoint says where it belongs; an edited config.toml may say something else."""
+    """A checkpoint states where it belongs; an edited config.toml may state something else."""
     number = next((i for i, end in enumerate(ends) if found.step <= end), None)
     if number is None or stages[number].name != found.stage:
         raise RunFolderError(
@@ -304,33 +230,10 @@ def _check_place(found: Checkpoint, stages: Sequence[Stage], ends: Sequence[int]
         )
 
 
-def _take_over(previous: Method, method: Method) -> None:
+def _take_over(previous: Recipe, recipe: Recipe) -> None:
     """Networks, momentum encoders and queues go on where the stage before left them."""
-    for models, before in ((method.trained, previous.trained), (method.companions, previous.companions)):
-        for name in models.keys() - method.fresh_each_stage:
+    for models, before in ((recipe.trained, previous.trained), (recipe.companions, previous.companions)):
+        for name in models.keys() - recipe.fresh_each_stage:
             models[name].set_weights(before[name].get_weights())
-    for name, variable in method.state.items():
+    for name, variable in recipe.state.items():
         variable.assign(previous.state[name])
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop behind the step; a second one stops at once."""
-    requested = False
-
-    def handle(signum: int, frame: Any) -> None:
-        nonlocal requested
-        if requested:
-            raise KeyboardInterrupt
-        requested = True
-        print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
-
-    try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        before = {}
-    try:
-        yield lambda: requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -52,7 +52,7 @@ class Probe:
     def measure(self, network: keras.Model) -> dict[str, Any]:
         """What a record of metrics.jsonl says beside its place: `probe`, `top1` in percent, images of each part.
 
-        `top1` is None for a network that whose features are not finite; the next step will report that.
+        `top1` is None for a network whose features are not finite; the next step will report that.
         """
         if network is not self._network:
             self._network = network

@@ -3,7 +3,7 @@
     runs/NAME/
       config.toml        all that was decided, defaults written out
       environment.json   versions, machine, threads
-      metrics.jsonl      one record a line, of an epoch, or with the key `probe` of a look at the network behind it
+      metrics.jsonl      one record a line, of an epoch, or with the key `probe` of a look at the network after it
       checkpoints/       step-000000123.safetensors, the two newest
       teacher/ student/  the result: network.json and weights.safetensors
       run.lock           held while a process trains here
@@ -68,8 +68,13 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @classmethod
-    def create(cls, path: Path, config: Any, environment: dict[str, Any]) -> RunFolder:
+    def create(cls, path: Path, tables: dict[str, Any], environment: dict[str, Any]) -> RunFolder:
         """Makes a fresh run folder.
+
+        Args:
+            path: the folder, empty or not there yet.
+            tables: of config.toml, with every default.
+            environment: of environment.json, see `bssl_tf.environment`.
 
         Raises:
             RunFolderError: `path` exists and is not empty.
@@ -85,7 +90,7 @@ class RunFolder:
         run = cls(path)
         write_json(path / "environment.json", environment)
         # Last, because its presence is what makes the folder a run.
-        write_config(run.config_path, config)
+        write_config(run.config_path, tables)
         return run
 
     def locked(self) -> contextlib.AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""What a frozen teacher says of a fixed set of views, computed once and kept on disk.
+"""A frozen teacher's outputs for a fixed set of views, computed once and kept on disk.
 
 The same views come again every few epochs, so the teacher need not look at them again (after Fast Knowledge
 Distillation, Shen and Xing, ECCV 2022, arXiv 2112.01528, which keeps regions; here seeds make the same views again).
@@ -18,11 +18,11 @@ from bssl_tf import __version__
 from bssl_tf.backend import tf
 from bssl_tf.data.cache import cache_key
 from bssl_tf.data.views import VIEWS_FORMAT, steps_per_epoch
-from bssl_tf.engine.loop import Inputs
+from bssl_tf.engine.inputs import Inputs
 from bssl_tf.environment import resolved_threads
 from bssl_tf.errors import StorageError, TrainingError
 from bssl_tf.files import atomic_writer, cache_dir
-from bssl_tf.methods.method import Method
+from bssl_tf.methods.recipe import Recipe
 from bssl_tf.progress import progress
 from bssl_tf.settings import TrainingConfig
 
@@ -30,13 +30,13 @@ Report = Callable[[str], None]
 
 
 def with_teacher_cache(
-    inputs: Inputs, method: Method, config: TrainingConfig, epochs: int, teacher_fingerprint: str, report: Report
+    inputs: Inputs, recipe: Recipe, config: TrainingConfig, epochs: int, teacher_fingerprint: str, report: Report
 ) -> tuple[Inputs, float]:
-    """`inputs` whose views repeat every `epochs` epochs, with what `method`'s teacher says; and the seconds spent.
+    """`inputs` whose views repeat every `epochs` epochs, with the teacher's outputs for them; and the seconds spent.
 
     Args:
         inputs: images and how they become views.
-        method: says which output of the teacher is wanted, and of how many views.
+        recipe: defines which output of the teacher is wanted, and of how many views.
         config: batch size, seed and precision.
         epochs: epochs of different views, at least 1.
         teacher_fingerprint: see `Teacher.fingerprint`.
@@ -44,25 +44,25 @@ def with_teacher_cache(
 
     Raises:
         StorageError: the cache cannot be written.
-        TrainingError: the teacher says something that is not finite in float16.
+        TrainingError: the teacher's outputs are not finite in float16.
     """
     inputs = dataclasses.replace(inputs, replay_epochs=epochs)
     steps = epochs * steps_per_epoch(len(inputs.images), config.batch_size)
-    assert method.teacher_outputs is not None
+    assert recipe.teacher_outputs is not None
     key = cache_key(
         "teacher outputs",
         inputs.images.fingerprint(),
         teacher_fingerprint,
         inputs.preprocessing.to_dict(),
         dataclasses.asdict(inputs.augmentation),
-        [getattr(method.teacher_outputs, "__name__", ""), method.views, config.batch_size, config.seed, epochs],
+        [getattr(recipe.teacher_outputs, "__name__", ""), recipe.views, config.batch_size, config.seed, epochs],
         [config.precision, resolved_threads(config.threads), VIEWS_FORMAT, __version__],
     )
     path = cache_dir() / f"{key}.teacher.npy"
     began = time.monotonic()
     if not path.exists():
-        report(f"asking the teacher once about the views of {epochs} epochs, kept in {path}")
-        _write(path, inputs, method, config, steps)
+        report(f"computing the teacher's outputs once for the views of {epochs} epochs, kept in {path}")
+        _write(path, inputs, recipe, config, steps)
     try:
         outputs = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -70,8 +70,8 @@ def with_teacher_cache(
     return dataclasses.replace(inputs, teacher=outputs), time.monotonic() - began
 
 
-def _write(path: Path, inputs: Inputs, method: Method, config: TrainingConfig, steps: int) -> None:
-    outputs_of = method.teacher_outputs
+def _write(path: Path, inputs: Inputs, recipe: Recipe, config: TrainingConfig, steps: int) -> None:
+    outputs_of = recipe.teacher_outputs
     assert outputs_of is not None
 
     @tf.function
@@ -79,7 +79,7 @@ def _write(path: Path, inputs: Inputs, method: Method, config: TrainingConfig, s
         return tf.cast(tf.stack([outputs_of(view) for view in views]), tf.float16)
 
     with atomic_writer(path) as file:
-        stream = inputs.batches(method, config, 0, steps)
+        stream = inputs.batches(recipe, config, 0, steps)
         for step, batch in enumerate(progress(stream, total=steps, description="teacher")):
             block = outputs(batch.views).numpy()
             if not np.all(np.isfinite(block)):

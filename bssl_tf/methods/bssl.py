@@ -18,27 +18,60 @@ its spread and what it tells about the image are logged, and the run stops when 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from bssl_tf.backend import keras, tf
-from bssl_tf.data.views import Batch
-from bssl_tf.losses.feature_similarity import feature_similarity
-from bssl_tf.losses.kl_divergence import kl_divergence
-from bssl_tf.methods.method import Method
-from bssl_tf.models.heads import mlp_head
+from bssl_tf.methods.method import Ingredients, Method, Schedule
+from bssl_tf.methods.recipe import Recipe
 from bssl_tf.schedules import dynamic_balance
-from bssl_tf.settings import BsslConfig
-from bssl_tf.teachers.teacher import Teacher
+from bssl_tf.settings import Positive, PositiveInt, Share, Table
+
+if TYPE_CHECKING:
+    from bssl_tf.backend import keras, tf
+    from bssl_tf.data.views import Batch
+    from bssl_tf.teachers.teacher import Teacher
 
 # Nats that a target tells about its image; a useful one tells more than one, a collapsed one nothing.
 _COLLAPSED_INFORMATION = 0.01
 
 
-class Bssl(Method):
+@dataclass(frozen=True)
+class BsslConfig(Table):
+    """Joint classifier training (METHOD bssl; arXiv 2110.08851). Each of its four parts can be switched off.
+
+    Attributes:
+        classifier: `joint` trains the classifier on the teacher's features too; `frozen` leaves it random.
+        classifier_rate: learning rate of that classifier as a share of the student's. The paper names none (1); the
+            slower, the longer until both classifiers agree on a constant.
+        feature_similarity: between the classifiers' `outputs`, between the backbones' `features`, or `off`.
+        balance_start: weight of the KL term at the first step.
+        balance_end: weight of the KL term at the last step; the same value twice switches dynamic balancing off.
+        carry_classifier: the second stage goes on with the classifier of the first (modified multi-stage training);
+            otherwise with a fresh one.
+        temperature: of both softmaxes.
+        hidden_width: hidden units of both classifiers.
+        output_width: outputs of both classifiers.
+    """
+
+    classifier: Literal["joint", "frozen"] = "joint"
+    classifier_rate: Share = 1.0
+    feature_similarity: Literal["outputs", "features", "off"] = "outputs"
+    balance_start: Share = 0.1
+    balance_end: Share = 0.3
+    carry_classifier: bool = True
+    temperature: Positive = 0.2
+    hidden_width: PositiveInt = 2000
+    output_width: PositiveInt = 2000
+
+
+class Bssl(Recipe):
     """The recipe above for one stage."""
 
     views = 2
 
     def __init__(self, student: keras.Model, teacher: Teacher, config: BsslConfig) -> None:
+        from bssl_tf.models.heads import mlp_head
+
         super().__init__()
         self.teacher_outputs = teacher.features
         self._config = config
@@ -63,6 +96,11 @@ class Bssl(Method):
         return dynamic_balance(progress, self._config.balance_start, self._config.balance_end)
 
     def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        from bssl_tf.backend import tf
+        from bssl_tf.losses.feature_similarity import feature_similarity
+        from bssl_tf.losses.kl_divergence import kl_divergence
+        from bssl_tf.losses.target_statistics import target_statistics
+
         c, balance = self._config, scheduled
         features = [self.trained["student"](view, training=True) for view in batch.views]
         outputs = [self.trained["head"](x, training=True) for x in features]
@@ -85,31 +123,29 @@ class Bssl(Method):
         if means["target_information"] >= _COLLAPSED_INFORMATION:
             return None
         return (
-            f"the classifier on the teacher's features has collapsed: its targets say the same of every image "
+            f"the classifier on the teacher's features has collapsed: its targets are the same for every image "
             f"(target_information {means['target_information']:.4f} nats, entropy {means['target_entropy']:.2f})"
         )
 
 
-def target_statistics(target_logits: tf.Tensor, temperature: float) -> dict[str, tf.Tensor]:
-    """What tells a useful target from a collapsed one.
+def _build(config: BsslConfig, given: Ingredients) -> Recipe:
+    return Bssl(given.backbone, given.require_teacher(), config)
 
-    Args:
-        target_logits: [B, D] float32.
-        temperature: T of the softmax.
 
-    Returns:
-        `target_entropy`: mean entropy of the B distributions, nats, 0 to log D; near either end the target may have
-        collapsed, but a sharp one is useful too.
-        `target_spread`: standard deviation over the batch, mean over the D outputs.
-        `target_information`: entropy of the mean distribution less the mean entropy, nats: what a target tells about
-        which image of the batch it belongs to, 0 to log B. Zero is collapse, whatever its shape.
-    """
-    log_p = tf.nn.log_softmax(target_logits / temperature)
-    p = tf.exp(log_p)
-    entropy = -tf.reduce_mean(tf.reduce_sum(p * log_p, axis=-1))
-    mean = tf.reduce_mean(p, axis=0)
-    return {
-        "target_entropy": entropy,
-        "target_spread": tf.reduce_mean(tf.math.reduce_std(target_logits, axis=0)),
-        "target_information": -tf.reduce_sum(tf.math.xlogy(mean, mean)) - entropy,
-    }
+METHOD = Method(
+    name="bssl",
+    summary="joint classifier training",
+    settings=BsslConfig,
+    build=_build,
+    logs={
+        "kl": "divergence of the student's classifier from the teacher's, nats, both ways of the views",
+        "feature_similarity": "2 - 2 cos, both ways of the views; without it where it is off",
+        "balance": "weight of the divergence",
+        "target_entropy": "entropy of a target, nats",
+        "target_spread": "standard deviation of target logits over the batch",
+        "target_information": "what a target tells about which image it belongs to, nats; 0 is collapse",
+    },
+    needs_teacher=True,
+    # Section 5: warm-up for 10 of 200 epochs; a shorter run for as large a share.
+    schedule=Schedule("cosine", warmup_epochs=10.0, warmup_one_in=20),
+)

@@ -6,33 +6,52 @@
     loss = 2 - 2 cos(q of view 1, z of view 2), plus the reverse
 
 The target's momentum rises to 1 along half a cosine. There are no negatives: if all images get one embedding, the
-run stops and says so.
+run stops with that reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bssl_tf.backend import keras, tf
-from bssl_tf.data.views import Batch
-from bssl_tf.losses.feature_similarity import feature_similarity
-from bssl_tf.methods.method import Method
-from bssl_tf.methods.momentum import follow
-from bssl_tf.models.binarization import copy_of
-from bssl_tf.models.heads import mlp_head
+from bssl_tf.methods.method import Ingredients, Method, Schedule
+from bssl_tf.methods.recipe import Recipe
 from bssl_tf.schedules import dynamic_balance
-from bssl_tf.settings import ByolConfig
+from bssl_tf.settings import PositiveInt, Share, Table
+
+if TYPE_CHECKING:
+    from bssl_tf.backend import keras, tf
+    from bssl_tf.data.views import Batch
 
 # Of the spread that embeddings in all directions have; an untrained network has about a half.
 _COLLAPSED_SPREAD = 0.02
 
 
-class Byol(Method):
+@dataclass(frozen=True)
+class ByolConfig(Table):
+    """BYOL (METHOD byol; arXiv 2006.07733).
+
+    Attributes:
+        hidden_width: hidden units of projection head and predictor.
+        embedding_width: outputs of both.
+        momentum: of the target network at the first step; rises to 1 along half a cosine.
+    """
+
+    hidden_width: PositiveInt = 512
+    embedding_width: PositiveInt = 128
+    momentum: Share = 0.99
+
+
+class Byol(Recipe):
     """The recipe above for one stage; `part` is the backbone's name, `teacher` or `student`."""
 
     views = 2
 
     def __init__(self, backbone: keras.Model, config: ByolConfig, *, part: str) -> None:
+        from bssl_tf.models.binarization import copy_of
+        from bssl_tf.models.heads import mlp_head
+
         super().__init__()
         self._part, self._momentum = part, config.momentum
         widths = (config.hidden_width, config.embedding_width)
@@ -45,6 +64,9 @@ class Byol(Method):
         return dynamic_balance(progress, self._momentum, 1.0)
 
     def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        from bssl_tf.backend import tf
+        from bssl_tf.losses.feature_similarity import feature_similarity
+
         online, head, predictor = self.trained.values()
         target, target_head = self.companions.values()
         predicted = [predictor(head(online(v, training=True), training=True), training=True) for v in batch.views]
@@ -56,6 +78,8 @@ class Byol(Method):
         return {"loss": loss, "target_spread": spread}
 
     def after_step(self, scheduled: tf.Tensor) -> None:
+        from bssl_tf.methods.momentum import follow
+
         for name in (self._part, "head"):
             follow(self.companions[f"target_{name}"], self.trained[name], scheduled)
 
@@ -63,3 +87,18 @@ class Byol(Method):
         if means["target_spread"] >= _COLLAPSED_SPREAD:
             return None
         return f"the embeddings have collapsed to one direction (target_spread {means['target_spread']:.4f} of 1)"
+
+
+def _build(config: ByolConfig, given: Ingredients) -> Recipe:
+    return Byol(given.backbone, config, part=given.part)
+
+
+METHOD = Method(
+    name="byol",
+    summary="BYOL",
+    settings=ByolConfig,
+    build=_build,
+    logs={"target_spread": "1 when the target's embeddings point everywhere alike, 0 when all are the same"},
+    trains_teachers=True,
+    schedule=Schedule("cosine", warmup_epochs=10.0, warmup_one_in=20),
+)

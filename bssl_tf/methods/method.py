@@ -1,70 +1,108 @@
-"""What a pretraining method is: networks to train, a loss for a batch of views, and what happens behind a step."""
+"""How a method declares itself: what it needs, its settings, its checks, and how its recipe is built for a stage.
+
+Importing a declaration loads no TensorFlow, so that names and settings are known at once; a recipe's own imports are
+inside its functions for that reason.
+"""
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from bssl_tf.backend import keras, tf
-from bssl_tf.data.views import Batch
+from bssl_tf.settings import Table, TrainingConfig
+
+if TYPE_CHECKING:
+    from bssl_tf.backend import keras
+    from bssl_tf.methods.recipe import Recipe
+    from bssl_tf.teachers.teacher import Teacher
+
+S = TypeVar("S", bound=Table)
 
 
-class Method(abc.ABC):
-    """A recipe for one stage.
+@dataclass(frozen=True)
+class NoSettings(Table):
+    """Of a method that has none."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate's course where the user sets none.
 
     Attributes:
-        views: how many augmented views of each image a step takes.
-        needs_labels: whether a step takes labels too.
-        teacher_outputs: what the frozen teacher says of a view, [B, S, S, C] to [B, D]; None without a teacher.
-        trained: the networks that the optimiser changes, by name; saved in checkpoints.
-        companions: further networks whose weights change, such as a momentum encoder; saved in checkpoints.
-        state: variables beside the networks', such as a queue; saved in checkpoints.
-        rates: learning rates of networks in `trained` as a share of the run's; 1 for those that are not named.
-        fresh_each_stage: names of networks that a second stage does not take over from the first.
+        name: `linear` or `cosine`, see `TrainingConfig`.
+        warmup_epochs: of a long run.
+        warmup_one_in: a shorter one warms up for one epoch in this many.
     """
 
-    views: int = 1
+    name: Literal["linear", "cosine"] = "linear"
+    warmup_epochs: float = 0.0
+    warmup_one_in: int = 1
+
+    def settings(self, epochs: int) -> dict[str, Any]:
+        """The settings of `TrainingConfig` for stages of `epochs` epochs."""
+        return {"schedule": self.name, "warmup_epochs": min(self.warmup_epochs, epochs / self.warmup_one_in)}
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a recipe is built from.
+
+    Attributes:
+        backbone: the network to train, [B, S, S, C] float32 to [B, D] float32.
+        part: what it is called in checkpoints, and in the recipe's `trained`.
+        teacher: where the method needs one.
+        classes: how many the labels have, 0 without labels.
+        training: how the run is optimised.
+        stage_epochs: how long this stage lasts.
+        first_stage: whether it is the first.
+    """
+
+    backbone: keras.Model
+    part: Literal["teacher", "student"]
+    teacher: Teacher | None
+    classes: int
+    training: TrainingConfig
+    stage_epochs: int
+    first_stage: bool
+
+    def require_teacher(self) -> Teacher:
+        """The teacher of a method that declares that it needs one."""
+        assert self.teacher is not None, "the method's declaration lacks needs_teacher=True"
+        return self.teacher
+
+
+def _nothing(*_: Any) -> tuple[()]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Method(Generic[S]):
+    """A declaration; a module of a method has one, called `METHOD`.
+
+    Attributes:
+        name: after `--method`, and of its table in config.toml.
+        summary: what it is, in a few words.
+        settings: a frozen dataclass derived from `bssl_tf.settings.Table`, with a default for everything.
+        build: makes the recipe for a stage; it must make the same networks for all stages.
+        logs: what `Recipe.losses` returns beside `loss`, with its meaning and unit; it goes to metrics.jsonl.
+        needs_teacher: whether it learns from a frozen teacher.
+        needs_labels: whether a step takes labels.
+        trains_teachers: whether `bssl-tf teacher` can use it too; then the recipe trains a `teacher` and a `head`.
+        schedule: of a student's training.
+        check: refuses settings that do not go together, before any data is there. Takes the settings and how the run
+            is optimised; raises `ConfigError`.
+        advise: lines of advice about settings that do not suit the data. Takes the same, and the number of images.
+    """
+
+    name: str
+    summary: str
+    settings: type[S]
+    build: Callable[[S, Ingredients], Recipe]
+    logs: Mapping[str, str]
+    needs_teacher: bool = False
     needs_labels: bool = False
-    teacher_outputs: Callable[[tf.Tensor], tf.Tensor] | None = None
-
-    def __init__(self) -> None:
-        self.trained: dict[str, keras.Model] = {}
-        self.companions: dict[str, keras.Model] = {}
-        self.state: dict[str, tf.Variable] = {}
-        self.rates: dict[str, float] = {}
-        self.fresh_each_stage: frozenset[str] = frozenset()
-
-    def scheduled(self, progress: float) -> float:
-        """A number that changes while the stage goes on, for `losses` and `after_step`; 0 at all times by default.
-
-        Args:
-            progress: 0 at the stage's first step, towards 1 at its end.
-        """
-        return 0.0
-
-    @abc.abstractmethod
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """The loss and what it is made of.
-
-        Args:
-            batch: `self.views` views, labels if `needs_labels`, and what the teacher says of each view if there is one.
-            scheduled: float32 scalar, what `self.scheduled` says for this step.
-
-        Returns:
-            Float32 scalars by name; `loss` is the one that is minimised, the others are logged beside it.
-        """
-
-    def after_step(self, scheduled: tf.Tensor) -> None:  # noqa: B027 - most methods have nothing to do here
-        """Runs in the graph behind the optimiser's update; nothing by default."""
-
-    def collapsed(self, means: Mapping[str, float]) -> str | None:
-        """Says what is wrong when an epoch's mean losses show that the method learns nothing any more.
-
-        Args:
-            means: what `losses` returned, averaged over the epoch.
-        """
-        return None
-
-    def trainable_variables(self) -> list[tf.Variable]:
-        """What the optimiser changes, in a fixed order."""
-        return [variable for model in self.trained.values() for variable in model.trainable_variables]
+    trains_teachers: bool = False
+    schedule: Schedule = Schedule()
+    check: Callable[[S, TrainingConfig], object] = _nothing
+    advise: Callable[[S, TrainingConfig, int], Iterable[str]] = _nothing

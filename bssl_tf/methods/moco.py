@@ -12,29 +12,54 @@ On one machine there is nothing to shuffle batch norm over; the key encoder norm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from bssl_tf.backend import keras, tf
-from bssl_tf.data.views import Batch
 from bssl_tf.errors import ConfigError
-from bssl_tf.losses.info_nce import info_nce
-from bssl_tf.methods.method import Method
-from bssl_tf.methods.momentum import follow
-from bssl_tf.models.binarization import copy_of
-from bssl_tf.models.heads import mlp_head
-from bssl_tf.settings import MocoConfig
+from bssl_tf.methods.method import Ingredients, Method
+from bssl_tf.methods.recipe import Recipe
+from bssl_tf.seeding import named_seed
+from bssl_tf.settings import Positive, PositiveInt, Share, Table
+
+if TYPE_CHECKING:
+    from bssl_tf.backend import keras, tf
+    from bssl_tf.data.views import Batch
 
 
-class Moco(Method):
+@dataclass(frozen=True)
+class MocoConfig(Table):
+    """MoCo v2 (METHOD moco; arXiv 2003.04297), for a teacher or a student.
+
+    Attributes:
+        embedding_width: D of the projection head.
+        temperature: of InfoNCE.
+        momentum: of the key encoder; 0.999 with long training, 0.99 with a few hundred steps.
+        queue_size: negatives kept, a multiple of the batch size.
+        head_batch_norm: batch norm inside the projection head.
+    """
+
+    embedding_width: PositiveInt = 128
+    temperature: Positive = 0.2
+    momentum: Share = 0.999
+    queue_size: PositiveInt = 65536
+    head_batch_norm: bool = False
+
+
+class Moco(Recipe):
     """The recipe above for one stage; `part` is the backbone's name, `teacher` or `student`."""
 
     views = 2
 
     def __init__(self, backbone: keras.Model, config: MocoConfig, *, part: str, batch_size: int, seed: int) -> None:
+        import numpy as np
+
+        from bssl_tf.backend import tf
+        from bssl_tf.models.binarization import copy_of
+        from bssl_tf.models.heads import mlp_head
+
         super().__init__()
-        check_queue(config, batch_size)
+        check_queue("moco.queue_size", config.queue_size, batch_size)
         self._temperature, self._momentum, self._batch_size = config.temperature, config.momentum, batch_size
         self._part = part
         width = backbone.output_shape[-1]
@@ -58,12 +83,18 @@ class Moco(Method):
 
     def contrast(self, query: tf.Tensor, key_view: tf.Tensor) -> tf.Tensor:
         """InfoNCE of `query` [B, D] against the keys of `key_view` [B, S, S, C]; remembers those for the queue."""
+        from bssl_tf.backend import tf
+        from bssl_tf.losses.info_nce import info_nce
+
         features = self.companions[f"key_{self._part}"](key_view, training=True)
         key = tf.stop_gradient(self.companions["key_head"](features, training=True))
         self.state["keys"].assign(tf.math.l2_normalize(key, axis=-1))
         return info_nce(query, key, self.state["queue"], self._temperature)
 
     def after_step(self, scheduled: tf.Tensor) -> None:
+        from bssl_tf.backend import tf
+        from bssl_tf.methods.momentum import follow
+
         for name, model in self.trained.items():
             follow(self.companions[f"key_{name}"], model, self._momentum)
         queue, start = self.state["queue"], self.state["queue_next"]
@@ -73,10 +104,38 @@ class Moco(Method):
         start.assign((start + self._batch_size) % queue.shape[0])
 
 
-def check_queue(config: MocoConfig, batch_size: int) -> None:
-    """Raises `ConfigError` unless the queue is a whole number of batches long."""
-    if config.queue_size < batch_size or config.queue_size % batch_size:
+def check_queue(setting: str, size: int, batch_size: int) -> None:
+    """Raises `ConfigError` unless a queue of `size`, set by `setting`, is a whole number of batches long."""
+    if size < batch_size or size % batch_size:
         raise ConfigError(
-            f"queue size {config.queue_size} is not a multiple of batch size {batch_size}",
-            f"Try --set moco.queue_size={max(1, round(config.queue_size / batch_size)) * batch_size}",
+            f"queue size {size} is not a multiple of batch size {batch_size}",
+            f"Try --set {setting}={max(1, round(size / batch_size)) * batch_size}",
         )
+
+
+def queue_advice(setting: str, size: int, batch_size: int, images: int) -> Iterable[str]:
+    """Warns of a queue of `size`, set by `setting`, that is longer than the data set."""
+    if size > images:
+        yield (
+            f"MoCo's queue of {size} is longer than the {images} images, so that earlier views of an "
+            f"image count as other images; pass --set {setting}={max(1, images // 2 // batch_size) * batch_size}"
+        )
+
+
+def _build(config: MocoConfig, given: Ingredients) -> Recipe:
+    size, seed = given.training.batch_size, named_seed(given.training.seed, "queue")
+    return Moco(given.backbone, config, part=given.part, batch_size=size, seed=seed)
+
+
+METHOD = Method(
+    name="moco",
+    summary="MoCo v2",
+    settings=MocoConfig,
+    build=_build,
+    logs={},
+    trains_teachers=True,
+    check=lambda config, training: check_queue("moco.queue_size", config.queue_size, training.batch_size),
+    advise=lambda config, training, images: queue_advice(
+        "moco.queue_size", config.queue_size, training.batch_size, images
+    ),
+)

@@ -12,25 +12,51 @@ in a straight line to zero in each.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bssl_tf.backend import keras, tf
-from bssl_tf.data.views import Batch
-from bssl_tf.losses.guided_distillation import guided_distillation
-from bssl_tf.methods.method import Method
-from bssl_tf.methods.moco import Moco
-from bssl_tf.models.heads import mlp_head
-from bssl_tf.settings import MocoConfig, S2bnnConfig
-from bssl_tf.teachers.teacher import Teacher
+from bssl_tf.methods.method import Ingredients, Method
+from bssl_tf.methods.moco import Moco, MocoConfig, check_queue, queue_advice
+from bssl_tf.methods.recipe import Recipe
+from bssl_tf.seeding import named_seed
+from bssl_tf.settings import Positive, PositiveInt, Share, Table, TrainingConfig
+
+if TYPE_CHECKING:
+    from bssl_tf.backend import keras, tf
+    from bssl_tf.data.views import Batch
+    from bssl_tf.teachers.teacher import Teacher
 
 
-class S2bnn(Method):
+@dataclass(frozen=True)
+class S2bnnConfig(Table):
+    """Guided distribution calibration (METHOD s2bnn; arXiv 2102.08946).
+
+    Attributes:
+        temperature: of both softmaxes.
+        head_batch_norm: batch norm inside the projection head; the paper has none.
+        contrastive: add MoCo's loss, weighted alike, through the same head.
+        contrastive_temperature: of InfoNCE.
+        contrastive_momentum: of the key encoder; 0.999 with long training, 0.99 with a few hundred steps.
+        contrastive_queue_size: negatives kept, a multiple of the batch size.
+    """
+
+    temperature: Positive = 0.2
+    head_batch_norm: bool = False
+    contrastive: bool = False
+    contrastive_temperature: Positive = 0.2
+    contrastive_momentum: Share = 0.999
+    contrastive_queue_size: PositiveInt = 65536
+
+
+class S2bnn(Recipe):
     """The recipe above for one stage, distillation only."""
 
     views = 1
 
     def __init__(self, student: keras.Model, teacher: Teacher, config: S2bnnConfig) -> None:
+        from bssl_tf.models.heads import mlp_head
+
         super().__init__()
         self.teacher_outputs = teacher.embed
         self._temperature = config.temperature
@@ -49,18 +75,15 @@ class ContrastiveS2bnn(Moco):
     """Contrastive learning and distillation through one projection head, for one stage."""
 
     def __init__(
-        self,
-        student: keras.Model,
-        teacher: Teacher,
-        config: S2bnnConfig,
-        moco: MocoConfig,
-        *,
-        batch_size: int,
-        seed: int,
+        self, student: keras.Model, teacher: Teacher, config: S2bnnConfig, *, batch_size: int, seed: int
     ) -> None:
         # One head for both losses, the one of distillation alone, so that the two variants differ in the loss only.
-        moco = dataclasses.replace(
-            moco, embedding_width=teacher.embedding_width, head_batch_norm=config.head_batch_norm
+        moco = MocoConfig(
+            embedding_width=teacher.embedding_width,
+            temperature=config.contrastive_temperature,
+            momentum=config.contrastive_momentum,
+            queue_size=config.contrastive_queue_size,
+            head_batch_norm=config.head_batch_norm,
         )
         super().__init__(student, moco, part="student", batch_size=batch_size, seed=seed)
         self.teacher_outputs = teacher.embed
@@ -78,6 +101,42 @@ class ContrastiveS2bnn(Moco):
 
 
 def _distillation(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> Mapping[str, tf.Tensor]:
+    from bssl_tf.losses.guided_distillation import guided_distillation
+
     loss = guided_distillation(teacher, student, temperature)
     # The cross-entropy's floor is the teacher's entropy; what is left is what the student can still learn.
     return {"loss": loss, "gap_to_teacher": loss - guided_distillation(teacher, teacher, temperature)}
+
+
+def _build(config: S2bnnConfig, given: Ingredients) -> Recipe:
+    teacher = given.require_teacher()
+    if config.contrastive:
+        size, seed = given.training.batch_size, named_seed(given.training.seed, "queue")
+        return ContrastiveS2bnn(given.backbone, teacher, config, batch_size=size, seed=seed)
+    return S2bnn(given.backbone, teacher, config)
+
+
+def _check(config: S2bnnConfig, training: TrainingConfig) -> None:
+    if config.contrastive:
+        check_queue("s2bnn.contrastive_queue_size", config.contrastive_queue_size, training.batch_size)
+
+
+def _advise(config: S2bnnConfig, training: TrainingConfig, images: int) -> Iterable[str]:
+    if config.contrastive:
+        size = config.contrastive_queue_size
+        yield from queue_advice("s2bnn.contrastive_queue_size", size, training.batch_size, images)
+
+
+METHOD = Method(
+    name="s2bnn",
+    summary="guided distillation",
+    settings=S2bnnConfig,
+    build=_build,
+    logs={
+        "gap_to_teacher": "the loss less the entropy of the teacher's distribution, its floor, nats",
+        "contrastive": "the part of MoCo's loss, nats; with `s2bnn.contrastive` only",
+    },
+    needs_teacher=True,
+    check=_check,
+    advise=_advise,
+)

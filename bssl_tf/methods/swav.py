@@ -7,27 +7,57 @@
 
 Prototypes have length one, and stand still at the beginning of the first stage. There is no queue of features, so a
 batch should hold about as many images as there are prototypes, or more (section 3.1). Small crops beside the two large
-ones, which the paper calls multi-crop, are left out: at 32 px they would be smaller than the network's field of view.
+ones, which the paper calls multi-crop, are omitted: at 32 px they would be smaller than the network's field of view.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bssl_tf.backend import keras, tf
-from bssl_tf.data.views import Batch
-from bssl_tf.losses.swapped_prediction import balanced_assignment, swapped_prediction
-from bssl_tf.methods.method import Method
-from bssl_tf.models.heads import mlp_head
-from bssl_tf.settings import SwavConfig
+from bssl_tf.errors import ConfigError
+from bssl_tf.methods.method import Ingredients, Method, Schedule
+from bssl_tf.methods.recipe import Recipe
+from bssl_tf.settings import NotNegative, Positive, PositiveInt, Table, TrainingConfig
+
+if TYPE_CHECKING:
+    from bssl_tf.backend import keras, tf
+    from bssl_tf.data.views import Batch
 
 
-class Swav(Method):
+@dataclass(frozen=True)
+class SwavConfig(Table):
+    """SwAV (METHOD swav; arXiv 2006.09882) with two crops.
+
+    Attributes:
+        hidden_width: hidden units of the projection head.
+        embedding_width: its outputs.
+        prototypes: K, the clusters; balancing needs about as many images in a batch, as there is no queue here.
+        temperature: of the student's softmax.
+        epsilon: how soft the balanced assignment is.
+        iterations: of Sinkhorn and Knopp's algorithm.
+        frozen_epochs: the prototypes stand still over this many epochs of the first stage.
+    """
+
+    hidden_width: PositiveInt = 512
+    embedding_width: PositiveInt = 128
+    prototypes: PositiveInt = 300
+    temperature: Positive = 0.1
+    epsilon: Positive = 0.05
+    iterations: PositiveInt = 3
+    frozen_epochs: NotNegative = 1.0
+
+
+class Swav(Recipe):
     """The recipe above for one stage; `frozen_share` of it the prototypes stand still."""
 
     views = 2
 
     def __init__(self, student: keras.Model, config: SwavConfig, *, frozen_share: float) -> None:
+        from bssl_tf.backend import keras
+        from bssl_tf.models.heads import mlp_head
+
         super().__init__()
         self._config = config
         self._frozen_share = frozen_share
@@ -51,6 +81,9 @@ class Swav(Method):
         return float(progress >= self._frozen_share)
 
     def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        from bssl_tf.backend import tf
+        from bssl_tf.losses.swapped_prediction import balanced_assignment, swapped_prediction
+
         c = self._config
         student, head, prototypes = self.trained.values()
         scores = []
@@ -68,5 +101,31 @@ class Swav(Method):
         self._normalise_prototypes()
 
     def _normalise_prototypes(self) -> None:
+        from bssl_tf.backend import tf
+
         kernel = self.trained["prototypes"].layers[-1].kernel
         kernel.assign(tf.math.l2_normalize(kernel, axis=0))
+
+
+def _build(config: SwavConfig, given: Ingredients) -> Recipe:
+    frozen_share = config.frozen_epochs / given.stage_epochs if given.first_stage else 0.0
+    return Swav(given.backbone, config, frozen_share=frozen_share)
+
+
+def _check(config: SwavConfig, training: TrainingConfig) -> None:
+    if config.frozen_epochs >= training.epochs:
+        raise ConfigError(
+            f"swav.frozen_epochs is {config.frozen_epochs}",
+            f"Give less than the {training.epochs} epochs of a stage",
+        )
+
+
+METHOD = Method(
+    name="swav",
+    summary="SwAV",
+    settings=SwavConfig,
+    build=_build,
+    logs={"prototypes_used": "prototypes that are the first choice of an image in the batch"},
+    schedule=Schedule("cosine", warmup_epochs=10.0, warmup_one_in=20),
+    check=_check,
+)

@@ -28,7 +28,7 @@ from bssl_tf.reports.document import Column, Figure, Grid, Group, Key, Picture, 
 from bssl_tf.reports.fields import number, table, text, whole
 from bssl_tf.reports.runs import Run, conditions
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import DataConfig, from_dict
+from bssl_tf.settings import DataConfig, read_settings
 
 VIEWS, NEIGHBOURS = 4, 5
 # Images whose features are compared: enough for a map, and a minute's work on two cores at 32 px.
@@ -116,7 +116,7 @@ def _opened(config: DataConfig) -> DataSplits:
 
 
 def _data_config(run: Run, data_dir: str | None) -> DataConfig:
-    config = from_dict(DataConfig, table(run.settings, "data"), "data.")
+    config = read_settings(DataConfig, table(run.settings, "data"), "data.")
     return dataclasses.replace(config, download=False, data_dir=data_dir or config.data_dir)
 
 

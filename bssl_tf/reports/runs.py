@@ -14,7 +14,7 @@ from bssl_tf.evaluation.records import Evaluation, belong_together, read_evaluat
 from bssl_tf.files import read_json, read_records
 from bssl_tf.reports.benchmarks import Emulated, Latency, read_benchmarks, read_emulated
 from bssl_tf.reports.fields import number, table, text
-from bssl_tf.settings import command_of, read_run_config
+from bssl_tf.settings import read_run_config
 from bssl_tf_converters.tflite.inspection import Inspection, inspect_model
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.manifest import Manifest
@@ -141,7 +141,7 @@ def _short_names(folders: list[Path]) -> list[str]:
 
 def _read_run(folder: Path, name: str, given: str) -> Run:
     settings = read_run_config(folder)
-    command = command_of(settings)
+    command = settings["command"]
     damaged: list[str] = []
     evaluation, answers = _evaluation(folder, damaged)
     metrics = folder / "metrics.jsonl"

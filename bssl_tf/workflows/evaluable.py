@@ -13,10 +13,11 @@ from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.protocols import Subject, compiled, features_of
 from bssl_tf.evaluation.records import STUDENT, TEACHER, untrained
 from bssl_tf.files import read_json
+from bssl_tf.methods.registry import read_run
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, command_of, from_dict, read_run_config
+from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, read_run_config
 from bssl_tf.teachers.teacher import Teacher, load_teacher
 
 _DEFAULT_SIZE = 224
@@ -80,8 +81,8 @@ def find_evaluable(path: Path, *, pixels: str = "normalized", image_size: int = 
         about = read_json(path / "import.json")
         return _saved(path, TEACHER, DataConfig(), f"imported ({about.get('format')})", pretrained=True)
     content = read_run_config(path)
-    if command_of(content) == "teacher":
-        teacher = from_dict(TeacherConfig, content)
+    if content["command"] == "teacher":
+        teacher = read_run(TeacherConfig, content).sections
         return _saved(path, TEACHER, teacher.data, teacher.method, pretrained=False, config=teacher)
     student = run_config(path)
     return _saved(
@@ -102,10 +103,10 @@ def run_config(run: Path) -> PretrainConfig:
         RunFolderError: `run` is not one, or is not finished.
     """
     content = read_run_config(run)
-    if command_of(content) != "pretrain":
+    if content["command"] != "pretrain":
         raise RunFolderError(f"{run} is a teacher's run", "Give the run folder of a `bssl-tf pretrain`")
     _check_finished(run, "student", "pretrain")
-    return from_dict(PretrainConfig, content)
+    return read_run(PretrainConfig, content).sections
 
 
 def _check_finished(run: Path, part: str, command: str) -> None:

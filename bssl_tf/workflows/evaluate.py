@@ -40,7 +40,7 @@ from bssl_tf.evaluation.records import (
 )
 from bssl_tf.evaluation.verdict import Facts, make_verdict
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import DataConfig, from_dict
+from bssl_tf.settings import DataConfig, read_settings
 from bssl_tf.teachers.teacher import load_teacher
 from bssl_tf.workflows.evaluable import Evaluable, find_evaluable
 
@@ -142,11 +142,11 @@ def _data_config(found: Evaluable, overrides: dict[str, Any]) -> DataConfig:
     elif not found.data.source:
         raise ConfigError(f"{found.path} does not tell on what data to measure it", "Pass --data with a labelled set")
     if found.preprocessing is None:
-        return from_dict(DataConfig, base | overrides, "data.")
+        return read_settings(DataConfig, base | overrides, "data.")
     fixed = {"image_size": found.preprocessing.image_size, "channels": found.preprocessing.channels}
     if overrides.get("image_size", fixed["image_size"]) != fixed["image_size"]:
         raise ConfigError(f"{found.path} takes images of {fixed['image_size']} px", "Omit --image-size")
-    return from_dict(DataConfig, base | overrides | fixed, "data.")
+    return read_settings(DataConfig, base | overrides | fixed, "data.")
 
 
 def _checked(data: DataSplits) -> ImageSet:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
 from bssl_tf.evaluation.records import Evaluation, as_record
 from bssl_tf.files import append_record
-from bssl_tf.settings import merge, read_preset
+from bssl_tf.methods.registry import over_preset
+from bssl_tf.settings import merge
 from bssl_tf.workflows import evaluate as evaluating
-from bssl_tf.workflows import pretrain as training
+from bssl_tf.workflows import pretrain as pretraining
+from bssl_tf.workflows import train_teacher as teaching
 from bssl_tf.workflows.given import tables_of
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ def train_teacher(
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
-    saved = training.train_teacher(
+    saved = teaching.train_teacher(
         _settled("teacher", preset, given, settings), Path(out), resume=resume, report=_log.info
     )
     return Run(Path(out), saved)
@@ -194,7 +196,9 @@ def pretrain(
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
-    saved = training.pretrain(_settled("pretrain", preset, given, settings), Path(out), resume=resume, report=_log.info)
+    saved = pretraining.pretrain(
+        _settled("pretrain", preset, given, settings), Path(out), resume=resume, report=_log.info
+    )
     return Run(Path(out), saved)
 
 
@@ -254,9 +258,9 @@ def _settled(
     command: str, preset: str | Path | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The tables of a run: the preset, then the keyword arguments, then `settings`."""
-    tables = read_preset(str(preset), command) if preset else {}
     wanted = {_PLACES.get(name, name): _plain(value) for name, value in given.items() if value is not None}
-    return merge(merge(tables, tables_of(wanted)), tables_of(settings))
+    tables = merge(tables_of(wanted), tables_of(settings))
+    return over_preset(command, str(preset), tables) if preset else tables
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 
 from bssl_tf.files import read_json
 from bssl_tf.models.saved import load_weights, read_network, save_network
-from bssl_tf.settings import PretrainConfig, from_dict, read_run_config, write_config
+from bssl_tf.settings import merge, read_run_config, write_config
 from bssl_tf.zoo import Entry, write_entry, zoo_folder
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.manifest import EXAMPLES
@@ -28,14 +27,13 @@ def add(run: Path, name: str, command: str, folder: Path | None = None, bundle: 
             behind: what runs the bundle brings its own.
     """
     folder = folder or zoo_folder()
-    network, config = read_network(run / "student"), from_dict(PretrainConfig, read_run_config(run))
+    network, tables = read_network(run / "student"), read_run_config(run)
     student = network.build()
     load_weights(run / "student", {"student": student})
     save_network(folder / name, network, {"student": student}, packed=True)
     # The teacher and the data lay somewhere on the machine that trained; neither comes along.
-    data = dataclasses.replace(config.data, data_dir="", source=config.data.source)
-    training = dataclasses.replace(config.training, probe_data="")
-    write_config(folder / name / "config.toml", dataclasses.replace(config, teacher="", data=data, training=training))
+    kept = {"teacher": "", "data": {"data_dir": ""}, "training": {"probe_data": ""}}
+    write_config(folder / name / "config.toml", merge(tables, kept))
     if bundle is not None:
         found = read_bundle(bundle)
         examples = sorted((bundle / EXAMPLES).iterdir(), key=lambda path: int(path.name.partition("-")[0]))
@@ -50,8 +48,8 @@ def add(run: Path, name: str, command: str, folder: Path | None = None, bundle: 
         )
     evaluation, environment = read_json(run / "evaluation.json"), read_json(run / "environment.json")
     facts = {
-        "method": config.method,
-        "data": config.data.source,
+        "method": tables["method"],
+        "data": tables["data"]["source"],
         "command": command,
         "commit": str(environment.get("commit") or "unknown"),
         "protocol": _PROTOCOL,

@@ -69,7 +69,7 @@ def test_help_of_each_command_is_light(name: str) -> None:
         ),
         (["pretrain", "--out", "{tmp}", "--data", "embedded", "--method", "s2bn"], 3, "Did you mean 's2bnn'?"),
         (["pretrain", "--out", "{tmp}", "--data", "embedded", "--teacher", "none"], 12, "there is no teacher at none"),
-        (["evaluate", "{tmp}"], 5, "is no run folder"),
+        (["evaluate", "{tmp}"], 5, "is not a run folder"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_status_and_leaves_no_run(

@@ -132,8 +132,8 @@ def test_a_trained_run_is_shown_whole(tiny_student: Path, tiny_teacher: Path, bs
     ("arguments", "status", "message"),
     [
         ([], 2, "Missing argument 'RUN...'"),
-        (["{tmp}"], 5, "is no run folder"),
-        (["{tmp}/none"], 5, "is no run folder"),
+        (["{tmp}"], 5, "is not a run folder"),
+        (["{tmp}/none"], 5, "is not a run folder"),
         (["{tmp}", "--format", "pdf"], 2, "'pdf' is not one of"),
         (["{tmp}", "--images", "0"], 2, "0 is not in the range"),
     ],

@@ -105,7 +105,7 @@ def test_the_summary_of_a_fresh_run_names_the_next_step(tiny_teacher: Path, bssl
 
 def test_the_summary_of_no_run_or_a_damaged_one_is_one_clear_line(run: Path, tmp_path: Path, bssl_tf: Command) -> None:
     done = bssl_tf("summary", tmp_path)
-    assert done.returncode == 5 and "is no run folder" in done.stderr
+    assert done.returncode == 5 and "is not a run folder" in done.stderr
     damaged = shutil.copytree(run, tmp_path / "run")
     (damaged / "evaluation.json").write_text('{"rows": [{}]}')
     done = bssl_tf("summary", damaged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe
+from bssl_tf.methods.registry import read_run
 from bssl_tf.models.registry import build_backbone
 from bssl_tf.models.saved import Network, save_network
 from bssl_tf.settings import DataConfig, PretrainConfig, write_config
@@ -71,7 +73,8 @@ def write_run_folder(run: Path, classes: int = 10) -> Path:
     images = embedded_images(28, 1, 64)
     weights, bias = random_probe(model, images, classes)
     data = DataConfig(source="embedded", image_size=28, channels=1)
-    write_config(run / "config.toml", PretrainConfig(data=data))
+    tables = {"data": dataclasses.asdict(data)}
+    write_config(run / "config.toml", read_run(PretrainConfig, tables).tables())
     network = Network("binary_resnet", fit_preprocessing(image_set(), 28), {"depth": DEPTH})
     save_network(run / "student", network, {"student": model})
     save_probe(run / "probe", LinearProbe(weights, bias, image_set().class_names, 12.5, data))

@@ -12,7 +12,8 @@ import pytest
 from bssl_tf.cli.main import COMMANDS, cli
 from bssl_tf.cli.options import settle
 from bssl_tf.errors import BsslError
-from bssl_tf.settings import PretrainConfig, TeacherConfig, from_dict
+from bssl_tf.methods.registry import read_run
+from bssl_tf.settings import PretrainConfig, TeacherConfig
 from bssl_tf_deploy.cli import _parser
 from tests.docs.conftest import ROOT
 from tests.docs.markdown import DOCUMENTS, commands, inline_code, name_of, split
@@ -40,9 +41,11 @@ def parse(words: list[str]) -> None:
             return
         if name in TRAINING:
             options = {
-                key: value for key, value in params.items() if key not in ("out", "resume", "preset", "settings")
+                key: value
+                for key, value in params.items()
+                if key not in ("out", "resume", "preset", "settings", "pretrained")
             }
-            from_dict(TRAINING[name], settle(name, params["preset"], params["settings"], options))
+            read_run(TRAINING[name], settle(name, params["preset"], params["settings"], options))
 
 
 def options_of(names: list[str]) -> set[str]:

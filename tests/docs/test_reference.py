@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from bssl_tf.cli.main import COMMANDS, cli
+from bssl_tf.methods import registry
 from bssl_tf.settings import PretrainConfig, TeacherConfig
 from bssl_tf_deploy.manifest import Manifest
 from docs import generated
@@ -59,6 +60,18 @@ def test_every_setting_has_its_default_and_a_meaning() -> None:
     others = rows(teacher)
     for key, value in leaves(TeacherConfig()):
         assert (others.get(key) or table[key])[0] == f"`{generated._toml(value)}`"
+
+
+def test_every_setting_and_every_logged_number_of_a_method_has_its_meaning() -> None:
+    text = generated.settings().partition("## Methods")[2]
+    for name in registry.BUILT_IN:
+        section = re.split(r"^### ", text.partition(f"### [{name}]\n")[2], flags=re.M)[0]
+        method = registry.find(name)
+        table = rows(section)
+        assert {key for key in table if key.startswith(f"{name}.")} == {
+            f"{name}.{key}" for key, _ in leaves(method.settings())
+        }
+        assert set(method.logs) <= set(table)
 
 
 def test_every_field_of_a_manifest_is_in_the_reference() -> None:

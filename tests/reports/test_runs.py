@@ -247,7 +247,7 @@ def test_a_run_that_is_not_finished_is_no_error(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"is no run folder"):
+    with pytest.raises(RunFolderError, match=r"is not a run folder"):
         read_runs([tmp_path])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import shutil
@@ -98,6 +97,7 @@ def test_an_imported_teacher_is_measured_with_its_labels_named(tiny_teacher: Pat
 
 def test_labels_behind_a_teacher_are_behind_its_student(tiny_teacher: Path, tiny_student: Path, tmp_path: Path) -> None:
     """The label of a network is handed on by `load_teacher` and does not change its fingerprint."""
+    from bssl_tf.methods.registry import read_run
     from bssl_tf.settings import PretrainConfig
     from bssl_tf.workflows.pretrain import _labels_used
 
@@ -109,12 +109,10 @@ def test_labels_behind_a_teacher_are_behind_its_student(tiny_teacher: Path, tiny
     labelled = load_teacher(str(teacher_folder), fit_preprocessing(train, 28))
     assert plain.fingerprint() == labelled.fingerprint()
     assert (plain.labels_used, labelled.labels_used) == (None, "ImageNet's labels")
-    config = PretrainConfig()
+    config = read_run(PretrainConfig, {})
     assert _labels_used(config, plain) is None and read_network(tiny_student / "student").labels_used is None
     assert _labels_used(config, labelled) == "ImageNet's labels"
-    supervised = dataclasses.replace(
-        config, method="supervised", data=dataclasses.replace(config.data, source="photos")
-    )
+    supervised = read_run(PretrainConfig, {"method": "supervised", "data": {"source": "photos"}})
     assert _labels_used(supervised, None) == "the labels of photos"
     described["labels_used"] = 3
     (teacher_folder / "teacher" / "network.json").write_text(json.dumps(described))

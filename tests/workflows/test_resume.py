@@ -52,6 +52,8 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], beyond: str) 
 @pytest.mark.parametrize("method", ["s2bnn", "bssl"])
 def test_sigkill_at_random_moments_changes_no_bit(method: str, tmp_path: Path, tiny_teacher: Path) -> None:
     arguments = ["--teacher", tiny_teacher, "--method", method, *TINY_STUDENT]
+    if method == "bssl":
+        arguments += ["--set", "bssl.hidden_width=24", "--set", "bssl.output_width=24"]
     began = time.monotonic()
     finish(start("pretrain", "--out", tmp_path / "whole", *arguments))
     duration = time.monotonic() - began
@@ -67,7 +69,7 @@ def test_sigkill_at_random_moments_changes_no_bit(method: str, tmp_path: Path, t
         process = start("pretrain", "--out", run, *resume)
         newest = max((path.name for path in (run / "checkpoints").glob("step-*")), default="")
         if number % 2 == 0:
-            # Shortly behind a checkpoint, so that each pair of kills gets further.
+            # Shortly after a checkpoint, so that each pair of kills gets further.
             wait_for_checkpoint(run, process, newest)
             time.sleep(moments.uniform(0, duration / 20))
         else:

@@ -1,0 +1,113 @@
+"""What a run is configured to be: the user's settings over the method's defaults, and what does not go together."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from bssl_tf.errors import ConfigError, RunFolderError
+from bssl_tf.methods.method import Schedule
+from bssl_tf.methods.registry import RunConfig, Sections, names_for_teachers, read_run
+from bssl_tf.settings import (
+    PretrainConfig,
+    TeacherConfig,
+    TrainingConfig,
+    check_choice,
+    differences,
+    merge,
+    read_run_config,
+)
+
+_EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
+
+
+def configured(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunConfig[Sections]:
+    """What the run in `out` is to be: what it was begun with, or what a fresh one has with `settings`; checked.
+
+    Args:
+        kind: of which command the run is.
+        settings: tables of `kind`, and of the method; those of a run that goes on may only repeat what it has.
+        out: the run folder.
+
+    Raises:
+        ConfigError: a setting is unknown, of the wrong type, out of range, or is not that of the run in `out`.
+        RunFolderError: `out` holds a run of another command.
+    """
+    run = _resumed(kind, settings, out) if (out / "config.toml").exists() else settled(kind, settings)
+    _check(run)
+    return run
+
+
+def settled(kind: type[Sections], settings: dict[str, Any]) -> RunConfig[Sections]:
+    """The configuration of a fresh run: `settings` over the method's defaults.
+
+    Raises:
+        ConfigError: a setting is unknown, of the wrong type or out of range.
+    """
+    run = read_run(kind, settings)
+    epochs = run.sections.training.epochs
+    if isinstance(run.sections, TeacherConfig):
+        # Teachers are trained alike, whatever their method; a short run warms up for a tenth of it.
+        training = run.sections.training
+        schedule = Schedule(training.schedule, training.warmup_epochs, warmup_one_in=10)
+    else:
+        schedule = run.method.schedule
+    run = read_run(kind, merge({"training": schedule.settings(epochs)}, settings))
+    sections = run.sections
+    if sections.training.schedule == "linear" and "warmup_epochs" not in settings.get("training", {}):
+        training = dataclasses.replace(sections.training, warmup_epochs=0.0)
+        sections = dataclasses.replace(sections, training=training)
+    if not sections.data.image_size:
+        size = _EMBEDDED_SIZE if sections.data.source == "embedded" else _DEFAULT_SIZE
+        sections = dataclasses.replace(sections, data=dataclasses.replace(sections.data, image_size=size))
+    return dataclasses.replace(run, sections=sections)
+
+
+def _resumed(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunConfig[Sections]:
+    tables = read_run_config(out)
+    command, wanted = tables["command"], kind().command
+    if command != wanted:
+        raise RunFolderError(
+            f"{out} holds a run of `bssl-tf {command}`", f"Go on with `bssl-tf {command} --out {out} --resume`"
+        )
+    run = read_run(kind, tables)
+    changed = differences(run.tables(), settings)
+    if changed:
+        raise ConfigError(
+            f"--resume goes on with the run in {out}, but {changed[0]}",
+            "Omit that setting, or start another run with another --out",
+        )
+    return run
+
+
+def _check(run: RunConfig[Any]) -> None:
+    """What can be found wrong before any data is there, beyond what each setting's own type refuses."""
+    _check_warmup(run.sections.training)
+    if isinstance(run.sections, TeacherConfig):
+        check_choice("method", run.method.name, names_for_teachers())
+    else:
+        _check_teacher_cache(run)
+    run.method.check(run.own, run.sections.training)
+
+
+def _check_warmup(training: TrainingConfig) -> None:
+    if training.warmup_epochs and training.schedule == "linear":
+        raise ConfigError("training.warmup_epochs is for the schedule cosine", "Add --set training.schedule=cosine")
+    if training.warmup_epochs >= training.epochs:
+        raise ConfigError(
+            f"training.warmup_epochs is {training.warmup_epochs:g} of {training.epochs} in all",
+            "Add --set training.warmup_epochs=0, or train longer",
+        )
+
+
+def _check_teacher_cache(run: RunConfig[PretrainConfig]) -> None:
+    config, epochs = run.sections, 2 * run.sections.training.epochs
+    if config.teacher_cache_epochs > epochs:
+        raise ConfigError(
+            f"teacher_cache_epochs is {config.teacher_cache_epochs}, and there are {epochs} epochs",
+            "Give fewer, or train longer",
+        )
+    if not run.method.needs_teacher and (config.teacher_cache_epochs or config.teacher):
+        setting = "teacher" if config.teacher else "teacher_cache_epochs"
+        raise ConfigError(f"{setting} is set, and {run.method.name} has no teacher", "Omit it")

@@ -1,0 +1,53 @@
+"""What the loop feeds to a recipe: images, and how they become views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bssl_tf.backend import tf
+from bssl_tf.data.augmentation import Augmentation
+from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.views import batches
+from bssl_tf.methods.recipe import Recipe
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.seeding import named_seed
+from bssl_tf.settings import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the loop feeds to a recipe.
+
+    Attributes:
+        images: the training images.
+        preprocessing: size and normalisation of the views.
+        augmentation: what makes a view.
+        labels: whether the method wants labels too.
+        replay_epochs: after this many epochs the same views come again; 0 for never.
+        teacher: the teacher's outputs for them, if they were kept; see `data.views.batches`.
+    """
+
+    images: ImageSet
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    labels: bool = False
+    replay_epochs: int = 0
+    teacher: np.ndarray | None = None
+
+    def batches(self, recipe: Recipe, config: TrainingConfig, first_step: int, last_step: int) -> tf.data.Dataset:
+        """The batches of these steps, as `recipe` wants them."""
+        return batches(
+            self.images,
+            self.preprocessing,
+            self.augmentation,
+            views=recipe.views,
+            batch_size=config.batch_size,
+            seed=named_seed(config.seed, "views"),
+            first_step=first_step,
+            last_step=last_step,
+            replay_epochs=self.replay_epochs,
+            with_labels=self.labels,
+            teacher=self.teacher,
+        )

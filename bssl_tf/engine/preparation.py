@@ -1,0 +1,161 @@
+"""What both kinds of training do before the first step: settings, data, warnings, the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from bssl_tf.backend import configure
+from bssl_tf.data.augmentation import PRESETS, Augmentation
+from bssl_tf.data.image_set import DataSplits
+from bssl_tf.data.open import open_data
+from bssl_tf.data.views import steps_per_epoch
+from bssl_tf.engine.inputs import Inputs
+from bssl_tf.engine.run_folder import RunFolder
+from bssl_tf.engine.stages import Stage
+from bssl_tf.environment import environment, resolved_threads
+from bssl_tf.errors import DataError, MissingDataError, RunFolderError
+from bssl_tf.files import read_json, write_json
+from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.registry import AnySections, RunConfig
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.settings import AugmentationConfig, check_choice
+
+_FEW_STEPS = 10
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[AnySections]):
+    """A run whose settings are decided and whose data is there.
+
+    Attributes:
+        run: what was decided.
+        data: its images.
+        augmentation: what makes a view of one.
+        out: its folder; `open_folder` makes it.
+    """
+
+    run: RunConfig[AnySections]
+    data: DataSplits
+    augmentation: Augmentation
+    out: Path
+
+    def inputs(self, preprocessing: Preprocessing) -> Inputs:
+        """What the loop feeds to the recipe."""
+        return Inputs(self.data.train, preprocessing, self.augmentation, labels=self.run.method.needs_labels)
+
+    def try_out(self, build: Callable[[Stage], Recipe], stages: Sequence[Stage]) -> Recipe:
+        """Finds what is wrong with networks and batch size before a run folder is made; the first stage's recipe."""
+        steps_per_epoch(len(self.data.train), self.run.sections.training.batch_size)
+        return build(stages[0])
+
+    def open_folder(self, made_from: dict[str, str]) -> RunFolder:
+        """The run's folder; on resuming, what the run is made from must be what it was.
+
+        Args:
+            made_from: fingerprints of `data` and, where there is one, of the `teacher`.
+
+        Raises:
+            RunFolderError: the folder is taken, or the run was begun with other images, teacher or threads.
+            StorageError: it cannot be written.
+        """
+        config, images = self.run.sections, len(self.data.train)
+        now = environment(config.training.threads) | {"fingerprints": made_from, "training_images": images}
+        if not (self.out / "config.toml").exists():
+            return RunFolder.create(self.out, self.run.tables(), now)
+        begun = read_json(self.out / "environment.json")
+        _check_same(begun, now, self.out, f"images of {config.data.source}")
+        commit = now["commit"]
+        if commit is not None and commit not in str(begun.get("commit")).split(", "):
+            write_json(self.out / "environment.json", begun | {"commit": f"{begun.get('commit')}, {commit}"})
+        return RunFolder(self.out)
+
+
+def prepare(run: RunConfig[AnySections], out: Path, *, report: Report) -> Prepared[AnySections]:
+    """Configures TensorFlow and opens the data of a run that goes on, or is to be begun, in `out`.
+
+    Args:
+        run: see `configuration.configured`.
+        out: the run folder.
+        report: takes lines of prose for the user.
+
+    Raises:
+        BsslError: see `bssl_tf.errors`.
+    """
+    begun, config = (out / "config.toml").exists(), run.sections
+    # All that needs no data is checked before the data, which may take an hour to decode.
+    augmentation = augmentation_of(config.augmentation)
+    # Threads and determinism must be set before TensorFlow does anything, even for the data.
+    configure(resolved_threads(config.training.threads), config.training.precision)
+    labels = run.method.needs_labels
+    try:
+        data = open_data(config.data, labels_needed=labels)
+    except MissingDataError as error:
+        if not begun:
+            raise
+        raise error.with_next_step(
+            f"{out / 'config.toml'} names it: go on in the folder where the run was begun, or put the images back"
+        ) from error
+    if labels and data.train.labels is None:
+        raise DataError(
+            f"{data.name} has no labels, and {run.method.name} training needs them",
+            "Pass --data with one sub-folder for each class, or choose a method that needs no labels",
+        )
+    report(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
+    if not begun:
+        for line in few_images(run, len(data.train)):
+            report(f"warning: {line}")
+        channels = dataclasses.replace(config.data, channels=data.train.channels)
+        run = dataclasses.replace(run, sections=dataclasses.replace(config, data=channels))
+    return Prepared(run, data, augmentation, out)
+
+
+def refuse_begun(out: Path, resume: bool) -> None:
+    """Raises `RunFolderError` where `out` holds a run already that is not to be resumed."""
+    if (out / "config.toml").exists() and not resume:
+        raise RunFolderError(f"{out} already holds a run", "Add --resume to go on with it, or choose another --out")
+
+
+def augmentation_of(config: AugmentationConfig) -> Augmentation:
+    """Raises `ConfigError` for an unknown name, or an area that is out of range."""
+    check_choice("augmentation.name", config.name, PRESETS)
+    return dataclasses.replace(PRESETS[config.name], min_area=config.min_area)
+
+
+def few_images(run: RunConfig[Any], images: int) -> list[str]:
+    """Advice about settings for far larger data sets, such as the papers', with which nothing much would be learnt."""
+    training = run.sections.training
+    steps = images // training.batch_size
+    if not steps:  # an error, a moment later
+        return []
+    lines = []
+    if steps < _FEW_STEPS:
+        smaller = max(8, 2 ** int(math.log2(max(images // _FEW_STEPS, 1))))
+        less = f"pass --batch-size {smaller}, or " if smaller < training.batch_size else ""
+        lines.append(
+            f"an epoch has {steps} step{'s' * (steps > 1)} ({images} images in batches of {training.batch_size}), and "
+            f"little is learnt in so few; {less}add images (--preset demo is for short trainings)"
+        )
+    return [*lines, *run.method.advise(run.own, training, images)]
+
+
+def _check_same(begun: dict[str, Any], now: dict[str, Any], out: Path, images: str) -> None:
+    """Raises `RunFolderError` unless data, teacher and threads are those that the run was begun with."""
+    fingerprints = begun.get("fingerprints")
+    for part, name in (("data", images), ("teacher", "weights of the teacher")):
+        known = fingerprints.get(part) if isinstance(fingerprints, dict) else None
+        if part in now["fingerprints"] and known != now["fingerprints"][part]:
+            raise RunFolderError(
+                f"the {name} are not those that the run in {out} was begun with",
+                "Restore them, or start another run with another --out",
+            )
+    if begun.get("threads") != now["threads"]:
+        raise RunFolderError(
+            f"the run in {out} was begun with {begun.get('threads')} threads, and now there are {now['threads']}",
+            "Resume it where as many cores are free; sums are split by thread, so the result would differ",
+        )

@@ -1,0 +1,70 @@
+"""What a method does in a stage: networks to train, a loss for a batch of views, and what happens after a step."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bssl_tf.backend import keras, tf
+    from bssl_tf.data.views import Batch
+
+
+class Recipe(abc.ABC):
+    """A recipe for one stage.
+
+    Attributes:
+        views: how many augmented views of each image a step takes.
+        teacher_outputs: what is taken of the frozen teacher for a view, [B, S, S, C] to [B, D]; None without a teacher.
+        trained: the networks that the optimiser changes, by name; saved in checkpoints.
+        companions: further networks whose weights change, such as a momentum encoder; saved in checkpoints.
+        state: variables beside the networks', such as a queue; saved in checkpoints.
+        rates: learning rates of networks in `trained` as a share of the run's; 1 for those that are not named.
+        fresh_each_stage: names of networks that a second stage does not take over from the first.
+    """
+
+    views: int = 1
+    teacher_outputs: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    def __init__(self) -> None:
+        self.trained: dict[str, keras.Model] = {}
+        self.companions: dict[str, keras.Model] = {}
+        self.state: dict[str, tf.Variable] = {}
+        self.rates: dict[str, float] = {}
+        self.fresh_each_stage: frozenset[str] = frozenset()
+
+    def scheduled(self, progress: float) -> float:
+        """A number that changes while the stage goes on, for `losses` and `after_step`; 0 at all times by default.
+
+        Args:
+            progress: 0 at the stage's first step, towards 1 at its end.
+        """
+        return 0.0
+
+    @abc.abstractmethod
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        """The loss and what it is made of.
+
+        Args:
+            batch: `self.views` views, labels if the method declares `needs_labels`, and `teacher_outputs` of each view.
+            scheduled: float32 scalar, what `self.scheduled` returns for this step.
+
+        Returns:
+            Float32 scalars by name; `loss` is the one that is minimised, the others are logged beside it.
+        """
+
+    def after_step(self, scheduled: tf.Tensor) -> None:  # noqa: B027 - most methods have nothing to do here
+        """Runs in the graph after the optimiser's update; nothing by default."""
+
+    def collapsed(self, means: Mapping[str, float]) -> str | None:
+        """What is wrong when an epoch's mean losses show that the method learns nothing any more; None if nothing is.
+
+        Args:
+            means: what `losses` returned, averaged over the epoch.
+        """
+        return None
+
+    def trainable_variables(self) -> list[tf.Variable]:
+        """What the optimiser changes, in a fixed order."""
+        return [variable for model in self.trained.values() for variable in model.trainable_variables]

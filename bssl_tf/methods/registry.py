@@ -1,0 +1,165 @@
+"""Methods by name, and what a run is made of: the sections that all runs have, and the chosen method's own table.
+
+A method of another package is registered by an entry point of the group `bssl_tf.methods` that names its `METHOD`:
+
+    [project.entry-points."bssl_tf.methods"]
+    mine = "my_package.mine:METHOD"
+
+or, within a program, by `register`. Nothing here loads TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from bssl_tf.errors import ConfigError
+from bssl_tf.methods.method import Method
+from bssl_tf.settings import (
+    PretrainConfig,
+    Table,
+    TeacherConfig,
+    check_choice,
+    check_known,
+    merge,
+    read_preset,
+    read_settings,
+)
+
+if TYPE_CHECKING:
+    from importlib import metadata
+
+GROUP = "bssl_tf.methods"
+# Each is `METHOD` in the module of its name.
+BUILT_IN = ("s2bnn", "bssl", "moco", "byol", "swav", "supervised")
+Sections = TypeVar("Sections", TeacherConfig, PretrainConfig)
+AnySections = TypeVar("AnySections", bound="TeacherConfig | PretrainConfig", covariant=True)
+_registered: dict[str, Method[Any]] = {}
+
+
+@dataclass(frozen=True)
+class RunConfig(Generic[AnySections]):
+    """Everything that was decided for a run.
+
+    Attributes:
+        sections: what all runs have.
+        method: the chosen method.
+        own: the settings of its table.
+    """
+
+    sections: AnySections
+    method: Method[Any]
+    own: Table
+
+    def tables(self) -> dict[str, Any]:
+        """As config.toml holds it: all sections and the method's own table, no other method's."""
+        own = dataclasses.asdict(self.own)  # type: ignore[call-overload]  # every Table is a dataclass
+        return dataclasses.asdict(self.sections) | ({self.method.name: own} if own else {})
+
+
+def register(method: Method[Any]) -> None:
+    """Makes `method` known to this process, until it ends. Raises `ValueError` for a name that is taken."""
+    if method.name in names():
+        raise ValueError(f"there is a method {method.name} already")
+    _registered[method.name] = method
+
+
+def names() -> list[str]:
+    """What `method` can be: of this package first. No method is loaded."""
+    return list(dict.fromkeys((*BUILT_IN, *_registered, *(found.name for found in _entry_points()))))
+
+
+def names_for_teachers() -> list[str]:
+    """What `method` can be in `bssl-tf teacher`. Methods that cannot be loaded are left out."""
+    found = []
+    for name in names():
+        try:
+            if find(name).trains_teachers:
+                found.append(name)
+        except ConfigError:
+            continue
+    return found
+
+
+def find(name: str) -> Method[Any]:
+    """The method called `name`.
+
+    Raises:
+        ConfigError: there is none, or the package that brings it is broken.
+    """
+    if name in BUILT_IN:
+        return importlib.import_module(f"bssl_tf.methods.{name}").METHOD
+    if name in _registered:
+        return _registered[name]
+    check_choice("method", name, names())
+    return _loaded(next(found for found in _entry_points() if found.name == name))
+
+
+def read_run(kind: type[Sections], tables: dict[str, Any]) -> RunConfig[Sections]:
+    """What a run is made of, from the tables of its config.toml or of what the user wants.
+
+    Raises:
+        ConfigError: a setting is unknown, of the wrong type or out of range, or a table is another method's.
+    """
+    name = tables.get("method", kind.method)
+    known: list[str] = [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(name, str):
+        read_settings(kind, {"method": name})  # names what it should be
+    method = find(name)
+    others = [key for key in tables if key not in known and key != name and key in names()]
+    if others:
+        raise ConfigError(
+            f"[{others[0]}] is not for method {name}, which is chosen here",
+            f"Remove what is set of {others[0]}, or choose it with --method {others[0]}",
+        )
+    check_known(tables, [*known, name])
+    own = tables.get(name, {})
+    if not isinstance(own, dict):
+        raise ConfigError(f"{name} is {own!r}, not a table", f"Write [{name}] and its settings below it")
+    sections = read_settings(kind, {key: value for key, value in tables.items() if key != name})
+    return RunConfig(sections, method, read_settings(method.settings, own, f"{name}."))
+
+
+def over_preset(command: str, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings` over those of a preset, of which only the chosen method's table counts.
+
+    Args:
+        command: `teacher` or `pretrain`.
+        preset: the name of one of the package, or the path of a TOML file.
+        settings: tables that win over the preset's; `method` may be among them.
+
+    Raises:
+        ConfigError: there is no such preset, or it has no table for the command.
+    """
+    base = read_preset(preset, command)
+    default = TeacherConfig.method if command == "teacher" else PretrainConfig.method
+    return merge(without_others(base, settings.get("method", base.get("method", default))), settings)
+
+
+def without_others(tables: dict[str, Any], name: object) -> dict[str, Any]:
+    """`tables`, as a preset has them, without those of other methods than `name`."""
+    others = set(names()) - {name}
+    return {key: value for key, value in tables.items() if key not in others}
+
+
+def _entry_points() -> metadata.EntryPoints:
+    from importlib import metadata  # takes a while, and only names of other packages need it
+
+    return metadata.entry_points(group=GROUP)
+
+
+def _loaded(entry: metadata.EntryPoint) -> Method[Any]:
+    try:
+        method = entry.load()
+    except Exception as error:  # whatever a package of somebody else raises
+        raise ConfigError(
+            f"method {entry.name} cannot be loaded from {entry.value} ({error})", "Install its package again"
+        ) from error
+    if not isinstance(method, Method) or method.name != entry.name:
+        raise ConfigError(
+            f"{entry.value} is not a declaration of a method called {entry.name}",
+            "Name a bssl_tf.methods.method.Method in the entry point",
+        )
+    return method

@@ -1,1 +1,0 @@
-"""Presets; the header of each states its command, cost and expected result."""

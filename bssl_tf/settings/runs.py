@@ -1,0 +1,90 @@
+"""What all runs are made of; a method's own table is declared with the method, in `bssl_tf.methods`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from bssl_tf.errors import RunFolderError
+from bssl_tf.files import write_text
+from bssl_tf.settings.data import DataConfig
+from bssl_tf.settings.reading import NotNegativeInt, Table
+from bssl_tf.settings.tables import read_toml
+from bssl_tf.settings.training import AugmentationConfig, BackboneConfig, TrainingConfig
+
+COMMANDS = ("teacher", "pretrain")
+
+
+@dataclass(frozen=True)
+class TeacherConfig(Table):
+    """A run of `bssl-tf teacher`.
+
+    Attributes:
+        command: which command's run this is.
+        method: `moco`, `byol`, or another that trains teachers.
+    """
+
+    command: Literal["teacher"] = "teacher"
+    method: str = "moco"
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("float_resnet"))
+    augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig("moco_v2"))
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(schedule="cosine", warmup_epochs=1.0, learning_rate=1e-3)
+    )
+
+
+@dataclass(frozen=True)
+class PretrainConfig(Table):
+    """A run of `bssl-tf pretrain`.
+
+    Attributes:
+        command: which command's run this is.
+        method: `s2bnn`, `bssl`, a baseline without a teacher (`moco`, `byol`, `swav`, `supervised`), or one that an
+            installed package brings.
+        stages: `progressive` binarises activations first and weights in a second stage; `direct` both at once.
+        teacher: a run folder of `bssl-tf teacher`, or a saved Keras model (.keras or .h5).
+        teacher_pixels: what a saved Keras model wants: `normalized`, `0..1`, `-1..1` or `0..255`.
+        initial: `zoo:NAME`, whose weights the student begins with; empty for random ones.
+        teacher_cache_epochs: the views of this many epochs are shown again and again, and the teacher's outputs for
+            them are kept on disk; 0 draws fresh views in every epoch.
+    """
+
+    command: Literal["pretrain"] = "pretrain"
+    method: str = "s2bnn"
+    stages: Literal["progressive", "direct"] = "progressive"
+    teacher: str = ""
+    teacher_pixels: str = "normalized"
+    initial: str = ""
+    teacher_cache_epochs: NotNegativeInt = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("binary_resnet"))
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def read_run_config(run: Path) -> dict[str, Any]:
+    """The tables of a run folder's config.toml; `command` is one of `COMMANDS`.
+
+    Raises:
+        RunFolderError: `run` is not a run folder, or its config.toml does not name the command that began it.
+        ConfigError: the file is not TOML.
+    """
+    path = run / "config.toml"
+    if not path.is_file():
+        raise RunFolderError(f"{run} is not a run folder (it has no config.toml)", "Check the path")
+    content = read_toml(path)
+    if content.get("command") not in COMMANDS:
+        raise RunFolderError(
+            f"{path} names no command that began the run",
+            'Write command = "pretrain" or command = "teacher" at its top',
+        )
+    return content
+
+
+def write_config(path: Path, tables: dict[str, Any]) -> None:
+    """Writes a run's tables, defaults too, as TOML. Raises `StorageError`."""
+    write_text(path, tomli_w.dumps(tables))

@@ -1,0 +1,47 @@
+"""Nested tables as TOML has them: read, laid over one another, compared."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from bssl_tf.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Nested tables of `base` with those of `over` laid on top; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:
+    """Names the settings in the tables `new` that differ from those in `old`, the whole tables of a run."""
+    found = []
+    for key, value in new.items():
+        current = old.get(key)
+        if isinstance(value, dict) and isinstance(current, dict):
+            found += differences(current, value, f"{where}{key}.")
+        elif key not in old:
+            found.append(f"{where}{key} is not there and {value!r} here")
+        elif value != current:
+            found.append(f"{where}{key} is {current!r} there and {value!r} here")
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file. Raises `ConfigError` when it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is missing", "Check the path") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML ({error})", "Fix the file, or remove it") from error

@@ -1,0 +1,62 @@
+"""What `bssl-tf teacher` does: a float teacher, trained without labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from bssl_tf.backend import keras
+from bssl_tf.data.preprocessing import fit_preprocessing
+from bssl_tf.engine.configuration import configured
+from bssl_tf.engine.loop import train
+from bssl_tf.engine.preparation import Report, prepare, refuse_begun
+from bssl_tf.engine.stages import Stage
+from bssl_tf.methods.method import Ingredients
+from bssl_tf.methods.recipe import Recipe
+from bssl_tf.models.saved import Network, save_network
+from bssl_tf.seeding import named_seed
+from bssl_tf.settings import TeacherConfig
+from bssl_tf.workflows.probing import hint_at_pretrained, probe_for
+
+
+def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: Report) -> Path:
+    """Trains a float teacher without labels.
+
+    Args:
+        settings: tables of `TeacherConfig` and of its method; with `resume` they may only repeat what the run has.
+        out: the run folder.
+        resume: go on with the run in `out`, if there is one already.
+        report: takes lines of prose for the user.
+
+    Returns:
+        `out/teacher`, where the trained network is saved.
+
+    Raises:
+        BsslError: see `bssl_tf.errors`; every message ends with what to do next.
+    """
+    refuse_begun(out, resume)
+    prepared = prepare(configured(TeacherConfig, settings, out), out, report=report)
+    run, config, data = prepared.run, prepared.run.sections, prepared.data
+    preprocessing = fit_preprocessing(data.train, config.data.image_size)
+    network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()))
+    stages = (Stage(run.method.name, False, config.training.epochs),)
+
+    def build(stage: Stage) -> Recipe:
+        keras.utils.set_random_seed(named_seed(config.training.seed, "teacher weights"))
+        classes = len(data.train.class_names)
+        given = Ingredients(network.build(), "teacher", None, classes, config.training, stage.epochs, True)
+        return run.method.build(run.own, given)
+
+    prepared.try_out(build, stages)
+    hint_at_pretrained(config.data, len(data.train))
+    probe = probe_for("teacher", network, config.training, config.data, data)
+    folder = prepared.open_folder({"data": data.train.fingerprint()})
+    with folder.locked():
+        recipe = train(folder, stages, build, prepared.inputs(preprocessing), config.training, probe)
+        backbone, head = recipe.trained["teacher"], recipe.trained["head"]
+        norms = [layer for layer in head.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        widths = tuple(layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense))
+        network = dataclasses.replace(network, head=widths, head_batch_norm=bool(norms))
+        save_network(out / "teacher", network, {"teacher": backbone, "head": head})
+    return out / "teacher"

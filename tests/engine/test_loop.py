@@ -1,0 +1,243 @@
+"""The loop: what a stage takes over, what a cut changes (nothing), what stops a run, what a step does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bssl_tf.backend import keras, tf
+from bssl_tf.data.load import load_data
+from bssl_tf.data.views import Batch
+from bssl_tf.engine.inputs import Inputs
+from bssl_tf.engine.loop import train
+from bssl_tf.engine.run_folder import RunFolder
+from bssl_tf.engine.stages import Stage, progressive_binarization
+from bssl_tf.engine.teacher_cache import with_teacher_cache
+from bssl_tf.errors import TrainingError
+from bssl_tf.files import read_records
+from bssl_tf.methods.bssl import Bssl, BsslConfig
+from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.s2bnn import S2bnn, S2bnnConfig
+from bssl_tf.models.binarization import binarize
+from bssl_tf.models.binary_resnet import binary_resnet
+from bssl_tf.settings import TrainingConfig
+from bssl_tf.teachers.teacher import Teacher
+from tests.methods.recipes import BATCH, fed, recipe, run_folder
+
+
+def test_stage_two_begins_with_the_weights_of_stage_one(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+    """With a learning rate of zero the second stage must end with what the first one ended with."""
+    built: list[Recipe] = []
+
+    def build(stage: Stage) -> Recipe:
+        built.append(recipe("bssl", teacher)(stage))
+        if stage.binary_weights:
+            for model in built[-1].trained.values():
+                model.set_weights([0 * w + 7 for w in model.get_weights()])
+        return built[-1]
+
+    config = TrainingConfig(epochs=1, batch_size=BATCH, learning_rate=1e-9)
+    train(run_folder(tmp_path / "run"), progressive_binarization(1), build, inputs, config)
+    first, second = built
+    assert list(first.trained) == ["student", "head", "teacher_classifier"]
+    for name in first.trained:
+        for a, b in zip(first.trained[name].trainable_variables, second.trained[name].trainable_variables, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_stage_two_takes_over_the_momentum_encoder(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+    """With a learning rate of nearly zero and momentum, what stage one ended with is what stage two goes on from."""
+    built: list[Recipe] = []
+
+    def build(stage: Stage) -> Recipe:
+        built.append(recipe("moco", teacher)(stage))
+        if stage.binary_weights:
+            for model in built[-1].companions.values():
+                model.set_weights([0 * w + 7 for w in model.get_weights()])
+        return built[-1]
+
+    config = TrainingConfig(epochs=1, batch_size=BATCH, learning_rate=1e-9)
+    train(run_folder(tmp_path / "run"), progressive_binarization(1), build, inputs, config)
+    first, second = built
+    for a, b in zip(
+        first.companions["key_student"].trainable_variables,
+        second.companions["key_student"].trainable_variables,
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_stage_two_takes_over_the_queue(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+    built: list[Recipe] = []
+    config = TrainingConfig(epochs=1, batch_size=BATCH, learning_rate=1e-9)
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=BATCH).train)
+
+    def build(stage: Stage) -> Recipe:
+        built.append(recipe("moco", teacher)(stage))
+        return built[-1]
+
+    train(run_folder(tmp_path / "run"), progressive_binarization(1), build, few, config)
+    first, second = (method.state["queue"].numpy() for method in built)
+    # One batch a stage into a queue of two: the second stage overwrites the half that the first one left.
+    np.testing.assert_array_equal(second[:BATCH], first[:BATCH])
+    assert np.abs(second[BATCH:] - first[BATCH:]).max() > 0.01
+
+
+@pytest.mark.parametrize(("name", "same"), [("bssl", True), ("bssl frozen", True), ("bssl fresh", False)])
+def test_stage_two_goes_on_with_the_classifier_only_in_modified_multi_stage_training(
+    name: str, same: bool, teacher: Teacher, inputs: Inputs, tmp_path: Path
+) -> None:
+    built: list[Recipe] = []
+    begun: list[np.ndarray] = []
+
+    def kernel(method: Recipe) -> np.ndarray:
+        models = method.trained | method.companions
+        weights: np.ndarray = models["teacher_classifier"].get_weights()[0]
+        return weights
+
+    def build(stage: Stage) -> Recipe:
+        method = recipe(name, teacher)(stage)
+        if stage.binary_weights:
+            models = method.trained | method.companions
+            models["teacher_classifier"].set_weights([-w for w in models["teacher_classifier"].get_weights()])
+        built.append(method)
+        begun.append(kernel(method))
+        return method
+
+    config = TrainingConfig(epochs=1, batch_size=BATCH, learning_rate=1e-9)
+    train(run_folder(tmp_path / "run"), progressive_binarization(1), build, inputs, config)
+    ended = kernel(built[1])
+    np.testing.assert_allclose(ended, kernel(built[0]) if same else begun[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["moco", "byol", "swav", "supervised", "contrastive s2bnn", "bssl frozen"])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_run_that_was_cut_ends_bit_for_bit_like_one_that_was_not(
+    name: str, cut: int, teacher: Teacher, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut after the first checkpoint, on the border of the stages, and in the second stage."""
+    tf.config.experimental.enable_op_determinism()
+    few = dataclasses.replace(fed(inputs, name), images=load_data("embedded", image_size=28, limit=64).train)
+    config, stages, build = (
+        TrainingConfig(epochs=2, batch_size=BATCH),
+        progressive_binarization(2),
+        recipe(name, teacher),
+    )
+    whole = train(run_folder(tmp_path / "whole"), stages, build, few, config)
+
+    save, saved = RunFolder.save_checkpoint, []
+
+    def save_and_die(self: RunFolder, *arguments: object) -> None:
+        save(self, *arguments)  # type: ignore[arg-type]
+        saved.append(1)
+        if len(saved) == cut:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(run_folder(tmp_path / "cut"), stages, build, few, config)
+    resumed = train(RunFolder(tmp_path / "cut"), stages, build, few, config)
+    for models in ("trained", "companions"):
+        for part, model in getattr(whole, models).items():
+            for a, b in zip(model.weights, getattr(resumed, models)[part].weights, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=f"{part} {a.name}")
+    for key, variable in whole.state.items():
+        np.testing.assert_array_equal(variable, resumed.state[key])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+    class Broken(S2bnn):
+        def losses(self, batch: Batch, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
+            losses = super().losses(batch, scheduled)
+            return {name: value * float("nan") for name, value in losses.items()}
+
+    def build(stage: Stage) -> Recipe:
+        return Broken(binary_resnet(28, 1, depth=1), teacher, S2bnnConfig())
+
+    config = TrainingConfig(epochs=1, batch_size=BATCH)
+    with pytest.raises(TrainingError, match="the loss is nan at step 1"):
+        train(run_folder(tmp_path / "run"), [Stage("only", True, 1)], build, inputs, config)
+
+
+def test_a_collapsed_target_stops_the_run(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+    def build(stage: Stage) -> Recipe:
+        method = recipe("bssl", teacher)(stage)
+        # A last layer of zeros says the same of every image, and a learning rate of nearly zero leaves it so.
+        last = [w for w in method.trained["teacher_classifier"].layers if w.weights][-1]
+        last.set_weights([0 * w for w in last.get_weights()])
+        return method
+
+    config = TrainingConfig(epochs=1, batch_size=BATCH, learning_rate=1e-9)
+    with pytest.raises(TrainingError, match=r"has collapsed.*Restart with"):
+        train(run_folder(tmp_path / "run"), [Stage("only", True, 1)], build, inputs, config)
+    # What was learned until then is on disk, the record that shows the collapse too.
+    assert read_records(tmp_path / "run" / "metrics.jsonl")[-1]["target_information"] < 0.01
+
+
+def test_sgd_and_weight_decay_do_what_their_formula_says(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+    """One step of plain descent: w - rate * (gradient + decay * w); a huge decay drowns the gradient."""
+    built: list[Recipe] = []
+    begun: list[np.ndarray] = []
+
+    def build(stage: Stage) -> Recipe:
+        built.append(recipe("s2bnn", teacher)(stage))
+        begun.extend(built[-1].trained["head"].get_weights())
+        return built[-1]
+
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=BATCH).train)
+    config = TrainingConfig(epochs=1, batch_size=BATCH, optimizer="sgd", learning_rate=1e-6, weight_decay=1e5)
+    train(run_folder(tmp_path / "run"), [Stage("only", False, 1)], build, few, config)
+    for before, after in zip(begun, built[0].trained["head"].get_weights(), strict=True):
+        np.testing.assert_allclose(after, 0.9 * before, atol=1e-4)
+
+
+def test_a_slow_classifier_takes_steps_of_that_share(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
+    """After one step of Adam every weight has moved by the learning rate, and the slow ones by their share of it."""
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=BATCH).train)
+    moved = {}
+    for rate in (1.0, 0.25):
+        built: list[Recipe] = []
+        begun: dict[str, np.ndarray] = {}
+
+        def build(
+            stage: Stage, rate: float = rate, built: list[Recipe] = built, begun: dict[str, np.ndarray] = begun
+        ) -> Recipe:
+            keras.utils.set_random_seed(0)
+            student = binarize(binary_resnet(28, 1, depth=1), weights=False)
+            config = BsslConfig(hidden_width=32, output_width=32, classifier_rate=rate)
+            built.append(Bssl(student, teacher, config))
+            begun.update({name: model.get_weights()[0] for name, model in built[0].trained.items()})
+            return built[0]
+
+        config = TrainingConfig(epochs=1, batch_size=BATCH, learning_rate=1e-3)
+        train(run_folder(tmp_path / str(rate)), [Stage("only", False, 1)], build, few, config)
+        moved[rate] = {
+            name: float(np.median(np.abs(model.get_weights()[0] - begun[name])))
+            for name, model in built[0].trained.items()
+        }
+    assert moved[1.0]["head"] == pytest.approx(moved[0.25]["head"], rel=1e-3) == pytest.approx(1e-3, rel=0.05)
+    assert moved[0.25]["teacher_classifier"] == pytest.approx(moved[1.0]["teacher_classifier"] / 4, rel=1e-3)
+
+
+def test_a_kept_teacher_gives_the_run_that_a_present_one_gives(
+    teacher: Teacher, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BSSL_TF_CACHE", str(tmp_path / "cache"))
+    config = TrainingConfig(epochs=3, batch_size=BATCH, learning_rate=1e-3)
+    stage, build = Stage("only", False, 3), recipe("bssl", teacher)
+    asked: list[str] = []
+    kept, seconds = with_teacher_cache(inputs, build(stage), config, 2, teacher.fingerprint(), asked.append)
+    again, less = with_teacher_cache(inputs, build(stage), config, 2, teacher.fingerprint(), asked.append)
+    assert 0 <= less < seconds
+    assert len(asked) == 1, "the second run reads what the first one wrote"
+    assert kept.teacher is not None and again.teacher is not None and kept.teacher.dtype == np.float16
+    for name, given in (("kept", kept), ("present", dataclasses.replace(kept, teacher=None))):
+        train(run_folder(tmp_path / name), [stage], build, given, config)
+    one, other = (read_records(tmp_path / name / "metrics.jsonl") for name in ("kept", "present"))
+    # float16 keeps three digits of each output; from the first step on a flipped sign makes the runs drift apart.
+    assert [r["loss"] for r in one] == pytest.approx([r["loss"] for r in other], rel=1e-2)
+    with_teacher_cache(inputs, build(stage), config, 2, "another teacher", asked.append)
+    assert len(asked) == 2

@@ -1,0 +1,54 @@
+"""Wrong settings end a run before it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bssl_tf.errors import BsslError
+from bssl_tf.workflows.pretrain import pretrain
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "mocco"}, "Did you mean 'moco'"),
+        ({"method": "moco", "stages": "two"}, "stages is 'two'"),
+        ({"method": "moco", "teacher_cache_epochs": 2}, "moco has no teacher"),
+        ({"method": "bssl", "bssl": {"classifier": "fixed"}}, "bssl.classifier is 'fixed'"),
+        ({"method": "bssl", "bssl": {"feature_similarity": "none"}}, "bssl.feature_similarity is 'none'"),
+        ({"method": "moco", "moco": {"queue_size": 100}}, "not a multiple"),
+        ({"method": "moco", "training": {"optimizer": "lion"}}, "optimizer is 'lion'"),
+        ({"method": "moco", "training": {"precision": "float8"}}, "precision is 'float8'"),
+        ({"method": "moco", "training": {"probe_every": -1}}, "training.probe_every is -1"),
+        ({"method": "moco", "teacher": "/somewhere"}, "teacher is set, and moco has no teacher"),
+        ({"method": "moco", "moco": {"temperature": 0.0}}, "moco.temperature is 0.0"),
+        ({"method": "byol", "byol": {"momentum": 1.5}}, "byol.momentum is 1.5"),
+        ({"method": "byol", "byol": {"hidden_width": 0}}, "byol.hidden_width is 0"),
+        ({"method": "swav", "swav": {"iterations": 0}}, "swav.iterations is 0"),
+        ({"method": "swav", "swav": {"frozen_epochs": 5.0}, "training": {"epochs": 5}}, "swav.frozen_epochs is 5.0"),
+        ({"method": "bssl", "bssl": {"balance_end": 2.0}}, "bssl.balance_end is 2.0"),
+        ({"method": "s2bnn", "teacher_cache_epochs": 9, "training": {"epochs": 4}}, "there are 8 epochs"),
+        ({"method": "s2bnn", "teacher_cache_epochs": -1}, "teacher_cache_epochs is -1. Give zero or more"),
+        (
+            {"method": "s2bnn", "s2bnn": {"contrastive": True, "contrastive_queue_size": 100}},
+            "queue size 100 .* Try --set s2bnn.contrastive_queue_size=256",
+        ),
+        ({"method": "s2bnn", "bssl": {"classifier": "frozen"}}, r"\[bssl\] is not for method s2bnn.* --method bssl"),
+        ({"method": "supervised", "supervised": {"rate": 1.0}}, "unknown setting supervised.rate"),
+        ({"method": "moco", "moco": 3}, r"moco is 3, not a table. Write \[moco\]"),
+        ({"method": 3}, "method is 3, which is not a str"),
+        ({"method": "data"}, "method is 'data'"),
+        ({"method": "moco", "mocco": {}}, "unknown setting mocco. Did you mean moco?"),
+        ({"command": "teacher"}, "command is 'teacher'"),
+        ({"method": "moco", "backbone": "quicknet"}, "backbone is 'quicknet', not a table"),
+        ({"method": "moco", "backbone": {"name": "zoo:nothing"}}, "the zoo has no 'nothing'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_is_loaded(
+    settings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BsslError, match=message):
+        pretrain({"data": {"source": "/nowhere"}, **settings}, tmp_path / "run", resume=False, report=print)
+    assert not (tmp_path / "run").exists()
