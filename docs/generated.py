@@ -26,11 +26,12 @@ from bssl_tf.cli.main import COMMANDS, cli
 from bssl_tf.methods import registry
 from bssl_tf_deploy import load, manifest
 from bssl_tf_deploy.predictor import Predictor
+from bssl_tf_deploy.tasks import classification
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MARK = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 _DEVICE_COMMANDS = ("run", "bench", "measure")
-_METHODS = ("verify_golden", "classify", "outputs", "check_against")
+_METHODS = ("verify_golden", "classify", "answers", "outputs", "run_tensor", "check_against")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -183,7 +184,15 @@ def _toml(value: object) -> str:
 def bundle_manifest() -> str:
     """Every field of a bundle's manifest.json."""
     kinds = dict.fromkeys(_dataclasses(manifest.Manifest))
-    return "\n\n".join([f"This version writes format {manifest.FORMAT}.", *map(_fields, kinds)])
+    table = dict.fromkeys(_dataclasses(classification.Table))
+    return "\n\n".join(
+        [
+            f"This version reads and writes format {manifest.FORMAT}.",
+            *map(_fields, kinds),
+            "The `table` of the task `classification`:",
+            *map(_fields, table),
+        ]
+    )
 
 
 def _dataclasses(kind: Any) -> Iterator[Any]:

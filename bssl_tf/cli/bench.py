@@ -62,7 +62,7 @@ def command(
     if device_settings["devices"]:
         bench_devices(bundle, record_file, threads, trust_bundle_library, as_json=as_json, **device_settings)
         return
-    from bssl_tf.cli.stock_networks import stock_networks
+    from bssl_tf.cli.stock_networks import has_stock_networks, stock_networks
     from bssl_tf.errors import RuntimeUnavailableError
     from bssl_tf.files import append_record
     from bssl_tf_deploy.benchmark import machine, measure_interleaved
@@ -83,19 +83,22 @@ def command(
             f"the times of operators are kept by our own runtime, not by {binary.kernel}", "Leave --operators out"
         )
     network = manifest.network
-    image = content.golden_inputs[:1]
-    calls: dict[str, Callable[[], Any]] = {"binary": lambda: binary.predict(image)}
+    inputs = content.first_inputs
+    calls: dict[str, Callable[[], Any]] = {"binary": lambda: binary.run(inputs)}
     networks: dict[str, dict[str, Any]] = {"binary": {"kernel": binary.kernel, "model_size_bytes": len(content.model)}}
     versions = dict(binary.versions)
-    if manifest.training is None:
-        prose(f"{network.backbone} was not trained here: there is no float network of its shape to compare with")
+    if not has_stock_networks(manifest):
+        prose(
+            f"{network.backbone} is not a classifier that was trained here: there is no float network of its shape to "
+            "compare with"
+        )
     else:
-        prepared = normalised(image, manifest)
+        prepared = normalised(inputs[0], manifest)
         for name, model in stock_networks(manifest).items():
             with captured_output():  # LiteRT announces XNNPACK
                 reference = LiteRtInterpreter(model, threads)
             key = "float" if name == "float32" else name
-            calls[key] = functools.partial(reference.predict, prepared)
+            calls[key] = functools.partial(reference.run, [prepared])
             networks[key] = {"kernel": reference.kernel, "model_size_bytes": len(model)}
             versions |= reference.versions
     timings = measure_interleaved(calls, warmup=warmup, repetitions=repetitions)
@@ -103,7 +106,7 @@ def command(
         "bundle": bundle,
         "backbone": network.backbone,
         "target": manifest.target,
-        "input_shape": manifest.signature.input.shape,
+        "input_shape": manifest.inputs[0].shape,
         "machine": machine(),
         "threads": threads,
         "warmup": warmup,
@@ -123,7 +126,7 @@ def command(
     if operators and library is not None:
         try:
             with captured_output():
-                record["operators"] = profile_operators(content.model, image, threads, library, _OPERATORS_S)
+                record["operators"] = profile_operators(content.model, inputs, threads, library, _OPERATORS_S)
         except RuntimeUnavailableError as error:
             # What was timed is not lost.
             record["operators"] = None

@@ -116,7 +116,7 @@ def bench_devices(
     Raises:
         BsslError: the bundle is not sound, or there is but one device, and it failed.
     """
-    from bssl_tf.cli.stock_networks import NAMES, stock_networks
+    from bssl_tf.cli.stock_networks import NAMES, has_stock_networks, stock_networks
     from bssl_tf.devices.devices_file import find_device
     from bssl_tf.errors import BsslError, ConfigError
     from bssl_tf.files import append_record
@@ -145,7 +145,7 @@ def bench_devices(
     if tflite_library and not any(target.is_phone for target in targets):
         raise click.UsageError("--tflite-library needs a phone: --device adb")
     others = _beside(beside)
-    built_here = content.manifest.training is not None
+    built_here = has_stock_networks(content.manifest)
     # An emulator times nothing.
     with_stock = not no_float and built_here and any(target.address != "qemu-arm64" for target in targets)
     _check_number({*others, *(NAMES if with_stock else ())}, targets)
@@ -180,7 +180,7 @@ def bench_devices(
             "bundle_sha256": hashlib.sha256((content.path / "manifest.json").read_bytes()).hexdigest(),
             "backbone": content.manifest.network.backbone,
             "target": content.manifest.target,
-            "input_shape": content.manifest.signature.input.shape,
+            "input_shape": content.manifest.inputs[0].shape,
             "device": {"name": target.name, "address": target.address},
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "command": shlex.join(["bssl-tf", *sys.argv[1:]]),

@@ -101,7 +101,7 @@ def command(model: str, record_file: str | None, as_json: bool, **options: Any) 
         return
     click.echo("\n".join(_lines(done)))
     quoted = shlex.quote(str(done.path))
-    if done.manifest.accuracy is None:
+    if done.manifest.table.accuracy is None:
         prose("accuracy is not measured: there are no labelled test images of these classes")
     prose(f"next: bssl-tf run {quoted} IMAGE, or bssl-tf bench {quoted}")
 
@@ -110,18 +110,20 @@ def _lines(done: Exported) -> list[str]:
     """What a person reads about a bundle."""
     from bssl_tf_deploy.bundle import MODEL
     from bssl_tf_deploy.library import bundled_name
+    from bssl_tf_deploy.tasks.classification import same_top1
 
-    converted, library, accuracy = done.converted, done.library, done.manifest.accuracy
+    converted, library, accuracy = done.converted, done.library, done.manifest.table.accuracy
     binary, parity = converted.report, converted.parity
+    [output] = parity.outputs.values()
     int8 = f", {binary.int8_operators} convolutions and dense operators in int8" if binary.int8_operators else ""
     beside = "Keras, rounded to int8 in the same way," if int8 else "Keras"
     lines = [
         f"{done.path}: {MODEL} has {len(converted.model) / 1024:.1f} KiB",
         f"{binary.binary_convolutions} binary convolutions (LceBconv2d), {binary.float_convolutions} float, "
         f"{binary.fully_connected} float dense{int8}",
-        f"parity with {beside} on {parity.images} images: {100 * parity.top1_agreement:.2f} % top-1 agreement, "
-        f"{100 * parity.share_within_tolerance:.2f} % within {parity.tolerance:.2g}, "
-        f"differences {parity.median_abs_difference:.2g} (median) to {parity.max_abs_difference:.2g} (largest)",
+        f"parity with {beside} on {parity.images} images: {100 * parity.agreement:.2f} % top-1 agreement, "
+        f"{100 * parity.share_within_tolerance:.2f} % within {output.tolerance:.2g}, "
+        f"differences {output.median_abs_difference:.2g} (median) to {output.max_abs_difference:.2g} (largest)",
     ]
     if accuracy is not None:
         lines.append(
@@ -129,7 +131,7 @@ def _lines(done: Exported) -> list[str]:
             f"{accuracy.keras_top1_percent:.2f} % in Keras"
         )
     elif int8:
-        same = (converted.logits.argmax(axis=1) == converted.keras_logits.argmax(axis=1)).mean()
+        same = same_top1(converted.expected, converted.found).mean()
         lines.append(f"top-1 agreement with Keras in float32 on {parity.images} images: {100 * same:.2f} %")
     needs = f", needs glibc {library.glibc} or newer" if library.glibc else ""
     size = f"{len(library.content) / 1024:.1f} KiB"

@@ -34,7 +34,7 @@ def command(
     First the bundle's files are checked against their hashes, and its model against its golden outputs. An image that
     cannot be read is reported; the others are classified.
     """
-    from bssl_tf_deploy.cli import classify, prepare
+    from bssl_tf_deploy.cli import prepare, run_images
 
     second = None
     if check:
@@ -43,7 +43,7 @@ def command(
         _, second = prepare(bundle, threads, other, trust_bundle_library)
         runtime = first
     predictor, _ = prepare(bundle, threads, runtime, trust_bundle_library)
-    status = classify(predictor, images, top, outputs=outputs, as_json=as_json, check=second)
+    status = run_images(predictor, images, top, outputs=outputs, as_json=as_json, check=second)
     if status:
         # Not click's exit(), which comes to nothing where the caller handles errors itself.
         sys.exit(status)

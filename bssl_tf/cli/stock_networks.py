@@ -27,6 +27,11 @@ _PACKAGES = ("bssl-tf", "tensorflow", "tf-keras", "larq")
 _SOURCES = {"bssl_tf": ("models/*.py",), "bssl_tf_converters": ("lce/float_reference.py", "lce/deployable.py")}
 
 
+def has_stock_networks(manifest: Manifest) -> bool:
+    """Whether `stock_networks` can make them: for classifiers, and where it is known how to build the backbone."""
+    return manifest.training is not None and manifest.task == "classification"
+
+
 def stock_networks(manifest: Manifest) -> dict[str, bytes]:
     """The networks of a bundle's shape by `NAMES`, from the cache where they are there.
 
@@ -50,8 +55,8 @@ def stock_networks(manifest: Manifest) -> dict[str, bytes]:
     from bssl_tf.models.registry import build_backbone
     from bssl_tf_converters.lce import float_reference
 
-    backbone = build_backbone(network.backbone, p.image_size, p.channels, network.arguments)
-    made = float_reference.stock_networks(backbone, len(manifest.labels))
+    backbone = build_backbone(network.backbone, p.height, p.channels, network.arguments)
+    made = float_reference.stock_networks(backbone, len(manifest.table.labels))
     try:
         write_bytes(path, _packed(made))
     except StorageError as error:
@@ -62,7 +67,7 @@ def stock_networks(manifest: Manifest) -> dict[str, bytes]:
 
 def _key(manifest: Manifest) -> str:
     network, p = manifest.network, manifest.preprocessing
-    shape = [network.backbone, p.image_size, p.channels, network.arguments, len(manifest.labels)]
+    shape = [network.backbone, p.height, p.channels, network.arguments, len(manifest.table.labels)]
     versions = [metadata.version(name) for name in _PACKAGES]
     digest = hashlib.sha256(json.dumps([shape, versions], sort_keys=True).encode())
     for package, patterns in _SOURCES.items():

@@ -86,10 +86,10 @@ def _bundles(manifests: dict[str, Any]) -> Lines:
             ),
             (
                 f"{name}: top-1 agreement of LCE with Keras",
-                f"{100 * parity['top1_agreement']:.1f} % of {parity['images']} test images",
+                f"{100 * parity['agreement']:.1f} % of {parity['images']} test images",
             ),
         ]
-        if accuracy := manifest.get("accuracy"):
+        if accuracy := manifest["table"].get("accuracy"):
             lines.append(
                 (
                     f"{name}: top-1 of this model",

@@ -124,7 +124,7 @@ def measure_on_phone(
             way.verify(phone, bundle, count)
         say(f"{device.name}: golden outputs as expected")
         measured = way.measure(phone, bundle, models, list(counts), budget_s)
-    golden = {"images": len(bundle.golden_inputs), "threads": list(counts), "as_expected": True}
+    golden = {"images": bundle.golden_images, "threads": list(counts), "as_expected": True}
     return {"facts": facts, "golden": golden, **measured}
 
 

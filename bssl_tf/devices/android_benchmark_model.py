@@ -48,9 +48,10 @@ class BenchmarkModel:
             ) from error
 
     def verify(self, phone: Phone, bundle: Bundle, threads: int) -> None:
-        name, shape = bundle.manifest.signature.input.name, ",".join(map(str, bundle.manifest.signature.input.shape))
+        about = bundle.manifest.inputs[0]
+        name, shape = about.name, ",".join(map(str, about.shape))
         outputs = []
-        for image in bundle.golden_inputs:
+        for image in bundle.golden_inputs[0]:
             phone.push(image.tobytes(), "input")
             given = [f"--input_layer={name}", f"--input_layer_shape={shape}"]
             given += [f"--input_layer_value_files={name}:{phone.path('input')}"]

@@ -79,8 +79,7 @@ class Runner:
     def verify(self, phone: Phone, bundle: Bundle, threads: int) -> None:
         self._push_inputs(phone, bundle)
         self._about = _run(phone, bundle, BINARY, threads)
-        signature = bundle.manifest.signature
-        for name, tensor in (("input", signature.input), ("output", signature.output)):
+        for name, tensor in (("input", bundle.manifest.inputs[0]), ("output", bundle.manifest.outputs[0])):
             try:
                 kind, shape = _TYPES.get(self._about[name]["type"]), tuple(self._about[name]["shape"])
             except (KeyError, TypeError) as error:
@@ -105,7 +104,7 @@ class Runner:
             starts = {name: _start(phone, bundle, name, count) for name in models}
             arguments = [str(int(len(models) * _BURN_IN_S * 1000)), str(int(budget_s * 1000)), str(MAX_ROUNDS)]
             for name in models:
-                arguments += _network(phone, name, len(bundle.golden_inputs))
+                arguments += _network(phone, name, bundle.golden_images)
             timeout_s = 600 + budget_s + len(models) * _BURN_IN_S
             record = _record(phone, ["time", phone.path(_TFLITE), str(count), *arguments], timeout_s)
             try:
@@ -130,9 +129,9 @@ class Runner:
         }
 
     def _push_inputs(self, phone: Phone, bundle: Bundle) -> None:
-        phone.push(bundle.golden_inputs.tobytes(), _INPUTS[True])
+        phone.push(bundle.golden_inputs[0].tobytes(), _INPUTS[True])
         # Networks beside the bundle's take what is normalised.
-        prepared = np.ascontiguousarray(normalised(bundle.golden_inputs, bundle.manifest), np.float32)
+        prepared = np.ascontiguousarray(normalised(bundle.golden_inputs[0], bundle.manifest), np.float32)
         phone.push(prepared.tobytes(), _INPUTS[False])
 
 
@@ -144,7 +143,7 @@ def _network(phone: Phone, name: str, images: int) -> list[str]:
 
 def _run(phone: Phone, bundle: Bundle, name: str, threads: int) -> dict[str, Any]:
     """What the runner says of a network, whose outputs for all golden inputs it leaves in `output`."""
-    network = _network(phone, name, len(bundle.golden_inputs))
+    network = _network(phone, name, bundle.golden_images)
     return _record(phone, ["run", phone.path(_TFLITE), str(threads), *network, phone.path("output")])
 
 
@@ -158,7 +157,7 @@ def _finite(phone: Phone, bundle: Bundle, name: str, threads: int) -> None:
 
 def _start(phone: Phone, bundle: Bundle, name: str, threads: int) -> dict[str, float]:
     """Medians over fresh processes: `load_ms`, `first_ms`, and where the phone says `peak_memory_kib` and the like."""
-    network = _network(phone, name, len(bundle.golden_inputs))
+    network = _network(phone, name, bundle.golden_images)
     found = []
     for _ in range(_STARTS):
         record = _record(phone, ["start", phone.path(_TFLITE), str(threads), *network])

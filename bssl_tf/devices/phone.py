@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -134,9 +134,16 @@ def verify_outputs(bundle: Bundle, outputs: bytes) -> None:
 
     Raises:
         BundleError: they differ.
-        RuntimeUnavailableError: it is not one output for each image.
+        RuntimeUnavailableError: it is not one output for each image, or the network has several inputs or outputs.
     """
-    signature, count = bundle.manifest.signature.output, len(bundle.golden_inputs)
+    ends, count = (bundle.manifest.inputs, bundle.manifest.outputs), bundle.golden_images
+    if any(len(tensors) > 1 for tensors in ends):
+        raise RuntimeUnavailableError(
+            f"{bundle.path} has {len(ends[0])} inputs and {len(ends[1])} outputs, and what runs models on phones knows "
+            "one of each",
+            "Measure it on a board, or export it with one output",
+        )
+    [signature] = ends[1]
     shape = (count, *signature.shape[1:])
     try:
         numbers = np.frombuffer(outputs, signature.dtype).reshape(shape)
@@ -148,7 +155,7 @@ def verify_outputs(bundle: Bundle, outputs: bytes) -> None:
     logits = numbers if signature.quantization is None else signature.quantization.floats(numbers)
 
     class Given:
-        def predict(self, batch: np.ndarray) -> np.ndarray:
-            return logits
+        def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            return [logits]
 
     Predictor(bundle, Given()).verify_golden()

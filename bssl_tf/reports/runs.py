@@ -18,6 +18,7 @@ from bssl_tf.settings import read_run_config
 from bssl_tf_converters.tflite.inspection import Inspection, inspect_model
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.manifest import Manifest
+from bssl_tf_deploy.tasks.classification import Table
 
 
 @dataclass(frozen=True)
@@ -249,8 +250,9 @@ def _bundles(folder: Path, damaged: list[str]) -> list[RunBundle]:
         except BsslError as error:
             damaged.append(f"{name}: {error.what}.")
             inspection = None
-        training, accuracy = bundle.manifest.training, bundle.manifest.accuracy
-        data = training.data if training else ""
+        table = bundle.manifest.table
+        accuracy = table.accuracy if isinstance(table, Table) else None
+        data = table.probe.data if isinstance(table, Table) and table.probe else ""
         measured = (accuracy.top1_percent, accuracy.images) if accuracy else (None, None)
         found.append(RunBundle(name, bundle.manifest, len(bundle.model), inspection, data, *measured))
     return found

@@ -10,6 +10,7 @@ from bssl_tf.reports.benchmarks import SAME_IN_FLOAT32, Latency
 from bssl_tf.reports.document import Column, Figure, Group, Key, Section, Table, counted, lacking
 from bssl_tf.reports.latency import MOST_LAYERS, conditions_of, first_drawn, latency_section, where_timed
 from bssl_tf.reports.runs import Run, RunBundle, only
+from bssl_tf_deploy.tasks import find_task
 
 BINARY = "binary"
 _STYLE_OF = {"binary": 0, "float": 1, "integer": 2, None: 3}
@@ -124,7 +125,7 @@ def _bundle_section(runs: Sequence[Run]) -> Section:
         *(Column("int8 convolutions and dense"), Column("binary MACs", "million", 2)),
         *(Column("float MACs", "million", 2), Column("integer MACs", "million", 2)),
         *(Column("peak of activations", "KiB", 1), Column("operators")),
-        *(Column("same class as Keras", "%", 2), Column("on images"), Column("largest difference", "logits")),
+        *(Column("same answer as Keras", "%", 2), Column("on images"), Column("largest difference")),
         *(Column("converted by"), Column("labels")),
     )
     rows = []
@@ -138,8 +139,9 @@ def _bundle_section(runs: Sequence[Run]) -> Section:
                 *(found.macs[kind] / 1e6 if found else None for kind in ("binary", "float", "integer")),
                 found.peak_bytes / 1024 if found else None,
                 ", ".join(f"{count} {name}" for name, count in sorted(m.operators.items())),
-                100 * m.parity.top1_agreement, m.parity.images, m.parity.max_abs_difference,
-                _versions(one), ", ".join(m.labels[:12]) + (" and more" if len(m.labels) > 12 else ""),
+                100 * m.parity.agreement, m.parity.images,
+                max(output.max_abs_difference for output in m.parity.outputs.values()),
+                _versions(one), find_task(m.task).report_cell(m),
             ))  # fmt: skip
     table = Table("bundles", "Bundles", columns, tuple(rows), turned=True)
     groups = [

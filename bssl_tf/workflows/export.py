@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from bssl_tf.environment import environment
 from bssl_tf.errors import ConfigError, UsageError
 from bssl_tf.files import append_record
 from bssl_tf.progress import progress
+from bssl_tf.tasks.task import Arrays
 from bssl_tf.workflows.subjects import Subject, from_model, from_run, is_run
-from bssl_tf_converters.lce.answers import answers
-from bssl_tf_converters.lce.converter import INPUT_NAME, OUTPUT_NAME
+from bssl_tf_converters.lce.answers import both_outputs
 from bssl_tf_converters.lce.export import Converted, convert_model
 from bssl_tf_converters.lce.keras_models import ZOO_PREFIX
 from bssl_tf_deploy import manifest as m
@@ -56,15 +56,15 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class _Conversion:
-    """What the caller wants of the conversion; `calibrate` is 0 without int8."""
+class Conversion:
+    """What the caller wants of the conversion; see `export`. `calibrate` is 0 without int8."""
 
     target: str
-    input: str
-    calibrate: int
-    images: int | None
-    allow: tuple[str, ...]
-    explain: bool
+    input: str = "float32"
+    calibrate: int = 0
+    images: int | None = None
+    allow: tuple[str, ...] = ()
+    explain: bool = False
 
 
 def export(
@@ -135,23 +135,42 @@ def export(
         if run
         else from_model(source, weights=weights, data=data, data_dir=data_dir, labels=labels, mean=mean, std=std)
     )
-    _log.info(f"building the runtime for {target}")
-    library = library_for(target)
     calibrated = (calibrate or CALIBRATION_IMAGES) if int8 else 0
-    wanted = _Conversion(target, input, calibrated, images, tuple(allow), explain)
-    converted, accuracy, example_labels = _convert(subject, wanted)
+    wanted = Conversion(target, input, calibrated, images, tuple(allow), explain)
+    done = export_subject(subject, wanted, path, overwrite=overwrite)
+    if record:
+        append_record(Path(record), _record(source, done.manifest, done.converted, calibrated))
+    return done
+
+
+def export_subject(subject: Subject, wanted: Conversion, path: Path, *, overwrite: bool = False) -> Exported:
+    """Converts a network of any task, checks it against Keras, and writes its bundle.
+
+    Args:
+        subject: the network and what it is for.
+        wanted: what is wanted of the conversion.
+        path: the bundle's folder.
+        overwrite: replace a bundle at `path`.
+
+    Raises:
+        ConversionError: the network cannot be converted, or does not give what the Keras network gives.
+        BundleError: `path` is taken.
+        BsslError: see `bssl_tf.errors`.
+    """
+    check_free(path, overwrite=overwrite)
+    _log.info(f"building the runtime for {wanted.target}")
+    library = library_for(wanted.target)
+    converted, table, words = _convert(subject, wanted)
     manifest = write_bundle(
         path,
-        _manifest(subject, converted, accuracy, library),
+        _manifest(subject, converted, table, library),
         converted.model,
         converted.golden_inputs,
         converted.golden_outputs,
-        example_labels,
+        words,
         library=library.content,
         overwrite=overwrite,
     )
-    if record:
-        append_record(Path(record), _record(source, manifest, converted, calibrated))
     return Exported(path, manifest, converted, library)
 
 
@@ -182,9 +201,9 @@ def _default_out(source: str, variant: str, *, is_run: bool) -> Path:
     return path.parent / f"{path.name if path.is_dir() else path.stem}-bundle-{variant}"
 
 
-def _convert(subject: Subject, wanted: _Conversion) -> tuple[Converted, m.Accuracy | None, list[str]]:
-    """The conversion, its accuracy if it can be known, and a word for each golden input: its true class, if known."""
-    image_set = subject.image_set
+def _convert(subject: Subject, wanted: Conversion) -> tuple[Converted, Any, Sequence[str]]:
+    """The conversion, the task's table with what was measured, and a word for each golden input."""
+    image_set, task = subject.image_set, subject.task
     chosen = spread_indices(len(image_set), wanted.images or COMPARED_IMAGES)
     views = evaluation_views(image_set, subject.preprocessing, chosen)
     calibration = None
@@ -201,53 +220,27 @@ def _convert(subject: Subject, wanted: _Conversion) -> tuple[Converted, m.Accura
         calibration=calibration,
         int8_ends=wanted.input == "int8",
         explaining=wanted.explain,
+        outputs=task.outputs(subject.model),
+        agree=task.same_answers,
     )
-    golden = chosen[converted.golden_indices]
-    if image_set.labels is None:
-        return converted, None, ["image"] * len(golden)
-    words = [image_set.class_names[label] for label in image_set.labels[golden]]
-    return converted, _accuracy(subject, converted, wanted, chosen), words
+    table = subject.table
+    if image_set is not subject.train:
+        # On all of them, so that it can stand beside the evaluation's; on those compared where their number was given.
+        measured = np.arange(len(image_set)) if wanted.images is None else chosen
+        table = task.with_accuracy(table, image_set, measured, lambda some: _both(subject, converted, wanted, some))
+    return converted, table, task.example_words(image_set, chosen[converted.golden_indices])
 
 
-def _accuracy(subject: Subject, converted: Converted, wanted: _Conversion, compared: np.ndarray) -> m.Accuracy | None:
-    """Top-1 of both networks on test images whose class the model has; None where there are none.
-
-    All of them, so that it can stand beside the evaluation's; those that were compared where their number was given.
-    """
-    if subject.image_set is subject.train:
-        return None
-    all_labels = subject.image_set.labels_as(subject.labels)
-    chosen = np.arange(len(all_labels)) if wanted.images is None else compared
-    chosen = chosen[all_labels[chosen] >= 0]
-    if not len(chosen):
-        return None
-    _report_unmatched(subject, all_labels)
-    steps = progress(range(0, len(chosen), _BATCH), total=-(-len(chosen) // _BATCH), description="accuracy")
+def _both(
+    subject: Subject, converted: Converted, wanted: Conversion, indices: np.ndarray
+) -> Iterator[tuple[Arrays, Arrays]]:
+    """Outputs of the Keras network and of the converted one for the images at `indices`, a batch at a time."""
+    steps = progress(range(0, len(indices), _BATCH), total=-(-len(indices) // _BATCH), description="accuracy")
     views = (
-        evaluation_views(subject.image_set, subject.preprocessing, chosen[start : start + _BATCH]) for start in steps
+        evaluation_views(subject.image_set, subject.preprocessing, indices[start : start + _BATCH]) for start in steps
     )
     pixels = subject.preprocessing if wanted.input == "uint8" else None
-    both = answers(subject.model, converted.model, views, pixels)
-    keras_own, own = (100 * float((best == all_labels[chosen]).mean()) for best in both)
-    return m.Accuracy(len(chosen), own, keras_own)
-
-
-def _report_unmatched(subject: Subject, labels: np.ndarray) -> None:
-    """Names the classes of test images that the model lacks, and the model's classes without a test image."""
-    images = subject.image_set
-    unknown = labels < 0
-    if unknown.any():
-        names = sorted({images.class_names[label] for label in images.require_labels()[unknown]})
-        count = int(unknown.sum())
-        what = "1 test image is" if count == 1 else f"{count} test images are"
-        _log.warning(f"{what} of a class that is not among the labels, and left out of the accuracy: {_some(names)}")
-    seen = set(labels.tolist())
-    if missing := [name for place, name in enumerate(subject.labels) if place not in seen]:
-        _log.warning(f"{len(missing)} of {len(subject.labels)} labels have no test image: {_some(missing)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return both_outputs(subject.model, converted.model, views, subject.task.outputs(subject.model), pixels)
 
 
 def _record(source: str, manifest: m.Manifest, converted: Converted, calibration_images: int) -> dict[str, Any]:
@@ -256,42 +249,35 @@ def _record(source: str, manifest: m.Manifest, converted: Converted, calibration
         "source": source,
         "command": shlex.join(["bssl-tf", *sys.argv[1:]]),
         "target": manifest.target,
-        "input": manifest.signature.input.dtype,
+        "input": manifest.inputs[0].dtype,
         "int8_operators": manifest.binary.int8_operators,
         "calibration_images": calibration_images,
         "model_size_bytes": len(converted.model),
-        "accuracy": manifest.accuracy and dataclasses.asdict(manifest.accuracy),
+        "task": manifest.task,
+        "table": dataclasses.asdict(manifest.table),
         "parity": dataclasses.asdict(manifest.parity),
         "training": manifest.training and dataclasses.asdict(manifest.training),
         **environment(0),
     }
 
 
-def _manifest(subject: Subject, converted: Converted, accuracy: m.Accuracy | None, library: Library) -> m.Manifest:
+def _manifest(subject: Subject, converted: Converted, table: Any, library: Library) -> m.Manifest:
     binary = dataclasses.asdict(converted.report)
     p = subject.preprocessing
     return m.Manifest(
         format=m.FORMAT,
+        task=subject.task.name,
+        commit=environment(0)["commit"],
         target=converted.target,
         created_by=converted.created_by | {"runtime-compiler": library.compiler, "runtime-glibc": library.glibc},
         files={},
-        signature=m.Signature(
-            m.TensorSignature(
-                INPUT_NAME, converted.input_shape, converted.golden_inputs.dtype.name, converted.input_quantization
-            ),
-            m.TensorSignature(
-                OUTPUT_NAME,
-                converted.output_shape,
-                "int8" if converted.output_quantization else "float32",
-                converted.output_quantization,
-            ),
-        ),
-        preprocessing=m.Preprocessing(p.image_size, p.channels, p.mean, p.std),
-        labels=subject.labels,
+        inputs=converted.inputs,
+        outputs=converted.outputs,
+        preprocessing=m.Preprocessing(p.image_size, p.image_size, p.channels, p.mean, p.std),
         operators=binary.pop("operators"),
         binary=m.Binary(**binary),
-        parity=m.ParityFigures(**dataclasses.asdict(converted.parity)),
+        parity=converted.parity,
         network=subject.network,
         training=subject.training,
-        accuracy=accuracy,
+        table=table,
     )

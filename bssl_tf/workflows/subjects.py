@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bssl_tf.backend import keras
 from bssl_tf.data.image_set import ImageSet
@@ -18,12 +19,15 @@ from bssl_tf.files import read_regular
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
+from bssl_tf.tasks import find_task
+from bssl_tf.tasks.task import Task
 from bssl_tf.workflows.evaluable import run_config
 from bssl_tf.workflows.networks import open_network
 from bssl_tf_converters.lce.deployable import with_classifier
 from bssl_tf_converters.lce.export import without_softmax
 from bssl_tf_converters.lce.keras_models import ZOO_MEAN, ZOO_PREFIX, ZOO_STD
 from bssl_tf_deploy.manifest import NetworkDescription, Training
+from bssl_tf_deploy.tasks.classification import NAME, Probe, Table
 
 _MAX_LABELS_BYTES = 1 << 24
 _log = logging.getLogger(__name__)
@@ -31,21 +35,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A classifier and what its bundle states about it, apart from the conversion.
+    """A network and what its bundle states about it, apart from the conversion.
 
     Attributes:
-        model: from preprocessed images to logits.
+        task: what the network is for.
+        table: the task's part of the manifest, without what is measured in the conversion.
+        model: from preprocessed images to the task's outputs.
         preprocessing: of images.
-        labels: K names.
         image_set: what to compare on, and to choose golden inputs from.
-        train: what to calibrate on.
+        train: what to calibrate on; where it is `image_set`, there are no held-out images to measure accuracy on.
         network: how to build it.
         training: where its weights come from, if that was bssl-tf.
     """
 
+    task: Task[ImageSet]
+    table: Any
     model: keras.Model
     preprocessing: Preprocessing
-    labels: tuple[str, ...]
     image_set: ImageSet
     train: ImageSet
     network: NetworkDescription
@@ -84,17 +90,21 @@ def from_run(run: Path, data_dir: str | None) -> Subject:
         raise error.with_next_step(
             f"{run / 'probe/probe.json'} names it, as seen from where the run was evaluated: `{again}` with its place"
         ) from error
-    # A folder's name is enough; where it lay on this machine says nothing elsewhere.
-    name = source if source == "embedded" or source.startswith("tfds:") else Path(source).name
     return Subject(
+        find_task(NAME),
+        Table(probe.class_names, Probe(_data_name(source), probe.top1), None),
         with_classifier(student, probe.weights, probe.bias),
         network.preprocessing,
-        probe.class_names,
         data.test if data.test is not None and len(data.test) else data.train,
         data.train,
         NetworkDescription(network.backbone, network.arguments),
-        Training(config.method, name, probe.top1, config.training.seed),
+        Training(config.method, _data_name(config.data.source), network.labels_used, config.training.seed),
     )
+
+
+def _data_name(source: str) -> str:
+    """A folder's name is enough; where it lay on this machine means nothing elsewhere."""
+    return source if source == "embedded" or source.startswith("tfds:") else Path(source).name
 
 
 def from_model(
@@ -119,17 +129,8 @@ def from_model(
             "Pass --data FOLDER, --data tfds:NAME or --data embedded, and --mean and --std as in its training",
         )
     model = without_softmax(open_network(source, Path(weights) if weights else None))
-    if (
-        len(model.inputs) != 1
-        or len(model.outputs) != 1
-        or len(model.output.shape) != 2
-        # Of a single number (yes or no behind a sigmoid) the best would always be the first.
-        or model.output.shape[-1] == 1
-    ):
-        raise ConversionError(
-            f"{source} is not a classifier: it gives {[list(tensor.shape) for tensor in model.outputs]}",
-            "Give a model with one input, and with one number per class as output, two for yes and no",
-        )
+    task = find_task(NAME)
+    task.outputs(model)
     height, width, channels = model.input.shape[1:] if len(model.input.shape) == 4 else (0, 1, 0)
     if height != width or not height or channels not in (1, 3):
         raise ConversionError(
@@ -151,7 +152,8 @@ def from_model(
     splits = open_data(config, labels_needed=False)
     image_set = splits.test if splits.test is not None and len(splits.test) else splits.train
     names = _labels(labels, image_set, model.output.shape[-1])
-    return Subject(model, preprocessing, names, image_set, splits.train, NetworkDescription(model.name, {}), None)
+    network = NetworkDescription(model.name, {})
+    return Subject(task, Table(names, None, None), model, preprocessing, image_set, splits.train, network, None)
 
 
 def _labels(file: str | Path | None, image_set: ImageSet, count: int) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ def agreement(reference: np.ndarray, found: np.ndarray) -> Agreement:
     Raises:
         ConversionError: shapes differ, or a number is not finite.
     """
-    parity = compare(reference, found)
-    within = np.abs(reference.astype(np.float64) - found) <= parity.tolerance
-    return Agreement(parity.max_abs_difference, parity.tolerance, parity.share_within_tolerance, float(np.mean(within)))
+    parity = compare({"output": reference}, {"output": found})
+    [output] = parity.outputs.values()
+    within = np.abs(reference.astype(np.float64) - found) <= output.tolerance
+    return Agreement(output.max_abs_difference, output.tolerance, parity.share_within_tolerance, float(np.mean(within)))

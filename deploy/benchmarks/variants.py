@@ -34,12 +34,17 @@ class Variant(Protocol):
         """What runs where: see `LiteRt.graph`; empty where the interpreter does not say."""
 
 
-class Lce(lce.LceInterpreter):
+class Lce:
     """LCE's own interpreter at its best; see `lce.LceInterpreter`."""
 
+    def __init__(self, model: bytes, threads: int = 1) -> None:
+        made = lce.LceInterpreter(model, threads)
+        self.name, self.kernel, self.versions = made.name, made.kernel, made.versions
+        self._made = made
+
     def run(self, image: np.ndarray) -> np.ndarray:
-        """See `Variant`. Without the checks and the second copy of `predict`, which are not LCE's."""
-        output: np.ndarray = self._interpreter.predict([image])[0]
+        """See `Variant`. Without the checks and the second copy of `LceInterpreter.run`, which are not LCE's."""
+        output: np.ndarray = self._made._interpreter.predict([image])[0]
         return output
 
     def prepare(self, image: np.ndarray) -> np.ndarray:

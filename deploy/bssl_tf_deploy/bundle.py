@@ -1,7 +1,7 @@
-"""A bundle on disk: one folder with all that a device needs to classify images.
+"""A bundle on disk: one folder with all that a device needs to run a network on images.
 
     model.tflite    the network, batches of one
-    golden.npz      `inputs` [G, S, S, C], images as the network takes them, and `outputs` float32 [G, K]
+    golden.npz      inputs as the network takes them, and its outputs at export (`golden`)
     examples/*.png  the golden inputs as pictures, to try it on
     lib/TARGET/     libbssl_tf_runtime.so, which brings the operators that stock interpreters lack
     README.md       how to run it
@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
-import io
 import json
 import os
 import re
@@ -27,9 +26,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from bssl_tf_deploy.arrays import read_npz
 from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.files import new_folder, read_regular, storage_errors
+from bssl_tf_deploy.golden import GOLDEN, Tensors, decode_golden, encode_golden
 from bssl_tf_deploy.library import bundled_name
 from bssl_tf_deploy.manifest import EXAMPLES, FileEntry, Manifest
 from bssl_tf_deploy.preprocess import encode_png, normalised, whole_pixels
@@ -37,10 +36,8 @@ from bssl_tf_deploy.readme import readme
 
 MANIFEST = "manifest.json"
 MODEL = "model.tflite"
-GOLDEN = "golden.npz"
 README = "README.md"
 _MAX_MANIFEST_BYTES = 2**24
-_MAX_GOLDEN_BYTES = 2**28
 _STALE_S = 3600
 _AGAIN = "Export it again or copy it again"
 
@@ -53,15 +50,25 @@ class Bundle:
         path: its folder.
         manifest: what it says.
         model: the flatbuffer.
-        golden_inputs: [G, S, S, C], of the type in the manifest's signature.
-        golden_outputs: float32 [G, K], from LCE's interpreter at export.
+        golden_inputs: for each input of the manifest [G, ...], of its type.
+        golden_outputs: for each output of the manifest float32 [G, ...], from LCE's interpreter at export.
     """
 
     path: Path
     manifest: Manifest
     model: bytes
-    golden_inputs: np.ndarray
-    golden_outputs: np.ndarray
+    golden_inputs: Tensors
+    golden_outputs: Tensors
+
+    @property
+    def golden_images(self) -> int:
+        """G: how many golden inputs there are."""
+        return len(self.golden_inputs[0])
+
+    @property
+    def first_inputs(self) -> Tensors:
+        """The first golden image as a batch of one, for each input: what is timed."""
+        return tuple(array[:1] for array in self.golden_inputs)
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -78,7 +85,7 @@ def read_bundle(path: Path) -> Bundle:
     for name in (MODEL, GOLDEN):
         if name not in contents:
             raise BundleError(f"{path / MANIFEST} does not list {name}", _AGAIN)
-    inputs, outputs = _read_golden(path / GOLDEN, contents[GOLDEN], manifest)
+    inputs, outputs = decode_golden(path / GOLDEN, contents[GOLDEN], manifest)
     return Bundle(path, manifest, contents[MODEL], inputs, outputs)
 
 
@@ -97,9 +104,9 @@ def write_bundle(
     path: Path,
     manifest: Manifest,
     model: bytes,
-    golden_inputs: np.ndarray,
-    golden_outputs: np.ndarray,
-    example_labels: Sequence[str],
+    golden_inputs: Sequence[np.ndarray],
+    golden_outputs: Sequence[np.ndarray],
+    example_words: Sequence[str],
     *,
     library: bytes | None = None,
     overwrite: bool = False,
@@ -113,9 +120,9 @@ def write_bundle(
         path: the bundle's folder; what is missing above it is made.
         manifest: everything but `files`, which is filled in.
         model: the flatbuffer.
-        golden_inputs: [G, S, S, C], of the type in the manifest's signature.
-        golden_outputs: float32 [G, K].
-        example_labels: the true label of each golden input, for the examples' file names.
+        golden_inputs: for each input of the manifest [G, ...], of its type.
+        golden_outputs: for each output of the manifest float32 [G, ...].
+        example_words: a word for each golden image, such as its true label, for the examples' file names.
         library: the runtime library for the manifest's target.
         overwrite: replace a bundle at `path`. Anything that is not wholly a bundle is never replaced.
 
@@ -123,18 +130,16 @@ def write_bundle(
         The manifest as written.
 
     Raises:
-        BundleError: `path` is taken.
+        BundleError: `path` is taken, or the golden outputs are of no use (see `golden.decode_golden`).
         StorageError: it cannot be written.
     """
     check_free(path, overwrite=overwrite)
-    golden = io.BytesIO()
-    inputs = golden_inputs.astype(manifest.signature.input.dtype)
-    np.savez(golden, inputs=inputs, outputs=np.float32(golden_outputs))
-    contents = {MODEL: model, GOLDEN: golden.getvalue(), README: readme(manifest, library=library is not None).encode()}
+    golden = encode_golden(manifest, golden_inputs, golden_outputs)
+    contents = {MODEL: model, GOLDEN: golden, README: readme(manifest, library=library is not None).encode()}
     p = manifest.preprocessing
-    pictures = whole_pixels(normalised(inputs, manifest), p.mean, p.std)
-    for number, (pixels, label) in enumerate(zip(pictures, example_labels, strict=True)):
-        word = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "image"
+    pictures = whole_pixels(normalised(golden_inputs[0], manifest), p.mean, p.std)
+    for number, (pixels, words) in enumerate(zip(pictures, example_words, strict=True)):
+        word = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:40] or "image"
         contents[f"{EXAMPLES}/{number}-{word}.png"] = encode_png(pixels)
     if library is not None:
         contents[bundled_name(manifest.target)] = library
@@ -191,7 +196,7 @@ def _read_json(path: Path) -> object:
         return json.loads(read_regular(path, _MAX_MANIFEST_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise BundleError(
-            f"{path.parent} is no bundle (it has no {path.name})", "Give the folder that `bssl-tf export` wrote"
+            f"{path.parent} is not a bundle (it has no {path.name})", "Give the folder that `bssl-tf export` wrote"
         ) from error
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
@@ -211,24 +216,6 @@ def _read_checked(path: Path, entry: FileEntry) -> bytes:
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise BundleError(f"{path} was changed since the bundle was written (its SHA-256 differs)", _AGAIN)
     return content
-
-
-def _read_golden(path: Path, content: bytes, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        arrays = read_npz(content, _MAX_GOLDEN_BYTES)
-        inputs, outputs = arrays["inputs"], arrays["outputs"]
-    except (ValueError, KeyError) as error:
-        raise BundleError(f"{path} holds no golden inputs and outputs ({error})", _AGAIN) from error
-    count = len(inputs) if inputs.ndim else 0
-    signature = manifest.signature
-    # What interpreters give as int8 is compared as what it stands for.
-    for array, dtype, tensor in (
-        (inputs, signature.input.dtype, signature.input),
-        (outputs, "float32", signature.output),
-    ):
-        if not count or array.dtype != dtype or array.shape != (count, *tensor.shape[1:]):
-            raise BundleError(f"{path} does not fit the signature: {array.dtype} {list(array.shape)}", _AGAIN)
-    return inputs, outputs
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bssl_tf_deploy import conditions
 from bssl_tf_deploy.benchmark import machine, measure
 from bssl_tf_deploy.bundle import read_bundle
@@ -45,16 +47,16 @@ def prepare(bundle: str, threads: int, runtime: str, trust_bundle_library: bool)
     return predictor, made
 
 
-def classify(
+def run_images(
     predictor: Predictor, images: Sequence[str], top: int, *, outputs: bool, as_json: bool, check: Runtime | None = None
 ) -> int:
-    """Prints the best classes of each image, or the network's outputs; tells of an image that cannot be read.
+    """Prints the answer for each image, or the network's outputs; reports an image that cannot be read.
 
     Args:
         predictor: from `prepare`.
         images: files.
-        top: how many classes.
-        outputs: print the network's outputs instead of classes.
+        top: how many parts an answer may have: classes.
+        outputs: print the network's outputs instead of answers.
         as_json: print one JSON list at the end instead of lines.
         check: a second runtime, that has to give the same for the same images.
 
@@ -67,18 +69,17 @@ def classify(
     records: list[dict[str, Any]] = []
     for image in images:
         try:
-            [logits] = predictor.outputs([image])
+            answer, numbers = predictor.answer_and_outputs(image, top)
         except ImageError as error:
             print(error, file=sys.stderr)
             records.append({"image": image, "error": str(error)})
             continue
         if outputs:
-            records.append({"image": image, "outputs": [float(value) for value in logits]})
-            lines = [" ".join(f"{value:.6g}" for value in logits)]
+            records.append({"image": image, "outputs": {name: array.tolist() for name, array in numbers.items()}})
+            lines = [_numbers(name, array, alone=len(numbers) == 1) for name, array in numbers.items()]
         else:
-            best = predictor.best(logits, top)
-            records.append({"image": image, "classes": [{"label": label, "score": score} for label, score in best]})
-            lines = [f"{label}  {score:.4f}" for label, score in best]
+            records.append({"image": image, **predictor.task.record(answer)})
+            lines = list(predictor.task.lines(answer))
         if not as_json:
             print("\n".join(f"{image}  {line}" for line in lines))
     if as_json:
@@ -90,13 +91,18 @@ def classify(
     return 0 if len(readable) == len(records) else ImageError.exit_status
 
 
+def _numbers(name: str, array: np.ndarray, *, alone: bool) -> str:
+    numbers = " ".join(f"{value:.6g}" for value in array.ravel())
+    return numbers if alone else f"{name}  {numbers}"
+
+
 def bench(predictor: Predictor, runtime: Runtime, options: argparse.Namespace) -> int:
     """Times a bundle's network with one image and prints the figures with their conditions."""
-    image = predictor.bundle.golden_inputs[:1]
-    timings = measure(lambda: runtime.predict(image), warmup=options.warmup, repetitions=options.repetitions)
+    image = predictor.bundle.first_inputs
+    timings = measure(lambda: runtime.run(image), warmup=options.warmup, repetitions=options.repetitions)
     record = {
         "backbone": predictor.bundle.manifest.network.backbone,
-        "input_shape": predictor.bundle.manifest.signature.input.shape,
+        "input_shape": predictor.bundle.manifest.inputs[0].shape,
         "machine": machine(),
         "threads": options.threads,
         "warmup": options.warmup,
@@ -153,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         predictor, runtime = prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
         if options.command == "bench":
             sys.exit(bench(predictor, runtime, options))
-        sys.exit(classify(predictor, options.images, options.top, outputs=options.outputs, as_json=options.as_json))
+        sys.exit(run_images(predictor, options.images, options.top, outputs=options.outputs, as_json=options.as_json))
     except BsslError as error:
         if options.debug:
             traceback.print_exc()
@@ -171,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bssl-tf-deploy", description="Run a bundle of bssl-tf on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="classify images")
+    run = commands.add_parser("run", help="run the network on images")
     timing = commands.add_parser("bench", help="time the network with one image")
     everything = commands.add_parser("measure", help="all figures: start, latency, memory, sustained")
     for command in (run, timing, everything):
@@ -187,8 +193,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", dest="as_json", help="print the record as JSON")
         command.add_argument("--debug", action="store_true", help="show the traceback behind an error")
     run.add_argument("images", nargs="+", metavar="IMAGE")
-    run.add_argument("--top", default=3, type=_whole(1), help="classes to print [3]")
-    run.add_argument("--outputs", action="store_true", help="print the network's outputs instead of classes")
+    run.add_argument("--top", default=3, type=_whole(1), help="classes to print for each image [3]")
+    run.add_argument("--outputs", action="store_true", help="print the network's outputs instead of answers")
     timing.add_argument("--repetitions", default=100, type=_whole(1), help="timed calls [100]")
     timing.add_argument("--warmup", default=10, type=_whole(0), help="untimed calls [10]")
     everything.add_argument("--threads", default="1", metavar="N,N", help="numbers of threads, or all [1]")
@@ -197,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     everything.add_argument("--sustained", default=0.0, type=_seconds, help="seconds without a pause [none]")
     everything.add_argument(
-        "--beside", nargs=2, action="append", default=[], metavar=("NAME", "FILE"), help="a model to time in turns"
+        "--beside", nargs=2, action="append", default=[], metavar=("NAME", "FILE"), help="a model to time, interleaved"
     )
     everything.add_argument("--no-times", action="store_true", help="compare the golden outputs and no more")
     return parser

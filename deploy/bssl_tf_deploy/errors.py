@@ -54,7 +54,7 @@ class BundleError(BsslError):
 
 
 class ImageError(BsslError):
-    """An image given on the command line cannot be read."""
+    """An image cannot be read, or a tensor is not what the network takes."""
 
     code = "image"
     exit_status = 9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from operator import attrgetter
 from pathlib import Path
@@ -76,30 +76,52 @@ class LiteRtInterpreter:
                 "Export it again" if library else "Give it a model of builtin operators",
             ) from error
         self.library, self.delegate = library, delegates[0] if delegates else None
-        taken = self.native.get_input_details()[0]
-        self._input, self._input_dtype = taken["index"], taken["dtype"]
-        given = self.native.get_output_details()[0]
-        self._output = given["index"]
-        self._quantization = Quantization(*given["quantization"]) if given["dtype"] == np.int8 else None
+        self._inputs = [
+            (one["index"], np.dtype(one["dtype"]), tuple(map(int, one["shape"])))
+            for one in self.native.get_input_details()
+        ]
+        self._outputs = [
+            (one["index"], Quantization(*one["quantization"]) if one["dtype"] == np.int8 else None)
+            for one in self.native.get_output_details()
+        ]
 
-    def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, K], also of a network that gives int8.
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The model's outputs in its order, float32 [B, ...], also of those that are int8.
 
         Args:
-            batch: [B, S, S, C] of the network's type: float32, preprocessed; uint8 pixels; int8. B is at least 1.
+            inputs: for each input of the model, in its order, [B, ...] of its type; B is at least 1.
 
         Raises:
-            ValueError: the images have another shape, or another type where the network takes whole numbers.
+            ValueError: there are more or fewer inputs, one has another type or shape, or not as many rows.
         """
-        if self._input_dtype != np.float32 and batch.dtype != self._input_dtype:
-            raise ValueError(f"images are {batch.dtype}, the network takes {np.dtype(self._input_dtype)}")
-        outputs = []
-        for index in range(len(batch)):
-            self.native.set_tensor(self._input, np.asarray(batch[index : index + 1], self._input_dtype))
+        if len(inputs) != len(self._inputs):
+            raise ValueError(f"there are {len(inputs)} inputs, the network takes {len(self._inputs)}")
+        count = len(inputs[0])
+        for array, (_, dtype, shape) in zip(inputs, self._inputs, strict=True):
+            if array.dtype != dtype or array.shape != (count, *shape[1:]) or not count:
+                raise ValueError(
+                    f"an input is {array.dtype} {list(array.shape)}, the network takes {dtype} {['N', *shape[1:]]}"
+                )
+        rows = []
+        for index in range(count):
+            for array, (place, _, _) in zip(inputs, self._inputs, strict=True):
+                self.native.set_tensor(place, array[index : index + 1])
             self.native.invoke()
-            outputs.append(self.native.get_tensor(self._output))
-        logits = np.concatenate(outputs)
-        return logits if self._quantization is None else self._quantization.floats(logits)
+            rows.append([self.native.get_tensor(place) for place, _ in self._outputs])
+        outputs = [np.concatenate(row) for row in zip(*rows, strict=True)]
+        return [
+            array if quantization is None else quantization.floats(array)
+            for array, (_, quantization) in zip(outputs, self._outputs, strict=True)
+        ]
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        """`run` for a model of one input and one output.
+
+        Raises:
+            ValueError: it has more, or see `run`.
+        """
+        [output] = self.run([batch])
+        return output
 
 
 def _keep_until_gone(interpreter: Any, delegates: list[Any]) -> None:

@@ -1,8 +1,7 @@
-"""What `manifest.json` of a bundle says, read strictly: no key too few, none too many, every type as written here."""
+"""What `manifest.json` of a bundle holds, read strictly: no key too few, none too many, every type as written here."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import re
@@ -14,15 +13,14 @@ import numpy as np
 from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.library import TARGETS
 from bssl_tf_deploy.strict import StrictError, expect, parse
+from bssl_tf_deploy.tasks import find_task
 
-# 2: the network may come from elsewhere (no `training`), take pixels (uint8), take and give int8, and tell its
-# accuracy; all of 1 is as it was.
-FORMAT = 2
-_READABLE = (1, FORMAT)
+FORMAT = 3
 MAX_FILE_BYTES = 2**30
 EXAMPLES = "examples"
 _FILE_NAME = re.compile(rf"(?:{EXAMPLES}/|lib/(?:{'|'.join(TARGETS)})/)?[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -71,25 +69,19 @@ class TensorSignature:
 
 
 @dataclass(frozen=True)
-class Signature:
-    """What goes in and what comes out."""
-
-    input: TensorSignature
-    output: TensorSignature
-
-
-@dataclass(frozen=True)
 class Preprocessing:
     """How pixels become input: (pixel / 255 - mean) / std, rounded for int8. A network that takes uint8 does it itself.
 
     Attributes:
-        image_size: pixels a side.
+        height: of the network's input, pixels.
+        width: of the network's input, pixels. Of a picture of another shape, the largest central part of this shape.
         channels: 1 (grey) or 3 (RGB).
         mean: one for each channel.
         std: one for each channel, above zero.
     """
 
-    image_size: int
+    height: int
+    width: int
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -115,39 +107,35 @@ class Binary:
 
 
 @dataclass(frozen=True)
+class OutputParity:
+    """How one output differs from that of the Keras network, in the output's own units.
+
+    Attributes:
+        max_abs_difference: over all images.
+        median_abs_difference: over all images.
+        tolerance: what rounding explains.
+    """
+
+    max_abs_difference: float
+    median_abs_difference: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
 class ParityFigures:
     """Agreement with the Keras network at export; with int8, agreement with that network rounded in the same way.
 
     Attributes:
         images: how many were compared.
-        top1_agreement: share (0 to 1) with the same best class.
-        max_abs_difference: between logits.
-        median_abs_difference: between logits.
-        share_within_tolerance: share of images (0 to 1) all of whose logits differ by no more than `tolerance`.
-        tolerance: in units of logits.
+        agreement: share (0 to 1) of images with the same answer, as the task counts it: top-1 for classification.
+        share_within_tolerance: share of images (0 to 1) all of whose outputs differ by no more than their tolerance.
+        outputs: by name.
     """
 
     images: int
-    top1_agreement: float
-    max_abs_difference: float
-    median_abs_difference: float
+    agreement: float
     share_within_tolerance: float
-    tolerance: float
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Top-1 on the images that parity was measured on, percent.
-
-    Attributes:
-        images: how many.
-        top1_percent: of the model in the bundle.
-        keras_top1_percent: of the Keras network before conversion, in float32.
-    """
-
-    images: int
-    top1_percent: float
-    keras_top1_percent: float
+    outputs: dict[str, OutputParity]
 
 
 @dataclass(frozen=True)
@@ -167,50 +155,61 @@ class Training:
 
     Attributes:
         method: of `bssl-tf pretrain`.
-        data: the data set that the probe was fitted on.
-        linear_probe_top1_percent: its accuracy there, on test images, before conversion.
+        data: the data set that the backbone learned from.
+        labels_used: whose labels the backbone learned from, itself or through its teacher, as a clause for "trained
+            with ..."; None for nobody's.
         seed: of the run.
     """
 
     method: str
     data: str
-    linear_probe_top1_percent: float
+    labels_used: str | None
     seed: int
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """All that a bundle says about itself.
-
-    Attributes:
-        format: of the bundle; this code writes `FORMAT`.
-        target: what it was exported for: arm64, x86_64 or android-arm64.
-        created_by: version of each package.
-        files: every file but the manifest.
-        signature: of the model.
-        preprocessing: of an image.
-        labels: K names, in the order of the logits.
-        operators: how many of each name.
-        binary: how much of it is 1-bit.
-        parity: with the Keras network.
-        network: its shape.
-        training: its origin; None where it was not trained with bssl-tf.
-        accuracy: None where the images had no labels.
-    """
+class _Common:
+    """What a manifest holds for any task."""
 
     format: int
+    task: str
     target: str
+    commit: str | None
     created_by: dict[str, str]
     files: dict[str, FileEntry]
-    signature: Signature
+    inputs: tuple[TensorSignature, ...]
+    outputs: tuple[TensorSignature, ...]
     preprocessing: Preprocessing
-    labels: tuple[str, ...]
     operators: dict[str, int]
     binary: Binary
     parity: ParityFigures
     network: NetworkDescription
     training: Training | None
-    accuracy: Accuracy | None = None
+
+
+@dataclass(frozen=True)
+class Manifest(_Common):
+    """All that a bundle states about itself.
+
+    Attributes:
+        format: of the bundle; this code writes `FORMAT`.
+        task: a name that `bssl_tf_deploy.tasks` knows.
+        target: what it was exported for: arm64, x86_64 or android-arm64.
+        commit: of the bssl-tf that exported it, with `+` where its files had changed; None where that is not known.
+        created_by: version of each package.
+        files: every file but the manifest.
+        inputs: of the model, in its order; the first is the image. Others are fed as tensors only.
+        outputs: of the model, in its order.
+        preprocessing: of an image.
+        operators: how many of each name.
+        binary: how much of it is 1-bit.
+        parity: with the Keras network.
+        network: its shape.
+        training: its origin; None where it was not trained with bssl-tf.
+        table: the task's own; see the task.
+    """
+
+    table: Any
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -221,42 +220,29 @@ class Manifest:
         """The reverse of `to_dict`.
 
         Raises:
-            BundleError: an unknown format, a missing or unknown key, a wrong type, or values that contradict each
-                other; the message names the first.
+            BundleError: another format, an unknown task, a missing or unknown key, a wrong type, or values that
+                contradict each other; the message names the first.
         """
         version = content.get("format") if isinstance(content, dict) else None
-        if isinstance(version, bool) or version not in _READABLE:
+        if type(version) is not int or version != FORMAT:
             raise BundleError(
-                f"the bundle says format {version!r:.40}, and this version of bssl-tf knows "
-                f"{' and '.join(map(str, _READABLE))}",
+                f"the bundle has format {version!r:.40}, and this version of bssl-tf reads format {FORMAT}",
                 "Export it again with this version, or install the version that wrote it",
             )
+        assert isinstance(content, dict)
         try:
-            manifest = parse(cls, _with_later_keys(content) if version == 1 else content, "manifest")
+            expect("table" in content, "manifest", "complete: it has the missing key 'table'")
+            common = parse(_Common, {key: value for key, value in content.items() if key != "table"}, "manifest")
+            task = find_task(common.task)
+            table: Any = parse(task.table, content["table"], "manifest.table")
+            manifest = cls(**vars(common), table=table)
             _check(manifest)
+            task.check(manifest)
         except StrictError as error:
             raise BundleError(
                 f"the bundle's manifest.json is damaged: {error}", "Export it again or copy it again"
             ) from error
         return manifest
-
-
-def _with_later_keys(content: Any) -> Any:
-    """A manifest of format 1 with what format 2 says beside."""
-    content = copy.deepcopy(content)
-    later: tuple[tuple[tuple[str, ...], str, Any], ...] = (
-        ((), "accuracy", None),
-        (("binary",), "int8_operators", 0),
-        (("signature", "input"), "quantization", None),
-        (("signature", "output"), "quantization", None),
-    )
-    for way, key, value in later:
-        part = content
-        for name in way:
-            part = part.get(name) if isinstance(part, dict) else None
-        if isinstance(part, dict):
-            part.setdefault(key, value)
-    return content
 
 
 def _check(manifest: Manifest) -> None:
@@ -266,28 +252,35 @@ def _check(manifest: Manifest) -> None:
         expect(_SHA256.fullmatch(entry.sha256) is not None, f"files.{name}.sha256", "64 hexadecimal digits")
         expect(0 <= entry.bytes <= MAX_FILE_BYTES, f"files.{name}.bytes", "a size from 0 to 1 GiB")
     p = manifest.preprocessing
-    expect(8 <= p.image_size <= 1024, "preprocessing.image_size", "in 8 to 1024")
+    expect(8 <= p.height <= 1024, "preprocessing.height", "in 8 to 1024")
+    expect(8 <= p.width <= 1024, "preprocessing.width", "in 8 to 1024")
     expect(p.channels in (1, 3), "preprocessing.channels", "1 or 3")
     expect(len(p.mean) == len(p.std) == p.channels, "preprocessing.mean or .std", "one number for each channel")
     expect(all(std > 0 and math.isfinite(1 / std) for std in p.std), "preprocessing.std", "above zero")
-    first = manifest.format == 1
-    inputs = ("float32",) if first else ("float32", "uint8", "int8")
-    outputs = ("float32",) if first else ("float32", "int8")
-    for name, tensor, shape, dtypes in (
-        ("input", manifest.signature.input, (1, p.image_size, p.image_size, p.channels), inputs),
-        ("output", manifest.signature.output, (1, len(manifest.labels)), outputs),
+    for ends, tensors, dtypes in (
+        ("inputs", manifest.inputs, ("float32", "uint8", "int8")),
+        ("outputs", manifest.outputs, ("float32", "int8")),
     ):
-        expect(tensor.dtype in dtypes, f"signature.{name}.dtype", " or ".join(dtypes))
-        quantization = tensor.quantization
-        expect((quantization is not None) == (tensor.dtype == "int8"), f"signature.{name}.quantization", "that of int8")
-        if quantization is not None:
-            expect(quantization.scale > 0, f"signature.{name}.quantization.scale", "above zero")
-            expect(
-                -128 <= quantization.zero_point <= 127, f"signature.{name}.quantization.zero_point", "in -128 to 127"
-            )
-        expect(tensor.shape == shape, f"signature.{name}.shape", f"{list(shape)}, as the rest of it says")
-    expect(len(manifest.labels) > 0, "labels", "a list of at least one")
-    expect(manifest.training is not None or manifest.format > 1, "training", "an object")
-    if manifest.accuracy is not None:
-        shares = (manifest.accuracy.top1_percent, manifest.accuracy.keras_top1_percent)
-        expect(all(0 <= share <= 100 for share in shares), "accuracy", "in percent")
+        expect(len(tensors) > 0, ends, "a list of at least one")
+        expect(len({tensor.name for tensor in tensors}) == len(tensors), ends, "a list of different names")
+        for number, tensor in enumerate(tensors):
+            _check_tensor(tensor, f"{ends}[{number}]", dtypes)
+    shape = (1, p.height, p.width, p.channels)
+    expect(manifest.inputs[0].shape == shape, "inputs[0].shape", f"{list(shape)}, as in preprocessing")
+    names = [tensor.name for tensor in manifest.outputs]
+    expect(set(manifest.parity.outputs) == set(names), "parity.outputs", f"one for each output: {', '.join(names)}")
+
+
+def _check_tensor(tensor: TensorSignature, where: str, dtypes: tuple[str, ...]) -> None:
+    expect(_TENSOR_NAME.fullmatch(tensor.name) is not None, f"{where}.name", "a name: letters, digits and _ . -")
+    expect(tensor.dtype in dtypes, f"{where}.dtype", " or ".join(dtypes))
+    expect(
+        len(tensor.shape) > 0 and tensor.shape[0] == 1 and all(side > 0 for side in tensor.shape),
+        f"{where}.shape",
+        "that of a batch of one",
+    )
+    quantization = tensor.quantization
+    expect((quantization is not None) == (tensor.dtype == "int8"), f"{where}.quantization", "that of int8")
+    if quantization is not None:
+        expect(quantization.scale > 0, f"{where}.quantization.scale", "above zero")
+        expect(-128 <= quantization.zero_point <= 127, f"{where}.quantization.zero_point", "in -128 to 127")

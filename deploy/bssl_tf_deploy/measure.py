@@ -33,6 +33,7 @@ _STARTS = 3
 _WINDOWS = 20
 _MIN_WINDOW_S = 1.0
 _OPERATORS_S = 3.0
+Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 # A median that rose by more than this during a sustained run is worth a word.
 SLOWDOWN = 0.05
 
@@ -87,7 +88,7 @@ def measure_bundle(path: Path, plan: Plan, say: Callable[[str], None] = lambda l
         Predictor(bundle, some).verify_golden()
     say(f"golden outputs: as expected, from {some.kernel}")
     record: dict[str, Any] = {
-        "golden": {"images": len(bundle.golden_inputs), "threads": list(plan.threads), "as_expected": True},
+        "golden": {"images": bundle.golden_images, "threads": list(plan.threads), "as_expected": True},
         "runtime": some.name,
         "kernel": some.kernel,
         "versions": some.versions | {"numpy": metadata.version("numpy")},
@@ -101,8 +102,8 @@ def measure_bundle(path: Path, plan: Plan, say: Callable[[str], None] = lambda l
     for threads in plan.threads:
         say(f"{threads} {'threads' if threads > 1 else 'thread'}: {', '.join(files)}, in turns")
         # Made for this number of threads only: those of another interpreter may not be asleep yet.
-        networks = {BINARY: made(threads).predict}
-        networks |= {name: LiteRtInterpreter(_read(file), threads).predict for name, file in plan.beside.items()}
+        networks = {BINARY: made(threads).run}
+        networks |= {name: LiteRtInterpreter(_read(file), threads).run for name, file in plan.beside.items()}
         timed = _timed(bundle, networks, files, library, threads, plan.budget_s)
         # Apart from the timed calls, in an interpreter of its own.
         del networks
@@ -110,7 +111,7 @@ def measure_bundle(path: Path, plan: Plan, say: Callable[[str], None] = lambda l
     if plan.sustained_s:
         say(f"sustained for {plan.sustained_s:g} s")
         most = max(plan.threads)
-        found = sustained(_call(made(most).predict, bundle.golden_inputs[:1]), plan.sustained_s)
+        found = sustained(_call(made(most).run, bundle.first_inputs), plan.sustained_s)
         record["sustained"] = {"threads": most} | found
     record["conditions"]["after"] = conditions.state()
     return record
@@ -118,28 +119,28 @@ def measure_bundle(path: Path, plan: Plan, say: Callable[[str], None] = lambda l
 
 def _timed(
     bundle: Bundle,
-    networks: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    networks: Mapping[str, Run],
     files: Mapping[str, Path],
     library: Path,
     threads: int,
     budget_s: float,
 ) -> dict[str, Any]:
     """The figures of all networks with one number of threads."""
-    own = bundle.golden_inputs[:1]
+    own = bundle.first_inputs
     # The bundle's network may take pixels or int8; those beside it take what is normalised.
-    prepared = normalised(own, bundle.manifest)
-    images = {name: own if name == BINARY else prepared for name in networks}
-    for name, predict in networks.items():
-        if not np.isfinite(predict(images[name])).all():
+    prepared = (normalised(own[0], bundle.manifest),)
+    inputs = {name: own if name == BINARY else prepared for name in networks}
+    for name, run in networks.items():
+        if not all(np.isfinite(output).all() for output in run(inputs[name])):
             raise RuntimeUnavailableError(f"{name} gives no finite numbers", "Make that model again")
     starts = {}
     for name, file in files.items():
         job = {"model": str(file), "threads": threads, "library": str(library) if name == BINARY else None}
-        job |= {"shape": list(own.shape), "dtype": images[name].dtype.name}
+        job |= {"inputs": [[list(array.shape), array.dtype.name] for array in inputs[name]]}
         found = [start_in_fresh_process(job) for _ in range(_STARTS)]
         starts[name] = {key: statistics.median(row[key] for row in found) for key in found[0]}
-    # A function of its own, so that each keeps its own `predict`.
-    calls = {name: _call(predict, images[name]) for name, predict in networks.items()}
+    # A function of its own, so that each keeps its own `run`.
+    calls = {name: _call(run, inputs[name]) for name, run in networks.items()}
     repeated = until_stable(calls, budget_s=budget_s)
     return {
         "threads": threads,
@@ -154,14 +155,14 @@ def _operators(
     bundle: Bundle, library: Path, threads: int, budget_s: float, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
     try:
-        return profile_operators(bundle.model, bundle.golden_inputs[:1], threads, library, min(budget_s, _OPERATORS_S))
+        return profile_operators(bundle.model, bundle.first_inputs, threads, library, min(budget_s, _OPERATORS_S))
     except RuntimeUnavailableError as error:
         say(str(error))
         return None
 
 
-def _call(predict: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> Callable[[], np.ndarray]:
-    return lambda: predict(image)
+def _call(run: Run, inputs: Sequence[np.ndarray]) -> Callable[[], object]:
+    return lambda: run(inputs)
 
 
 def figures(repeated: Repeated) -> dict[str, Any]:

@@ -45,12 +45,14 @@ class Watched:
     unwatched: np.ndarray
 
 
-def profile_operators(model: bytes, image: np.ndarray, threads: int, library: Path, seconds: float) -> dict[str, Any]:
+def profile_operators(
+    model: bytes, inputs: Sequence[np.ndarray], threads: int, library: Path, seconds: float
+) -> dict[str, Any]:
     """Times a network's operators.
 
     Args:
         model: a TFLite flatbuffer, batches of one.
-        image: [1, S, S, C], of the type that the network takes.
+        inputs: for each input of the network [1, ...], of its type.
         threads: for one image.
         library: the runtime library.
         seconds: for all calls; 20 are made however long they take, and no more than 2000.
@@ -73,7 +75,7 @@ def profile_operators(model: bytes, image: np.ndarray, threads: int, library: Pa
         raise RuntimeUnavailableError(
             f"times of single operators cannot be taken ({error})", "Install bssl-tf-deploy and ai-edge-litert again"
         ) from error
-    watched = _watch(interpreter, image, switch, sum(node.type == DELEGATE for node in nodes), seconds)
+    watched = _watch(interpreter, inputs, switch, sum(node.type == DELEGATE for node in nodes), seconds)
     found = stretches(nodes, names, watched.nodes)
     return {"threads": threads, **summary(watched, found)}
 
@@ -145,24 +147,25 @@ def _switch(interpreter: LiteRtInterpreter, library: Path) -> Callable[[np.ndarr
 
 def _watch(
     interpreter: LiteRtInterpreter,
-    image: np.ndarray,
+    inputs: Sequence[np.ndarray],
     switch: Callable[[np.ndarray | None], int],
     room: int,
     seconds: float,
 ) -> Watched:
     native, clock = interpreter.native, time.monotonic_ns
-    [given], [made] = native.get_input_details(), native.get_output_details()
-    given_at, made_at = given["index"], made["index"]
-    image = np.asarray(image, given["dtype"])
+    given = [(about["index"], array) for about, array in zip(native.get_input_details(), inputs, strict=True)]
+    made = [about["index"] for about in native.get_output_details()]
     times = np.zeros(room, _TIME)
 
     def call() -> tuple[int, int, int, int]:
         start = clock()
-        native.set_tensor(given_at, image)
+        for place, array in given:
+            native.set_tensor(place, array)
         begin = clock()
         native.invoke()
         end = clock()
-        native.get_tensor(made_at)
+        for place in made:
+            native.get_tensor(place)
         return start, begin, end, clock()
 
     start = clock()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bssl_tf_deploy.errors import ImageError, RuntimeUnavailableError
 from bssl_tf_deploy.manifest import Manifest, Preprocessing
+from bssl_tf_deploy.tasks.task import View
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,22 +23,28 @@ _log = logging.getLogger(__name__)
 
 
 def load_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Reads an image as `load_pixels` does, and normalises it: float32 [1, S, S, C]."""
+    """Reads an image as `load_pixels` does, and normalises it: float32 [1, H, W, C]."""
     return normalise(load_pixels(path, preprocessing), preprocessing.mean, preprocessing.std)
 
 
 def load_pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Reads an image as the host does for training (`bssl_tf_deploy.pictures`); central square, resized.
+    """The pixels of `load_view`."""
+    return load_view(path, preprocessing)[0]
 
-    What a user should know of how it was read is logged as a warning. The resize is Pillow's BILINEAR, whose filter
-    widens where it shrinks. A square picture of the network's size is taken as it is.
+
+def load_view(path: Path, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], View]:
+    """Reads an image as the host does for training (`bssl_tf_deploy.pictures`); its central part, resized.
+
+    The part is the largest of the network's shape: for a square input the central square. What a user should know of
+    how it was read is logged as a warning. The resize is Pillow's BILINEAR, whose filter widens where it shrinks. A
+    picture of the network's size is taken as it is.
 
     Args:
         path: any format that Pillow reads.
         preprocessing: of the bundle.
 
     Returns:
-        uint8 [1, S, S, C].
+        uint8 [1, H, W, C], and which part of the picture that is.
 
     Raises:
         ImageError: the file is missing, a folder, empty, cut short, not an image, or has too many pixels.
@@ -47,16 +54,17 @@ def load_pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         from bssl_tf_deploy.pictures import UnreadableImageError, open_picture, stored_side
     except ImportError as error:
         raise RuntimeUnavailableError("Pillow is not installed", "Install it with `pip install pillow`") from error
-    size, channels = preprocessing.image_size, preprocessing.channels
+    p = preprocessing
     try:
-        picture = open_picture(path, channels, stored=stored_side(size))
+        picture = open_picture(path, p.channels, stored=stored_side(max(p.height, p.width)))
     except UnreadableImageError as error:
         if path.is_dir():
             raise ImageError(f"{path} is a folder", f"Name the files in it: {shlex.quote(str(path))}/*.jpg") from error
         raise ImageError(f"{path} cannot be read: {error}", "Check the file, or omit it") from error
     for remark in picture.remarks:
         _log.warning("%s: %s", path, remark)
-    return _central_square(picture.image, size).reshape(1, size, size, channels)
+    pixels, view = _central_part(picture.image, p.width, p.height)
+    return pixels.reshape(1, p.height, p.width, p.channels), view
 
 
 def normalise(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
@@ -67,10 +75,10 @@ def normalise(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[fl
 
 
 def normalised(inputs: np.ndarray, manifest: Manifest) -> NDArray[np.float32]:
-    """What the inputs of a bundle's network, [B, S, S, C] of its type, stand for: float32, normalised."""
+    """What the inputs of a bundle's network, [B, H, W, C] of its type, stand for: float32, normalised."""
     if inputs.dtype == np.uint8:
         return normalise(inputs, manifest.preprocessing.mean, manifest.preprocessing.std)
-    quantization = manifest.signature.input.quantization
+    quantization = manifest.inputs[0].quantization
     floats: NDArray[np.float32] = inputs if quantization is None else quantization.floats(inputs)
     return floats
 
@@ -82,7 +90,7 @@ def whole_pixels(images: NDArray[np.float32], mean: Sequence[float], std: Sequen
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG file that `load_pixels` turns into `pixels`, uint8 [S, S, C], again."""
+    """A PNG file that `load_pixels` turns into `pixels`, uint8 [H, W, C], again."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -90,11 +98,14 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def _central_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
+def _central_part(image: Image.Image, width: int, height: int) -> tuple[NDArray[np.uint8], View]:
     from PIL import Image
 
-    if image.size != (size, size):
-        side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    return np.asarray(image, np.uint8)
+    wide, high = min(image.width, image.height * width / height), min(image.height, image.width * height / width)
+    left, top = (image.width - wide) / 2, (image.height - high) / 2
+    box = (left, top, left + wide, top + high)
+    # As shares of the picture: it may have been decoded reduced.
+    view = View(box[0] / image.width, box[1] / image.height, box[2] / image.width, box[3] / image.height)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image, np.uint8), view

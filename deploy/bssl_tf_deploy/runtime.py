@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
@@ -34,8 +35,8 @@ class Runtime(Protocol):
     kernel: str
     versions: dict[str, str]
 
-    def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, K] of images float32 [B, S, S, C]."""
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The model's outputs in its order, float32 [B, ...], of inputs [B, ...] of its types, in its order."""
 
 
 def load(

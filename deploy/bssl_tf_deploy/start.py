@@ -1,6 +1,6 @@
 """Loads a model in a fresh process and says how long that and the first call took, and how much memory it needed.
 
-    python -m bssl_tf_deploy.start '{"model": FILE, "threads": 1, "library": FILE|null, "shape": [1, ...], "dtype": T}'
+    python -m bssl_tf_deploy.start '{"model": FILE, "threads": 1, "library": FILE|null, "inputs": [[SHAPE, TYPE]]}'
 
 One model a process: what a second one finds in memory and caches is no start. The result is a line of JSON.
 """
@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,12 @@ def start_in_fresh_process(job: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def start(make: Callable[[], Any], image: np.ndarray) -> dict[str, Any]:
+def start(make: Callable[[], Any], inputs: Sequence[np.ndarray]) -> dict[str, Any]:
     """Times of one start.
 
     Args:
         make: makes an interpreter, to be timed.
-        image: what it is called with.
+        inputs: what it is called with.
 
     Returns:
         `load_ms`, `first_ms`, and where the system tells (/proc/self/status) `peak_memory_kib`, the most that was
@@ -59,10 +59,10 @@ def start(make: Callable[[], Any], image: np.ndarray) -> dict[str, Any]:
     began = time.perf_counter_ns()
     interpreter = make()
     loaded = time.perf_counter_ns()
-    interpreter.predict(image)
+    interpreter.run(inputs)
     first = time.perf_counter_ns()
     for _ in range(_CALLS):
-        interpreter.predict(image)
+        interpreter.run(inputs)
     peak = _peak_kib()
     memory = {} if before is None else {"memory_before_kib": before, "peak_memory_kib": peak}
     return {"load_ms": (loaded - began) / 1e6, "first_ms": (first - loaded) / 1e6, **memory}
@@ -86,8 +86,8 @@ def main() -> None:
     model = Path(job["model"]).read_bytes()
     with captured_output():
         litert._stock()  # loaded before the clock starts: it is the same for all models
-        image = np.zeros(job["shape"], job["dtype"])
-        found = start(lambda: litert.LiteRtInterpreter(model, job["threads"], library), image)
+        inputs = [np.zeros(shape, dtype) for shape, dtype in job["inputs"]]
+        found = start(lambda: litert.LiteRtInterpreter(model, job["threads"], library), inputs)
     print(json.dumps(found))
 
 

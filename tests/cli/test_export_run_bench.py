@@ -17,6 +17,7 @@ from PIL import Image
 
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.library import bundled_name, describe, own_library
+from bssl_tf_deploy.tasks.classification import Probe
 from tests.converters.networks import image_set, write_run_folder
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -56,8 +57,8 @@ def edit_golden(bundle: Path, change: Callable[[np.ndarray], np.ndarray]) -> Non
     """Other golden outputs, with the right hash: what another kernel would look like."""
     import hashlib
 
-    inputs, outputs = (read_bundle(bundle).golden_inputs, read_bundle(bundle).golden_outputs)
-    np.savez(bundle / "golden.npz", inputs=inputs, outputs=change(outputs))
+    [inputs], [outputs] = read_bundle(bundle).golden_inputs, read_bundle(bundle).golden_outputs
+    np.savez(bundle / "golden.npz", **{"input/image": inputs, "output/logits": change(outputs)})
     content = (bundle / "golden.npz").read_bytes()
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["files"]["golden.npz"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
@@ -93,11 +94,11 @@ def test_the_manifest_says_all_that_a_device_needs(bundle: Path) -> None:
     content = read_bundle(bundle)
     manifest = content.manifest
     assert manifest.target == "arm64"
-    assert manifest.labels == image_set().class_names
+    assert manifest.table.labels == image_set().class_names
     assert manifest.operators["LceBconv2d"] == 3
     assert manifest.network.arguments == {"depth": 1}
     assert manifest.training is not None
-    assert manifest.training.linear_probe_top1_percent == 12.5
+    assert manifest.table.probe == Probe("embedded", 12.5)
     assert (manifest.training.method, manifest.training.data) == ("s2bnn", "embedded")
     assert {"bssl-tf", "larq-compute-engine", "tensorflow"} <= set(manifest.created_by)
     assert len(list((bundle / "examples").glob("*.png"))) == 4
@@ -181,7 +182,7 @@ def test_run_classifies_the_examples_like_the_golden_outputs(bundle: Path, bssl_
     done = bssl_tf("run", bundle, *examples, "--top", "1")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    best = [content.manifest.labels[index] for index in np.argmax(content.golden_outputs, axis=1)]
+    best = [content.manifest.table.labels[index] for index in np.argmax(content.golden_outputs[0], axis=1)]
     lines = [line.split("  ") for line in done.stdout.splitlines()]
     assert [line[:2] for line in lines] == [[str(file), label] for file, label in zip(examples, best, strict=True)]
     lce = bssl_tf("run", bundle, *examples, "--top", "1", "--runtime", "lce")
@@ -192,8 +193,8 @@ def test_run_prints_what_the_network_says(bundle: Path, bssl_tf: Command) -> Non
     examples = sorted((bundle / "examples").iterdir())
     done = bssl_tf("run", bundle, *examples, "--outputs", "--json", "--threads", "2")
     assert done.returncode == 0, done.stderr
-    outputs = np.array([record["outputs"] for record in json.loads(done.stdout)])
-    np.testing.assert_allclose(outputs, read_bundle(bundle).golden_outputs, rtol=1e-3, atol=1e-3)
+    outputs = np.array([record["outputs"]["logits"] for record in json.loads(done.stdout)])
+    np.testing.assert_allclose(outputs, read_bundle(bundle).golden_outputs[0], rtol=1e-3, atol=1e-3)
     done = bssl_tf("run", bundle, examples[0], "--outputs")
     np.testing.assert_allclose([float(word) for word in done.stdout.split()[1:]], outputs[0], rtol=1e-5)
 

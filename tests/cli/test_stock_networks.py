@@ -11,6 +11,7 @@ import pytest
 from bssl_tf.cli.stock_networks import stock_networks
 from bssl_tf.models import registry
 from bssl_tf_converters.lce import float_reference
+from bssl_tf_deploy.tasks.classification import Table
 from tests.deploy.bundles import manifest
 
 
@@ -38,16 +39,16 @@ def test_networks_are_made_once_for_each_shape(
     assert made == [("binary_resnet", 8, 3, {"depth": 1}, 3)]
     other = manifest()
     others = [
-        dataclasses.replace(other, labels=("a", "b")),
+        dataclasses.replace(other, table=Table(("a", "b"), None, None)),
         dataclasses.replace(other, network=dataclasses.replace(other.network, arguments={"depth": 2})),
         dataclasses.replace(other, network=dataclasses.replace(other.network, backbone="quicknet")),
-        dataclasses.replace(other, preprocessing=dataclasses.replace(other.preprocessing, image_size=16)),
+        dataclasses.replace(other, preprocessing=dataclasses.replace(other.preprocessing, height=16, width=16)),
     ]
     for number, changed in enumerate(others, start=2):
         stock_networks(changed)
         assert len(made) == number
     # Nor do names of classes, the target or the accuracy matter.
-    stock_networks(dataclasses.replace(other, labels=("x", "y", "z"), target="x86_64"))
+    stock_networks(dataclasses.replace(other, table=Table(("x", "y", "z"), None, None), target="x86_64"))
     assert len(made) == 5
 
 

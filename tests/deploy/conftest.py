@@ -29,4 +29,4 @@ def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     converted = convert_model(with_classifier(model, *random_probe(model, images, 10)), images, host_target())
     library = library_for(host_target())
     out = tmp_path_factory.mktemp("real") / "bundle"
-    return write_real(out, converted, Preprocessing(28, 1, host.mean, host.std), library.content)
+    return write_real(out, converted, Preprocessing(28, 28, 1, host.mean, host.std), library.content)

@@ -20,8 +20,9 @@ import pytest
 
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.errors import BundleError, StorageError
-from bssl_tf_deploy.manifest import Accuracy, Binary, Manifest, Quantization, Signature
+from bssl_tf_deploy.manifest import Binary, Manifest, Quantization, Training
 from bssl_tf_deploy.preprocess import load_image, load_pixels, normalised
+from bssl_tf_deploy.tasks.classification import Accuracy
 from tests.deploy.bundles import PIXELS, golden, manifest, write
 
 
@@ -60,8 +61,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     bundle = read_bundle(tmp_path / "deep" / "b")
     assert bundle.manifest == written
     assert bundle.model == b"model"
-    np.testing.assert_array_equal(bundle.golden_inputs, golden()[0])
-    np.testing.assert_array_equal(bundle.golden_outputs, golden()[1])
+    np.testing.assert_array_equal(bundle.golden_inputs[0], golden()[0][0])
+    np.testing.assert_array_equal(bundle.golden_outputs[0], golden()[1][0])
+    assert bundle.golden_images == 4
     assert "arm64" in (bundle.path / "README.md").read_text()
     assert max(map(len, (bundle.path / "README.md").read_text().splitlines())) <= 120
 
@@ -88,7 +90,7 @@ def test_examples_are_the_golden_inputs_again(tmp_path: Path) -> None:
     bundle = read_bundle(write(tmp_path / "b"))
     examples = sorted((tmp_path / "b" / "examples").iterdir())
     assert [file.name for file in examples] == ["0-cat.png", "1-dog-wolf.png", "2-image.png", "3-cat.png"]
-    for file, expected in zip(examples, bundle.golden_inputs, strict=True):
+    for file, expected in zip(examples, bundle.golden_inputs[0], strict=True):
         np.testing.assert_array_equal(load_image(file, bundle.manifest.preprocessing)[0], expected)
 
 
@@ -220,7 +222,7 @@ def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "nothing")
     (tmp_path / "file").write_text("")
     assert "is not a folder" in refused(tmp_path / "file")
-    assert "is no bundle (it has no manifest.json)" in refused(tmp_path)
+    assert "is not a bundle (it has no manifest.json)" in refused(tmp_path)
 
 
 BROKEN_MANIFESTS = [b"", b'{"format": 1', b"\xff\xfe", b"[" * 100_000, b"{}" * 2**23 + b" "]
@@ -232,61 +234,51 @@ def test_a_broken_manifest_is_told(tmp_path: Path, content: bytes) -> None:
     refused(tmp_path / "b")
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", "2", None, True, 10**30])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", 3.0, None, True, 10**30])
 def test_an_unknown_format_is_told(tmp_path: Path, version: object) -> None:
     edit(write(tmp_path / "b"), lambda m: m.update(format=version))
-    assert "this version of bssl-tf knows 1 and 2" in refused(tmp_path / "b")
-
-
-def test_a_bundle_of_format_1_is_read_and_has_what_all_had_then(tmp_path: Path) -> None:
-    bundle = write(tmp_path / "b")
-    edit(bundle, lambda m: m.update(format=1))
-    assert read_bundle(bundle).manifest.format == 1
-    edit(bundle, lambda m: m["signature"]["input"].update(dtype="uint8"))
-    assert "signature.input.dtype is not float32" in refused(bundle)
-    # Keys that came later have a default.
-    edit(bundle, lambda m: (m.pop("accuracy"), m["binary"].pop("int8_operators")))
-    edit(bundle, lambda m: [m["signature"][end].pop("quantization") for end in ("input", "output")])
-    edit(bundle, lambda m: m["signature"]["input"].update(dtype="float32"))
-    edit(bundle, lambda m: m.update(training=None))
-    assert "training is not an object" in refused(bundle)
+    assert "this version of bssl-tf reads format 3" in refused(tmp_path / "b")
 
 
 def test_a_bundle_may_take_and_give_int8(tmp_path: Path) -> None:
-    about, (inputs, outputs) = manifest(), golden()
+    about, ([inputs], outputs) = manifest(), golden()
     taken, given = Quantization(0.022, -5), Quantization(0.05, 3)
-    signature = Signature(
-        dataclasses.replace(about.signature.input, dtype="int8", quantization=taken),
-        dataclasses.replace(about.signature.output, dtype="int8", quantization=given),
-    )
     about = dataclasses.replace(
-        about, signature=signature, binary=Binary(3, 0, 0, 1000, 2), accuracy=Accuracy(40, 50.0, 52.5)
+        about,
+        inputs=(dataclasses.replace(about.inputs[0], dtype="int8", quantization=taken),),
+        outputs=(dataclasses.replace(about.outputs[0], dtype="int8", quantization=given),),
+        binary=Binary(3, 0, 0, 1000, 2),
+        table=dataclasses.replace(about.table, accuracy=Accuracy(40, 50.0, 52.5)),
     )
-    write_bundle(tmp_path / "b", about, b"model", taken.integers(inputs), outputs, ["a", "b", "c", "d"])
+    write_bundle(tmp_path / "b", about, b"model", [taken.integers(inputs)], outputs, ["a", "b", "c", "d"])
     bundle = read_bundle(tmp_path / "b")
-    assert bundle.manifest.signature == signature
-    assert bundle.golden_inputs.dtype == np.int8 and bundle.golden_outputs.dtype == np.float32
-    np.testing.assert_allclose(normalised(bundle.golden_inputs, bundle.manifest), inputs, atol=0.011)
+    assert (bundle.manifest.inputs, bundle.manifest.outputs) == (about.inputs, about.outputs)
+    assert bundle.golden_inputs[0].dtype == np.int8 and bundle.golden_outputs[0].dtype == np.float32
+    np.testing.assert_allclose(normalised(bundle.golden_inputs[0], bundle.manifest), inputs, atol=0.011)
     for number, file in enumerate(sorted((tmp_path / "b" / "examples").iterdir())):
         off = load_pixels(file, about.preprocessing)[0].astype(int) - PIXELS[number]
         assert np.max(np.abs(off)) <= 1
-    text = (tmp_path / "b" / "README.md").read_text()
+    text = readme_of(tmp_path / "b")
     assert "input `image` int8 [1, 8, 8, 3]" in text and "output `logits` int8 [1, 3]" in text
     assert "2 convolutions and dense operators in int8" in text and "then int8" in text
     assert "on 40 test images: 50.00 % (52.50 % in Keras" in text
 
 
+def readme_of(bundle: Path) -> str:
+    """Its text with every line break a space."""
+    return " ".join((bundle / "README.md").read_text().split())
+
+
 def test_a_bundle_may_take_pixels(tmp_path: Path) -> None:
     about = manifest()
-    signature = dataclasses.replace(about.signature, input=dataclasses.replace(about.signature.input, dtype="uint8"))
-    about = dataclasses.replace(about, signature=signature)
-    write_bundle(tmp_path / "b", about, b"model", PIXELS, golden()[1], ["a", "b", "c", "d"])
+    about = dataclasses.replace(about, inputs=(dataclasses.replace(about.inputs[0], dtype="uint8"),))
+    write_bundle(tmp_path / "b", about, b"model", [PIXELS], golden()[1], ["a", "b", "c", "d"])
     bundle = read_bundle(tmp_path / "b")
-    assert bundle.golden_inputs.dtype == np.uint8
-    np.testing.assert_array_equal(bundle.golden_inputs, PIXELS)
+    assert bundle.golden_inputs[0].dtype == np.uint8
+    np.testing.assert_array_equal(bundle.golden_inputs[0], PIXELS)
     for number, file in enumerate(sorted((tmp_path / "b" / "examples").iterdir())):
         np.testing.assert_array_equal(load_pixels(file, about.preprocessing)[0], PIXELS[number])
-    text = (tmp_path / "b" / "README.md").read_text()
+    text = readme_of(tmp_path / "b")
     assert "uint8 [1, 8, 8, 3]" in text and "normalises them itself" in text and "/ std" not in text
     # The pictures are those of the same bundle with a float input.
     floats = tree(write(tmp_path / "floats") / "examples")
@@ -294,10 +286,27 @@ def test_a_bundle_may_take_pixels(tmp_path: Path) -> None:
 
 
 def test_a_bundle_of_a_network_from_elsewhere_claims_no_accuracy(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "b", manifest(training=None), b"model", *golden(), ["a", "b", "c", "d"])
+    about = manifest(training=None)
+    about = dataclasses.replace(about, table=dataclasses.replace(about.table, probe=None))
+    write_bundle(tmp_path / "b", about, b"model", *golden(), ["a", "b", "c", "d"])
     assert read_bundle(tmp_path / "b").manifest.training is None
-    text = (tmp_path / "b" / "README.md").read_text()
-    assert "not trained with bssl-tf" in text and "probe" not in text and "top-1" not in text
+    text = readme_of(tmp_path / "b")
+    assert "not trained with bssl-tf" in text and "probe" not in text and "top-1 accuracy" not in text
+
+
+def test_the_readme_states_which_labels_the_backbone_learned_from(tmp_path: Path) -> None:
+    assert "trained without labels (method s2bnn on embedded" in readme_of(write(tmp_path / "without"))
+    about = manifest(training=Training("bssl", "tfds:cifar10", "ImageNet's labels (its teacher)", 7))
+    write_bundle(tmp_path / "with", about, b"model", *golden(), ["a", "b", "c", "d"])
+    text = readme_of(tmp_path / "with")
+    assert "trained with ImageNet's labels (its teacher) (method bssl on tfds:cifar10" in text
+    assert "without labels" not in text
+    assert "of commit 0123456789ab" in text
+
+
+def second_output(content: dict[str, Any]) -> None:
+    content["outputs"].append(content["outputs"][0] | {"name": "boxes"})
+    content["parity"]["outputs"]["boxes"] = content["parity"]["outputs"]["logits"]
 
 
 def all_keys(content: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -366,23 +375,34 @@ def test_sizes_out_of_range_are_refused(tmp_path: Path, size: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m["labels"].append("one too many"), "signature.output.shape"),
-        (lambda m: m["labels"].clear(), "signature.output.shape"),
-        (lambda m: m["preprocessing"].update(image_size=16), "signature.input.shape"),
+        (lambda m: m["table"]["labels"].append("one too many"), "outputs[0].shape is not [1, 4]"),
+        (lambda m: m["table"]["labels"].clear(), "table.labels is not a list of at least one"),
+        (lambda m: m["preprocessing"].update(height=16), "inputs[0].shape is not [1, 16, 8, 3]"),
+        (lambda m: m["preprocessing"].update(width=1), "preprocessing.width is not in 8 to 1024"),
+        (lambda m: m["outputs"].append(m["outputs"][0]), "outputs is not a list of different names"),
+        (lambda m: m["outputs"].append(m["outputs"][0] | {"name": "boxes"}), "parity.outputs is not one for each"),
+        (second_output, "outputs is not a list of one, the logits"),
+        (lambda m: m["inputs"].clear(), "inputs is not a list of at least one"),
+        (lambda m: m["outputs"].clear(), "outputs is not a list of at least one"),
+        (lambda m: m["outputs"][0].update(name="../x"), "outputs[0].name"),
+        (lambda m: m["outputs"][0].update(shape=[2, 3]), "that of a batch of one"),
         (lambda m: m["preprocessing"].update(std=[0.1, 0.0, 0.1]), "above zero"),
         (lambda m: m["preprocessing"].update(mean=[0.1]), "one number for each channel"),
         (lambda m: m["preprocessing"].update(mean=[float("nan")] * 3), "finite"),
-        (lambda m: m["signature"]["input"].update(dtype="int16"), "float32 or uint8 or int8"),
-        (lambda m: m["signature"]["input"].update(dtype="int8"), "signature.input.quantization is not that of int8"),
-        (lambda m: m["signature"]["output"].update(quantization={"scale": 1, "zero_point": 0}), "that of int8"),
+        (lambda m: m["inputs"][0].update(dtype="int16"), "float32 or uint8 or int8"),
+        (lambda m: m["inputs"][0].update(dtype="int8"), "inputs[0].quantization is not that of int8"),
+        (lambda m: m["outputs"][0].update(quantization={"scale": 1, "zero_point": 0}), "that of int8"),
         (
-            lambda m: m["signature"]["output"].update(int8_of(0, 0)),
+            lambda m: m["outputs"][0].update(int8_of(0, 0)),
             "above zero",
         ),
-        (lambda m: m["signature"]["output"].update(int8_of(1, 128)), "to 127"),
-        (lambda m: m.update(accuracy={"images": 1, "top1_percent": 101, "keras_top1_percent": 0}), "in percent"),
-        (lambda m: m["signature"]["output"].update(dtype="uint8"), "is not float32 or int8"),
-        (lambda m: m["signature"]["input"].update(dtype="uint8"), "golden.npz does not fit"),
+        (lambda m: m["outputs"][0].update(int8_of(1, 128)), "to 127"),
+        (
+            lambda m: m["table"].update(accuracy={"images": 1, "top1_percent": 101, "keras_top1_percent": 0}),
+            "in percent",
+        ),
+        (lambda m: m["outputs"][0].update(dtype="uint8"), "is not float32 or int8"),
+        (lambda m: m["inputs"][0].update(dtype="uint8"), "golden.npz does not fit"),
         (lambda m: m["files"]["model.tflite"].update(sha256="0"), "64 hexadecimal digits"),
         (lambda m: m["files"].pop("model.tflite"), "does not list model.tflite"),
     ],
@@ -396,18 +416,45 @@ def test_golden_outputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     import io
 
     bundle = write(tmp_path / "b")
-    for arrays in (
-        {},
-        {"inputs": golden()[0]},
-        {"inputs": golden()[0], "outputs": golden()[1][:2]},
-        {"inputs": golden()[0].astype(np.float64), "outputs": golden()[1]},
-        {"inputs": golden()[0][:0], "outputs": golden()[1][:0]},
-        {"inputs": np.array([{}], dtype=object), "outputs": golden()[1]},
+    [inputs], [outputs] = golden()
+    nan, same, constant = outputs.copy(), np.repeat(outputs[:1], 4, axis=0), np.full_like(outputs, 0.5)
+    nan[1, 1] = np.nan
+    for arrays, message in (
+        ({}, "does not hold the golden inputs and outputs"),
+        ({"input/image": inputs}, "does not hold the golden inputs and outputs"),
+        ({"inputs": inputs, "outputs": outputs}, "does not hold the golden inputs and outputs"),
+        ({"input/image": inputs, "output/logits": outputs[:2]}, "logits is float32 [2, 3] instead of float32 [4, 3]"),
+        ({"input/image": inputs.astype(np.float64), "output/logits": outputs}, "image is float64"),
+        ({"input/image": inputs[:0], "output/logits": outputs[:0]}, "does not fit the manifest"),
+        ({"input/image": np.array([{}], dtype=object), "output/logits": outputs}, "does not hold"),
+        ({"input/image": inputs, "output/logits": nan}, "logits holds numbers that are not finite"),
+        (
+            {"input/image": np.full_like(inputs, np.inf), "output/logits": outputs},
+            "image holds numbers that are not finite",
+        ),
+        ({"input/image": inputs, "output/logits": same}, "all golden outputs are equal"),
+        ({"input/image": inputs, "output/logits": constant}, "all golden outputs are equal"),
+        ({"input/image": inputs[:1], "output/logits": constant[:1]}, "all golden outputs are equal"),
     ):
         file = io.BytesIO()
         np.savez(file, **arrays)
         replace_file(bundle, "golden.npz", file.getvalue())
-        assert "golden.npz" in refused(bundle)
+        told = refused(bundle)
+        assert "golden.npz" in told and message in told
     for content in (b"", b"no archive", b"\x93NUMPY", file.getvalue()[:100]):
         replace_file(bundle, "golden.npz", content)
         assert "golden.npz" in refused(bundle)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 0.0])
+def test_golden_outputs_of_no_use_are_not_written(tmp_path: Path, wrong: float) -> None:
+    inputs, [outputs] = golden()
+    with pytest.raises(BundleError, match=r"golden\.npz.*(not finite|are equal)"):
+        write_bundle(tmp_path / "b", manifest(), b"model", inputs, [np.full_like(outputs, wrong)], ["a"] * 4)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_bundle_of_an_unknown_task_is_refused_with_those_known(tmp_path: Path) -> None:
+    bundle = write(tmp_path / "b")
+    edit(bundle, lambda m: m.update(task="telepathy"))
+    assert "for the task 'telepathy', and this installation knows classification" in refused(bundle)

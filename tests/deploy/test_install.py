@@ -104,7 +104,7 @@ def test_a_bundle_runs_where_nothing_else_is_installed(device: Command, real_bun
         assert "ModuleNotFoundError" in device("python", "-c", f"import {absent}").stderr
     bundle = read_bundle(real_bundle)
     examples = sorted((real_bundle / "examples").iterdir())
-    best = [bundle.manifest.labels[index] for index in np.argmax(bundle.golden_outputs, axis=1)]
+    best = [bundle.manifest.table.labels[index] for index in np.argmax(bundle.golden_outputs, axis=1)]
 
     done = device("bssl-tf-deploy", "run", real_bundle, *examples, "--top", 1)
     assert (done.returncode, done.stderr) == (0, "")

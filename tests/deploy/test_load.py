@@ -17,6 +17,7 @@ from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.errors import BundleError, RuntimeUnavailableError
 from bssl_tf_deploy.library import LIBRARY, bundled_name, describe, host_target, library_for, own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
+from bssl_tf_deploy.preprocess import normalise
 from bssl_tf_deploy.runtime import load_runtime
 from tests.conftest import require_or_skip
 from tests.deploy.bundles import write
@@ -43,8 +44,9 @@ def without_lce(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def images(bundle: Path, count: int) -> np.ndarray:
-    shape = read_bundle(bundle).manifest.signature.input.shape
-    return np.random.default_rng(0).normal(0, 1, (count, *shape[1:])).astype(np.float32)
+    about = read_bundle(bundle).manifest
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *about.inputs[0].shape[1:]), dtype=np.uint8)
+    return normalise(pixels, about.preprocessing.mean, about.preprocessing.std)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -55,7 +57,7 @@ def test_both_runtimes_give_the_golden_outputs_and_agree(real_bundle: Path, thre
         predictor.verify_golden()
     batch = list(images(real_bundle, 20)[:, np.newaxis])
     # Rounding alone: what is binary is exact, and the float layers of both are XNNPACK's.
-    np.testing.assert_allclose(ours.outputs(batch), lce.outputs(batch), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ours.outputs(batch)["logits"], lce.outputs(batch)["logits"], rtol=1e-4, atol=1e-4)
     assert ours.check_against(load_runtime(bundle, threads, "lce"), batch) < 1e-4
 
 
@@ -81,7 +83,7 @@ def test_every_interpreter_that_is_installed_runs_it(
     made = LiteRtInterpreter(bundle.model, 2, own)
     expected = "tensorflow" if missing else "ai-edge-litert"
     assert expected in made.versions
-    np.testing.assert_allclose(made.predict(bundle.golden_inputs), bundle.golden_outputs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(made.run(bundle.golden_inputs)[0], bundle.golden_outputs[0], rtol=1e-4, atol=1e-4)
 
 
 def test_without_a_library_of_its_own_lce_runs_it(real_bundle: Path, without_own: None) -> None:
@@ -166,10 +168,10 @@ def test_arguments_out_of_range_are_refused(real_bundle: Path) -> None:
 def test_many_predictors_at_once_do_not_disturb_each_other(real_bundle: Path) -> None:
     bundle = read_bundle(real_bundle)
     batch = list(images(real_bundle, 30)[:, np.newaxis])
-    expected = load(bundle, runtime="own").outputs(batch)
+    expected = load(bundle, runtime="own").outputs(batch)["logits"]
 
     def work(threads: int) -> np.ndarray:
-        return load(bundle, threads, "own").outputs(batch)
+        return load(bundle, threads, "own").outputs(batch)["logits"]
 
     with ThreadPoolExecutor(4) as pool:
         for outputs in pool.map(work, [1, 2, 3, 4] * 3):
@@ -194,7 +196,7 @@ def test_delegates_outlive_their_interpreters(real_bundle: Path, monkeypatch: py
     for in_a_circle in (False, True):
         made = load_runtime(bundle, 2, "own")
         assert isinstance(made, LiteRtInterpreter)
-        made.predict(bundle.golden_inputs)
+        made.run(bundle.golden_inputs)
         weakref.finalize(made.native._interpreter, ends.append, "interpreter")
         circle: list[object] = [made]
         if in_a_circle:

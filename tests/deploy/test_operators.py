@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ def library() -> Path:
     return built_library(host_target())
 
 
-def profile(model: bytes, library: Path, image: np.ndarray, seconds: float = 0.02, threads: int = 1) -> dict[str, Any]:
+def profile(
+    model: bytes, library: Path, inputs: Sequence[np.ndarray], seconds: float = 0.02, threads: int = 1
+) -> dict[str, Any]:
     with captured_output():
-        return profile_operators(model, image, threads, library, seconds)
+        return profile_operators(model, inputs, threads, library, seconds)
 
 
 def branching_model(rng: np.random.Generator) -> bytes:
@@ -74,7 +77,7 @@ def test_the_slow_operator_has_the_time(library: Path, seed: int) -> None:
     """Whatever the interpreter makes of a graph, the stretch with the slow operator is the slow one."""
     rng = np.random.default_rng(seed)
     model = branching_model(rng)
-    found = profile(model, library, rng.normal(0, 1, (1, WIDTH)).astype(np.float32))
+    found = profile(model, library, [rng.normal(0, 1, (1, WIDTH)).astype(np.float32)])
     rows = found["rows"]
     slowest = max(rows, key=lambda row: row["p50_ms"])
     assert "FULLY_CONNECTED" in slowest["operator"].split("+"), rows
@@ -106,7 +109,7 @@ def test_the_slow_convolution_has_the_time(library: Path, slow: int) -> None:
         shape = T((1, 24, 24, 64), name=f"net/norm{place}/FusedBatchNormV3")
         last = add("LceBconv2d", inputs, shape, bytes(flexbuffers.Dumps(options)))
     image = rng.normal(0, 1, (1, 24, 24, 64)).astype(np.float32)
-    found = profile(model_file(tensors, made, [0], [last]), library, image)
+    found = profile(model_file(tensors, made, [0], [last]), library, [image])
     slowest = max(found["rows"], key=lambda row: row["p50_ms"])
     assert slowest["ours"] and slowest["layer"] == f"conv{slow}" and slowest["share"] > 0.5
 
@@ -114,7 +117,7 @@ def test_the_slow_convolution_has_the_time(library: Path, slow: int) -> None:
 def test_rows_name_every_operator_once_and_sum_to_the_call(real_bundle: Path, library: Path) -> None:
     bundle = read_bundle(real_bundle)
     for threads in (1, 2):
-        found = profile(bundle.model, library, bundle.golden_inputs[:1], 0.3, threads)
+        found = profile(bundle.model, library, bundle.first_inputs, 0.3, threads)
         rows = found["rows"]
         names = Counter(itertools.chain.from_iterable(row["operator"].split("+") for row in rows[:-2]))
         assert names == Counter(operator.name for operator in read_model(bundle.model).operators)
@@ -138,7 +141,7 @@ def test_an_interpreter_that_does_not_tell_is_refused(
     bundle = read_bundle(real_bundle)
     monkeypatch.delattr(Interpreter, "_get_ops_details")
     with pytest.raises(RuntimeUnavailableError, match="times of single operators cannot be taken"):
-        profile(bundle.model, library, bundle.golden_inputs[:1])
+        profile(bundle.model, library, bundle.first_inputs)
 
 
 nanoseconds = st.integers(1, 10**7)

@@ -284,7 +284,7 @@ def load_pixels_of(content: bytes, size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "photo")
         file.write_bytes(content)
-        load_pixels(file, Preprocessing(size, 3, (0.5,) * 3, (0.5,) * 3))
+        load_pixels(file, Preprocessing(size, size, 3, (0.5,) * 3, (0.5,) * 3))
 
 
 def test_what_was_repaired_is_counted_once_and_again_from_the_cache(tmp_path: Path) -> None:

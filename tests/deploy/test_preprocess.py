@@ -17,8 +17,8 @@ from bssl_tf_deploy.errors import ImageError
 from bssl_tf_deploy.manifest import Preprocessing
 from bssl_tf_deploy.preprocess import load_image, load_pixels, normalise, whole_pixels
 
-RGB = Preprocessing(16, 3, (0.48, 0.45, 0.4), (0.23, 0.22, 0.225))
-GREY = Preprocessing(16, 1, (0.3,), (0.35,))
+RGB = Preprocessing(16, 16, 3, (0.48, 0.45, 0.4), (0.23, 0.22, 0.225))
+GREY = Preprocessing(16, 16, 1, (0.3,), (0.35,))
 
 
 def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
@@ -124,7 +124,7 @@ def test_the_embedded_test_images_as_files_are_what_the_host_evaluates(tmp_path:
     images = load_data("embedded", image_size=28).test
     assert images is not None
     host = fit_preprocessing(images, 28)
-    device = Preprocessing(28, 1, host.mean, host.std)
+    device = Preprocessing(28, 28, 1, host.mean, host.std)
     for index in range(0, 50, 10):
         file = save(tmp_path / f"{index}.png", images.images[index, ..., 0])
         np.testing.assert_array_equal(load_image(file, device), evaluation_views(images, host, [index]))
@@ -142,7 +142,7 @@ def test_a_folder_of_native_size_files_is_what_the_host_evaluates(
             image.save(tmp_path / "data" / name / f"{number}.{suffix}")
     images = load_data(str(tmp_path / "data"), image_size=24, channels=3, cache_dir=tmp_path / "cache").train
     host = fit_preprocessing(images, 24)
-    device = Preprocessing(24, 3, host.mean, host.std)
+    device = Preprocessing(24, 24, 3, host.mean, host.std)
     views = evaluation_views(images, host, np.arange(len(images)))
     files = [load_image(file, device)[0] for file in sorted((tmp_path / "data").rglob(f"*.{suffix}"))]
     for view in views:

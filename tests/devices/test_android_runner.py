@@ -19,7 +19,7 @@ from bssl_tf.devices.adb import AdbConnection
 from bssl_tf.devices.phone import Phone
 from bssl_tf.errors import DeviceError
 from bssl_tf_deploy.bundle import write_bundle
-from bssl_tf_deploy.manifest import Signature, TensorSignature
+from bssl_tf_deploy.manifest import TensorSignature
 from bssl_tf_deploy.preprocess import normalise
 from tests.conftest import require_or_skip
 from tests.converters.tflite.tflite_files import Op, T, model_file
@@ -110,10 +110,10 @@ def test_a_phone_gives_the_record_of_a_board_and_is_left_as_it_was(phone: Path, 
 def test_a_network_that_takes_pixels_gets_pixels_and_those_beside_it_do_not(bench: Command, tmp_path: Path) -> None:
     shape = (1, SIZE, SIZE, 3)
     inputs = TensorSignature("pixels", shape, "uint8")
-    about = manifest(signature=Signature(inputs, TensorSignature("logits", (1, 3), "float32")))
+    about = manifest(inputs=(inputs,))
     model = mean_of(shape, 3, schema.TensorType.UINT8)
     outputs = PIXELS.astype(np.float32).mean((1, 2))
-    write_bundle(tmp_path / "bundle", about, model, PIXELS, outputs, [LABELS[0]] * 4)
+    write_bundle(tmp_path / "bundle", about, model, [PIXELS], [outputs], [LABELS[0]] * 4)
     # Not a number for whole pixels, which are far above what is normalised.
     p = about.preprocessing
     highest = float(normalise(PIXELS, p.mean, p.std).max())

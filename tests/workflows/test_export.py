@@ -113,13 +113,13 @@ def test_a_strangers_h5_becomes_a_bundle_that_says_what_is_known(
     manifest = bundle.manifest
     assert done.path == tmp_path / "bundle" and done.manifest == manifest
     assert manifest.training is None
-    assert manifest.labels == ("ant", "bee", "cat")
+    assert manifest.table.labels == ("ant", "bee", "cat")
     assert (manifest.network.backbone, manifest.network.arguments) == ("stranger", {})
     assert (manifest.preprocessing.mean, manifest.preprocessing.std) == (MEAN, STD)
     assert manifest.binary.binary_convolutions == 2
     assert "SOFTMAX" not in manifest.operators and "leaving out activation" in said.text
     names = {file.name.partition("-")[2].removesuffix(".png") for file in (bundle.path / "examples").iterdir()}
-    assert names <= set(manifest.labels)
+    assert names <= set(manifest.table.labels)
     # An independent way: Keras from the file, on the examples.
     model = keras.models.load_model(models["h5"])
     predictor = load(bundle)
@@ -128,7 +128,7 @@ def test_a_strangers_h5_becomes_a_bundle_that_says_what_is_known(
         image = (np.asarray(Image.open(file)) / 255 - MEAN) / STD
         scores = model(image[np.newaxis].astype(np.float32), training=False).numpy()[0]
         [best] = predictor.classify([file])
-        assert dict(best) == pytest.approx(dict(zip(manifest.labels, scores.tolist(), strict=True)), rel=1e-3)
+        assert dict(best) == pytest.approx(dict(zip(manifest.table.labels, scores.tolist(), strict=True)), rel=1e-3)
 
 
 def test_every_form_of_a_network_gives_the_same_network(
@@ -138,7 +138,7 @@ def test_every_form_of_a_network_gives_the_same_network(
         export(path, **options(pictures), out=tmp_path / form)
     found = {form: read_bundle(tmp_path / form) for form in models}
     for form in ("keras", "saved"):
-        np.testing.assert_allclose(found[form].golden_outputs, found["h5"].golden_outputs, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[form].golden_outputs[0], found["h5"].golden_outputs[0], rtol=1e-4, atol=1e-5)
         assert found[form].manifest.operators == found["h5"].manifest.operators
     export(models["h5"], **options(pictures), out=tmp_path / "again")
     for file in (file for file in (tmp_path / "h5").rglob("*") if file.is_file()):
@@ -153,15 +153,15 @@ def test_a_network_that_takes_pixels_says_the_same_as_the_one_that_takes_floats(
     for dtype in ("float32", "uint8"):
         export(models["h5"], **options(pictures), input=dtype, out=tmp_path / dtype)
     floats, pixels = read_bundle(tmp_path / "float32"), read_bundle(tmp_path / "uint8")
-    assert pixels.manifest.signature.input.dtype == "uint8"
-    assert pixels.golden_inputs.dtype == np.uint8
-    assert pixels.manifest.parity.top1_agreement == 1.0
+    assert pixels.manifest.inputs[0].dtype == "uint8"
+    assert pixels.golden_inputs[0].dtype == np.uint8
+    assert pixels.manifest.parity.agreement == 1.0
     assert pixels.manifest.parity.share_within_tolerance >= 0.9
     files = sorted(pictures.rglob("*.png"))[::6]
-    expected = load(floats, runtime="lce").outputs(files)
+    expected = load(floats, runtime="lce").outputs(files)["logits"]
     predictor = load(pixels, runtime="lce")
     predictor.verify_golden()
-    np.testing.assert_allclose(predictor.outputs(files), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(predictor.outputs(files)["logits"], expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("ends", ["float32", "uint8", "int8"])
@@ -173,25 +173,25 @@ def test_int8_is_told_with_its_accuracy_and_runs_everywhere_alike(
     made = done.converted.report
     assert (made.float_convolutions, made.fully_connected, made.int8_operators) == (0, 0, 2)
     bundle = read_bundle(tmp_path / "bundle")
-    signature, accuracy = bundle.manifest.signature, bundle.manifest.accuracy
-    assert (signature.input.dtype, signature.output.dtype) == (ends, "int8" if ends == "int8" else "float32")
+    [taken], [given], accuracy = bundle.manifest.inputs, bundle.manifest.outputs, bundle.manifest.table.accuracy
+    assert (taken.dtype, given.dtype) == (ends, "int8" if ends == "int8" else "float32")
     assert bundle.manifest.binary.int8_operators == 2
     assert accuracy is not None and accuracy.images == 6
     [record] = map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines())
-    assert record["accuracy"] == dataclasses.asdict(accuracy) and record["calibration_images"] == 30
+    assert record["table"]["accuracy"] == dataclasses.asdict(accuracy) and record["calibration_images"] == 30
     assert (record["input"], record["int8_operators"]) == (ends, 2) and record["versions"]
     own, lce = (load(bundle, runtime=runtime) for runtime in ("own", "lce"))
     own.verify_golden()
     lce.verify_golden()
     files = sorted(pictures.rglob("*.png"))[::3]
-    np.testing.assert_allclose(own.outputs(files), lce.outputs(files), atol=1e-5)
+    np.testing.assert_allclose(own.outputs(files)["logits"], lce.outputs(files)["logits"], atol=1e-5)
 
 
 def test_accuracy_is_that_of_keras_on_the_same_pictures(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path
 ) -> None:
     export(models["h5"], **options(pictures))
-    accuracy = read_bundle(tmp_path / "bundle").manifest.accuracy
+    accuracy = read_bundle(tmp_path / "bundle").manifest.table.accuracy
     assert accuracy is not None
     assert accuracy.top1_percent == accuracy.keras_top1_percent
     # The labels are random, and the network is not: any share is right, but this one.
@@ -204,14 +204,14 @@ def test_accuracy_is_that_of_keras_on_the_same_pictures(
     # In another order the same network answers with other names.
     (tmp_path / "labels.txt").write_text("cat\nant\nbee\n")
     export(models["h5"], **options(pictures), labels=tmp_path / "labels.txt", out=tmp_path / "turned")
-    accuracy = read_bundle(tmp_path / "turned").manifest.accuracy
+    accuracy = read_bundle(tmp_path / "turned").manifest.table.accuracy
     turned = np.array([1, 2, 0])[data.test.labels]
     assert accuracy is not None and accuracy.images == len(turned)
     assert accuracy.keras_top1_percent == pytest.approx(100 * np.mean(scores.argmax(axis=1) == turned))
     # Other names say nothing of this network's classes.
     (tmp_path / "labels.txt").write_text("x\ny\nz\n")
     export(models["h5"], **options(pictures), labels=tmp_path / "labels.txt", out=tmp_path / "other")
-    assert read_bundle(tmp_path / "other").manifest.accuracy is None
+    assert read_bundle(tmp_path / "other").manifest.table.accuracy is None
 
 
 def test_accuracy_is_on_all_test_images_unless_their_number_is_given(
@@ -225,11 +225,11 @@ def test_accuracy_is_on_all_test_images_unless_their_number_is_given(
     given = {"data": pictures, "mean": MEAN, "std": STD}
     for dtype in ("float32", "uint8", "int8"):
         done = export(models["h5"], **given, input=dtype, overwrite=True).manifest
-        assert done.accuracy is not None
-        assert (done.parity.images, done.accuracy.images) == (4, len(data.test))
-        assert done.accuracy.keras_top1_percent == pytest.approx(100 * np.mean(right))
+        assert done.table.accuracy is not None
+        assert (done.parity.images, done.table.accuracy.images) == (4, len(data.test))
+        assert done.table.accuracy.keras_top1_percent == pytest.approx(100 * np.mean(right))
     fewer = export(models["h5"], **given, images=3, overwrite=True).manifest
-    assert fewer.accuracy is not None and (fewer.parity.images, fewer.accuracy.images) == (3, 3)
+    assert fewer.table.accuracy is not None and (fewer.parity.images, fewer.table.accuracy.images) == (3, 3)
 
 
 def test_images_without_a_label_and_labels_without_an_image_are_named(
@@ -237,7 +237,7 @@ def test_images_without_a_label_and_labels_without_an_image_are_named(
 ) -> None:
     (tmp_path / "labels.txt").write_text("wasp\ncat\nant\n")
     export(models["h5"], **options(pictures), labels=tmp_path / "labels.txt")
-    accuracy = read_bundle(tmp_path / "bundle").manifest.accuracy
+    accuracy = read_bundle(tmp_path / "bundle").manifest.table.accuracy
     data = open_data(DataConfig(str(pictures), "", image_size=SIZE, channels=3), labels_needed=True)
     assert accuracy is not None and data.test is not None and data.test.labels is not None
     bees = int((data.test.labels == 1).sum())
@@ -293,7 +293,7 @@ def test_a_run_folder_takes_pixels_too(export: Export, tmp_path: Path) -> None:
     export(run, images=24, input="uint8")
     manifest = read_bundle(tmp_path / "bundle").manifest
     assert manifest.training is not None and manifest.training.method == "s2bnn"
-    assert manifest.signature.input.dtype == "uint8"
+    assert manifest.inputs[0].dtype == "uint8"
     load(tmp_path / "bundle", runtime="lce").verify_golden()
     for option, value in (("data", "embedded"), ("mean", (0.5,)), ("std", (1.0,)), ("labels", "x"), ("weights", "x")):
         call = functools.partial(export, run, out=tmp_path / "b", **{option: value})
@@ -314,8 +314,8 @@ def test_a_network_of_larq_zoo_becomes_a_bundle(export: Export, tmp_path: Path) 
     export("larq_zoo:QuickNetSmall", data="embedded", images=16)
     manifest = read_bundle(tmp_path / "bundle").manifest
     assert manifest.binary.binary_convolutions == 16
-    assert manifest.labels == tuple(map(str, range(1000)))
-    assert manifest.signature.input.shape == (1, 224, 224, 3)
+    assert manifest.table.labels == tuple(map(str, range(1000)))
+    assert manifest.inputs[0].shape == (1, 224, 224, 3)
     load(tmp_path / "bundle").verify_golden()
 
 
@@ -326,7 +326,7 @@ def test_a_fresh_network_full_of_ties_is_refused_and_the_ties_are_named(
     """It pads with 0, and its batch norms have mean 0: see `bssl_tf_converters.lce.parity`."""
     require_or_skip(bool(zoo_networks()), "needs larq-zoo")
     call = {"data": "embedded", "images": 4, "explain": True}
-    refused(lambda: export("larq_zoo:BinaryResNetE18", **call), "does not say what the Keras network says")
+    refused(lambda: export("larq_zoo:BinaryResNetE18", **call), "does not give what the Keras network gives")
     assert "within 0.0001 of their threshold: rounding, no fault" in said.text
 
 
@@ -335,12 +335,15 @@ def test_labels_come_from_a_file_or_are_numbers(
 ) -> None:
     (tmp_path / "labels.txt").write_text("Ameise\nBiene\n\nKatze\n", encoding="utf-8")
     export(models["h5"], **options(pictures), labels=tmp_path / "labels.txt")
-    assert read_bundle(tmp_path / "bundle").manifest.labels == ("Ameise", "Biene", "Katze")
+    assert read_bundle(tmp_path / "bundle").manifest.table.labels == ("Ameise", "Biene", "Katze")
     export(models["h5"], data="embedded", images=8, out=tmp_path / "other")
     # Ten classes of pictures say nothing of a network with three.
     manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
-    assert manifest["labels"] == ["0", "1", "2"]
-    assert manifest["preprocessing"] == {"image_size": SIZE, "channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3}
+    assert manifest["table"]["labels"] == ["0", "1", "2"]
+    assert manifest["preprocessing"] == {
+        **{"height": SIZE, "width": SIZE, "channels": 3},
+        **{"mean": [0.0] * 3, "std": [1.0] * 3},
+    }
 
 
 def test_what_is_missing_or_does_not_fit_is_told_in_one_line(

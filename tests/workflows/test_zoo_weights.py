@@ -66,7 +66,9 @@ def test_a_bundle_says_what_the_weights_say_of_pixels_as_larq_zoo_takes_them(
         image = (np.asarray(Image.open(file)) / 255 - MEAN) / STD
         scores = trained(image[np.newaxis].astype(np.float32), training=False).numpy()[0]
         [best] = predictor.classify([file])
-        assert dict(best) == pytest.approx(dict(zip(bundle.manifest.labels, scores.tolist(), strict=True)), rel=1e-3)
+        assert dict(best) == pytest.approx(
+            dict(zip(bundle.manifest.table.labels, scores.tolist(), strict=True)), rel=1e-3
+        )
     # What is said wins, each for itself.
     export("larq_zoo:Small", mean=(0.5,), out=tmp_path / "other", **call)
     preprocessing = read_bundle(tmp_path / "other").manifest.preprocessing

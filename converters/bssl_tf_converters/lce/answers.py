@@ -1,36 +1,40 @@
-"""What a Keras network and the network that LCE made of it answer, image by image: for accuracy on whole test sets."""
+"""What a Keras network and the network that LCE made of it give, image by image: for accuracy on whole test sets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from bssl_tf.backend import keras
+from bssl_tf.backend import keras, tf
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf_converters.lce.converter import LceInterpreter
+from bssl_tf_converters.lce.converter import LceInterpreter, output_names
 from bssl_tf_deploy.preprocess import whole_pixels
 
 
-def answers(
-    model: keras.Model, converted: bytes, batches: Iterable[np.ndarray], preprocessing: Preprocessing | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best class of both networks for each image; only a batch at a time is held in memory.
+def both_outputs(
+    model: keras.Model,
+    converted: bytes,
+    batches: Iterable[np.ndarray],
+    outputs: Sequence[str],
+    preprocessing: Preprocessing | None = None,
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """The outputs of both networks by name, float32 [B, ...]; only a batch at a time is held in memory.
 
     Args:
         model: as given to the converter.
         converted: what it returned.
-        batches: float32 [B, S, S, C], preprocessed, one or more of them.
+        batches: float32 [B, H, W, C], preprocessed.
+        outputs: names of the model's outputs, as given to the converter.
         preprocessing: that of the images, where the converted network takes pixels.
 
-    Returns:
-        int64 [N] of the Keras network, and the same of the converted one.
+    Yields:
+        For each batch the outputs of the Keras network, and those of the converted one.
     """
-    interpreter = LceInterpreter(converted)
-    taken, _ = interpreter.ends
-    expected, found = [], []
+    interpreter, names = LceInterpreter(converted), output_names(converted)
+    [taken] = interpreter.input_quantizations
     for batch in batches:
-        expected.append(model(batch, training=False).numpy().argmax(axis=1))
+        expected = [tensor.numpy() for tensor in tf.nest.flatten(model(batch, training=False))]
         given = batch if preprocessing is None else whole_pixels(batch, preprocessing.mean, preprocessing.std)
-        found.append(interpreter.predict(given if taken is None else taken.integers(given)).argmax(axis=1))
-    return np.concatenate(expected), np.concatenate(found)
+        found = interpreter.run([given if taken is None else taken.integers(given)])
+        yield dict(zip(outputs, expected, strict=True)), dict(zip(names, found, strict=True))

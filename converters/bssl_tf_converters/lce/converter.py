@@ -6,16 +6,18 @@ import importlib.util
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tflite
 
 from bssl_tf.errors import BundleError, ConversionError, RuntimeUnavailableError
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf_converters.tflite.model import read_model
+from bssl_tf_converters.tflite.model import Tensor, read_model
 from bssl_tf_deploy.manifest import Quantization
 from bssl_tf_deploy.quiet import captured_output, with_output
 
@@ -40,11 +42,12 @@ def convert(
     fold: bool = True,
     calibration: np.ndarray | None = None,
     int8_ends: bool = False,
+    outputs: Sequence[str] | None = None,
 ) -> bytes:
     """Converts a Keras model with LCE.
 
     Args:
-        model: a `keras.Model` with one float32 input [B, H, W, C] of known H, W, C and one output.
+        model: a `keras.Model` with one float32 input [B, H, W, C] of known H, W, C.
         target: a key of `TARGETS`.
         preprocessing: given, the converted network takes raw pixels, uint8 [1, H, W, C], and normalises them itself;
             folded, that is a cast and one sum on the image, or the cast alone where the first convolution does not pad.
@@ -53,15 +56,19 @@ def convert(
         calibration: images as the network takes them (before int8); given, float operators become int8, see
             `bssl_tf_converters.lce.int8`.
         int8_ends: with `calibration`, the network also takes and gives int8; not with `preprocessing`.
+        outputs: names for the model's outputs, in its order; None for `default_names`.
 
     Returns:
-        A TFLite flatbuffer for batches of one, with input `image` and output `logits` in its signature.
+        A TFLite flatbuffer for batches of one, with input `image` and `outputs` in its signature; see `output_names`
+        for the order that they have there.
 
     Raises:
         ConversionError: LCE is not installed, cannot be used here, or cannot convert the model, or `preprocessing` is
             for other images.
     """
-    graph = inference_graph(model, preprocessing=preprocessing, fold=fold, calibration=calibration, int8_ends=int8_ends)
+    graph = inference_graph(
+        model, preprocessing=preprocessing, fold=fold, calibration=calibration, int8_ends=int8_ends, outputs=outputs
+    )
     return convert_graph(graph, model.name, target, int8_ends=int8_ends)
 
 
@@ -72,13 +79,15 @@ def inference_graph(
     fold: bool = True,
     calibration: np.ndarray | None = None,
     int8_ends: bool = False,
+    outputs: Sequence[str] | None = None,
 ) -> Graph:
-    """What goes to LCE: the graph from `image` to `logits`, with variables as constants; see `convert`."""
+    """What goes to LCE: the graph from `image` to `outputs`, with variables as constants; see `convert`."""
     from bssl_tf.backend import tf
     from bssl_tf_converters.lce import folding, int8
     from bssl_tf_converters.lce.folding.reading import read_graph
 
-    shape = _input_shape(model)
+    outputs = outputs or default_names(model)
+    shape = _input_shape(model, len(outputs))
     if preprocessing is not None and shape != (*[preprocessing.image_size] * 2, preprocessing.channels):
         raise ConversionError(
             f"{model.name} takes images {list(shape)}, and the preprocessing makes others",
@@ -88,13 +97,13 @@ def inference_graph(
     def infer(image: Any) -> dict[str, Any]:
         if preprocessing is not None:
             image = (tf.cast(image, tf.float32) / 255.0 - preprocessing.mean) / preprocessing.std
-        return {OUTPUT_NAME: model(image, training=False)}
+        return tf.nest.flatten(model(image, training=False))
 
     pixel = tf.float32 if preprocessing is None else tf.uint8
     signature = [tf.TensorSpec((1, *shape), pixel, name=INPUT_NAME)]
     with captured_output() as output:
         try:
-            graph = read_graph(tf.function(infer, input_signature=signature).get_concrete_function(), [OUTPUT_NAME])
+            graph = read_graph(tf.function(infer, input_signature=signature).get_concrete_function(), outputs)
             if fold:
                 folding.fold(graph)
         # Keras and TensorFlow raise whatever they like for a model that they cannot take.
@@ -178,7 +187,8 @@ class LceInterpreter:
         name: `lce`; this and what follows as in `bssl_tf_deploy.runtime.Runtime`.
         kernel: what computes, in words.
         versions: of LCE.
-        ends: how input and output stand for real numbers, where they are int8.
+        input_quantizations: how each input stands for real numbers; None where it is not int8.
+        output_quantizations: of each output.
 
     Raises:
         RuntimeUnavailableError: LCE is not installed or cannot be loaded.
@@ -203,44 +213,67 @@ class LceInterpreter:
                 ) from with_output(error, output())
         # The interpreter reads the flatbuffer where it lies.
         self._model = model
-        self._input_shape = summary.inputs[0].shape
-        self._input_dtype = summary.inputs[0].dtype
-        self._output_width = summary.outputs[0].shape[-1]
-        self._output_dtype = summary.outputs[0].dtype
         made = self._interpreter
-        self.ends = (
-            Quantization(made.input_scales[0], made.input_zero_points[0]) if self._input_dtype == "int8" else None,
-            Quantization(made.output_scales[0], made.output_zero_points[0]) if self._output_dtype == "int8" else None,
-        )
+        self._ends = (summary.inputs, summary.outputs)
+        self.input_quantizations = _quantizations(summary.inputs, made.input_scales, made.input_zero_points)
+        self.output_quantizations = _quantizations(summary.outputs, made.output_scales, made.output_zero_points)
 
-    def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Logits of a batch.
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The model's outputs in its order, float32 [B, ...], also of those that are int8.
 
         Args:
-            batch: [B, H, W, C] of the network's type: float32, preprocessed; uint8 pixels; int8. B may be 0.
-
-        Returns:
-            float32 [B, K], also of a network that gives int8.
+            inputs: for each input of the model, in its order, [B, ...] of its type. B may be 0.
 
         Raises:
-            ValueError: the images have another shape, or another type where the network takes whole numbers.
+            ValueError: there are more or fewer inputs, one has another type or shape, or not as many rows.
         """
-        if batch.shape[1:] != self._input_shape[1:]:
-            raise ValueError(f"images are {list(batch.shape[1:])}, the network takes {list(self._input_shape[1:])}")
-        if self._input_dtype != "float32" and batch.dtype != self._input_dtype:
-            raise ValueError(f"images are {batch.dtype}, the network takes {self._input_dtype}")
-        images = np.ascontiguousarray(batch, dtype=self._input_dtype)
-        outputs = [self._interpreter.predict([images[i : i + 1]])[0] for i in range(len(images))]
-        logits = np.concatenate(outputs) if outputs else np.zeros((0, self._output_width), self._output_dtype)
-        quantization = self.ends[1]
-        return logits if quantization is None else quantization.floats(logits)
+        taken, given = self._ends
+        if len(inputs) != len(taken):
+            raise ValueError(f"there are {len(inputs)} inputs, the network takes {len(taken)}")
+        count = len(inputs[0])
+        for array, tensor in zip(inputs, taken, strict=True):
+            if array.dtype != tensor.dtype or array.shape != (count, *tensor.shape[1:]):
+                raise ValueError(
+                    f"an input is {array.dtype} {list(array.shape)}, the network takes {tensor.dtype} "
+                    f"{['B', *tensor.shape[1:]]}"
+                )
+        ready = [np.ascontiguousarray(array) for array in inputs]
+        rows = [self._interpreter.predict([array[i : i + 1] for array in ready]) for i in range(count)]
+        outputs = [np.zeros((0, *tensor.shape[1:]), tensor.dtype) for tensor in given]
+        if rows:
+            outputs = [np.concatenate(column) for column in zip(*rows, strict=True)]
+        return [
+            array if quantization is None else quantization.floats(array)
+            for array, quantization in zip(outputs, self.output_quantizations, strict=True)
+        ]
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        """`run` for a model of one input and one output. Raises `ValueError`: it has more, or see `run`."""
+        [output] = self.run([batch])
+        return output
 
 
-def _input_shape(model: Any) -> tuple[int, ...]:
+def default_names(model: Any) -> tuple[str, ...]:
+    """Names for the outputs of a model that nobody named: `logits`, or where there are several `output0` and so on."""
+    count = len(model.outputs)
+    return (OUTPUT_NAME,) if count == 1 else tuple(f"output{number}" for number in range(count))
+
+
+def output_names(converted: bytes) -> tuple[str, ...]:
+    """The names of a converted network's outputs, in the order in which interpreters give them."""
+    model = tflite.Model.GetRootAsModel(converted, 0)
+    signature, places = model.SignatureDefs(0), model.Subgraphs(0).OutputsAsNumpy()
+    pairs = [signature.Outputs(index) for index in range(signature.OutputsLength())]
+    named = {pair.TensorIndex(): pair.Name().decode() for pair in pairs}
+    return tuple(named[int(place)] for place in places)
+
+
+def _input_shape(model: Any, outputs: int) -> tuple[int, ...]:
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
-    if len(shapes) != 1 or len(model.outputs) != 1:
+    if len(shapes) != 1 or len(model.outputs) != outputs:
         raise ConversionError(
-            f"{model.name} has {len(shapes)} inputs and {len(model.outputs)} outputs", "Give it one of each"
+            f"{model.name} has {len(shapes)} inputs and {len(model.outputs)} outputs",
+            f"Give it one input and {outputs} output{'s' if outputs > 1 else ''}",
         )
     shape = shapes[0][1:]
     if None in shape:
@@ -249,6 +282,13 @@ def _input_shape(model: Any) -> tuple[int, ...]:
     if any(tensor.dtype.name != "float32" for tensor in (*model.inputs, *model.weights)):
         raise ConversionError(f"{model.name} is not float32 throughout", "Build it without mixed precision")
     return shape
+
+
+def _quantizations(
+    tensors: Sequence[Tensor], scales: Sequence[float], zero_points: Sequence[int]
+) -> tuple[Quantization | None, ...]:
+    found = zip(tensors, scales, zero_points, strict=True)
+    return tuple(Quantization(scale, zero) if tensor.dtype == "int8" else None for tensor, scale, zero in found)
 
 
 def _interpreter_wrapper() -> ModuleType:

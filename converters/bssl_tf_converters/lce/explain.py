@@ -20,6 +20,7 @@ which is 3e-2 of the root mean square for a kernel of 3 x 3 x 512.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,12 +32,13 @@ from bssl_tf.errors import ConversionError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce.checks.conversion import Conversion, look_up
 from bssl_tf_converters.lce.checks.layers import quantized_kernel
-from bssl_tf_converters.lce.converter import LceInterpreter
+from bssl_tf_converters.lce.converter import LceInterpreter, default_names, output_names
 from bssl_tf_converters.lce.explanation import NEAR, OUTPUT, Difference, Explanation
 from bssl_tf_converters.lce.interpreters import ask, uses_xnnpack
 from bssl_tf_converters.lce.parity import TOLERANCE
 from bssl_tf_converters.lce.signs import PreActivation, hard_images, pre_activations, run
-from bssl_tf_converters.tflite.model import Operator, read_model, unpack_binary_kernel
+from bssl_tf_converters.tflite.model import Operator, unpack_binary_kernel
+from bssl_tf_deploy.golden import typical_magnitude
 from bssl_tf_deploy.preprocess import whole_pixels
 
 _log = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ def explain(
     converted: bytes,
     images: np.ndarray,
     preprocessing: Preprocessing | None = None,
+    *,
+    names: Sequence[str] | None = None,
 ) -> Explanation:
     """Compares a Keras model with its conversion at every sign.
 
@@ -61,6 +65,7 @@ def explain(
         converted: what it returned.
         images: float32 [N, S, S, C], preprocessed, N at least 1. A dozen will do, as a fault shows in most of them.
         preprocessing: that of `images`, where the converted network takes pixels; these are rounded to whole ones.
+        names: of the model's outputs, as given to the converter.
 
     Raises:
         ConversionError: `converted` is not a sound flatbuffer, or there are no images.
@@ -73,11 +78,12 @@ def explain(
     if preprocessing is not None and pixels is not None:
         inputs = preprocessing.normalise(pixels)
     signs = pre_activations(model)
-    values, output = run(model, signs, inputs)
+    values, outputs = run(model, signs, inputs)
     entering = {id(sign): value for sign, value in zip(signs, values, strict=True)}
     taken = inputs if pixels is None else pixels
+    named = dict(zip(names or default_names(model), outputs, strict=True))
     # An interpreter's own fault is not the network's.
-    xnnpack = uses_xnnpack(ask(model.name, converted, taken, output))
+    xnnpack = uses_xnnpack(ask(model.name, converted, taken, named))
     packed = _Packed(converted, taken, xnnpack)
     pairs, left_out, wrong_kernels = _pairs(conversion, signs, entering, packed)
 
@@ -115,12 +121,18 @@ def explain(
             clean[np.flatnonzero(clean)[differing]] = False
     if not np.any(clean):
         return found(None)
-    logits = LceInterpreter(converted, xnnpack=xnnpack).predict(taken[clean])
-    tolerance = TOLERANCE * float(np.median(np.abs(output)))
-    # Not a number is not within the tolerance either.
-    within = np.abs(logits - output[clean]) <= tolerance
-    off = int(np.count_nonzero(~np.all(within, axis=tuple(range(1, within.ndim)))))
+    interpreter = LceInterpreter(converted, xnnpack=xnnpack)
+    made = dict(zip(output_names(converted), interpreter.run([taken[clean]]), strict=True))
     count = int(np.count_nonzero(clean))
+    # Not a number is not within the tolerance either.
+    within = np.concatenate(
+        [
+            (np.abs(made[name] - output[clean]) <= TOLERANCE * typical_magnitude(output)).reshape(count, -1)
+            for name, output in named.items()
+        ],
+        axis=1,
+    )
+    off = int(np.count_nonzero(~np.all(within, axis=1)))
     if not off:
         return found(None, output_images=count)
     last = Difference(OUTPUT, off, int(np.count_nonzero(~within)), float(np.mean(~within)), 0)
@@ -150,10 +162,9 @@ def with_output_tensor(converted: bytes, index: int) -> bytes:
     """The flatbuffer with another of its tensors as its output, for as many bytes.
 
     Args:
-        converted: a sound flatbuffer with one output.
+        converted: a sound flatbuffer; it is the first of its outputs that changes.
         index: of the tensor in its graph.
     """
-    assert len(read_model(converted).outputs) == 1
     table = tflite.Model.GetRootAsModel(converted, 0).Subgraphs(0)._tab
     # Field 2 of the schema's SubGraph; fields begin behind the table's two sizes, of two bytes each.
     place = table.Vector(table.Offset(4 + 2 * 2))
@@ -194,7 +205,7 @@ class _Packed:
         packed = operator.inputs[0]
         assert packed is not None
         chosen = with_output_tensor(self.converted, packed.index)
-        words = LceInterpreter(chosen, xnnpack=self.xnnpack).predict(self.images)
+        words = LceInterpreter(chosen, xnnpack=self.xnnpack).run([self.images])[0]
         octets = np.ascontiguousarray(words).view(np.uint8)
         return np.unpackbits(octets, axis=-1, count=channels, bitorder="little") == 0
 

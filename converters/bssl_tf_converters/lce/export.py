@@ -1,15 +1,15 @@
-"""From a Keras classifier to a checked flatbuffer, with everything that a bundle states about it."""
+"""From a Keras network to a checked flatbuffer, with everything that a bundle states about it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
 import numpy as np
 
-from bssl_tf.backend import keras
+from bssl_tf.backend import keras, tf
 from bssl_tf.errors import ConversionError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce import converter as lce
@@ -27,14 +27,16 @@ from bssl_tf_converters.lce.checks import (
 from bssl_tf_converters.lce.explain import explain, images_to_explain
 from bssl_tf_converters.lce.explanation import require_no_fault
 from bssl_tf_converters.lce.interpreters import ask, right_interpreter
-from bssl_tf_converters.lce.parity import Parity, compare, require, require_rounded
+from bssl_tf_converters.lce.parity import Agree, compare, require, require_rounded
 from bssl_tf_converters.lce.signs import hard_images
-from bssl_tf_deploy.manifest import Quantization
+from bssl_tf_deploy.manifest import ParityFigures, TensorSignature
 from bssl_tf_deploy.preprocess import whole_pixels
+from bssl_tf_deploy.tasks.classification import same_top1
 
 _log = logging.getLogger(__name__)
 GOLDEN_IMAGES = 4
 _BATCH = 64
+_TINY = 1e-30
 # Less than any trained student here has kept.
 _FEW_SAME = 0.9
 _PACKAGES = ("bssl-tf", "larq", "larq-compute-engine", "numpy", "tensorflow", "tf-keras")
@@ -47,33 +49,30 @@ class Converted:
     Attributes:
         model: TFLite flatbuffer, batches of one.
         target: a key of `lce.TARGETS`.
-        input_shape: (1, S, S, C), of the type of `golden_inputs`, called `lce.INPUT_NAME`.
-        input_quantization: of an int8 input.
-        output_shape: (1, K), float32 or int8, called `lce.OUTPUT_NAME`.
-        output_quantization: of an int8 output.
+        inputs: of the converted network, in its order; the only one is called `lce.INPUT_NAME`.
+        outputs: of the converted network, in its order.
         report: what the flatbuffer is made of.
         parity: agreement with Keras; with int8, with the Keras network rounded in the same way.
-        keras_logits: float32 [N, K], of the Keras network.
-        logits: float32 [N, K], of the converted one.
+        expected: of the Keras network, in float32: by name of the output, float32 [N, ...].
+        found: of the converted one: by name of the output, float32 [N, ...].
         golden_indices: which of the images were taken as golden, int64 [G]; those on which both agree.
-        golden_inputs: [G, S, S, C], these images as the network takes them: float32, uint8 or int8.
-        golden_outputs: float32 [G, K], what LCE's interpreter makes of them, with the kernels that agree with Keras.
+        golden_inputs: for each input [G, ...], these images as the network takes them: float32, uint8 or int8.
+        golden_outputs: for each output float32 [G, ...], what LCE's interpreter makes of them, with the
+            kernels that agree with Keras.
         created_by: versions of the packages that made it.
     """
 
     model: bytes
     target: str
-    input_shape: tuple[int, ...]
-    input_quantization: Quantization | None
-    output_shape: tuple[int, ...]
-    output_quantization: Quantization | None
+    inputs: tuple[TensorSignature, ...]
+    outputs: tuple[TensorSignature, ...]
     report: BinaryReport
-    parity: Parity
-    keras_logits: np.ndarray
-    logits: np.ndarray
+    parity: ParityFigures
+    expected: dict[str, np.ndarray]
+    found: dict[str, np.ndarray]
     golden_indices: np.ndarray
-    golden_inputs: np.ndarray
-    golden_outputs: np.ndarray
+    golden_inputs: tuple[np.ndarray, ...]
+    golden_outputs: tuple[np.ndarray, ...]
     created_by: dict[str, str]
 
 
@@ -87,12 +86,14 @@ def convert_model(
     calibration: np.ndarray | None = None,
     int8_ends: bool = False,
     explaining: bool = False,
+    outputs: Sequence[str] | None = None,
+    agree: Agree = same_top1,
 ) -> Converted:
-    """Converts a classifier, and checks that it is binary and says the same as in Keras.
+    """Converts a network, and checks that it is binary and gives the same as in Keras.
 
     Args:
-        model: from [B, S, S, C] to logits, or anything else one number a class, [B, K].
-        images: float32 [N, S, S, C], preprocessed, N at least 1.
+        model: from images [B, H, W, C] to one or several outputs [B, ...].
+        images: float32 [N, H, W, C], preprocessed, N at least 1.
         target: a key of `lce.TARGETS`.
         allowed: codes of checks whose errors count as warnings.
         preprocessing: that of `images`; given, the converted network takes pixels (uint8) and normalises them itself.
@@ -100,6 +101,8 @@ def convert_model(
         int8_ends: with `calibration`, the converted network takes and gives int8; not with `preprocessing`.
         explaining: compare layer by layer too, and report what that finds, before anything is refused; not with
             `calibration`, whose rounding differs from Keras everywhere.
+        outputs: names for the outputs of `model`, in its order; None for `lce.default_names`.
+        agree: for each image whether two networks give the same answer, by their outputs; top-1 unless told otherwise.
 
     Raises:
         ConversionError: see `lce.convert`, `checks`, `parity.require`, `parity.require_rounded` and
@@ -109,38 +112,36 @@ def convert_model(
     _require_images(images)
     if calibration is not None:
         # What int8 rounds would hide a fault, and does not touch what LCE makes of the rest.
-        convert_model(model, images, target, allowed, preprocessing)
+        convert_model(model, images, target, allowed, preprocessing, outputs=outputs, agree=agree)
     before = check_convertible(model, allowed)
+    outputs = outputs or lce.default_names(model)
     if calibration is None:
         _warn(before)
-    if model.output.shape.rank != 2:
-        raise ConversionError(
-            f"{model.name} gives {list(model.output.shape)}, and a classifier gives one number a class",
-            "Put Flatten or GlobalAveragePooling2D at its end",
-        )
     if calibration is None:
         _log.info(f"converting {model.name} with LCE for {target}")
     else:
         _log.info(f"the same with int8, calibrated on {len(calibration)} images")
         calibration = _as_taken(calibration, preprocessing)
-    graph = lce.inference_graph(model, preprocessing=preprocessing, calibration=calibration, int8_ends=int8_ends)
+    graph = lce.inference_graph(
+        model, preprocessing=preprocessing, calibration=calibration, int8_ends=int8_ends, outputs=outputs
+    )
     converted = lce.convert_graph(graph, model.name, target, int8_ends=int8_ends)
-    conversion, found = find_after(model, converted, before, int8=calibration is not None)
-    after = allow(found, allowed)
+    conversion, findings = find_after(model, converted, before, int8=calibration is not None)
+    after = allow(findings, allowed)
     refuse(after)
     _warn([one for one in after if calibration is None or one.code == "int8-left-float"])
     _log.info(f"comparing it with Keras on {len(images)} images")
     interpreter = lce.LceInterpreter(converted)
     inputs = _as_taken(images, preprocessing)
-    keras_logits = expected = _keras_logits(model, images)
-    if calibration is None and _are_shares(keras_logits):
+    keras_outputs = expected = _keras_outputs(model, images, outputs)
+    if calibration is None and len(outputs) == 1 and _are_shares(keras_outputs[outputs[0]]):
         _log.warning(
             f"{model.name} gives probabilities, and devices make scores of logits: they will be too even. "
             "Take the softmax off its end"
         )
     if calibration is not None:
-        expected = int8.simulate(graph, lce.OUTPUT_NAME, inputs)
-    taken, given = interpreter.ends
+        expected = {name: int8.simulate(graph, name, inputs) for name in outputs}
+    [taken] = interpreter.input_quantizations
     if taken is not None:
         inputs = taken.integers(inputs)
     answers = ask(model.name, converted, inputs, expected)
@@ -149,24 +150,26 @@ def convert_model(
     if calibration is None:
         _warn(running)
     interpreter = right_interpreter(converted, answers)
-    logits = interpreter.predict(inputs)
-    parity = compare(expected, logits)
+    names = lce.output_names(converted)
+    made = dict(zip(names, interpreter.run([inputs]), strict=True))
+    found = {name: made[name] for name in outputs}
+    parity = compare(expected, found, agree)
     if calibration is not None:
-        _say_what_int8_changes(keras_logits, logits)
+        _say_what_int8_changes(float(np.mean(agree(keras_outputs, found))))
     if explaining:
-        explanation = explain(model, converted, images_to_explain(model, images), preprocessing)
+        explanation = explain(model, converted, images_to_explain(model, images), preprocessing, names=outputs)
         require_no_fault(explanation)
         for line in explanation.lines():
             _log.info(line)
     if calibration is not None:
-        require_rounded(parity, keras_logits, expected, logits)
+        require_rounded(parity, keras_outputs, expected, found)
     else:
         require(parity)
     if not explaining and calibration is None:
-        _compare_at_thresholds(model, converted, interpreter, images, preprocessing, parity.tolerance)
+        _compare_at_thresholds(model, converted, interpreter, images, preprocessing, outputs, parity)
     # Images with a flipped sign would make golden outputs that another machine may rightly miss.
-    off = np.max(np.abs(expected - logits), axis=1)
-    steady = np.flatnonzero(off <= parity.tolerance)
+    off = _off(expected, found, parity)
+    steady = np.flatnonzero(off <= 1)
     if calibration is not None and len(steady) < GOLDEN_IMAGES:
         # With int8 at 224 px there may be none; those nearest to it then.
         steady = np.sort(np.argsort(off, kind="stable")[:GOLDEN_IMAGES])
@@ -174,17 +177,18 @@ def convert_model(
     return Converted(
         converted,
         target,
-        (1, *images.shape[1:]),
-        taken,
-        (1, logits.shape[1]),
-        given,
+        (TensorSignature(lce.INPUT_NAME, (1, *images.shape[1:]), inputs.dtype.name, taken),),
+        tuple(
+            TensorSignature(name, (1, *made[name].shape[1:]), "int8" if given else "float32", given)
+            for name, given in zip(names, interpreter.output_quantizations, strict=True)
+        ),
         conversion.report,
         parity,
-        keras_logits,
-        logits,
+        keras_outputs,
+        found,
         chosen,
-        np.ascontiguousarray(inputs[chosen]),
-        np.ascontiguousarray(logits[chosen], np.float32),
+        (np.ascontiguousarray(inputs[chosen]),),
+        tuple(np.ascontiguousarray(made[name][chosen], np.float32) for name in names),
         {name: metadata.version(name) for name in _PACKAGES},
     )
 
@@ -221,11 +225,10 @@ def _are_shares(outputs: np.ndarray) -> bool:
     return bool(np.all(outputs >= 0) and np.allclose(outputs.sum(axis=1), 1, atol=1e-4))
 
 
-def _say_what_int8_changes(keras_logits: np.ndarray, logits: np.ndarray) -> None:
-    same = float(np.mean(keras_logits.argmax(axis=1) == logits.argmax(axis=1)))
+def _say_what_int8_changes(same: float) -> None:
     if same < _FEW_SAME:
         _log.warning(
-            f"in int8 {100 * same:.1f} % of images keep their best class; look at the accuracy, and try more "
+            f"in int8 {100 * same:.1f} % of images keep their answer; look at the accuracy, and try more "
             "--calibrate images, or no int8"
         )
 
@@ -236,10 +239,20 @@ def _as_taken(images: np.ndarray, preprocessing: Preprocessing | None) -> np.nda
     return floats if preprocessing is None else whole_pixels(floats, preprocessing.mean, preprocessing.std)
 
 
-def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    return np.concatenate(
-        [model(images[i : i + _BATCH], training=False).numpy() for i in range(0, len(images), _BATCH)]
-    )
+def _keras_outputs(model: keras.Model, images: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    batches = [tf.nest.flatten(model(images[i : i + _BATCH], training=False)) for i in range(0, len(images), _BATCH)]
+    columns = zip(*batches, strict=True)
+    return {name: np.concatenate([one.numpy() for one in column]) for name, column in zip(names, columns, strict=True)}
+
+
+def _off(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], parity: ParityFigures) -> np.ndarray:
+    """How far each image's outputs differ at most, in units of their tolerances: float64 [N]."""
+    rows = [
+        np.max(np.abs(array - found[name]).reshape(len(array), -1), axis=1) / max(parity.outputs[name].tolerance, _TINY)
+        for name, array in expected.items()
+    ]
+    # Not a number is as far off as can be.
+    return np.nan_to_num(np.max(np.asarray(rows, np.float64), axis=0), nan=np.inf)
 
 
 def _compare_at_thresholds(
@@ -248,26 +261,27 @@ def _compare_at_thresholds(
     interpreter: lce.LceInterpreter,
     images: np.ndarray,
     preprocessing: Preprocessing | None,
-    tolerance: float,
+    outputs: Sequence[str],
+    parity: ParityFigures,
 ) -> None:
-    """Raises `ConversionError` where an image made to be hard gives other logits, and rounding does not explain it."""
+    """Raises `ConversionError` where an image made to be hard gives other outputs, and rounding does not explain it."""
     made = hard_images(model, images)
     hard = pixels = made.images
     if preprocessing is not None:
         pixels = whole_pixels(hard, preprocessing.mean, preprocessing.std)
         hard = preprocessing.normalise(pixels)
-    difference = np.abs(_keras_logits(model, hard) - interpreter.predict(pixels))
-    off = np.max(difference, axis=1) > tolerance
+    given = dict(zip(lce.output_names(converted), interpreter.run([pixels]), strict=True))
+    off = _off(_keras_outputs(model, hard, outputs), given, parity) > 1
     found = f"{len(made.even)} even images and {len(made.at_thresholds)} at signs' thresholds: {np.count_nonzero(off)}"
     if not np.any(off):
-        _log.info(f"{found} with other logits")
+        _log.info(f"{found} with other outputs")
         return
-    explanation = explain(model, converted, hard[off], preprocessing)
+    explanation = explain(model, converted, hard[off], preprocessing, names=outputs)
     require_no_fault(explanation)
     if explanation.unexplained is None:
-        _log.info(f"{found} with other logits, all of them by rounding")
+        _log.info(f"{found} with other outputs, all of them by rounding")
         return
-    _log.warning(f"{found} with other logits, and whether by rounding cannot be told. {explanation.lines()[-1]}")
+    _log.warning(f"{found} with other outputs, and whether by rounding cannot be told. {explanation.lines()[-1]}")
 
 
 def _require_images(images: np.ndarray) -> None:

@@ -44,71 +44,58 @@ what comes behind them; so refusing is right, and training is the way out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from bssl_tf.errors import ConversionError
+from bssl_tf_deploy.golden import typical_magnitude
+from bssl_tf_deploy.manifest import OutputParity, ParityFigures
+from bssl_tf_deploy.tasks.classification import same_top1
 
 TOLERANCE = 1e-3
-MIN_TOP1_AGREEMENT = 0.99
+MIN_AGREEMENT = 0.99
 MIN_SHARE_WITHIN = 0.5
 # Measured: 0.92 to 1.03, on four networks at 224 px with random weights.
 MIN_SHARE_OF_CORRELATION = 0.8
+Arrays = Mapping[str, np.ndarray]
+Agree = Callable[[Arrays, Arrays], np.ndarray]
 _EXPLAIN = "See with --explain which layer is the first that differs; a quantiser or a padding is the usual cause"
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How two networks agree on the same images.
-
-    Attributes:
-        images: how many were compared.
-        top1_agreement: share (0 to 1) with the same best class.
-        max_abs_difference: between logits, over images and classes.
-        median_abs_difference: between logits, over images and classes.
-        share_within_tolerance: share of images (0 to 1) all of whose logits differ by no more than `tolerance`.
-        tolerance: `TOLERANCE` times the median magnitude of the Keras logits, in units of logits.
-    """
-
-    images: int
-    top1_agreement: float
-    max_abs_difference: float
-    median_abs_difference: float
-    share_within_tolerance: float
-    tolerance: float
-
-
-def compare(keras_logits: np.ndarray, converted_logits: np.ndarray) -> Parity:
-    """Compares logits of the same images.
+def compare(expected: Arrays, found: Arrays, agree: Agree = same_top1) -> ParityFigures:
+    """Compares outputs of two networks for the same images.
 
     Args:
-        keras_logits: float [N, K], N at least 1.
-        converted_logits: float [N, K].
+        expected: of the Keras network: by name, float [N, ...], N at least 1.
+        found: of the converted one.
+        agree: for each image whether two such give the same answer, bool [N].
+
+    Returns:
+        Tolerances are `TOLERANCE` times the typical magnitude of what is expected.
 
     Raises:
-        ConversionError: shapes differ, there are no images, or a number is not finite.
+        ConversionError: names or shapes differ, there are no images, or a number is not finite.
     """
-    if keras_logits.shape != converted_logits.shape or keras_logits.ndim != 2 or not keras_logits.size:
+    shapes, others = ({name: list(array.shape) for name, array in arrays.items()} for arrays in (expected, found))
+    count = {len(array) if array.ndim else 0 for array in expected.values()}
+    if shapes != others or len(count) != 1 or not all(array.size for array in expected.values()):
         raise ConversionError(
-            f"Keras gives logits {list(keras_logits.shape)}, the converted network {list(converted_logits.shape)}",
+            f"Keras gives {shapes}, the converted network {others}",
             "Compare at least one image, and the network with its own conversion",
         )
-    if not np.all(np.isfinite(keras_logits)) or not np.all(np.isfinite(converted_logits)):
-        raise ConversionError("a network gives logits that are not finite", "Look at the weights it was trained to")
-    difference = np.abs(keras_logits.astype(np.float64) - converted_logits)
-    tolerance = TOLERANCE * float(np.median(np.abs(keras_logits)))
-    return Parity(
-        len(keras_logits),
-        float(np.mean(np.argmax(keras_logits, axis=1) == np.argmax(converted_logits, axis=1))),
-        float(np.max(difference)),
-        float(np.median(difference)),
-        float(np.mean(np.max(difference, axis=1) <= tolerance)),
-        tolerance,
-    )
+    if not all(np.all(np.isfinite(array)) for arrays in (expected, found) for array in arrays.values()):
+        raise ConversionError("a network gives outputs that are not finite", "Look at the weights it was trained to")
+    outputs, within = {}, np.ones(count.pop(), bool)
+    for name, array in expected.items():
+        difference = np.abs(array.astype(np.float64) - found[name])
+        tolerance = TOLERANCE * typical_magnitude(array)
+        outputs[name] = OutputParity(float(np.max(difference)), float(np.median(difference)), tolerance)
+        within &= np.max(difference.reshape(len(array), -1), axis=1) <= tolerance
+    return ParityFigures(len(within), float(np.mean(agree(expected, found))), float(np.mean(within)), outputs)
 
 
-def require(parity: Parity, hint: str = _EXPLAIN) -> None:
+def require(parity: ParityFigures, hint: str = _EXPLAIN) -> None:
     """Refuses a conversion that does not agree.
 
     Args:
@@ -116,39 +103,46 @@ def require(parity: Parity, hint: str = _EXPLAIN) -> None:
         hint: the next step.
 
     Raises:
-        ConversionError: top-1 agreement is below 0.99, or the share within tolerance below 0.5.
+        ConversionError: agreement is below 0.99, or the share within tolerance below 0.5.
     """
-    figures = (
-        f"{100 * parity.top1_agreement:.2f} % of {parity.images} images have the same best class, "
-        f"{100 * parity.share_within_tolerance:.2f} % have all logits within {parity.tolerance:.2g}, "
-        f"the largest difference is {parity.max_abs_difference:.2g}"
+    differences = ", ".join(
+        f"{one.max_abs_difference:.2g} in {name} (tolerance {one.tolerance:.2g})"
+        for name, one in parity.outputs.items()
     )
-    if parity.top1_agreement < MIN_TOP1_AGREEMENT or parity.share_within_tolerance < MIN_SHARE_WITHIN:
+    figures = (
+        f"{100 * parity.agreement:.2f} % of {parity.images} images have the same answer, "
+        f"{100 * parity.share_within_tolerance:.2f} % have all outputs within tolerance, "
+        f"the largest difference is {differences}"
+    )
+    if parity.agreement < MIN_AGREEMENT or parity.share_within_tolerance < MIN_SHARE_WITHIN:
         raise ConversionError(
-            f"the converted network does not say what the Keras network says: {figures}",
+            f"the converted network does not give what the Keras network gives: {figures}",
             hint,
         )
 
 
-def require_rounded(parity: Parity, keras_logits: np.ndarray, rounded: np.ndarray, converted: np.ndarray) -> None:
+def require_rounded(parity: ParityFigures, expected: Arrays, rounded: Arrays, converted: Arrays) -> None:
     """Refuses a conversion to int8 that rounding to int8 does not explain.
 
     TensorFlow and an interpreter round 1 number in 20,000 to different sides of a half, a step of int8 apart, and so
-    flip signs: at 28 px in 1 image of 100, at 224 px in all of them, where the logits then differ as much as by int8
+    flip signs: at 28 px in 1 image of 100, at 224 px in all of them, where the outputs then differ as much as by int8
     itself. So a network that fails `require` must only be nearly as much like what TensorFlow rounds as that is like
-    float32, by the correlation of logits. The same network without int8 has passed `require` before, which finds finer
-    faults.
+    float32, by the correlation of each output. The same network without int8 has passed `require` before, which finds
+    finer faults.
 
     Args:
         parity: of `rounded` and `converted`.
-        keras_logits: float32 [N, K], of the network in float32.
-        rounded: float32 [N, K], of the same rounded by TensorFlow.
-        converted: float32 [N, K].
+        expected: by name, float32 [N, ...], of the network in float32.
+        rounded: the same rounded by TensorFlow.
+        converted: of the converted network.
 
     Raises:
         ConversionError: it is not.
     """
-    with np.errstate(invalid="ignore"):
-        found, wanted = (np.corrcoef(rounded.ravel(), other.ravel())[0, 1] for other in (converted, keras_logits))
-    if not found >= MIN_SHARE_OF_CORRELATION * wanted:
-        require(parity, "Export it without int8, or calibrate on more images")
+    for name, array in rounded.items():
+        with np.errstate(invalid="ignore"):
+            found, wanted = (
+                np.corrcoef(array.ravel(), other.ravel())[0, 1] for other in (converted[name], expected[name])
+            )
+        if not found >= MIN_SHARE_OF_CORRELATION * wanted:
+            require(parity, "Export it without int8, or calibrate on more images")

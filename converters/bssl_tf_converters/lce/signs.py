@@ -84,12 +84,14 @@ def pre_activations(model: keras.Model) -> list[PreActivation]:
     return found
 
 
-def run(model: keras.Model, signs: Sequence[PreActivation], images: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """What enters at `signs`, float32 [N, H, W, C] each, and the model's output, for images [N, S, S, C]."""
+def run(
+    model: keras.Model, signs: Sequence[PreActivation], images: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What enters at `signs`, float32 [N, H, W, C] each, and the model's outputs, for images [N, S, S, C]."""
     values: dict[tuple[int, int], np.ndarray] = {}
     with _noted(_sources(signs), _keep(signs, values)):
-        output = model(images, training=False).numpy()
-    return [values[id(sign.source), sign.call] for sign in signs], output
+        outputs = tf.nest.flatten(model(images, training=False))
+    return [values[id(sign.source), sign.call] for sign in signs], [output.numpy() for output in outputs]
 
 
 def values_at(model: keras.Model, sign: PreActivation, images: np.ndarray) -> np.ndarray:

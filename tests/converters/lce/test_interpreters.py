@@ -33,7 +33,7 @@ def test_a_stride_larger_than_the_kernel_is_compared_without_xnnpack(caplog: pyt
     converted = convert_model(model, pictures(), "x86_64")
     # XNNPACK in LCE's interpreter, and nothing else, gives zeros.
     assert not np.any(lce.LceInterpreter(converted.model).predict(pictures())) and np.all(expected)
-    np.testing.assert_allclose(converted.logits, expected, atol=1e-5)
+    np.testing.assert_allclose(converted.found["logits"], expected, atol=1e-5)
     np.testing.assert_allclose(converted.golden_outputs, expected[converted.golden_indices], atol=1e-5)
     [line] = [line for line in caplog.messages if "[other-interpreter]" in line]
     assert line.startswith(
@@ -46,7 +46,7 @@ def test_a_stride_larger_than_the_kernel_is_compared_without_xnnpack(caplog: pyt
 def test_where_all_agree_nothing_is_found_and_xnnpack_is_taken() -> None:
     model = strided(2)
     converted = lce.convert(model, "x86_64")
-    answers = interpreters.ask("strided", converted, pictures(), model(pictures()).numpy())
+    answers = interpreters.ask("strided", converted, pictures(), {"logits": model(pictures()).numpy()})
     assert {one.share_within for one in answers.answers} == {1.0}
     assert find_running(answers) == [] and interpreters.uses_xnnpack(answers)
     assert interpreters.right_interpreter(converted, answers).kernel.endswith("XNNPACK")

@@ -87,7 +87,7 @@ def test_nested_layers_enter_with_the_values_of_the_flat_form() -> None:
     names = [f"binary{number}" for number in range(3)]
     assert [one.name for one in pre_activations(deep)] == [one.name for one in pre_activations(flat)] == names
     found, expected = (run(model, pre_activations(model), images) for model in (deep, flat))
-    for ours, theirs in zip([*found[0], found[1]], [*expected[0], expected[1]], strict=True):
+    for ours, theirs in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for one, other in zip(
         vars(hard_images(deep, images)).values(), vars(hard_images(flat, images)).values(), strict=True

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
 from bssl_tf.errors import ConversionError
 from bssl_tf_converters.lce.parity import compare, require
+from bssl_tf_deploy.manifest import ParityFigures
 
 
 @pytest.fixture
@@ -12,41 +15,49 @@ def logits(rng: np.random.Generator) -> np.ndarray:
     return rng.normal(0, 3, (200, 10)).astype(np.float32)
 
 
+def compared(expected: np.ndarray, found: np.ndarray) -> ParityFigures:
+    return compare({"logits": expected}, {"logits": found})
+
+
+def tolerance(logits: np.ndarray) -> float:
+    return compared(logits, logits).outputs["logits"].tolerance
+
+
 def test_a_network_agrees_with_itself(logits: np.ndarray) -> None:
-    parity = compare(logits, logits)
-    assert (parity.images, parity.top1_agreement, parity.share_within_tolerance) == (200, 1.0, 1.0)
-    assert parity.max_abs_difference == parity.median_abs_difference == 0
+    parity = compared(logits, logits)
+    assert (parity.images, parity.agreement, parity.share_within_tolerance) == (200, 1.0, 1.0)
+    assert parity.outputs["logits"].max_abs_difference == parity.outputs["logits"].median_abs_difference == 0
     require(parity)
 
 
 def test_the_tolerance_grows_with_the_logits(logits: np.ndarray) -> None:
-    assert compare(100 * logits, 100 * logits).tolerance == pytest.approx(100 * compare(logits, logits).tolerance)
+    assert tolerance(100 * logits) == pytest.approx(100 * tolerance(logits))
 
 
 def test_a_logit_of_an_absent_class_does_not_widen_the_tolerance(logits: np.ndarray) -> None:
     with_absent = np.concatenate([logits, np.full((200, 1), -1e4, np.float32)], axis=1)
-    assert compare(with_absent, with_absent).tolerance < 2 * compare(logits, logits).tolerance
+    assert tolerance(with_absent) < 2 * tolerance(logits)
 
 
 def test_single_flipped_signs_are_borne(logits: np.ndarray, rng: np.random.Generator) -> None:
     flipped = logits.copy()
     flipped[::20] += 1e-2 * rng.normal(size=(10, 10)).astype(np.float32)
-    parity = compare(logits, flipped)
+    parity = compared(logits, flipped)
     assert parity.share_within_tolerance == pytest.approx(0.95)
-    assert parity.median_abs_difference == 0
+    assert parity.outputs["logits"].median_abs_difference == 0
     require(parity)
 
 
 def test_a_small_difference_on_every_image_is_a_fault(logits: np.ndarray) -> None:
-    with pytest.raises(ConversionError, match=r"0\.00 % have all logits within"):
-        require(compare(logits, logits * np.float32(1.01)))
+    with pytest.raises(ConversionError, match=r"0\.00 % have all outputs within"):
+        require(compared(logits, logits * np.float32(1.01)))
 
 
 def test_other_best_classes_are_a_fault(logits: np.ndarray) -> None:
     swapped = logits.copy()
     swapped[:3] = -swapped[:3]
-    with pytest.raises(ConversionError, match=r"98\.50 % of 200 images have the same best class"):
-        require(compare(logits, swapped))
+    with pytest.raises(ConversionError, match=r"98\.50 % of 200 images have the same answer"):
+        require(compared(logits, swapped))
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
@@ -55,12 +66,63 @@ def test_numbers_that_are_not_finite_are_a_fault(logits: np.ndarray, broken: flo
     other[0, 0] = broken
     for pair in ((logits, other), (other, logits)):
         with pytest.raises(ConversionError, match="not finite"):
-            compare(*pair)
+            compared(*pair)
 
 
 def test_other_shapes_and_no_images_are_refused(logits: np.ndarray) -> None:
     for other in (logits[:5], logits[:, :3]):
         with pytest.raises(ConversionError, match="logits"):
-            compare(logits, other)
+            compared(logits, other)
     with pytest.raises(ConversionError, match="at least one image"):
-        compare(logits[:0], logits[:0])
+        compared(logits[:0], logits[:0])
+
+
+def boxes_and_scores(rng: np.random.Generator, images: int = 200) -> dict[str, np.ndarray]:
+    return {
+        "boxes": rng.normal(0, 30, (images, 12, 4)).astype(np.float32),
+        "scores": rng.normal(0, 1, (images, 12)).astype(np.float32),
+    }
+
+
+def nothing_differs(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.asarray(np.argmax(expected["scores"], axis=1) == np.argmax(found["scores"], axis=1))
+
+
+def test_each_of_several_outputs_has_its_own_tolerance(rng: np.random.Generator) -> None:
+    outputs = boxes_and_scores(rng)
+    parity = compare(outputs, outputs, nothing_differs)
+    assert list(parity.outputs) == ["boxes", "scores"]
+    assert 20 < parity.outputs["boxes"].tolerance / parity.outputs["scores"].tolerance < 45
+    # What is rounding to boxes is a fault in scores.
+    small = 0.5 * parity.outputs["boxes"].tolerance
+    moved = outputs | {"boxes": outputs["boxes"] + np.float32(small)}
+    require(compare(outputs, moved, nothing_differs))
+    with pytest.raises(ConversionError, match=r"0\.00 % have all outputs within tolerance.* in boxes .* in scores"):
+        require(compare(outputs, outputs | {"scores": outputs["scores"] + np.float32(small)}, nothing_differs))
+
+
+def test_an_image_is_within_tolerance_if_all_its_outputs_are(rng: np.random.Generator) -> None:
+    outputs = boxes_and_scores(rng)
+    off = {name: array.copy() for name, array in outputs.items()}
+    off["boxes"][:40] += 10
+    off["scores"][20:50] += 10
+    assert compare(outputs, off, nothing_differs).share_within_tolerance == pytest.approx(0.75)
+
+
+def test_the_task_counts_what_is_the_same_answer(rng: np.random.Generator) -> None:
+    outputs = boxes_and_scores(rng)
+    parity = compare(outputs, outputs, lambda expected, found: np.arange(200) < 150)
+    assert parity.agreement == 0.75
+    with pytest.raises(ConversionError, match=r"75\.00 % of 200 images have the same answer"):
+        require(parity)
+
+
+def test_other_names_are_refused(logits: np.ndarray) -> None:
+    with pytest.raises(ConversionError, match=r"Keras gives .*logits.*the converted network .*scores"):
+        compare({"logits": logits}, {"scores": logits})
+
+
+def test_an_output_that_is_mostly_zero_has_a_tolerance() -> None:
+    sparse = np.zeros((10, 50), np.float32)
+    sparse[:, 3] = np.arange(10)
+    assert tolerance(sparse) == pytest.approx(9e-3)

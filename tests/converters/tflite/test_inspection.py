@@ -47,11 +47,11 @@ def check_against_keras(content: bytes, model: keras.Model) -> Inspection:
 
 
 def test_a_binary_network_costs_what_its_keras_layers_say(converted: Converted) -> None:
-    size, channels = converted.input_shape[2:]
+    size, channels = converted.inputs[0].shape[2:]
     found = check_against_keras(converted.model, classifier(backbone(size, channels)))
     assert sum(found.weight_bytes.values()) == converted.report.weight_bytes
     assert found.histogram == converted.report.operators
-    assert found.inputs[0].shape == converted.input_shape
+    assert found.inputs[0].shape == converted.inputs[0].shape
 
 
 def test_its_float_twin_costs_the_same_in_float() -> None:

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,10 @@ void __libc_init(void* stack, void (*at_exit)(void), int (*main)(int, char**, ch
 def folder(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Path:
     """Models and inputs: `in` is the golden one; `relu` a model of builtin operators."""
     made = tmp_path_factory.mktemp("runner")
-    (made / "in").write_bytes(bundle.golden_inputs.tobytes())
-    (made / "short").write_bytes(bundle.golden_inputs.tobytes()[:-1])
-    (made / "long").write_bytes(bundle.golden_inputs.tobytes() + b"!")
-    (made / "one").write_bytes(bundle.golden_inputs[2:3].tobytes())
+    (made / "in").write_bytes(bundle.golden_inputs[0].tobytes())
+    (made / "short").write_bytes(bundle.golden_inputs[0].tobytes()[:-1])
+    (made / "long").write_bytes(bundle.golden_inputs[0].tobytes() + b"!")
+    (made / "one").write_bytes(bundle.golden_inputs[0][2:3].tobytes())
     image, relu = T(SHAPE), schema.BuiltinOperator.RELU
     (made / "relu").write_bytes(model_file([image, image], [Op(relu, [0], [1])], [0], [1]))
     add = Op(schema.BuiltinOperator.MAXIMUM, [0, 1], [2])
@@ -118,11 +118,11 @@ def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def same_as_golden(bundle: Bundle, file: Path) -> np.ndarray:
-    logits = np.fromfile(file, np.float32).reshape(bundle.golden_outputs.shape)
+    logits = np.fromfile(file, np.float32).reshape(bundle.golden_outputs[0].shape)
 
     class Given:
-        def predict(self, batch: np.ndarray) -> np.ndarray:
-            return logits
+        def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            return [logits]
 
     Predictor(bundle, Given()).verify_golden()
     return logits
@@ -137,7 +137,7 @@ def test_the_golden_outputs_come_out(run: Run, tflite: Path, bundle: Bundle, tmp
     assert record["tflite"] == "2.9.0" and record["runtime"] == "0.1.0" and record["kernels"].count(",")
     logits = same_as_golden(bundle, tmp_path / "out")
     # The same library in another interpreter, whose float operators round in another way.
-    other = LiteRtInterpreter(bundle.model, 1, library).predict(bundle.golden_inputs)
+    other = LiteRtInterpreter(bundle.model, 1, library).run(bundle.golden_inputs)[0]
     assert np.abs(logits - other).max() <= GOLDEN_TOLERANCE * np.abs(other).max()
     # Each output is its own image's.
     said(run("run", tflite, 1, BUNDLE / "model.tflite", library, "one", 1, "$/one"))
@@ -149,8 +149,8 @@ def test_a_network_of_builtin_operators_needs_no_library(
 ) -> None:
     record = said(run("run", tflite, 1, "relu", "-", "in", 4, "$/out"))
     assert "runtime" not in record and record["output"]["shape"] == list(SHAPE)
-    made = np.fromfile(tmp_path / "out", np.float32).reshape(bundle.golden_inputs.shape)
-    assert np.array_equal(made, np.maximum(bundle.golden_inputs, 0)) and (bundle.golden_inputs < 0).any()
+    made = np.fromfile(tmp_path / "out", np.float32).reshape(bundle.golden_inputs[0].shape)
+    assert np.array_equal(made, np.maximum(bundle.golden_inputs[0], 0)) and (bundle.golden_inputs[0] < 0).any()
 
 
 def test_a_start_says_how_long_and_how_much(run: Run, tflite: Path) -> None:

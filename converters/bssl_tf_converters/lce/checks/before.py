@@ -43,15 +43,15 @@ def keras_3(model: Any) -> Iterator[Note]:
 KERAS_2_HINT = "Build it with tf-keras: set TF_USE_LEGACY_KERAS=1 and use tf.keras, then save it again"
 
 
-@register(BEFORE, "one-input-one-output", "error", allowable=False)
-def one_input_one_output(model: keras.Model) -> Iterator[Note]:
-    """The model has several inputs or outputs, or its layers were never called; a bundle has one of each."""
+@register(BEFORE, "one-input", "error", allowable=False)
+def one_input(model: keras.Model) -> Iterator[Note]:
+    """The model has several inputs or no outputs, or its layers were never called; a bundle has one image."""
     inputs, outputs = model.inputs or (), model.outputs or ()
-    if len(inputs) != 1 or len(outputs) != 1:
+    if len(inputs) != 1 or not outputs:
         yield Note(
             "",
             f"{model.name} has {len(inputs)} inputs and {len(outputs)} outputs",
-            "Give it one of each, with keras.Input and keras.Model(input, output)",
+            "Give it one image and its outputs, with keras.Input and keras.Model(input, outputs)",
         )
 
 

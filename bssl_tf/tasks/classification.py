@@ -1,0 +1,150 @@
+"""Classification: one label for each image, a linear classifier on pooled features, cross-entropy, top-1.
+
+`labels_of` and `cross_entropy` serve supervised pretraining too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bssl_tf.backend import keras, tf
+from bssl_tf.data.augmentation import Augmentation
+from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.preprocessing import evaluation_batches
+from bssl_tf.data.views import batches
+from bssl_tf.errors import ConversionError
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.tasks.task import Arrays, Both, Example, Task, Tensors
+from bssl_tf_deploy.tasks.classification import NAME, Accuracy, Table, same_top1
+
+_log = logging.getLogger(__name__)
+LOGITS = "logits"
+# Crop and flip only: a label must survive the view, and stay readable at a few pixels.
+WEAK = Augmentation(
+    min_area=0.5,
+    max_area=1.0,
+    brightness=0.0,
+    contrast=0.0,
+    saturation=0.0,
+    hue=0.0,
+    jitter_probability=0.0,
+    grey_probability=0.0,
+    blur_probability=0.0,
+    min_blur_sigma=0.1,
+    max_blur_sigma=0.1,
+    flip_probability=0.5,
+)
+_AT_ONCE = 256
+
+
+class Classification(Task[ImageSet]):
+    """See the top of this file; targets are `labels`, int32 [B]."""
+
+    name = NAME
+
+    def network(self, backbone: keras.Model, labelled: ImageSet) -> keras.Model:
+        """A dense layer on the pooled features, from zero: no class is preferred, and no feature pulled along."""
+        classes = len(labelled.class_names)
+        logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(backbone.output)
+        return keras.Model(backbone.input, logits, name="fine_tuned")
+
+    def outputs(self, model: keras.Model) -> tuple[str, ...]:
+        """One output, [B, K] with K at least 2."""
+        shapes = [list(tensor.shape) for tensor in model.outputs]
+        # Of a single number (yes or no after a sigmoid) the best would always be the first.
+        if len(model.inputs) != 1 or len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] == 1:
+            raise ConversionError(
+                f"{model.name} is not a classifier: it gives {shapes}",
+                "Give a model with one input, and with one number per class as output, two for yes and no; "
+                "Flatten or GlobalAveragePooling2D at its end makes them of a map",
+            )
+        return (LOGITS,)
+
+    def batches(
+        self,
+        labelled: ImageSet,
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        last_step: int,
+    ) -> Iterator[Example]:
+        """One random crop of each image, flipped or not (`WEAK`)."""
+        made = batches(
+            labelled,
+            preprocessing,
+            WEAK,
+            views=1,
+            batch_size=batch_size,
+            seed=seed,
+            first_step=first_step,
+            last_step=last_step,
+            with_labels=True,
+        )
+        return (Example(batch.views[0], {"labels": batch.labels}) for batch in made)
+
+    def losses(self, outputs: Tensors, targets: Tensors) -> Tensors:
+        """Softmax cross-entropy, and `train_top1` in percent."""
+        logits, labels = outputs[LOGITS], targets["labels"]
+        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        hits = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels), tf.float32)
+        return {"loss": tf.reduce_mean(entropy), "train_top1": 100.0 * tf.reduce_mean(hits)}
+
+    def metrics(self, model: keras.Model, labelled: ImageSet, preprocessing: Preprocessing) -> Mapping[str, float]:
+        """`top1`, percent."""
+        truth = labelled.require_labels()
+        predicted = [
+            np.argmax(model(batch, training=False), axis=1)
+            for batch in evaluation_batches(labelled, preprocessing, _AT_ONCE)
+        ]
+        return {"top1": 100.0 * float(np.mean(np.concatenate(predicted) == truth))}
+
+    def same_answers(self, expected: Arrays, found: Arrays) -> np.ndarray:
+        """The same best class."""
+        return same_top1(expected, found)
+
+    def with_accuracy(self, table: Table, labelled: ImageSet, indices: np.ndarray, both: Both) -> Any:
+        """Top-1 of both networks on the images whose class is among the table's labels, in whatever order."""
+        if labelled.labels is None:
+            return table
+        all_labels = labelled.labels_as(table.labels)
+        chosen = indices[all_labels[indices] >= 0]
+        if not len(chosen):
+            return table
+        _report_unmatched(table.labels, labelled, all_labels)
+        pairs = [[one[LOGITS].argmax(axis=1) for one in pair] for pair in both(chosen)]
+        keras_own, own = (
+            100 * float((np.concatenate(best) == all_labels[chosen]).mean()) for best in zip(*pairs, strict=True)
+        )
+        return dataclasses.replace(table, accuracy=Accuracy(len(chosen), own, keras_own))
+
+    def example_words(self, labelled: ImageSet, indices: np.ndarray) -> Sequence[str]:
+        """The true class."""
+        if labelled.labels is None:
+            return ["image"] * len(indices)
+        return [labelled.class_names[label] for label in labelled.labels[indices]]
+
+
+def _report_unmatched(names: Sequence[str], images: ImageSet, labels: np.ndarray) -> None:
+    """Names the classes of test images that the network lacks, and the network's classes without a test image."""
+    unknown = labels < 0
+    if unknown.any():
+        strangers = sorted({images.class_names[label] for label in images.require_labels()[unknown]})
+        count = int(unknown.sum())
+        what = "1 test image is" if count == 1 else f"{count} test images are"
+        _log.warning(
+            f"{what} of a class that is not among the labels, and left out of the accuracy: {_some(strangers)}"
+        )
+    seen = set(labels.tolist())
+    if missing := [name for place, name in enumerate(names) if place not in seen]:
+        _log.warning(f"{len(missing)} of {len(names)} labels have no test image: {_some(missing)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

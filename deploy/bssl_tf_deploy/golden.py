@@ -1,0 +1,95 @@
+"""`golden.npz` of a bundle: inputs of the network and what it made of them at export, by name.
+
+`input/NAME` is [G, ...] of the type in the manifest, `output/NAME` float32 [G, ...], for G images.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bssl_tf_deploy.arrays import read_npz
+from bssl_tf_deploy.errors import BundleError
+from bssl_tf_deploy.manifest import Manifest, TensorSignature
+
+GOLDEN = "golden.npz"
+_MAX_BYTES = 2**28
+_AGAIN = "Export it again or copy it again"
+Tensors = tuple[np.ndarray, ...]
+
+
+def typical_magnitude(golden: np.ndarray) -> float:
+    """The median magnitude of outputs, in their units: what tolerances are shares of. Where most are 0 the largest."""
+    sizes = np.abs(golden)
+    return float(np.median(sizes)) or float(np.max(sizes))
+
+
+def encode_golden(manifest: Manifest, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> bytes:
+    """The content of `golden.npz`.
+
+    Args:
+        manifest: of the bundle.
+        inputs: for each input of the manifest [G, ...], of its type.
+        outputs: for each output of the manifest float32 [G, ...].
+
+    Raises:
+        BundleError: see `decode_golden`.
+    """
+    _check(manifest, inputs, outputs, GOLDEN)
+    arrays = {f"input/{about.name}": array for about, array in zip(manifest.inputs, inputs, strict=True)}
+    arrays |= {f"output/{about.name}": array for about, array in zip(manifest.outputs, outputs, strict=True)}
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def decode_golden(path: Path, content: bytes, manifest: Manifest) -> tuple[Tensors, Tensors]:
+    """Golden inputs and outputs, in the order of the manifest.
+
+    Args:
+        path: for messages.
+        content: what `encode_golden` made.
+        manifest: of the bundle.
+
+    Raises:
+        BundleError: an array is missing or does not fit the manifest; a number is not finite; or the outputs of all
+            images are equal, so that they could not tell a right network from a wrong one.
+    """
+    try:
+        arrays = read_npz(content, _MAX_BYTES)
+        inputs = tuple(arrays[f"input/{about.name}"] for about in manifest.inputs)
+        outputs = tuple(arrays[f"output/{about.name}"] for about in manifest.outputs)
+    except (ValueError, KeyError) as error:
+        raise BundleError(f"{path} does not hold the golden inputs and outputs ({error})", _AGAIN) from error
+    _check(manifest, inputs, outputs, str(path))
+    return inputs, outputs
+
+
+def _check(manifest: Manifest, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], path: str) -> None:
+    count = len(inputs[0]) if inputs and inputs[0].ndim else 0
+    # What interpreters give as int8 is compared as what it stands for.
+    wanted = [(about, about.dtype) for about in manifest.inputs] + [(about, "float32") for about in manifest.outputs]
+    for array, (about, dtype) in zip((*inputs, *outputs), wanted, strict=True):
+        _check_fits(array, about, dtype, count, path)
+    # A network that is broken may give the same for all images, or one number everywhere.
+    varied = count == 1 or any(np.any(array != array[:1]) for array in outputs)
+    if not varied or all(np.all(array == array.flat[0]) for array in outputs if array.size > 1):
+        raise BundleError(f"{path}: all golden outputs are equal", "Look at the network's weights and export it again")
+
+
+def _check_fits(array: np.ndarray, about: TensorSignature, dtype: str, count: int, path: str) -> None:
+    shape = (count, *about.shape[1:])
+    if not count or array.dtype != dtype or array.shape != shape:
+        raise BundleError(
+            f"{path} does not fit the manifest: {about.name} is {array.dtype} {list(array.shape)} instead of {dtype} "
+            f"{list(shape) if count else [1, *about.shape[1:]]}",
+            _AGAIN,
+        )
+    if not np.all(np.isfinite(array)):
+        raise BundleError(
+            f"{path}: {about.name} holds numbers that are not finite",
+            "Look at the network's weights and export it again",
+        )

@@ -1,0 +1,80 @@
+"""What a task is on the device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from bssl_tf_deploy.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of a picture that the network saw, as shares of the picture held upright: (0, 0, 1, 1) is all of it.
+
+    It may reach past the picture's border, where the input was padded. Tasks whose answers have places (boxes, points)
+    bring them back to the picture by it.
+    """
+
+    left: float = 0.0
+    top: float = 0.0
+    right: float = 1.0
+    bottom: float = 1.0
+
+
+class Task(ABC):
+    """One task; a single object of it serves all bundles.
+
+    Attributes:
+        table: the frozen dataclass that `Manifest.table` is read as, strictly (see `bssl_tf_deploy.strict`).
+    """
+
+    table: ClassVar[type]
+
+    @abstractmethod
+    def check(self, manifest: Manifest) -> None:
+        """Compares the table with outputs and all else in the manifest.
+
+        Raises:
+            StrictError: they contradict each other (`bssl_tf_deploy.strict.expect`).
+        """
+
+    @abstractmethod
+    def decode(self, outputs: Mapping[str, np.ndarray], manifest: Manifest, view: View, limit: int) -> Any:
+        """The answer for one image.
+
+        Args:
+            outputs: by name, float32, each of the shape in the manifest without the batch.
+            manifest: of the bundle.
+            view: where the network's input lay in the picture; for a tensor, the input itself.
+            limit: how many parts the answer may have at most (classes, boxes), at least 1, best first.
+        """
+
+    @abstractmethod
+    def record(self, answer: Any) -> dict[str, Any]:
+        """An answer as values for JSON."""
+
+    @abstractmethod
+    def lines(self, answer: Any) -> Sequence[str]:
+        """An answer as text, a line for each part."""
+
+    @abstractmethod
+    def purpose(self, manifest: Manifest) -> str:
+        """One sentence for the bundle's README that states what the network does."""
+
+    @abstractmethod
+    def output_meanings(self, manifest: Manifest) -> Mapping[str, str]:
+        """What each output holds, by its name; for the bundle's README."""
+
+    @abstractmethod
+    def claims(self, manifest: Manifest) -> Sequence[str]:
+        """Sentences for the bundle's README: what was measured, and what the network cannot do."""
+
+    @abstractmethod
+    def report_cell(self, manifest: Manifest) -> str:
+        """What the answers are made of, for one cell of a report: names of classes, say."""
