@@ -31,6 +31,7 @@ __all__ = [
     "cache_dir",
     "config_dir",
     "held_lock",
+    "line_count",
     "locked",
     "new_folder",
     "open_regular",
@@ -186,7 +187,7 @@ def read_complete_records(path: Path, fields: Iterable[str], next_step: str) -> 
         RunFolderError: the file cannot be read, or a line is not a record or lacks one of `fields`.
     """
     records = read_records(path)
-    if len(records) < _text(path).count("\n"):
+    if len(records) < line_count(path):
         raise RunFolderError(f"line {len(records) + 1} in {path} is not a record", next_step)
     for number, record in enumerate(records, start=1):
         missing = [name for name in fields if name not in record]
@@ -239,6 +240,15 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             break
         records.append(record)
     return records
+
+
+def line_count(path: Path) -> int:
+    """How many line breaks a file of records has, 0 if it is missing: more than records where a line is not a record.
+
+    Raises:
+        RunFolderError: the file cannot be read.
+    """
+    return _text(path).count("\n")
 
 
 def _text(path: Path) -> str:

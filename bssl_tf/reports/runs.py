@@ -11,7 +11,7 @@ from typing import Any
 from bssl_tf.errors import BsslError, RunFolderError
 from bssl_tf.evaluation.predictions import Answers, read_predictions
 from bssl_tf.evaluation.records import Evaluation, belong_together, read_evaluation
-from bssl_tf.files import read_json, read_records
+from bssl_tf.files import line_count, read_json, read_records
 from bssl_tf.reports.benchmarks import Emulated, Latency, read_benchmarks, read_emulated
 from bssl_tf.reports.fields import number, table, text
 from bssl_tf.settings import read_run_config
@@ -180,10 +180,9 @@ def _json(path: Path, damaged: list[str]) -> dict[str, Any]:
 
 def _records(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
     try:
-        records = read_records(path)
-        lines = path.read_text(encoding="utf-8", errors="replace").count("\n") if path.exists() else 0
-    except OSError as error:
-        damaged.append(f"{path.name} cannot be read ({error.strerror}).")
+        records, lines = read_records(path), line_count(path)
+    except RunFolderError as error:
+        damaged.append(f"{path.name}: {error.what}.")
         return []
     if len(records) < lines:
         damaged.append(f"{path.name}: line {len(records) + 1} is not a record, and what follows it is left out.")

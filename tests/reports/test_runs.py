@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,15 @@ def test_what_is_damaged_or_missing_is_named(tmp_path: Path) -> None:
     assert len(found.epochs) == 4
     for line in as_html(document).split("<li>")[1:]:
         assert "</li>" in line
+
+
+def test_records_that_cannot_be_read_are_named_and_nothing_waits(tmp_path: Path) -> None:
+    run = student_run(tmp_path / "run", benchmarks=[])
+    (run / "metrics.jsonl").unlink()
+    os.mkfifo(run / "metrics.jsonl")
+    [found] = read_runs([run])
+    said = "\n".join(make_document([found], "command", "made").missing())
+    assert "metrics.jsonl: " in said and "Not a regular file" in said and not found.epochs
 
 
 def test_the_command_behind_accuracies_is_the_one_that_was_called(tmp_path: Path) -> None:
