@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
@@ -30,7 +32,7 @@ class LiteRtInterpreter:
     """A stock interpreter, one image at a time. XNNPACK is on, as by default.
 
     Each object has its own interpreter and its own delegate. One thread at a time may use it; different objects can be
-    used at the same time.
+    used at the same time. A child of `os.fork` makes its own of both when it first uses the object.
 
     Args:
         model: a TFLite flatbuffer, batches of one; of builtin operators, or with `library` of LCE's too.
@@ -51,6 +53,8 @@ class LiteRtInterpreter:
     """
 
     def __init__(self, model: bytes, threads: int = 1, library: Path | None = None, *, profiled: bool = False) -> None:
+        self._model, self._threads, self._profiled = model, threads, profiled
+        self._is_the_parents = False
         package, make_interpreter, load_delegate = _stock()
         self.versions = {package: metadata.version(package)}
         self.name, self.kernel = "stock", "LiteRT XNNPACK"
@@ -84,6 +88,8 @@ class LiteRtInterpreter:
             (one["index"], Quantization(*one["quantization"]) if one["dtype"] == np.int8 else None)
             for one in self.native.get_output_details()
         ]
+        if threads > 1:
+            _WITH_THREADS.add(self)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The model's outputs in its order, float32 [B, ...], also of those that are int8.
@@ -94,6 +100,8 @@ class LiteRtInterpreter:
         Raises:
             ValueError: there are more or fewer inputs, one has another type or shape, or not as many rows.
         """
+        if self._is_the_parents:
+            LiteRtInterpreter.__init__(self, self._model, self._threads, self.library, profiled=self._profiled)
         if len(inputs) != len(self._inputs):
             raise ValueError(f"there are {len(inputs)} inputs, the network takes {len(self._inputs)}")
         count = len(inputs[0])
@@ -122,6 +130,22 @@ class LiteRtInterpreter:
         """
         [output] = self.run([batch])
         return output
+
+
+# What a child of fork finds without its threads.
+_WITH_THREADS: weakref.WeakSet[LiteRtInterpreter] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """In a child: XNNPACK would wait for threads that only the parent has, in an inference and at its end."""
+    for made in list(_WITH_THREADS):
+        made._is_the_parents = True
+        # Never ended: one reference that nobody gives back.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made.native._interpreter))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 def _keep_until_gone(interpreter: Any, delegates: list[Any]) -> None:

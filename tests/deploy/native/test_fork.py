@@ -1,0 +1,39 @@
+"""A service loads a network, forks, and its children classify and end as any program does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from bssl_tf_deploy.library import host_target
+from tests.native import ROOT, built_library
+
+BUNDLE = ROOT / "bssl_tf" / "zoo" / "fashion-mnist-28" / "bundle"
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from bssl_tf_deploy.litert import LiteRtInterpreter
+import numpy as np
+
+model = Path(sys.argv[1], "model.tflite").read_bytes()
+network = LiteRtInterpreter(model, int(sys.argv[3]), Path(sys.argv[2]))
+shape = network.native.get_input_details()[0]["shape"]
+images = np.random.default_rng(0).normal(size=(2, *shape[1:])).astype("float32")
+wanted = network.predict(images)
+for generation in range(2):
+    child = os.fork()
+    if child:
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    assert (network.predict(images) == wanted).all()
+print("the grandchild is right")
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 8])
+def test_children_and_their_children_give_the_parents_results_and_end(threads: int) -> None:
+    """Python tidies up at their end, which is where they hung or died."""
+    command = [sys.executable, "-c", PROGRAM, str(BUNDLE), str(built_library(host_target())), str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "the grandchild is right\n"), done.stderr
