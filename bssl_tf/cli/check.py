@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import allow_option, explain_option, weights_option
+from bssl_tf.cli._model_options import allow_option, explain_option, weights_option
 
 if TYPE_CHECKING:
     from bssl_tf_converters.lce.checks import BinaryReport, Finding

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import assigned
+from bssl_tf.cli._given import assigned
 
 
 @click.command("compare")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import collect, prose, record_option
+from bssl_tf.cli._given import collect
+from bssl_tf.cli.options import prose, record_option
 from bssl_tf.files import append_record
 from bssl_tf.settings import PROTOCOLS
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bssl_tf.cli import completion
+from bssl_tf.cli._model_options import allow_option, explain_option, weights_option
 from bssl_tf.cli._types import Numbers, Target
-from bssl_tf.cli.options import allow_option, explain_option, prose, record_option, weights_option
+from bssl_tf.cli.options import prose, record_option
 from bssl_tf_deploy.library import TARGETS
 
 if TYPE_CHECKING:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.errors import ConfigError
-from bssl_tf.methods.registry import over_preset
-from bssl_tf.settings import merge
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -99,7 +96,7 @@ def training_options(function: Function) -> Function:
             click.option(
                 "--out", required=True, metavar="DIR", shell_complete=completion.folders, help="The run folder."
             ),
-            click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one."),
+            click.option("--resume", is_flag=True, help="Continue the run in --out, if there is one."),
             click.option(
                 "--preset",
                 metavar="NAME",
@@ -109,7 +106,7 @@ def training_options(function: Function) -> Function:
             click.option("--epochs", "training__epochs", type=int, help="Epochs per stage."),
             click.option("--batch-size", "training__batch_size", type=int, help="Images per step."),
             click.option("--learning-rate", "training__learning_rate", type=float, help="Peak learning rate."),
-            click.option("--seed", "training__seed", type=int, help="The run's seed. [0]"),
+            click.option("--seed", "training__seed", type=int, show_default="0", help="The run's seed."),
             click.option(
                 "--probe-data",
                 "training__probe_data",
@@ -117,7 +114,9 @@ def training_options(function: Function) -> Function:
                 shell_complete=completion.sources,
                 help="A labelled set to measure the network with while it trains, beside untrained and raw pixels.",
             ),
-            click.option("--threads", "training__threads", type=int, help="Threads. [all cores]"),
+            click.option(
+                "--threads", "training__threads", type=int, show_default="all cores", help="Threads of one op."
+            ),
             click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of config.toml."),
         ]
     ):
@@ -125,80 +124,9 @@ def training_options(function: Function) -> Function:
     return function
 
 
-# What `check` and `export` ask alike.
-weights_option = click.option(
-    "--weights",
-    metavar="FILE",
-    shell_complete=completion.files,
-    show_default="random ones",
-    help="Weights of larq_zoo:NAME, HDF5.",
-)
-allow_option = click.option(
-    "--allow",
-    multiple=True,
-    metavar="CODE",
-    shell_complete=completion.codes,
-    help="Count errors of this check as warnings.",
-)
-explain_option = click.option(
-    "--explain", is_flag=True, help="Compare layer by layer, and name the first layer that differs."
-)
-
-
 def record_option(help_text: str) -> Callable[[Function], Function]:
     """--record, where records may be kept."""
     return click.option("--record", "record_file", metavar="FILE", shell_complete=completion.files, help=help_text)
-
-
-def collect(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings from options called `section__key`; those not given are left out."""
-    settings: dict[str, Any] = {}
-    for name, value in options.items():
-        if value is not None:
-            section, _, key = name.rpartition("__")
-            settings = merge(settings, {section: {key: value}} if section else {key: value})
-    return settings
-
-
-def settle(
-    command: str, preset: str | None, assignments: tuple[str, ...], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The settings of a run: the preset, then the options, then each `--set`.
-
-    Raises:
-        ConfigError: the preset is unknown, or a `--set` is not KEY=VALUE.
-    """
-    settings = merge(collect(options), assigned(assignments))
-    return over_preset(command, preset, settings) if preset else settings
-
-
-def assigned(assignments: tuple[str, ...]) -> dict[str, Any]:
-    """Nested settings from `--set KEY=VALUE`. Raises `ConfigError`."""
-    settings: dict[str, Any] = {}
-    for assignment in assignments:
-        settings = merge(settings, _assigned(assignment))
-    return settings
-
-
-def _assigned(assignment: str) -> dict[str, Any]:
-    key, equals, text = assignment.partition("=")
-    if not key or not equals:
-        raise ConfigError(f"--set {assignment!r} is not KEY=VALUE", "Write for example --set moco.temperature=0.1")
-    value: Any = _value(text)
-    for part in reversed(key.strip().split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def _value(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def is_run_folder(path: Path) -> bool:

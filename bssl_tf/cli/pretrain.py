@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import data_options, prose, settle, training_options
+from bssl_tf.cli._given import settle
+from bssl_tf.cli.options import data_options, prose, training_options
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names
 
@@ -19,22 +20,25 @@ from bssl_tf.methods.registry import names
     "--method",
     metavar="NAME",
     shell_complete=lambda context, parameter, typed: completion.fitting(names(), typed),
+    show_default="s2bnn",
     help="s2bnn (guided distillation) or bssl (joint classifier); baselines without a teacher: moco, byol, swav,"
-    " supervised; or one that an installed package brings. [s2bnn]",
+    " supervised; or one that an installed package brings.",
 )
 @click.option(
     "--classifier",
     "bssl__classifier",
     metavar="KIND",
     shell_complete=completion.words("joint", "frozen"),
-    help="bssl: joint or frozen. [joint]",
+    show_default="joint",
+    help="bssl: joint or frozen.",
 )
 @click.option(
     "--feature-similarity",
     "bssl__feature_similarity",
     metavar="OF",
     shell_complete=completion.words("outputs", "features", "off"),
-    help="bssl: outputs, features or off. [outputs]",
+    show_default="outputs",
+    help="bssl: outputs, features or off.",
 )
 @click.option(
     "--teacher",
@@ -49,10 +53,15 @@ from bssl_tf.methods.registry import names
     "backbone__name",
     metavar="NAME",
     shell_complete=students,
-    help="The binary network, or zoo:NAME. [binary_resnet]",
+    show_default="binary_resnet",
+    help="The binary network, or zoo:NAME.",
 )
-@click.option("--width", "backbone__width", type=int, help="Channels of its first stage. [the network's own]")
-@click.option("--depth", "backbone__depth", type=int, help="Binary convolutions per stage. [the network's own]")
+@click.option(
+    "--width", "backbone__width", type=int, show_default="the network's own", help="Channels of its first stage."
+)
+@click.option(
+    "--depth", "backbone__depth", type=int, show_default="the network's own", help="Binary convolutions per stage."
+)
 def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
     """Train a binary student from a teacher, without labels.
 

@@ -10,7 +10,8 @@ import click
 from click.core import ParameterSource
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import data_options, prose, settle, training_options
+from bssl_tf.cli._given import settle
+from bssl_tf.cli.options import data_options, prose, training_options
 from bssl_tf.methods.registry import names_for_teachers
 
 _IMAGENET_SIZE = 224
@@ -21,7 +22,8 @@ _IMAGENET_SIZE = 224
     "--method",
     metavar="NAME",
     shell_complete=lambda context, parameter, typed: completion.fitting(names_for_teachers(), typed),
-    help="moco (MoCo v2), byol, or another that trains teachers. [moco]",
+    show_default="moco",
+    help="moco (MoCo v2), byol, or another that trains teachers.",
 )
 @click.option(
     "--pretrained",
@@ -39,9 +41,12 @@ _IMAGENET_SIZE = 224
     "backbone__name",
     metavar="NAME",
     shell_complete=completion.words(*completion.FLOAT_NETWORKS),
-    help="The network. [float_resnet]",
+    show_default="float_resnet",
+    help="The network.",
 )
-@click.option("--width", "backbone__width", type=int, help="Channels of its first stage. [the network's own]")
+@click.option(
+    "--width", "backbone__width", type=int, show_default="the network's own", help="Channels of its first stage."
+)
 def command(
     out: str,
     resume: bool,

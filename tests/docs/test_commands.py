@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
+from bssl_tf.cli._given import settle
 from bssl_tf.cli.main import COMMANDS, cli
-from bssl_tf.cli.options import settle
 from bssl_tf.errors import BsslError
 from bssl_tf.methods.registry import read_run
 from bssl_tf.settings import PretrainConfig, TeacherConfig
