@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf.errors import ConfigError
+from bssl_tf.files import read_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+# Far more than any settings need.
+_MAX_BYTES = 1 << 24
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -38,10 +42,12 @@ def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> li
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a TOML file. Raises `ConfigError` when it is missing or not TOML."""
+    """Reads a TOML file. Raises `ConfigError` when it is missing, cannot be read, or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path, _MAX_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} is missing", "Check the path") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})", "Check the file and its permissions") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML ({error})", "Fix the file, or remove it") from error

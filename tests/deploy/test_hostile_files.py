@@ -19,9 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bssl_tf.checkpoints import read_tensors, write_tensors
+from bssl_tf.devices.devices_file import named_devices
 from bssl_tf.devices.tflite_library import read_tflite_library
-from bssl_tf.errors import BsslError, BundleError, DeviceError, NetworkError, RunFolderError
+from bssl_tf.errors import BsslError, BundleError, ConfigError, DeviceError, NetworkError, RunFolderError
 from bssl_tf.files import read_json, read_records
+from bssl_tf.settings.tables import read_toml
 from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint
 from bssl_tf_deploy.arrays import read_npz
 from bssl_tf_deploy.bundle import read_bundle
@@ -45,6 +47,8 @@ def put(kind: str, path: Path) -> Path:
 
 READERS: dict[str, tuple[Callable[[Path], object], type[BsslError]]] = {
     "JSON": (read_json, RunFolderError),
+    "TOML": (read_toml, ConfigError),
+    "devices file": (named_devices, ConfigError),
     "records": (read_records, RunFolderError),
     "tensors": (read_tensors, RunFolderError),
     "PyTorch checkpoint": (read_torch_checkpoint, NetworkError),
