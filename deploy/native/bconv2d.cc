@@ -112,7 +112,7 @@ const char* Bconv2d::read_attributes(const TfLiteNode* node) {
 const char* Bconv2d::read_output_transform(const TfLiteContext* context, const TfLiteNode* node,
                                            const TfLiteTensor* output) {
   output_type_ = output->type;
-  const size_t channels = static_cast<size_t>(output_channels_);
+  const size_t channels = output_channels_;
   const size_t padded = padded_channels(output_channels_);
   if (output_type_ == kTfLiteInt32) {
     const TfLiteTensor* tensor = tensor_at(context, node->inputs->data[4]);
@@ -169,13 +169,13 @@ const char* Bconv2d::read_output_transform(const TfLiteContext* context, const T
 const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
   const int group_channels = output_channels_ / groups_;
   const int taps = filter_height_ * filter_width_;
-  const size_t words = static_cast<size_t>(taps) * static_cast<size_t>(group_words_);
+  const size_t words = static_cast<size_t>(taps) * group_words_;
   int blocks = 0;
   size_t bytes = 0;
   // Twice: to count, then to fill.
   for (int filling = 0; filling < 2; ++filling) {
     if (filling) {
-      if (!blocks_.allocate(static_cast<size_t>(blocks)) || !weights_.allocate(bytes)) return "out of memory";
+      if (!blocks_.allocate(blocks) || !weights_.allocate(bytes)) return "out of memory";
       blocks = 0;
       bytes = 0;
     }
@@ -188,7 +188,7 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
         const int count = left < kernel->channels ? left : kernel->channels;
         if (filling) {
           word_bytes_ = bytes_per_word(kernel->layout);  // one set of instructions has one layout
-          ChannelBlock& block = blocks_[static_cast<size_t>(blocks)];
+          ChannelBlock& block = blocks_[blocks];
           block.kernel = kernel;
           block.first = group * group_channels + done;
           block.count = count;
@@ -198,7 +198,7 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
           for (int c = 0; c < count; ++c) {
             const uint32_t* row = filter + static_cast<size_t>(block.first + c) * words;
             for (size_t w = 0; w < words; ++w) {
-              const size_t width = static_cast<size_t>(kernel->channels);
+              const size_t width = kernel->channels;
               if (kernel->layout == Layout::kWords) {
                 memcpy(packed + (w * width + static_cast<size_t>(c)) * 4, &row[w], 4);
               } else {
@@ -275,13 +275,12 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
   if (copies_) {
     chunk_words_ = static_cast<size_t>((rows - 1) * stride_height_ + reach_height) * row_words_;
     chunk_words_ = (chunk_words_ + kTileAlignmentInts - 1) / kTileAlignmentInts * kTileAlignmentInts;
-    if (!copies_memory_.allocate(chunk_words_ * static_cast<size_t>(threads) * static_cast<size_t>(word_bytes_))) {
+    if (!copies_memory_.allocate(chunk_words_ * threads * word_bytes_)) {
       return "out of memory";
     }
   }
 
-  const size_t words =
-      static_cast<size_t>(filter_height_) * static_cast<size_t>(filter_width_) * static_cast<size_t>(group_words_);
+  const size_t words = static_cast<size_t>(filter_height_) * filter_width_ * group_words_;
   if (!offsets_.allocate(words)) return "out of memory";
   size_t i = 0;
   for (int y = 0; y < filter_height_; ++y) {
@@ -313,20 +312,19 @@ const char* Bconv2d::prepare_correction() {
     // middle.
     size_t most = 2 * static_cast<size_t>(taps) + 2;
     if (most > outputs) most = outputs;
-    if (most + 1 > kMaxTapTable / static_cast<size_t>(taps)) return "LceBconv2d: the padding is beyond reason";
+    if (most + 1 > kMaxTapTable / taps) return "LceBconv2d: the padding is beyond reason";
     if (!classes[axis]->allocate(outputs) || !outside[axis].allocate((most + 1) * static_cast<size_t>(taps))) {
       return "out of memory";
     }
     for (size_t o = 0; o < outputs; ++o) {
-      uint8_t* row = outside[axis].data() + static_cast<size_t>(counts[axis]) * static_cast<size_t>(taps);
+      uint8_t* row = outside[axis].data() + static_cast<size_t>(counts[axis]) * taps;
       for (int t = 0; t < taps; ++t) {
         const int64_t at = static_cast<int64_t>(o) * stride - padding + static_cast<int64_t>(t) * dilation;
         row[t] = at < 0 || at >= size;
       }
       int found = -1;
       for (int k = 0; k < counts[axis] && found < 0; ++k) {
-        if (memcmp(outside[axis].data() + static_cast<size_t>(k) * static_cast<size_t>(taps), row,
-                   static_cast<size_t>(taps)) == 0) {
+        if (memcmp(outside[axis].data() + static_cast<size_t>(k) * taps, row, static_cast<size_t>(taps)) == 0) {
           found = k;
         }
       }
@@ -338,8 +336,7 @@ const char* Bconv2d::prepare_correction() {
     }
     int first = 0, end = heights[axis];
     const auto inside = [&](int o) {
-      const uint8_t* row = outside[axis].data() +
-                           static_cast<size_t>((*classes[axis])[static_cast<size_t>(o)]) * static_cast<size_t>(taps);
+      const uint8_t* row = outside[axis].data() + static_cast<size_t>((*classes[axis])[o]) * static_cast<size_t>(taps);
       return memchr(row, 1, static_cast<size_t>(taps)) == nullptr;
     };
     while (first < end && !inside(first)) ++first;
@@ -348,17 +345,17 @@ const char* Bconv2d::prepare_correction() {
     (axis == 0 ? inner_bottom_ : inner_right_) = end;
   }
   column_classes_ = counts[1];
-  const size_t channels = static_cast<size_t>(output_channels_);
+  const size_t channels = output_channels_;
   const size_t size = static_cast<size_t>(counts[0]) * static_cast<size_t>(counts[1]) * channels;
   const int taps = filter_height_ * filter_width_;
   // A bound for hostile models: a 7 x 7 filter with 1,024 channels needs a hundredth of it.
-  if (size > (size_t{1} << 24) || size * static_cast<size_t>(taps) > (size_t{1} << 30)) {
+  if (size > (size_t{1} << 24) || size * taps > (size_t{1} << 30)) {
     return "LceBconv2d: the padding is beyond reason";
   }
   Array<int32_t> sums;  // [channel][tap]: sum of the weights
-  if (!corrections_.allocate(size) || !sums.allocate(channels * static_cast<size_t>(taps))) return "out of memory";
+  if (!corrections_.allocate(size) || !sums.allocate(channels * taps)) return "out of memory";
   const uint32_t* word = filter_;
-  for (size_t i = 0; i < channels * static_cast<size_t>(taps); ++i) {
+  for (size_t i = 0; i < channels * taps; ++i) {
     int ones = 0;
     for (int w = 0; w < group_words_; ++w) ones += __builtin_popcount(*word++);
     sums[i] = input_channels_ / groups_ - 2 * ones;
@@ -370,8 +367,7 @@ const char* Bconv2d::prepare_correction() {
         int32_t sum = 0;
         for (int y = 0; y < filter_height_; ++y) {
           for (int x = 0; x < filter_width_; ++x) {
-            if (outside[0][static_cast<size_t>(row * filter_height_ + y)] ||
-                outside[1][static_cast<size_t>(column * filter_width_ + x)]) {
+            if (outside[0][row * filter_height_ + y] || outside[1][column * filter_width_ + x]) {
               sum += sums[c * static_cast<size_t>(taps) + static_cast<size_t>(y * filter_width_ + x)];
             }
           }
@@ -393,8 +389,8 @@ void Bconv2d::correct(const Tile& tile, int32_t* accum) const {
   const int stride = tile.block->kernel->channels;
   for (int p = 0; p < tile.pixels; ++p) {
     const int pixel = tile.first_pixel + p;
-    const int row = row_class_[static_cast<size_t>(pixel / output_width_)];
-    const int column = column_class_[static_cast<size_t>(pixel % output_width_)];
+    const int row = row_class_[pixel / output_width_];
+    const int column = column_class_[pixel % output_width_];
     const int32_t* correction =
         corrections_.data() +
         static_cast<size_t>(row * column_classes_ + column) * static_cast<size_t>(output_channels_) + tile.block->first;
@@ -416,23 +412,21 @@ void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, v
   const int image = task / chunks_;
   const int first_row = task % chunks_ * chunk_rows_;
   const int end_row = first_row + chunk_rows_ < output_height_ ? first_row + chunk_rows_ : output_height_;
-  const size_t image_words =
-      static_cast<size_t>(input_height_) * static_cast<size_t>(input_width_) * static_cast<size_t>(input_words_);
+  const size_t image_words = static_cast<size_t>(input_height_) * input_width_ * input_words_;
   const uint32_t* source = static_cast<const uint32_t*>(input) + static_cast<size_t>(image) * image_words;
   const int64_t first_input_row = static_cast<int64_t>(first_row) * stride_height_ - pad_top_;
   const uint8_t* rows = reinterpret_cast<const uint8_t*>(
       source + static_cast<size_t>(first_input_row < 0 ? 0 : first_input_row) * row_words_);
   if (copies_) {
-    uint8_t* copy =
-        copies_memory_.data() + static_cast<size_t>(thread) * chunk_words_ * static_cast<size_t>(word_bytes_);
+    uint8_t* copy = copies_memory_.data() + static_cast<size_t>(thread) * chunk_words_ * word_bytes_;
     const int64_t count = static_cast<int64_t>(end_row - first_row - 1) * stride_height_ +
                           static_cast<int64_t>(filter_height_ - 1) * dilation_height_ + 1;
-    const size_t before = static_cast<size_t>(pad_left_) * static_cast<size_t>(input_words_);
-    size_t middle = static_cast<size_t>(input_width_) * static_cast<size_t>(input_words_);
+    const size_t before = static_cast<size_t>(pad_left_) * input_words_;
+    size_t middle = static_cast<size_t>(input_width_) * input_words_;
     const size_t source_words = middle;
     if (before + middle > row_words_) middle = row_words_ - before;
     const size_t after = row_words_ - before - middle;
-    const size_t bytes = static_cast<size_t>(word_bytes_);
+    const size_t bytes = word_bytes_;
     uint8_t* out = copy;
     uint8_t* row_end = copy;
     for (int64_t y = first_input_row; y < first_input_row + count; ++y, out = row_end) {

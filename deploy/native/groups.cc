@@ -14,7 +14,7 @@ constexpr int kWindow = 64;  // how far behind its first op a group looks for mo
 const char* Groups::find(TfLiteContext* context) {
   TfLiteIntArray* plan = nullptr;
   if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return "the interpreter has no plan";
-  const size_t size = static_cast<size_t>(count_of(plan));
+  const size_t size = count_of(plan);
   if (size == 0) return nullptr;
   if (!plan_.allocate(size) || !made_at_.allocate(context->tensors_size + 1) ||
       !inside_of_.allocate(context->tensors_size + 1) || !memory_.allocate(2 * size) || !starts_.allocate(size)) {
@@ -30,15 +30,15 @@ const char* Groups::find(TfLiteContext* context) {
     }
     for (int k = 0; k < count_of(planned.node->outputs); ++k) {
       const int tensor = planned.node->outputs->data[k];
-      if (tensor_at(context, tensor) != nullptr) made_at_[static_cast<size_t>(tensor)] = static_cast<int>(i);
+      if (tensor_at(context, tensor) != nullptr) made_at_[tensor] = static_cast<int>(i);
     }
   }
 
   size_t used = 0;
   int group[kMaxOps];
   for (int i = 0; i < static_cast<int>(size); ++i) {
-    if (plan_[static_cast<size_t>(i)].claimed) continue;
-    const PlannedNode& planned = plan_[static_cast<size_t>(i)];
+    if (plan_[i].claimed) continue;
+    const PlannedNode& planned = plan_[i];
     const LceOp op = lce_op(planned.registration);
     const StepOp step = step_op(planned.node, planned.registration);
     int members = 0;
@@ -55,15 +55,15 @@ const char* Groups::find(TfLiteContext* context) {
     starts_[static_cast<size_t>(count_++)] = used;
     memory_[used++] = members;
     for (int k = 0; k < members; ++k) {
-      plan_[static_cast<size_t>(group[k])].claimed = true;
-      memory_[used++] = plan_[static_cast<size_t>(group[k])].index;
+      plan_[group[k]].claimed = true;
+      memory_[used++] = plan_[group[k]].index;
     }
   }
   return nullptr;
 }
 
 int Groups::grow(TfLiteContext* context, int seed, int* group, bool* quantizes) {
-  const PlannedNode& first = plan_[static_cast<size_t>(seed)];
+  const PlannedNode& first = plan_[seed];
   int members = 0;
   group[members++] = seed;
   if (count_of(first.node->outputs) != 1) return members;
@@ -82,19 +82,19 @@ int Groups::grow(TfLiteContext* context, int seed, int* group, bool* quantizes) 
     }
     if (!same) return 0;
   }
-  inside_of_[static_cast<size_t>(out)] = seed + 1;
+  inside_of_[out] = seed + 1;
   const int end = seed + kWindow < static_cast<int>(plan_.size()) ? seed + kWindow : static_cast<int>(plan_.size());
   for (int i = seed + 1; i < end && members < kMaxOps; ++i) {
-    const PlannedNode& planned = plan_[static_cast<size_t>(i)];
+    const PlannedNode& planned = plan_[i];
     if (planned.claimed || !fits(context, i, seed, like, quantizes)) continue;
-    inside_of_[static_cast<size_t>(planned.node->outputs->data[0])] = seed + 1;
+    inside_of_[planned.node->outputs->data[0]] = seed + 1;
     group[members++] = i;
   }
   return members;
 }
 
 bool Groups::fits(TfLiteContext* context, int position, int seed, const TfLiteTensor* like, bool* quantizes) {
-  const PlannedNode& planned = plan_[static_cast<size_t>(position)];
+  const PlannedNode& planned = plan_[position];
   const StepOp op = step_op(planned.node, planned.registration);
   if (op == StepOp::kNone) return false;
   const TfLiteTensor* output = tensor_at(context, planned.node->outputs->data[0]);
@@ -104,7 +104,7 @@ bool Groups::fits(TfLiteContext* context, int position, int seed, const TfLiteTe
     const int index = planned.node->inputs->data[k];
     const TfLiteTensor* tensor = tensor_at(context, index);
     if (tensor == nullptr) return false;
-    if (inside_of_[static_cast<size_t>(index)] == seed + 1) {
+    if (inside_of_[index] == seed + 1) {
       if (tensor->type != kTfLiteFloat32) return false;  // bits, which only a convolution reads
       any_inside = true;
       continue;
@@ -117,7 +117,7 @@ bool Groups::fits(TfLiteContext* context, int position, int seed, const TfLiteTe
       continue;
     }
     if (op == StepOp::kPrelu || shape == Shape::kNone || shape == Shape::kScalar) return false;
-    if (made_at_[static_cast<size_t>(index)] >= seed) return false;
+    if (made_at_[index] >= seed) return false;
   }
   if (!any_inside) return false;
   if (op == StepOp::kQuantize) {

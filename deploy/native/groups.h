@@ -18,7 +18,7 @@ class Groups {
   int count() const { return count_; }
   // Indices of group `i`'s nodes, in the order of execution.
   const TfLiteIntArray* nodes(int i) const {
-    return reinterpret_cast<const TfLiteIntArray*>(memory_.data() + starts_[static_cast<size_t>(i)]);
+    return reinterpret_cast<const TfLiteIntArray*>(memory_.data() + starts_[i]);
   }
 
  private:

@@ -79,8 +79,8 @@ Shape shape_beside(const TfLiteTensor* tensor, const TfLiteTensor* like) {
 const char* Program::init(TfLiteContext* context, const TfLiteIntArray* nodes, const TfLiteIntArray* outputs,
                           const KernelChoice& choice) {
   steps_ = &steps_for(choice.isa);
-  if (!output_list_.allocate(static_cast<size_t>(count_of(outputs)))) return "out of memory";
-  for (int i = 0; i < count_of(outputs); ++i) output_list_[static_cast<size_t>(i)] = outputs->data[i];
+  if (!output_list_.allocate(count_of(outputs))) return "out of memory";
+  for (int i = 0; i < count_of(outputs); ++i) output_list_[i] = outputs->data[i];
   if (count_of(nodes) < 1 || count_of(nodes) > kMaxOps) return "a fused node has too many ops";
 
   TfLiteNode* node = nullptr;
@@ -386,8 +386,7 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
       if (!fits) return "an element-wise op's operands do not fit each other";
     }
   }
-  if (registers_ > 0 &&
-      !register_memory_.allocate(static_cast<size_t>(threads) * static_cast<size_t>(registers_) * kMaxTile)) {
+  if (registers_ > 0 && !register_memory_.allocate(static_cast<size_t>(threads) * registers_ * kMaxTile)) {
     return "out of memory";
   }
   return nullptr;
@@ -435,9 +434,9 @@ void Program::run_elementwise(int task, int thread) {
 void Program::run_tile(void* program, const Bconv2d::Tile& tile) {
   Program& self = *static_cast<Program*>(program);
   const ChannelBlock& block = *tile.block;
-  const size_t channels = static_cast<size_t>(self.channels_);
+  const size_t channels = self.channels_;
   const size_t pixel = static_cast<size_t>(tile.image) * self.pixels_ + static_cast<size_t>(tile.first_pixel);
-  const size_t first = static_cast<size_t>(block.first);
+  const size_t first = block.first;
   const ptrdiff_t tile_stride = block.kernel->channels;
   float* registers = self.register_memory_.data();
   if (registers != nullptr) registers += static_cast<size_t>(tile.thread * self.registers_) * kMaxTile;
@@ -479,7 +478,7 @@ void Program::run_tile(void* program, const Bconv2d::Tile& tile) {
     args.a = locate(instruction.a, &args.a_stride);
     args.b = locate(instruction.b, &args.b_stride);
     if (instruction.to_bits) {
-      const size_t words = static_cast<size_t>(words_for(self.channels_));
+      const size_t words = words_for(self.channels_);
       args.bits = static_cast<uint32_t*>(self.memory_[instruction.out.index]) + pixel * words + first / 32;
       args.bits_stride = static_cast<ptrdiff_t>(words);
       args.first_bit = block.first % 32;

@@ -79,7 +79,7 @@ void ThreadPool::start_helpers() {
   round_ = 0;
   sleepers_ = busy_ = 0;
   caller_sleeps_ = open_ = taken_ = false;
-  const size_t count = static_cast<size_t>(threads());
+  const size_t count = threads();
   if ((helper_list_.size() < count && !helper_list_.allocate(count)) ||
       (shares_.size() < count && !shares_.allocate(count))) {
     return;
