@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
-from bssl_tf.data.views import Batch, batches
 from bssl_tf.errors import ConfigError, DataError, TrainingError
 from bssl_tf.evaluation.few_shot import class_ranks
 from bssl_tf.evaluation.predictions import Predictions
@@ -25,22 +23,9 @@ from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.progress import progress
 from bssl_tf.schedules import linear_decay
 from bssl_tf.seeding import named_seed
+from bssl_tf.tasks.classification import LOGITS, Classification
+from bssl_tf.tasks.task import Tensors
 
-# Crop and flip only: a label must survive the view, and stay readable at a few pixels.
-WEAK = Augmentation(
-    min_area=0.5,
-    max_area=1.0,
-    brightness=0.0,
-    contrast=0.0,
-    saturation=0.0,
-    hue=0.0,
-    jitter_probability=0.0,
-    grey_probability=0.0,
-    blur_probability=0.0,
-    min_blur_sigma=0.1,
-    max_blur_sigma=0.1,
-    flip_probability=0.5,
-)
 _EVALUATED_AT_ONCE = 256
 
 
@@ -156,7 +141,7 @@ def fine_tuned(
 ) -> keras.Model:
     """A copy of `backbone` with a linear classifier on top, all of it trained on all of `images`.
 
-    Views are random crops and flips (`WEAK`); the loss is cross-entropy, the optimiser Adam without weight decay.
+    Batches, head and loss are those of `tasks.classification`; the optimiser is Adam without weight decay.
     Binary layers keep their latent weights within their constraint: the optimiser applies it after each step.
 
     Returns:
@@ -173,44 +158,36 @@ def fine_tuned(
             "Give positive numbers",
         )
     batch_size = min(batch_size, len(images))
-    views = batches(
+    task = Classification()
+    examples = task.batches(
         images,
         preprocessing,
-        WEAK,
-        views=1,
         batch_size=batch_size,
         seed=named_seed(seed, "fine-tuning views"),
         first_step=0,
         last_step=steps,
-        with_labels=True,
     )
-    model = _with_classifier(backbone, len(images.class_names))
+    copy = copy_of(backbone)
+    copy.trainable = True  # a teacher may come frozen
+    model = task.network(copy, images)
     optimizer = keras.optimizers.Adam(learning_rate)
     optimizer.build(model.trainable_variables)
 
     @tf.function
-    def train_step(batch: Batch, rate: tf.Tensor) -> tf.Tensor:
+    def train_step(pictures: tf.Tensor, targets: Tensors, rate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             # Batch norm goes on learning, statistics too: weights that change sign move what stands behind them, and
             # the untrained control has no statistics yet that could be kept.
-            logits = model(batch.views[0], training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch.labels, logits))
+            loss = task.losses({LOGITS: model(pictures, training=True)}, targets)["loss"]
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.learning_rate.assign(rate)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
 
     description = f"fine-tuning on {len(images)} images"
-    for step, batch in enumerate(progress(views, total=steps, description=description)):
-        loss = float(train_step(batch, tf.constant(learning_rate * linear_decay(step, steps), tf.float32)))
+    for step, example in enumerate(progress(examples, total=steps, description=description)):
+        rate = tf.constant(learning_rate * linear_decay(step, steps), tf.float32)
+        loss = float(train_step(example.images, example.targets, rate))
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss} at step {step + 1}", "Lower the learning rate of fine-tuning")
     return model
-
-
-def _with_classifier(backbone: keras.Model, classes: int) -> keras.Model:
-    copy = copy_of(backbone)
-    copy.trainable = True  # a teacher may come frozen
-    # From zero: no class is preferred, and the features are not pulled along by a random classifier.
-    logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(copy.output)
-    return keras.Model(copy.input, logits, name="fine_tuned")

@@ -29,13 +29,11 @@ class Supervised(Recipe):
         self.trained = {"student": student, "head": head}
 
     def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        from bssl_tf.backend import tf
+        from bssl_tf.tasks.classification import LOGITS, Classification
 
         student, head = self.trained.values()
         logits = head(student(batch.views[0], training=True), training=True)
-        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch.labels, logits=logits)
-        hits = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), batch.labels), tf.float32)
-        return {"loss": tf.reduce_mean(cross_entropy), "train_top1": 100.0 * tf.reduce_mean(hits)}
+        return Classification().losses({LOGITS: logits}, {"labels": batch.labels})
 
 
 def _build(config: NoSettings, given: Ingredients) -> Recipe:

@@ -1,6 +1,6 @@
 """Classification: one label for each image, a linear classifier on pooled features, cross-entropy, top-1.
 
-`labels_of` and `cross_entropy` serve supervised pretraining too.
+Its losses serve supervised pretraining and fine-tuning too.
 """
 
 from __future__ import annotations
