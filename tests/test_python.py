@@ -24,9 +24,9 @@ OFFERED = [name for name in bt.__all__ if name not in ("__version__", "Run")]
 COMMANDS = {
     "train_teacher": "teacher",
     "import_teacher": "import-teacher",
-    **{name: name for name in ("pretrain", "evaluate", "check", "export", "inspect", "report", "compare")},
+    **{name: name for name in ("pretrain", "evaluate", "check", "export", "inspect", "bench", "report", "compare")},
 }
-RENAMED = {"protocol": "protocols", "no_convert": "convert", "set": "settings"}
+RENAMED = {"protocol": "protocols", "no_convert": "convert", "no_float": "stock", "set": "settings"}
 # Of the screen alone.
 PRINTED = {"help", "json", "list", "no_images"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bssl_tf.bench_records import read_benchmarks
 from bssl_tf_converters.tflite.model import read_model
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import LIBRARY, host_target
+from bssl_tf_deploy.record import Network, Ratio, Record, Run, Subject
 from tests.conftest import require_or_skip
 
 ROOT = Path(__file__).parent.parent
@@ -42,13 +44,15 @@ def test_every_kernel_of_this_processor_is_timed_beside_its_bound(tmp_path: Path
     from benchmarks.kernels import time_kernels
 
     require_or_skip(shutil.which("make") is not None and shutil.which("g++") is not None, "no make, or no g++")
-    found = {record["kernel"]: record for record in time_kernels(tmp_path)}
+    record = time_kernels(tmp_path)
+    found = {one.kernel: one for one in record.kernels}
+    assert record.commit
     listed = (ROOT / "deploy" / "native" / "kernels" / "list.inc").read_text(encoding="utf-8")
     assert {"portable_2x32", "portable_2x16"} <= found.keys() and all(f"({name})" in listed for name in found)
-    for name, record in found.items():
+    for name, one in found.items():
         # A bound is what the instructions allow at best; a kernel beyond it means that the bound is none.
-        assert record["gmacs"] > 0 and record["commit"]
-        assert name.startswith("portable") or 0.1 < record["share"] < 1.3
+        assert one.gmacs > 0
+        assert name.startswith("portable") or (one.share is not None and 0.1 < one.share < 1.3)
 
 
 def run_benchmark(*arguments: Any) -> subprocess.CompletedProcess[str]:
@@ -84,59 +88,80 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "results" / "runtime-bench.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+def read_records(folder: Path) -> list[Record]:
+    return read_benchmarks(folder / "results" / "runtime-bench.jsonl")
+
+
+def networks(folder: Path) -> dict[str, Network]:
+    """Of the one run of the one record."""
+    [record] = read_records(folder)
+    [run] = record.runs
+    return run.networks
 
 
 def test_the_small_network_goes_all_the_way(folder: Path) -> None:
-    from benchmarks.records import FIELDS
-
-    records = {record["variant"]: record for record in read_records(folder)}
-    assert set(records) == {"ours", "lce", "float32", "int8"}
-    for record in records.values():
-        assert set(FIELDS) <= set(record)
-        assert (record["network"], record["threads"], record["refused"]) == ("tiny", 1, None)
-        assert record["rounds"] == 3
-        assert 0 < record["p10_ms"] <= record["median_ms"] <= record["p90_ms"]
-        assert record["load_ms"] > 0
+    [record] = read_records(folder)
+    assert record.subject == Subject("tiny", input_shape=(1, 8, 8, 32)) and record.commit and record.time
+    [run] = record.runs
+    found = run.networks
+    assert run.threads == 1 and set(found) == {"ours", "lce", "float32", "int8"}
+    for name, one in found.items():
+        assert one.role == ("subject" if name in ("ours", "lce") else "stock") and one.latency and one.start
+        assert one.latency.rounds == 3 and one.latency.p50_ms and one.latency.p10_ms and one.latency.p90_ms
+        assert 0 < one.latency.p10_ms <= one.latency.p50_ms <= one.latency.p90_ms
+        assert one.start.load_ms and one.start.load_ms > 0
         # The first call, which packs and touches memory for the first time, is no faster than the ones it prepares.
-        assert record["first_ms"] > 0.5 * record["median_ms"]
-    assert records["lce"]["ratio_to_lce"]["median"] == 1
+        assert one.start.first_ms and one.start.first_ms > 0.5 * one.latency.p50_ms
+        assert set(one.ratios) == set(found) - {name}
     # The same rounds, looked at from both sides.
-    forth = records["float32"]["ratio_to"]["int8"]
-    back = records["int8"]["ratio_to"]["float32"]
-    assert forth["median"] == pytest.approx(1 / back["median"])
-    assert forth["low"] <= forth["median"] <= forth["high"]
+    forth, back = found["float32"].ratios["int8"], found["int8"].ratios["float32"]
+    assert forth.median == pytest.approx(1 / back.median)
+    assert forth.low <= forth.median <= forth.high
     # 32 x 3 x 3 x 32 weights twice: in 1 bit, in 32 and in 8.
     weights = 2 * 32 * 3 * 3 * 32
     for variant, bits in (("lce", 1), ("float32", 32), ("int8", 8)):
-        assert weights * bits / 8 < records[variant]["model_bytes"] < weights * bits / 8 + 8000
-    assert records["int8"]["cosine_to_float32"] > 0.9
+        assert weights * bits / 8 < found[variant].model_size_bytes < weights * bits / 8 + 8000
+    agreed = found["int8"].agreement
+    assert agreed and agreed.reference == "float32" and agreed.cosine and agreed.cosine > 0.9
     # Both convolutions, norms and sums in one piece of XNNPACK.
-    assert (records["float32"]["xnnpack_nodes"], records["float32"]["remaining_operators"]) == (1, {})
+    graph = found["float32"].graph
+    assert graph and (graph.xnnpack_nodes, graph.remaining_operators) == (1, {})
 
 
-def test_our_runtime_says_what_lce_says_and_leaves_nothing_of_it(folder: Path) -> None:
-    [ours] = [record for record in read_records(folder) if record["variant"] == "ours"]
-    assert ours["refused"] is None
-    assert ours["max_difference"] <= ours["tolerance"]
-    assert ours["our_nodes"] >= 1
-    assert ours["our_operators"]["LceBconv2d"] == 2
-    assert not [name for name in ours["remaining_operators"] if name.startswith("Lce")]
-    assert ours["runtime"]["kernels"]
+def test_our_runtime_gives_what_lce_gives_and_leaves_nothing_of_it(folder: Path) -> None:
+    ours = networks(folder)["ours"]
+    assert ours.refused is None and ours.agreement and ours.graph
+    assert ours.agreement.max_difference is not None and ours.agreement.tolerance is not None
+    assert ours.agreement.max_difference <= ours.agreement.tolerance
+    assert ours.graph.our_nodes >= 1
+    assert ours.graph.our_operators["LceBconv2d"] == 2
+    assert not [name for name in ours.graph.remaining_operators if name.startswith("Lce")]
+    [record] = read_records(folder)
+    assert record.library and record.library.kernels
     table = (folder / "results" / "runtime-bench.md").read_text()
-    assert f"| tiny | {ours['our_nodes']} |" in table
+    assert f"| tiny | {ours.graph.our_nodes} |" in table
 
 
 def test_the_tables_are_made_from_the_records_alone(folder: Path) -> None:
     table = folder / "results" / "runtime-bench.md"
     before = table.read_text()
-    median = next(record["median_ms"] for record in read_records(folder) if record["variant"] == "int8")
-    assert f"{median:.3f}" in before
+    latency = networks(folder)["int8"].latency
+    assert latency and f"{latency.p50_ms:.3f}" in before
     table.unlink()
     assert run_benchmark("--report-only", "--results", folder / "results").returncode == 0
     assert table.read_text() == before
+
+
+def test_the_table_in_results_is_the_one_that_the_records_give() -> None:
+    from benchmarks.report import render
+
+    records = read_benchmarks(ROOT / "results" / "runtime-bench.jsonl")
+    assert render(records) == (ROOT / "results" / "runtime-bench.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["demo-bench", "runtime-bench", "runtime-kernels", "arm64-instructions"])
+def test_every_record_in_results_is_in_the_one_schema(name: str) -> None:
+    assert read_benchmarks(ROOT / "results" / f"{name}.jsonl")
 
 
 def test_models_are_made_once_and_again_when_they_are_not_what_they_were(
@@ -160,7 +185,7 @@ def test_models_are_made_once_and_again_when_they_are_not_what_they_were(
 
 
 def test_what_computes_something_else_is_not_timed(folder: Path) -> None:
-    from benchmarks.session import Contestant, Key, compare_and_time
+    from benchmarks.session import Key, Opened, compare_and_time
     from benchmarks.variants import Lce
 
     content = (folder / "cache" / "tiny.binary.tflite").read_bytes()
@@ -173,23 +198,26 @@ def test_what_computes_something_else_is_not_timed(folder: Path) -> None:
     shape = (8, 8, 32)
     # LCE's interpreter stands for ours: what counts is what it says.
     contestants = {
-        Key("lce", 1): Contestant(Lce(content), shape),
-        Key("ours", 1): Contestant(Lce(content), shape),
-        Key("ours", 2): Contestant(Lce(damaged), shape),
+        Key("lce", 1): Opened(Lce(content), shape, Network("subject", "LCE", len(content))),
+        Key("ours", 1): Opened(Lce(content), shape, Network("subject", "LCE", len(content))),
+        Key("ours", 2): Opened(Lce(damaged), shape, Network("subject", "LCE", len(damaged))),
     }
-    reference, same, other = compare_and_time("tiny", contestants, budget_s=0, min_rounds=2)
-    for record in (reference, same):
-        assert (record["refused"], record["rounds"], record["max_difference"]) == (None, 2, 0)
-    assert "differs from LCE's" in other["refused"]
-    assert other["max_difference"] > 1000 * other["tolerance"] > 0
-    assert (other["rounds"], other["median_ms"], other["ratio_to_lce"]) == (0, None, None)
+    one, two = compare_and_time(contestants, budget_s=0, min_rounds=2).runs
+    for found in (one.networks["lce"], one.networks["ours"]):
+        assert found.refused is None and found.latency and found.latency.rounds == 2
+        assert found.agreement and found.agreement.max_difference == 0
+    other = two.networks["ours"]
+    assert other.refused and "differs from LCE's" in other.refused and other.agreement
+    assert other.agreement.max_difference is not None and other.agreement.tolerance is not None
+    assert other.agreement.max_difference > 1000 * other.agreement.tolerance > 0
+    assert (other.latency, other.ratios) == (None, {})
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
         (("--networks", "QuikNet"), 12, "Did you mean QuickNet?"),
-        (("--threads", "0"), 3, "no list of numbers"),
+        (("--threads", "0"), 3, "not a list of numbers"),
         (("--library", "absent.so"), 10, "there is no library absent.so"),
         (("--library", "README.md"), 10, "README.md cannot be loaded"),
         (("--report-only", "--results", "absent"), 3, "there are no records in absent"),
@@ -261,10 +289,10 @@ def test_a_ratio_is_paired_and_its_interval_narrows_with_rounds(rng: np.random.G
     slow = 6 * drift * rng.uniform(0.98, 1.02, (400, 3))
     fast = 2 * drift * rng.uniform(0.98, 1.02, (400, 5))
     all_rounds, few = ratio(slow, fast), ratio(slow[:20], fast[:20])
-    assert all_rounds["median"] == pytest.approx(3, rel=0.005)
-    assert all_rounds["low"] < all_rounds["median"] < all_rounds["high"]
-    assert all_rounds["high"] - all_rounds["low"] < few["high"] - few["low"]
-    assert ratio(slow, slow)["high"] == 1
+    assert all_rounds.median == pytest.approx(3, rel=0.005)
+    assert all_rounds.low < all_rounds.median < all_rounds.high
+    assert all_rounds.high - all_rounds.low < few.high - few.low
+    assert ratio(slow, slow).high == 1
 
 
 def test_the_interval_covers_the_true_ratio_in_ninety_five_of_a_hundred_runs() -> None:
@@ -274,36 +302,39 @@ def test_the_interval_covers_the_true_ratio_in_ninety_five_of_a_hundred_runs() -
     hits = 0
     for _ in range(200):
         found = ratio(np.exp(rng.normal(1, 0.2, (41, 1))), np.ones((41, 1)))
-        hits += found["low"] <= np.e <= found["high"]
+        hits += found.low <= np.e <= found.high
     assert 0.89 < hits / 200 < 1  # 0.95 and four standard deviations
 
 
-def made_up(folder: Path, network: str, threads: int, lce: tuple[float, float], **more: Any) -> dict[str, Any]:
+def made_up(folder: Path, network: str, threads: int, lce: tuple[float, float], **more: Any) -> Record:
     """A record of our runtime: a real one of another variant, with the figures exchanged."""
-    [record] = [record for record in read_records(folder) if record["variant"] == "int8"]
-    low, high = lce
-    ratio = {"median": (low + high) / 2, "low": low, "high": high, "p10": low, "p90": high}
-    return {
-        **record,
-        **{"network": network, "variant": "ours", "threads": threads, "ratio_to_lce": ratio},
-        **{"speedup_over_one_thread": None, "our_nodes": 1, "our_operators": {}, "max_difference": 0.0},
-        **more,
-    }
+    [record] = read_records(folder)
+    real = record.runs[0].networks["int8"]
+    ratios = {"lce": Ratio(sum(lce) / 2, *lce, *lce)} | more.get("ratios", {})
+    ours = dataclasses.replace(
+        real, role="subject", ratios=ratios, ratio_to_one_thread=more.get("ratio_to_one_thread"), agreement=None
+    )
+    return dataclasses.replace(
+        record,
+        subject=Subject(network),
+        time=more.get("time", record.time),
+        runs=(Run(threads, {"ours": ours}),),
+    )
 
 
 def test_goals_are_met_by_the_lower_end_and_the_newest_run(folder: Path) -> None:
-    from benchmarks.report import markdown
+    from benchmarks.report import render
 
-    faster = {"median": 1.2, "low": 1.1, "high": 1.3, "p10": 1.1, "p90": 1.3}
-    barely = {"median": 1.75, "low": 1.69, "high": 1.8, "p10": 1.6, "p90": 1.9}
-    text = markdown(
+    faster = Ratio(1.2, 1.1, 1.3, 1.1, 1.3)
+    barely = Ratio(1.75, 1.69, 1.8, 1.6, 1.9)
+    text = render(
         [
             made_up(folder, "QuickNet", 1, (2.0, 2.2), time="2001-01-01T00:00:00Z"),
-            made_up(folder, "QuickNet", 1, (6.1, 6.3), ratio_to={"MobileNetV2 float32": faster}),
+            made_up(folder, "QuickNet", 1, (6.1, 6.3), ratios={"MobileNetV2 float32": faster}),
             made_up(folder, "XNORNet", 1, (3.9, 4.2)),
             made_up(folder, "stack-64x56", 1, (7.0, 7.0)),
             made_up(folder, "stack-512x7", 1, (0.9, 0.98)),
-            made_up(folder, "XNORNet", 2, (4.0, 4.2), speedup_over_one_thread=barely),
+            made_up(folder, "XNORNet", 2, (4.0, 4.2), ratio_to_one_thread=barely),
         ]
     )
     goals = text[text.index("### Goals") : text.index("### Latency")]

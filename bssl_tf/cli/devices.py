@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bssl_tf.cli import completion
 from bssl_tf.errors import BsslError
 
+if TYPE_CHECKING:
+    from bssl_tf.devices import Facts
+    from bssl_tf.workflows.devices import DeviceCheck
+
 
 def complete_devices(context: click.Context, parameter: click.Parameter, typed: str) -> completion.Offers:
-    """Completes a device: those that need no name, and those of the devices file if it can be read."""
-    from bssl_tf.devices.devices_file import named_devices
+    """Completes a device: what each kind offers, and those of the devices file if it can be read."""
+    from bssl_tf.devices import kinds, named_devices
 
     try:
         named = [*named_devices(context.params.get("devices_file"))]
     except BsslError:
         named = []
-    return completion.fitting(("local", *named, "qemu-arm64", "adb", "ssh://"), typed)
+    return completion.fitting((*named, *(offer for kind in kinds() for offer in kind.offers)), typed)
 
 
 @click.command("devices")
 @click.argument("devices", nargs=-1, metavar="[DEVICE]...", shell_complete=complete_devices)
 @click.option(
-    "--devices-file", type=click.Path(path_type=Path), metavar="FILE", help="[~/.config/bssl-tf/devices.toml]"
+    "--devices-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where devices have names.  [default: ~/.config/bssl-tf/devices.toml]",
 )
-@click.option("--remote-dir", metavar="DIR", help="Where to work on the devices. [~/.cache/bssl-tf-device]")
+@click.option("--remote-dir", metavar="DIR", help="Where to work on the devices.  [default: ~/.cache/bssl-tf-device]")
 @click.option("--clean", is_flag=True, help="Remove what bssl-tf keeps on the devices.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is found as JSON.")
 def command(
@@ -39,72 +48,54 @@ def command(
     Without DEVICE, this machine and all devices of the file. Nothing is installed; `bssl-tf bench BUNDLE --device` does
     that. The exit status is that of the first device that cannot be used.
     """
-    import dataclasses
+    from bssl_tf.workflows.devices import check_devices
 
-    from bssl_tf.devices.devices_file import find_device, named_devices
-
-    names = devices or ("local", *named_devices(devices_file))
     found, status = [], 0
-    for name in names:
-        device = find_device(name, devices_file)
-        if remote_dir:
-            device = dataclasses.replace(device, remote_dir=remote_dir)
-        try:
-            found.append({"device": device.name} | (_clean(device) if clean else _check(device)))
-        except BsslError as error:
-            status = status or error.exit_status
-            found.append({"device": device.name, "error": str(error)})
+    for one in check_devices(devices, devices_file=devices_file, remote_dir=remote_dir, clean=clean):
+        status = status or (one.error.exit_status if one.error else 0)
+        found.append(_plain(one))
         if not as_json:
-            line = _line(found[-1])
-            click.echo(line, err="error" in found[-1])
+            click.echo(_line(one), err=one.error is not None)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     if status:
         click.get_current_context().exit(status)
 
 
-def _check(device: Any) -> dict[str, Any]:
-    from bssl_tf.devices.adb import AdbConnection
-    from bssl_tf.devices.android import phone_facts
-    from bssl_tf.devices.measuring import check_device
-
-    connection = device.connect()
-    return phone_facts(connection) if isinstance(connection, AdbConnection) else check_device(device)
-
-
-def _clean(device: Any) -> dict[str, Any]:
-    from bssl_tf.devices.adb import AdbConnection
-    from bssl_tf.devices.android import clean_phone
-    from bssl_tf.devices.measuring import clean_device
-
-    connection = device.connect()
-    if isinstance(connection, AdbConnection):
-        return {"removed": clean_phone(connection, device)}
-    return {"removed": clean_device(device)}
+def _plain(one: DeviceCheck) -> dict[str, Any]:
+    if one.error is not None:
+        return {"device": one.device, "error": str(one.error)}
+    if one.facts is None:
+        return {"device": one.device, "removed": one.removed}
+    return {"device": one.device, **dataclasses.asdict(one.facts)}
 
 
-def _line(found: dict[str, Any]) -> str:
-    name = found["device"]
-    if "error" in found:
-        return str(found["error"])
-    if "removed" in found:
-        return f"{name}: {'removed' if found['removed'] else 'nothing was there'}"
-    words = [f"{found['processor']}, {found['system']} {found['machine']}, {found['cores']} cores"]
-    if "clock_mhz" in found:
-        words.append(f"{found['clock_mhz']:.0f} MHz of {found.get('clock_max_mhz', 0):.0f}")
-    if "governors" in found:
-        words.append("governor " + "/".join(found["governors"]))
-    words.append(f"{found['memory_total_mib']} MiB memory")
-    if found.get("free_mib") is not None:
-        words.append(f"{found['free_mib']} MiB disk free")
-    if "python" in found:
-        words.append(f"Python {found['python']}")
-    if "temperature_c" in found:
-        words.append(f"{found['temperature_c']:.0f} °C")
-    if "throttled" in found:
-        words.append("throttling: " + (", ".join(found["throttled"]) or "none"))
-    if "runtimes" in found:
-        words.append(found["runtimes"][0] if found["runtimes"] else "no runtime yet")
-    if found["emulated"]:
-        words.append("emulated: answers, no times")
-    return f"{name}: " + ", ".join(words)
+def _line(one: DeviceCheck) -> str:
+    if one.error is not None:
+        return str(one.error)
+    if one.facts is None:
+        return f"{one.device}: {'removed' if one.removed else 'nothing was there'}"
+    return f"{one.device}: " + ", ".join(_words(one.facts))
+
+
+def _words(facts: Facts) -> Iterator[str]:
+    machine, state = facts.machine, facts.state
+    yield str(machine)
+    if state.clock_mhz is not None:
+        yield f"{state.clock_mhz:.0f} MHz" + (f" of {state.clock_max_mhz:.0f}" if state.clock_max_mhz else "")
+    if state.governors:
+        yield "governor " + "/".join(state.governors)
+    if machine.memory_mib is not None:
+        yield f"{machine.memory_mib} MiB memory"
+    if facts.free_mib is not None:
+        yield f"{facts.free_mib} MiB disk free"
+    if machine.python is not None:
+        yield f"Python {machine.python}"
+    if state.temperature_c is not None:
+        yield f"{state.temperature_c:.0f} °C"
+    if state.throttled is not None:
+        yield "throttling: " + (", ".join(state.throttled) or "none")
+    if facts.runtimes is not None:
+        yield facts.runtimes or "no runtime yet"
+    if machine.emulated:
+        yield "emulated: answers, no times"

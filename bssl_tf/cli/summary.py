@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bssl_tf.bench_records import read_benchmarks
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
 from bssl_tf.errors import RunFolderError
-from bssl_tf.files import read_json, read_records
+from bssl_tf.files import read_json
 from bssl_tf.settings import read_run_config
+from bssl_tf_deploy.record import BINARY, Record
 
 if TYPE_CHECKING:
     from bssl_tf.evaluation.records import Evaluation
@@ -32,10 +34,10 @@ def command(run: str, as_json: bool) -> None:
     known: dict[str, Any] = {
         "evaluation": evaluation and as_record(evaluation),
         "bundles": {path.parent.name: read_json(path) for path in sorted(folder.glob("*/manifest.json"))},
-        "benchmark": next(reversed(read_records(folder / "bench.jsonl")), None),
+        "benchmark": next(reversed(read_benchmarks(folder / "bench.jsonl")), None),
     }
     if as_json:
-        click.echo(json.dumps(known, indent=2))
+        click.echo(json.dumps(known, indent=2, default=Record.to_dict))
         return
     try:
         lines = _evaluation(evaluation) + _bundles(known["bundles"]) + _benchmark(known["benchmark"])
@@ -99,17 +101,22 @@ def _bundles(manifests: dict[str, Any]) -> Lines:
     return lines
 
 
-def _benchmark(record: dict[str, Any] | None) -> Lines:
-    if record is None:
-        return []
-    binary, reference = record["networks"]["binary"], record["networks"]["float"]
-    return [
-        (
-            f"{Path(record['bundle']).name}: median latency, {record['threads']} thread, binary / float",
-            f"{binary['p50_ms']:.3f} ms / {reference['p50_ms']:.3f} ms",
-        ),
-        (
-            f"{Path(record['bundle']).name}: model size, binary / float",
-            f"{binary['model_size_bytes'] / 1024:.1f} KiB / {reference['model_size_bytes'] / 1024:.1f} KiB",
-        ),
-    ]
+def _benchmark(record: Record | None) -> Lines:
+    lines: Lines = []
+    bundle = Path(record.subject.bundle or "").name if record and record.subject else ""
+    for run in record.runs if record else ():
+        binary = run.networks[BINARY]
+        for name, other in run.networks.items():
+            if other.role != "stock" or binary.latency is None or other.latency is None:
+                continue
+            lines += [
+                (
+                    f"{bundle}: median latency, {run.threads} thread{'s' * (run.threads > 1)}, binary / {name}",
+                    f"{binary.latency.p50_ms:.3f} ms / {other.latency.p50_ms:.3f} ms",
+                ),
+                (
+                    f"{bundle}: model size, binary / {name}",
+                    f"{binary.model_size_bytes / 1024:.1f} KiB / {other.model_size_bytes / 1024:.1f} KiB",
+                ),
+            ]
+    return lines

@@ -1,4 +1,4 @@
-"""An Android device behind adb, with the system's own client."""
+"""An Android device reached by adb, with the system's own client."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bssl_tf.errors import DeviceError
 
 _TIMEOUT_S = 600
 _AGAIN = "Check the cable, then run the same command again"
-# What adb says -> what happened, what to do; the first that fits.
+# What adb prints -> what happened, what to do; the first that fits.
 _CAUSES = (
-    ("unauthorized", "does not trust this computer", "Unlock it and accept the question about USB debugging"),
+    ("unauthorized", "does not trust this computer", "Unlock it and allow USB debugging when it asks"),
     ("device offline", "is offline", "Plug it in again; `adb reconnect` may help"),
     ("no devices/emulators found", "is not there", "Plug a phone in and switch USB debugging on"),
     ("more than one device", "is one of several", "Name one: adb:SERIAL (`adb devices -l` lists them)"),
@@ -23,7 +23,7 @@ _CAUSES = (
         "may not be used by this user",
         "Give the user access to USB (udev rules)",
     ),
-    ("cannot connect to daemon", "cannot be asked: adb's server does not run", "Start it with `adb start-server`"),
+    ("cannot connect to daemon", "cannot be reached: adb's server does not run", "Start it with `adb start-server`"),
     ("error: closed", "closed the connection", _AGAIN),
     ("connection reset", "closed the connection", _AGAIN),
     ("protocol fault", "closed the connection", _AGAIN),
@@ -37,11 +37,6 @@ class AdbConnection:
         address: for messages.
         serial: as `adb devices` shows it; None where only one is plugged in.
     """
-
-    emulated = False
-    packages: tuple[str, ...] | None = None
-    runtime = True
-    python: tuple[str, ...] = ()
 
     def __init__(self, address: str, serial: str | None = None) -> None:
         self.address = address
@@ -75,7 +70,7 @@ class AdbConnection:
         """Exit status and output of a program on the phone, its messages after its output.
 
         Args:
-            arguments: the program and what it is told.
+            arguments: the program and its arguments.
             timeout_s: how long it may take.
 
         Raises:
@@ -94,9 +89,9 @@ class AdbConnection:
         return process.returncode, (out + said).decode("utf-8", "replace")
 
     def failed(self, said: bytes) -> DeviceError:
-        """An error of what adb said."""
+        """An error of what adb printed."""
         text = said.decode("utf-8", "replace").strip()
-        last = (text.splitlines() or ["without a word"])[-1]
+        last = (text.splitlines() or ["no message"])[-1]
         return self.explain(text) or DeviceError(f"the connection to {self.address} ended ({last[:200]})", _AGAIN)
 
     def _adb(self) -> list[str]:

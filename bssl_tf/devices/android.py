@@ -6,145 +6,144 @@ runner of ours with TensorFlow Lite's library: `android_benchmark_model` and `an
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from bssl_tf.devices.adb import AdbConnection
-from bssl_tf.devices.android_benchmark_model import BenchmarkModel
-from bssl_tf.devices.android_runner import Runner
-from bssl_tf.devices.devices_file import Device
-from bssl_tf.devices.phone import BINARY, FOLDER, TARGET, Way, model_file, phone_folder
-from bssl_tf.errors import DeviceError, RuntimeUnavailableError
-from bssl_tf_deploy.bundle import Bundle, checked_file
-from bssl_tf_deploy.library import LIBRARY, bundled_name, library_for
-from bssl_tf_deploy.measure import thread_counts
+from bssl_tf.devices.device import DEFAULT_BUDGET_S, Device, DeviceSettings, Facts, Job
+from bssl_tf.errors import ConfigError, DeviceError
+from bssl_tf_deploy.record import BINARY, Machine, Record
 
+if TYPE_CHECKING:
+    from bssl_tf.devices.phone import Way
+
+TARGET = "android-arm64"
+FOLDER = "/data/local/tmp/bssl-tf-device"
 _SPARE_MIB = 8
+# What the runner times at once, the bundle's among them: kMaxNetworks in deploy/native/runner/main.cc.
+MOST_NETWORKS = 16
+log = logging.getLogger(__name__)
 
 
-def phone_facts(connection: AdbConnection) -> dict[str, Any]:
-    """What a phone says of itself.
+class Phone(Device):
+    """A phone; see `Device`."""
 
-    Raises:
-        DeviceError: it cannot be reached, or there is no runtime for it.
-    """
-    connection.client("get-state")
+    kind = "adb"
+    forms = ("adb[:serial]",)
+    offers = ("adb",)
+    pattern = re.compile(r"adb(?::(?P<serial>[A-Za-z0-9][\w.:-]*))?")
+    uses = frozenset({"benchmark_model", "tflite_library"})
 
-    def text(*command: str) -> str:
-        status, out = connection.shell(*command)
-        return out.strip() if status == 0 else ""
+    @classmethod
+    def overridden(cls, settings: DeviceSettings, given: Mapping[str, Any]) -> DeviceSettings:
+        # It takes one of the two: what is named now goes before what the file has.
+        if "tflite_library" in given:
+            settings = dataclasses.replace(settings, benchmark_model=None)
+        return dataclasses.replace(settings, **given)
 
-    abi = text("getprop", "ro.product.cpu.abi")
-    if abi != "arm64-v8a":
-        raise DeviceError(
-            f"{connection.address} runs {abi or 'unknown'} programs, for which there is no runtime",
-            "Use a phone with a 64-bit ARM system",
+    def connect(self) -> AdbConnection:
+        """The way there; nothing is sent yet."""
+        found = self.pattern.fullmatch(self.settings.address)
+        assert found is not None  # `matches` has seen to it
+        return AdbConnection(self.name, found["serial"])
+
+    def accept(self, job: Job, beside: Collection[str]) -> list[str]:
+        has_tool = self.settings.benchmark_model is not None
+        if not has_tool and len(beside) >= MOST_NETWORKS:
+            raise ConfigError(
+                f"{len(beside)} networks are to be timed beside the bundle's ({', '.join(list(beside)[:3])} ...), and "
+                f"the runner on {self.name} takes {MOST_NETWORKS - 1}",
+                "Name fewer with --beside, and the rest in another call",
+            )
+        omitted = ["--sustained is for boards, and is omitted"] if job.sustained_s else []
+        if has_tool and job.budget_s is not None:
+            omitted.append("benchmark_model decides for itself how long it times, not --budget")
+        return omitted
+
+    def reach(self) -> None:
+        self._way()
+        self.check()
+
+    def check(self) -> Facts:
+        connection = self.connect()
+        connection.client("get-state")
+
+        def text(*command: str) -> str:
+            status, out = connection.shell(*command)
+            return out.strip() if status == 0 else ""
+
+        abi = text("getprop", "ro.product.cpu.abi")
+        if abi != "arm64-v8a":
+            raise DeviceError(
+                f"{self.name} runs {abi or 'unknown'} programs, for which there is no runtime",
+                "Use a phone with a 64-bit ARM system",
+            )
+        memory = re.search(r"MemTotal:\s+(\d+)", text("cat", "/proc/meminfo"))
+        free = text("df", "-k", "/data/local/tmp").splitlines()
+        columns = free[-1].split() if free else []
+        cores = text("nproc")
+        machine = Machine(
+            name=self.name,
+            address=self.settings.address,
+            processor=" ".join(text("getprop", name) for name in ("ro.product.manufacturer", "ro.product.model")),
+            cores=int(cores) if cores.isdigit() else None,
+            system="Android " + text("getprop", "ro.build.version.release"),
+            architecture="aarch64",
+            memory_mib=int(memory[1]) // 1024 if memory else None,
         )
-    memory = re.search(r"MemTotal:\s+(\d+)", text("cat", "/proc/meminfo"))
-    free = text("df", "-k", "/data/local/tmp").splitlines()
-    columns = free[-1].split() if free else []
-    cores = text("nproc")
-    return {
-        "machine": "aarch64",
-        "system": "Android " + text("getprop", "ro.build.version.release"),
-        "processor": " ".join(text("getprop", name) for name in ("ro.product.manufacturer", "ro.product.model")),
-        "cores": int(cores) if cores.isdigit() else None,
-        "memory_total_mib": int(memory[1]) // 1024 if memory else None,
-        "free_mib": int(columns[3]) // 1024 if len(columns) > 3 and columns[3].isdigit() else None,
-        "target": TARGET,
-        "emulated": False,
-    }
+        room = int(columns[3]) // 1024 if len(columns) > 3 and columns[3].isdigit() else None
+        return Facts(machine, TARGET, free_mib=room)
 
+    def measure(self, job: Job) -> Record:
+        from bssl_tf.devices.phone import model_file, phone_folder
+        from bssl_tf_deploy.library import LIBRARY
+        from bssl_tf_deploy.measure import thread_counts
 
-def reach_phone(device: Device, connection: AdbConnection) -> None:
-    """Raises what `measure_on_phone` would before it sends anything: the phone, or what is to run there, is missing."""
-    _way(device)
-    phone_facts(connection)
+        way = self._way()
+        facts, connection = self.check(), self.connect()
+        counts = thread_counts(job.thread_words, facts.machine.cores or 1)
+        log.info("%s: %s", self.name, facts.machine)
+        models = {BINARY: job.bundle.model, **job.beside}
+        contents = {LIBRARY: job.library(TARGET).content}
+        contents |= {model_file(name): content for name, content in models.items()} | way.files
+        needed = (sum(map(len, contents.values())) >> 20) + _SPARE_MIB
+        if facts.free_mib is not None and facts.free_mib < needed:
+            raise DeviceError(
+                f"the disk of {self.name} has {facts.free_mib} MB free, and {needed} MB are needed",
+                "Free space there",
+            )
+        with phone_folder(connection, self.settings.remote_dir or FOLDER) as phone:
+            for name, content in contents.items():
+                phone.push(content, name)
+            connection.shell("chmod", "700", phone.path(way.program))
+            for count in counts:
+                way.verify(phone, job.bundle, count)
+            log.info("%s: golden outputs as expected", self.name)
+            budget_s = DEFAULT_BUDGET_S if job.budget_s is None else job.budget_s
+            return way.measure(phone, job.bundle, models, counts, budget_s, facts.machine)
 
+    def clean(self) -> bool:
+        """Removes folders that were left there by a phone that lost its power."""
+        prefix = self.settings.remote_dir or FOLDER
+        # As `phone_folder` names them, since the prefix may be that of someone's own folders.
+        ours = '"$1"-' + 8 * "[0-9a-f]"
+        script = f"ls -d {ours} >/dev/null 2>&1 && rm -rf {ours}"
+        status, _ = self.connect().shell("sh", "-c", script, "sh", prefix)
+        return status == 0
 
-def clean_phone(connection: AdbConnection, device: Device) -> bool:
-    """Removes folders that were left there; whether there were any. Raises `DeviceError`."""
-    prefix = device.remote_dir or FOLDER
-    # As `phone_folder` names them, since the prefix may be that of someone's own folders.
-    ours = '"$1"-' + 8 * "[0-9a-f]"
-    status, _ = connection.shell("sh", "-c", f"ls -d {ours} >/dev/null 2>&1 && rm -rf {ours}", "sh", prefix)
-    return status == 0
+    def _way(self) -> Way:
+        from bssl_tf.devices.android_benchmark_model import BenchmarkModel
+        from bssl_tf.devices.android_runner import Runner
 
-
-def measure_on_phone(
-    device: Device,
-    connection: AdbConnection,
-    bundle: Bundle,
-    threads: str,
-    beside: Mapping[str, bytes],
-    *,
-    budget_s: float = 30.0,
-    trust_bundle_library: bool = False,
-    say: Any = lambda line: None,
-) -> dict[str, Any]:
-    """Checks a bundle on a phone, then times it.
-
-    Args:
-        device: which.
-        connection: the way there.
-        bundle: from `read_bundle`.
-        threads: numbers of threads, each measured by itself, in the words of `thread_counts`.
-        beside: name -> model of builtin operators, timed in turns with the bundle's.
-        budget_s: seconds of timed calls for each number of threads; `benchmark_model` decides for itself.
-        trust_bundle_library: see `bssl_tf_deploy.load`.
-        say: told in a line what is done.
-
-    Returns:
-        A record: `facts`, `golden`, and what the way there gives: `kernel` and `runs`, one for each number of threads.
-
-    Raises:
-        DeviceError: the phone cannot be reached, was lost or has no room; or nothing was named that runs models there.
-        BundleError: a file arrived changed, or the golden outputs differ there.
-        RuntimeUnavailableError: the phone cannot run the model, or there is no library or runner for it.
-    """
-    way = _way(device)
-    facts = phone_facts(connection)
-    counts = thread_counts(threads, facts["cores"] or 1)
-    say(f"{device.name}: {facts['processor']}, {facts['cores']} cores, {facts['system']}")
-    models = {BINARY: bundle.model, **beside}
-    library = _library(bundle, trust_bundle_library)
-    contents = {LIBRARY: library} | {model_file(name): content for name, content in models.items()} | way.files
-    needed = (sum(map(len, contents.values())) >> 20) + _SPARE_MIB
-    if facts["free_mib"] is not None and facts["free_mib"] < needed:
+        if self.settings.benchmark_model is not None:
+            return BenchmarkModel(self.settings.benchmark_model)
+        if self.settings.tflite_library is not None:
+            return Runner(self.settings.tflite_library)
         raise DeviceError(
-            f"the disk of {device.name} has {facts['free_mib']} MB free, and {needed} MB are needed",
-            "Free space there",
+            f"{self.name} needs a program or a library of TensorFlow Lite that runs models there, and none was named",
+            "Name Google's prebuilt android_aarch64 benchmark_model with --benchmark-model, or the .aar of "
+            "org.tensorflow:tensorflow-lite (or its .so) with --tflite-library",
         )
-    with phone_folder(connection, device.remote_dir) as phone:
-        for name, content in contents.items():
-            phone.push(content, name)
-        connection.shell("chmod", "700", phone.path(way.program))
-        for count in counts:
-            way.verify(phone, bundle, count)
-        say(f"{device.name}: golden outputs as expected")
-        measured = way.measure(phone, bundle, models, list(counts), budget_s)
-    golden = {"images": bundle.golden_images, "threads": list(counts), "as_expected": True}
-    return {"facts": facts, "golden": golden, **measured}
-
-
-def _way(device: Device) -> Way:
-    if device.benchmark_model is not None:
-        return BenchmarkModel(device.benchmark_model)
-    if device.tflite_library is not None:
-        return Runner(device.tflite_library)
-    raise DeviceError(
-        f"{device.name} needs a program or a library of TensorFlow Lite that runs models there, and none was named",
-        "Name Google's prebuilt android_aarch64 benchmark_model with --benchmark-model, or the .aar of "
-        "org.tensorflow:tensorflow-lite (or its .so) with --tflite-library",
-    )
-
-
-def _library(bundle: Bundle, trust_bundle_library: bool) -> bytes:
-    name = bundled_name(TARGET)
-    try:
-        return library_for(TARGET).content
-    except RuntimeUnavailableError:
-        if not trust_bundle_library or name not in bundle.manifest.files:
-            raise
-        return checked_file(bundle, name).read_bytes()

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from bssl_tf.devices.operator_profile import operators, profile_options
-from bssl_tf.devices.phone import BINARY, Phone, model_file, verify_outputs
+from bssl_tf.devices.operator_profile import profile, profile_options
+from bssl_tf.devices.phone import PhoneFolder, model_file, verify_outputs
 from bssl_tf.errors import DeviceError, RuntimeUnavailableError
+from bssl_tf_deploy.bench import subject_of
 from bssl_tf_deploy.bundle import Bundle
 from bssl_tf_deploy.library import LIBRARY
+from bssl_tf_deploy.record import BINARY, Golden, Latency, Machine, Network, Profile, Record, Run, Start, now
 
 _ROUNDS = 3
 _TEXT = re.compile(r"count=\d+ first=\S+ curr=\S+ min=(?P<min>\S+) max=\S+ avg=(?P<avg>\S+) std=\S+")
@@ -47,7 +48,7 @@ class BenchmarkModel:
                 "Get Google's prebuilt android_aarch64 benchmark_model and name it with --benchmark-model",
             ) from error
 
-    def verify(self, phone: Phone, bundle: Bundle, threads: int) -> None:
+    def verify(self, phone: PhoneFolder, bundle: Bundle, threads: int) -> None:
         about = bundle.manifest.inputs[0]
         name, shape = about.name, ",".join(map(str, about.shape))
         outputs = []
@@ -62,29 +63,45 @@ class BenchmarkModel:
                 outputs.append(phone.pull("output"))
             except (DeviceError, OSError) as error:
                 raise RuntimeUnavailableError(
-                    "this benchmark_model writes no outputs, so that nobody knows whether they are right",
+                    "this benchmark_model writes no outputs, so that it is not known whether they are right",
                     "Take a newer version, one with --output_filepath",
                 ) from error
             phone.connection.shell("rm", "-f", phone.path("output"))
         verify_outputs(bundle, b"".join(outputs))
 
     def measure(
-        self, phone: Phone, bundle: Bundle, models: dict[str, bytes], threads: list[int], budget_s: float
-    ) -> dict[str, Any]:
-        """For each network the figures that `benchmark_model` gives, in milliseconds (median over three processes, in
-        turns with the other networks), what it said (`raw`), and for the bundle's its `operators`."""
-        runs = []
+        self,
+        phone: PhoneFolder,
+        bundle: Bundle,
+        models: Mapping[str, bytes],
+        threads: Sequence[int],
+        budget_s: float,
+        machine: Machine,
+    ) -> Record:
+        """For each network the figures that `benchmark_model` gives: medians over three processes, interleaved with the
+        other networks', with what it printed; and a profile of the bundle's."""
+        began, runs = now(), []
         for count in threads:
-            said: dict[str, list[str]] = {name: [] for name in models}
+            printed: dict[str, list[str]] = {name: [] for name in models}
             for _ in range(_ROUNDS):
-                for name, texts in said.items():
+                for name, texts in printed.items():
                     texts.append(self._run(phone, name, count))
-            found = {name: figures(texts) | {"raw": texts} for name, texts in said.items()}
-            found[BINARY]["operators"] = self._operators(phone, count)
-            runs.append({"threads": count, "networks": found})
-        return {"kernel": "bssl-tf runtime in benchmark_model, the rest XNNPACK", "runs": runs}
+            networks = {
+                name: _network(name, len(models[name]), figures(texts), texts) for name, texts in printed.items()
+            }
+            runs.append(Run(count, networks, (self._profile(phone, count),)))
+        return Record(
+            command=None,
+            commit=None,
+            time=began,
+            machine=machine,
+            versions={},
+            subject=subject_of(bundle),
+            golden=Golden(bundle.golden_images, tuple(threads)),
+            runs=tuple(runs),
+        )
 
-    def _run(self, phone: Phone, network: str, threads: int, *more: str) -> str:
+    def _run(self, phone: PhoneFolder, network: str, threads: int, *more: str) -> str:
         """What `benchmark_model` printed. Raises `RuntimeUnavailableError` where it fails."""
         model = model_file(network)
         command = [phone.path(self.program), f"--graph={phone.path(model)}", f"--num_threads={threads}"]
@@ -100,15 +117,32 @@ class BenchmarkModel:
             )
         return out
 
-    def _operators(self, phone: Phone, threads: int) -> list[dict[str, Any]]:
-        """Times of the bundle's operators from a run of their own, which watching makes slower."""
+    def _profile(self, phone: PhoneFolder, threads: int) -> Profile:
         file = phone.path("operators.csv")
         self._run(phone, BINARY, threads, *profile_options(file))
         status, out = phone.connection.shell("cat", file)
-        return operators(out) if status == 0 else []
+        return profile(out if status == 0 else "")
 
 
-def figures(texts: Sequence[str]) -> dict[str, Any]:
+def _network(name: str, size: int, found: Mapping[str, float], printed: Sequence[str]) -> Network:
+    rest = "XNNPACK in benchmark_model"
+    return Network(
+        role="subject" if name == BINARY else "beside",
+        kernel=f"bssl-tf runtime, the rest {rest}" if name == BINARY else rest,
+        model_size_bytes=size,
+        latency=Latency(
+            p50_ms=found.get("p50_ms"),
+            calls=None,
+            min_ms=found["min_ms"],
+            p95_ms=found.get("p95_ms"),
+            mean_ms=found["mean_ms"],
+        ),
+        start=Start(load_ms=found["load_ms"], first_ms=found["first_ms"], added_memory_mib=found.get("memory_mib")),
+        printed=tuple(printed),
+    )
+
+
+def figures(texts: Sequence[str]) -> dict[str, float]:
     """Figures in milliseconds of what several runs of `benchmark_model` printed; medians over the runs.
 
     Raises:

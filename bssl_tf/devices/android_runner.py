@@ -1,10 +1,10 @@
 """Models on a phone through a small program of ours and TensorFlow Lite's C library, where `benchmark_model` is absent.
 
 The program (deploy/native/runner) is compiled by zig for Android and sent with the library, which comes from
-`tflite_library`. It checks and times; what the raw durations mean is said here, with the functions that boards use, so
-that a phone's record has the form of a board's.
+`tflite_library`. It checks and times; what the raw durations mean is computed here, with the functions that boards use,
+so that a phone's record has the form of a board's.
 
-It runs emulated with another C library behind it, and in place of a phone's on this machine. What a real phone would
+It runs emulated with another C library, and in place of a phone's on this machine. What a real phone would
 still have to show:
 
 1. Android's linker loads a program that was linked without an NDK: `_start` of our own calls its `__libc_init`.
@@ -26,18 +26,31 @@ from typing import Any
 
 import numpy as np
 
-from bssl_tf.devices.phone import BINARY, TARGET, Phone, model_file, verify_outputs
+from bssl_tf.devices.android import TARGET
+from bssl_tf.devices.phone import PhoneFolder, model_file, verify_outputs
 from bssl_tf.devices.tflite_library import read_tflite_library
 from bssl_tf.errors import BsslError, DeviceError, RuntimeUnavailableError
+from bssl_tf_deploy.bench import subject_of
 from bssl_tf_deploy.bundle import Bundle
 from bssl_tf_deploy.library import LIBRARY, RUNNER, runner_for
-from bssl_tf_deploy.measure import figures
+from bssl_tf_deploy.measure import latency_of
 from bssl_tf_deploy.preprocess import normalised
+from bssl_tf_deploy.record import (
+    BINARY,
+    Conditions,
+    Golden,
+    Machine,
+    Network,
+    Record,
+    Run,
+    RuntimeLibrary,
+    Start,
+    State,
+    now,
+)
 from bssl_tf_deploy.stable import MAX_ROUNDS, Repeated, is_stable, median_interval
 
 _TFLITE = "libtensorflowlite.so"
-# At once, the bundle's among them: kMaxNetworks in deploy/native/runner/main.cc.
-MOST_NETWORKS = 16
 _INPUTS = {True: "inputs", False: "inputs-beside"}
 _STARTS = 3
 _BURN_IN_S = 0.5
@@ -76,7 +89,7 @@ class Runner:
         self.files = {_TFLITE: read_tflite_library(library), RUNNER: runner_for(TARGET).content}
         self._about: dict[str, Any] = {}
 
-    def verify(self, phone: Phone, bundle: Bundle, threads: int) -> None:
+    def verify(self, phone: PhoneFolder, bundle: Bundle, threads: int) -> None:
         self._push_inputs(phone, bundle)
         self._about = _run(phone, bundle, BINARY, threads)
         for name, tensor in (("input", bundle.manifest.inputs[0]), ("output", bundle.manifest.outputs[0])):
@@ -93,13 +106,24 @@ class Runner:
         verify_outputs(bundle, phone.pull("output"))
 
     def measure(
-        self, phone: Phone, bundle: Bundle, models: dict[str, bytes], threads: list[int], budget_s: float
-    ) -> dict[str, Any]:
-        """As `bssl_tf_deploy.measure.measure_bundle` has it; all rounds of the budget are timed, up to 10,000."""
+        self,
+        phone: PhoneFolder,
+        bundle: Bundle,
+        models: Mapping[str, bytes],
+        threads: Sequence[int],
+        budget_s: float,
+        machine: Machine,
+    ) -> Record:
+        """As `bssl_tf_deploy.measure.measure_bundle` has it; all rounds of the budget are timed, at most 10,000."""
+        began = now()
         for name in models:
             if name != BINARY:
                 _finite(phone, bundle, name, threads[0])
         runs, states = [], []
+        kernels = str(self._about.get("kernels", ""))
+        tflite = str(self._about.get("tflite", ""))
+        rest = f"TensorFlow Lite {tflite}"
+        kernel = f"bssl-tf runtime {kernels.partition(',')[0]}, the rest {rest}"
         for count in threads:
             starts = {name: _start(phone, bundle, name, count) for name in models}
             arguments = [str(int(len(models) * _BURN_IN_S * 1000)), str(int(budget_s * 1000)), str(MAX_ROUNDS)]
@@ -114,40 +138,50 @@ class Runner:
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise _no_record(phone) from error
             networks = {
-                name: {"model_size_bytes": len(content), **figures(repeated[name]), **starts[name]}
+                name: Network(
+                    role="subject" if name == BINARY else "beside",
+                    kernel=kernel if name == BINARY else rest,
+                    model_size_bytes=len(content),
+                    latency=latency_of(repeated[name]),
+                    start=starts[name],
+                )
                 for name, content in models.items()
             }
-            runs.append({"threads": count, "networks": networks})
-        kernel = str(self._about.get("kernels", "")).partition(",")[0]
-        tflite = str(self._about.get("tflite", ""))
-        return {
-            "runtime": "own",
-            "kernel": f"bssl-tf runtime {kernel}, the rest TensorFlow Lite {tflite}",
-            "versions": {"bssl-tf runtime": str(self._about.get("runtime", "")), "TensorFlow Lite": tflite},
-            "conditions": {"before": states[0], "after": states[-1]},
-            "runs": runs,
-        }
+            runs.append(Run(count, networks))
+        version = str(self._about.get("runtime", ""))
+        return Record(
+            command=None,
+            commit=None,
+            time=began,
+            machine=machine,
+            versions={"bssl-tf runtime": version, "TensorFlow Lite": tflite},
+            subject=subject_of(bundle),
+            library=RuntimeLibrary(version, tuple(kernels.split(","))),
+            conditions=Conditions(states[0], states[-1], budget_s=budget_s),
+            golden=Golden(bundle.golden_images, tuple(threads)),
+            runs=tuple(runs),
+        )
 
-    def _push_inputs(self, phone: Phone, bundle: Bundle) -> None:
+    def _push_inputs(self, phone: PhoneFolder, bundle: Bundle) -> None:
         phone.push(bundle.golden_inputs[0].tobytes(), _INPUTS[True])
         # Networks beside the bundle's take what is normalised.
         prepared = np.ascontiguousarray(normalised(bundle.golden_inputs[0], bundle.manifest), np.float32)
         phone.push(prepared.tobytes(), _INPUTS[False])
 
 
-def _network(phone: Phone, name: str, images: int) -> list[str]:
+def _network(phone: PhoneFolder, name: str, images: int) -> list[str]:
     own = name == BINARY
     library = phone.path(LIBRARY) if own else "-"
     return [phone.path(model_file(name)), library, phone.path(_INPUTS[own]), str(images)]
 
 
-def _run(phone: Phone, bundle: Bundle, name: str, threads: int) -> dict[str, Any]:
+def _run(phone: PhoneFolder, bundle: Bundle, name: str, threads: int) -> dict[str, Any]:
     """What the runner says of a network, whose outputs for all golden inputs it leaves in `output`."""
     network = _network(phone, name, bundle.golden_images)
     return _record(phone, ["run", phone.path(_TFLITE), str(threads), *network, phone.path("output")])
 
 
-def _finite(phone: Phone, bundle: Bundle, name: str, threads: int) -> None:
+def _finite(phone: PhoneFolder, bundle: Bundle, name: str, threads: int) -> None:
     """Raises `RuntimeUnavailableError` unless a network beside the bundle's gives finite numbers."""
     _run(phone, bundle, name, threads)
     outputs = phone.pull("output")
@@ -155,8 +189,8 @@ def _finite(phone: Phone, bundle: Bundle, name: str, threads: int) -> None:
         raise RuntimeUnavailableError(f"{name} gives no finite numbers", "Make that model again")
 
 
-def _start(phone: Phone, bundle: Bundle, name: str, threads: int) -> dict[str, float]:
-    """Medians over fresh processes: `load_ms`, `first_ms`, and where the phone says `peak_memory_kib` and the like."""
+def _start(phone: PhoneFolder, bundle: Bundle, name: str, threads: int) -> Start:
+    """Medians over fresh processes; memory where the phone reports it."""
     network = _network(phone, name, bundle.golden_images)
     found = []
     for _ in range(_STARTS):
@@ -167,10 +201,11 @@ def _start(phone: Phone, bundle: Bundle, name: str, threads: int) -> dict[str, f
         except (KeyError, ValueError) as error:
             raise _no_record(phone) from error
         found.append(row | {key: value for key, value in memory.items() if value})
-    return {key: statistics.median(row[key] for row in found) for key in found[0] if all(key in row for row in found)}
+    known = [key for key in found[0] if all(key in row for row in found)]
+    return Start(**{key: statistics.median(row[key] for row in found) for key in known})
 
 
-def _record(phone: Phone, arguments: Sequence[str], timeout_s: float = 600) -> dict[str, Any]:
+def _record(phone: PhoneFolder, arguments: Sequence[str], timeout_s: float = 600) -> dict[str, Any]:
     """What the runner printed. Raises `RuntimeUnavailableError` or `DeviceError` where it fails."""
     status, out = phone.connection.shell(phone.path(RUNNER), *arguments, timeout_s=timeout_s)
     if status != 0:
@@ -185,7 +220,7 @@ def _record(phone: Phone, arguments: Sequence[str], timeout_s: float = 600) -> d
     return record
 
 
-def _failed(phone: Phone, status: int, out: str) -> BsslError:
+def _failed(phone: PhoneFolder, status: int, out: str) -> BsslError:
     address = phone.connection.address
     sign = f"{RUNNER}: "
     errors = [line.removeprefix(sign) for line in out.splitlines() if line.startswith(sign)]
@@ -211,7 +246,7 @@ def _failed(phone: Phone, status: int, out: str) -> BsslError:
     )
 
 
-def _no_record(phone: Phone) -> DeviceError:
+def _no_record(phone: PhoneFolder) -> DeviceError:
     return DeviceError(f"the runner on {phone.connection.address} gave no record", "Run the same command again")
 
 
@@ -224,8 +259,8 @@ def _repeated(row: Mapping[str, Any]) -> Repeated:
     return Repeated(_whole(row["first_ns"]), durations, low, high, is_stable(durations))
 
 
-def _state(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A phone's state in the keys of `bssl_tf_deploy.conditions.state`; `temperature_c` is the hottest CPU sensor's."""
+def _state(raw: Mapping[str, Any]) -> State:
+    """A phone's state; `temperature_c` is the hottest CPU sensor's."""
     found: dict[str, Any] = {}
     if raw["governors"]:
         found["governors"] = sorted(set(map(str, raw["governors"])))
@@ -238,10 +273,10 @@ def _state(raw: Mapping[str, Any]) -> dict[str, Any]:
     sensible = [value for value in sensors if low < value < high]
     if sensible:
         found["temperature_c"] = max(sensible)
-    return found
+    return State.of(found)
 
 
 def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return value

@@ -18,14 +18,12 @@ class Connection(Protocol):
 
     Attributes:
         address: as the user wrote it: `local`, `ssh://pi@host`, `adb:SERIAL`, `qemu-arm64`.
-        emulated: whether times there mean nothing.
         packages: folders on the device that hold numpy and LiteRT already; None where they have to be brought.
         runtime: whether `bssl_tf_deploy` with its library has to be brought.
         python: how a program on the device starts Python; empty for the Python that it runs in.
     """
 
     address: str
-    emulated: bool
     packages: tuple[str, ...] | None
     runtime: bool
     python: tuple[str, ...]

@@ -11,9 +11,9 @@ import subprocess
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from bssl_tf.errors import DeviceError
+from bssl_tf_deploy.record import Count
 
 _COUNT = re.compile(r"bssl-count (\d+) (\d+) (\d+)")
 _TIMEOUT_S = 1800
@@ -32,8 +32,14 @@ def build_plugin(folder: Path) -> Path:
 
 
 def count_instructions(
-    python: Callable[[Sequence[str]], Sequence[str]], model: Path, library: Path | None, images: int = 20
-) -> dict[str, Any]:
+    python: Callable[[Sequence[str]], Sequence[str]],
+    model: Path,
+    library: Path | None,
+    images: int = 20,
+    *,
+    network: str,
+    processor: str,
+) -> Count:
     """Counts instructions for one image, with one thread.
 
     Args:
@@ -41,10 +47,8 @@ def count_instructions(
         model: a TFLite file.
         library: the runtime library for aarch64; None for a model of builtin operators.
         images: twice as many are run.
-
-    Returns:
-        `instructions`, of them `vector` ones and `cnt`; `spread`, by how much the two halves differ, as a share; and
-        our library's `kernels`, those in use first.
+        network: the model's name in the record.
+        processor: that is emulated, for the record.
 
     Raises:
         DeviceError: the model does not run, or qemu was built without plugins.
@@ -59,13 +63,15 @@ def count_instructions(
     instructions, vector, bits = (round((b - a) / (2 * images)) for a, b in zip(before, after, strict=True))
     halves = between[0] - before[0], after[0] - between[0]
     kernels = re.search(r"^kernels (.*)$", said, re.MULTILINE)
-    return {
-        "instructions": instructions,
-        "vector": vector,
-        "cnt": bits,
-        "spread": round(abs(halves[1] - halves[0]) / images / instructions, 4),
-        "kernels": kernels.group(1).split(",") if kernels else None,
-    }
+    return Count(
+        network=network,
+        processor=processor,
+        instructions=instructions,
+        vector=vector,
+        cnt=bits,
+        spread=round(abs(halves[1] - halves[0]) / images / instructions, 4),
+        kernels=tuple(kernels.group(1).split(",")) if kernels else None,
+    )
 
 
 def _run(command: Sequence[str]) -> str:

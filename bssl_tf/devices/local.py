@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 
 from bssl_tf.devices.connection import open_pipes
+from bssl_tf.devices.python_device import PythonDevice
 from bssl_tf.errors import DeviceError
 
 
@@ -14,7 +16,6 @@ class LocalConnection:
     """The Python that runs this, with the packages that it has."""
 
     address = "local"
-    emulated = False
     packages: tuple[str, ...] | None = ()
     runtime = False
     python: tuple[str, ...] = ()
@@ -25,3 +26,15 @@ class LocalConnection:
 
     def explain(self, messages: str) -> DeviceError | None:
         return None
+
+
+class LocalDevice(PythonDevice):
+    """This machine; see `Device`."""
+
+    kind = "local"
+    forms = ("local",)
+    offers = ("local",)
+    pattern = re.compile("local")
+
+    def connect(self) -> LocalConnection:
+        return LocalConnection()

@@ -7,7 +7,8 @@ what each of XNNPACK's operators takes, which lie between ours.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+
+from bssl_tf_deploy.record import OperatorTime, Profile
 
 
 def profile_options(file: str) -> list[str]:
@@ -15,13 +16,13 @@ def profile_options(file: str) -> list[str]:
     return ["--enable_op_profiling=true", "--op_profiling_output_mode=csv", f"--op_profiling_output_file={file}"]
 
 
-def operators(csv: str) -> list[dict[str, Any]]:
-    """The operators of a profile in the order they ran in: `type`, `mean_ms`, and `name`, of the tensors that it makes.
+def profile(csv: str) -> Profile:
+    """The operators of a profile in the order they ran in, with the name of the tensor that each makes.
 
     A tensor's name begins with the Keras layer that it comes from. The first table that has names is read: "Run Order"
     of TensorFlow's `StatsCalculator` (node type, first, avg_ms, %, cdf%, mem KB, times called, name).
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[OperatorTime] = []
     columns: list[str] = []
     for line in csv.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
@@ -32,12 +33,7 @@ def operators(csv: str) -> list[dict[str, Any]]:
         elif columns and len(cells) == len(columns):
             row = dict(zip(columns, cells, strict=True))
             with contextlib.suppress(ValueError, KeyError):
-                rows.append({"type": row["node type"], "mean_ms": float(row["avg_ms"]), "name": row["name"]})
+                rows.append(OperatorTime(row["node type"], "", row["name"], mean_ms=float(row["avg_ms"])))
         elif rows:
             break
-    return rows
-
-
-def operator_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """A profile as lines of text."""
-    return [f"  {row['mean_ms']:9.3f} ms  {row['type']:24} {row['name']}" for row in rows]
+    return Profile("benchmark_model", tuple(rows))

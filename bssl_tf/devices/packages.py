@@ -22,8 +22,7 @@ from typing import Any
 import bssl_tf_deploy
 from bssl_tf.errors import DeviceError, RuntimeUnavailableError
 from bssl_tf.files import cache_dir, storage_errors
-from bssl_tf_deploy.bundle import Bundle, checked_file
-from bssl_tf_deploy.library import LIBRARY, bundled_name, library_for
+from bssl_tf_deploy.library import LIBRARY, Library
 
 ARCHIVE = "bssl_tf_deploy.zip"
 OLDEST_PYTHON = (3, 10)
@@ -71,25 +70,22 @@ def target_of(address: str, facts: Mapping[str, Any]) -> str:
     return _TARGETS[machine]
 
 
-def collect_packages(
-    address: str, facts: Mapping[str, Any], *, bring_wheels: bool, bundle: Bundle, trust_bundle_library: bool
-) -> Packages:
+def collect_packages(address: str, facts: Mapping[str, Any], library: Library, *, bring_wheels: bool) -> Packages:
     """Builds and fetches what the device needs.
 
     Args:
         address: of the device, for messages.
         facts: of the device.
+        library: our runtime for its target.
         bring_wheels: False where numpy and LiteRT are there already.
-        bundle: whose library serves where none can be built here, if it may.
-        trust_bundle_library: whether it may; see `bssl_tf_deploy.load`.
 
     Raises:
         DeviceError: the device's C library is not glibc.
-        RuntimeUnavailableError: there is no library for it.
+        RuntimeUnavailableError: the library needs a newer C library than it has.
         StorageError: the cache cannot be written.
     """
-    library = _library(address, facts, bundle, trust_bundle_library)
-    archives: dict[str, bytes | Path] = {ARCHIVE: runtime_archive(library)}
+    _fits(address, facts, library)
+    archives: dict[str, bytes | Path] = {ARCHIVE: runtime_archive(library.content)}
     requirements: tuple[str, ...] = ()
     if bring_wheels:
         if not facts["glibc"]:
@@ -171,14 +167,7 @@ def _download(folder: Path, python: str, tags: list[str]) -> bool:
     return done.returncode == 0
 
 
-def _library(address: str, facts: Mapping[str, Any], bundle: Bundle, trust_bundle_library: bool) -> bytes:
-    target = target_of(address, facts)
-    try:
-        library = library_for(target)
-    except RuntimeUnavailableError:
-        if trust_bundle_library and bundled_name(target) in bundle.manifest.files:
-            return checked_file(bundle, bundled_name(target)).read_bytes()
-        raise
+def _fits(address: str, facts: Mapping[str, Any], library: Library) -> None:
     newest = re.match(r"(\d+)\.(\d+)", facts["glibc"])
     needed = re.match(r"(\d+)\.(\d+)", library.glibc)
     if newest and needed and tuple(map(int, needed.groups())) > tuple(map(int, newest.groups())):
@@ -186,4 +175,3 @@ def _library(address: str, facts: Mapping[str, Any], bundle: Bundle, trust_bundl
             f"the library built here needs glibc {library.glibc}, and {address} has {facts['glibc']}",
             "Install ziglang here, which builds for older systems",
         )
-    return library.content

@@ -7,10 +7,10 @@ import hashlib
 import secrets
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -18,17 +18,14 @@ from bssl_tf.devices.adb import AdbConnection
 from bssl_tf.errors import BundleError, RuntimeUnavailableError
 from bssl_tf_deploy.bundle import Bundle
 from bssl_tf_deploy.predictor import Predictor
+from bssl_tf_deploy.record import Machine, Record
 
-TARGET = "android-arm64"
-FOLDER = "/data/local/tmp/bssl-tf-device"
-# The bundle's network, by the name that records have for it.
-BINARY = "binary"
 # Makes the folder, and removes it when its input ends: at our end, or when the cable is pulled.
 _LEASE = 'trap \'\' HUP PIPE; mkdir -p "$1" && echo ready && cat >/dev/null; rm -rf "$1"'
 
 
 @dataclass(frozen=True)
-class Phone:
+class PhoneFolder:
     """A folder on a phone.
 
     Attributes:
@@ -80,7 +77,7 @@ class Way(Protocol):
     files: dict[str, bytes]
     program: str
 
-    def verify(self, phone: Phone, bundle: Bundle, threads: int) -> None:
+    def verify(self, phone: PhoneFolder, bundle: Bundle, threads: int) -> None:
         """Runs the golden inputs there.
 
         Raises:
@@ -89,16 +86,23 @@ class Way(Protocol):
         """
 
     def measure(
-        self, phone: Phone, bundle: Bundle, models: dict[str, bytes], threads: list[int], budget_s: float
-    ) -> dict[str, Any]:
-        """Times models in turns: a record's `kernel` and `runs`, one for each number of threads, and what else it has.
+        self,
+        phone: PhoneFolder,
+        bundle: Bundle,
+        models: Mapping[str, bytes],
+        threads: Sequence[int],
+        budget_s: float,
+        machine: Machine,
+    ) -> Record:
+        """Times models, interleaved.
 
         Args:
             phone: where the models lie under `model_file(name)`.
             bundle: whose network is `BINARY`.
             models: by name.
-            threads: numbers of threads.
+            threads: numbers of threads, with which `verify` succeeded.
             budget_s: seconds of timed calls for each of them, where it has a say in that.
+            machine: for the record.
         """
 
 
@@ -108,15 +112,15 @@ def model_file(name: str) -> str:
 
 
 @contextlib.contextmanager
-def phone_folder(connection: AdbConnection, prefix: str) -> Iterator[Phone]:
+def phone_folder(connection: AdbConnection, prefix: str) -> Iterator[PhoneFolder]:
     """A fresh folder on the phone that goes with this block, or with the cable. Raises `DeviceError`."""
-    folder = f"{prefix or FOLDER}-{secrets.token_hex(4)}"
+    folder = f"{prefix}-{secrets.token_hex(4)}"
     lease = connection.start(["sh", "-c", _LEASE, "sh", folder])
     assert lease.stdin is not None and lease.stdout is not None and lease.stderr is not None
     try:
         if lease.stdout.readline().strip() != b"ready":
             raise connection.failed(lease.stderr.read())
-        yield Phone(connection, folder)
+        yield PhoneFolder(connection, folder)
     finally:
         with contextlib.suppress(OSError):
             lease.stdin.close()

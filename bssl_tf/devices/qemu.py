@@ -5,17 +5,29 @@ It runs Debian's Python and the real aarch64 wheels from the rig that `make arm6
 
 from __future__ import annotations
 
+import logging
+import re
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bssl_tf.devices.connection import client, open_pipes
+from bssl_tf.devices.device import Job
+from bssl_tf.devices.instructions import build_plugin, count_instructions
+from bssl_tf.devices.python_device import PythonDevice
 from bssl_tf.errors import DeviceError
 from bssl_tf.files import cache_dir
+from bssl_tf_deploy.record import BINARY, Count
+
+if TYPE_CHECKING:
+    from bssl_tf_deploy.bundle import Bundle
 
 # Raspberry Pi 4.
 _PROCESSOR = "cortex-a72"
 _SITE = "ai-edge-litert-2.3"
+log = logging.getLogger(__name__)
 
 
 class QemuConnection:
@@ -29,7 +41,6 @@ class QemuConnection:
     """
 
     address = "qemu-arm64"
-    emulated = True
     runtime = True
 
     def __init__(self) -> None:
@@ -60,3 +71,40 @@ class QemuConnection:
 
     def explain(self, messages: str) -> DeviceError | None:
         return None
+
+
+class QemuDevice(PythonDevice):
+    """An emulated 64-bit ARM machine; see `Device`."""
+
+    kind = "qemu-arm64"
+    forms = ("qemu-arm64",)
+    offers = ("qemu-arm64",)
+    pattern = re.compile("qemu-arm64")
+    uses = frozenset[str]()
+    times = False
+
+    def connect(self) -> QemuConnection:
+        return QemuConnection()
+
+    def accept(self, job: Job, beside: Collection[str]) -> list[str]:
+        timed = bool(job.sustained_s) or job.budget_s is not None
+        return ["nothing is timed there, so --budget and --sustained are omitted"] if timed else []
+
+    def counts(self, bundle: Bundle, library: Path) -> tuple[Count, ...]:
+        """Instructions of one image; empty where nothing here can count them."""
+        log.info("counting instructions")
+        connection = self.connect()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                plugin = build_plugin(Path(folder))
+                counted = count_instructions(
+                    lambda arguments: connection.counting(arguments, plugin),
+                    bundle.path / "model.tflite",
+                    library,
+                    network=BINARY,
+                    processor=connection.processor,
+                )
+        except DeviceError as error:
+            log.warning("no instruction counts: %s", error)
+            return ()
+        return (counted,)

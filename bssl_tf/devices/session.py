@@ -17,8 +17,9 @@ from importlib import resources
 from typing import Any
 
 from bssl_tf.devices.connection import CONNECT_TIMEOUT_S, Connection
-from bssl_tf.devices.devices_file import REMOTE_DIR, Device
+from bssl_tf.devices.device import DeviceSettings
 from bssl_tf.devices.packages import OLDEST_PYTHON
+from bssl_tf.devices.python_device import PythonDevice
 from bssl_tf.errors import BsslError, BundleError, DeviceError, StorageError
 
 # Says which Python it is, then runs what it is sent: modules as JSON, the last of which has `main`. Every Python 3
@@ -33,12 +34,13 @@ _BOOTSTRAP = (
     "sys.modules[given[-1][0]].main()"
 )
 _GREETING = b"bssl-tf-device "
-_MODULES = ("conditions", "agent")
+_MODULES = ("conditions", "channel", "agent")
 # A login's own greetings may come before ours.
 _MOST_CHATTER = 1 << 16
 _PING_S = 10.0
 _GREETING_TIMEOUT_S = CONNECT_TIMEOUT_S + 20
 _ANSWER_TIMEOUT_S = 120.0
+REMOTE_DIR = "~/.cache/bssl-tf-device"
 _AGAIN = "Check the cable and the power, then run the same command again"
 
 
@@ -49,7 +51,7 @@ class Session:
         facts: of the device, from `bssl_tf_deploy.conditions.facts`.
     """
 
-    def __init__(self, device: Device, connection: Connection, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, device: DeviceSettings, connection: Connection, process: subprocess.Popen[bytes]) -> None:
         self._device, self._connection, self._process = device, connection, process
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -81,7 +83,7 @@ class Session:
             answer = json.loads(self._line(timeout_s))
         except ValueError as error:
             self._process.kill()
-            raise self._lost("it gave no answer that can be read") from error
+            raise self._lost("its answer cannot be read") from error
         self._waiting = False
         if "ok" in answer:
             return answer["ok"]
@@ -119,7 +121,7 @@ class Session:
             chatter += len(greeting)
             if chatter > _MOST_CHATTER:
                 self._process.kill()
-                raise self._lost("says something else than our program")
+                raise self._lost("it prints something else than our program")
         version = tuple(map(int, greeting.split()[1:3]))
         if version < OLDEST_PYTHON:
             found, needed = (".".join(map(str, numbers)) for numbers in (version, OLDEST_PYTHON))
@@ -187,7 +189,7 @@ class Session:
             return DeviceError(f"{name} does not answer", _AGAIN)
         if status == 127:
             return DeviceError(f"{name} has no python3", "Install Python 3.10 or newer there")
-        last = said.splitlines()[-1] if said else what or "without a word"
+        last = said.splitlines()[-1] if said else what or "no message"
         return DeviceError(f"the connection to {name} ended ({last[:200]})", _AGAIN)
 
     def _end(self) -> None:
@@ -228,14 +230,14 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(device: Device) -> Iterator[Session]:
+def open_session(device: PythonDevice) -> Iterator[Session]:
     """A session with a device, whose end cleans up there, also after an error.
 
     Raises:
         DeviceError: it cannot be reached, has no Python or an old one.
     """
     connection = device.connect()
-    session = Session(device, connection, connection.start(["python3", "-I", "-u", "-c", _BOOTSTRAP]))
+    session = Session(device.settings, connection, connection.start(["python3", "-I", "-u", "-c", _BOOTSTRAP]))
     try:
         yield session
     finally:

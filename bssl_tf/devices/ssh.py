@@ -1,11 +1,13 @@
-"""A device behind ssh, with the system's own client, its configuration, keys and known hosts."""
+"""A device reached by ssh, with the system's own client, its configuration, keys and known hosts."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Sequence
 
 from bssl_tf.devices.connection import CONNECT_TIMEOUT_S, client, open_pipes, remote_line
+from bssl_tf.devices.python_device import PythonDevice
 from bssl_tf.errors import DeviceError
 
 # Nobody is asked anything; a way that is gone is noticed after three unanswered questions. Host keys are checked as the
@@ -15,12 +17,12 @@ _OPTIONS = (
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ClearAllForwardings=yes"),
 )
 _AGAIN = "Check the cable and the power, then run the same command again"
-# What OpenSSH says -> what happened, what to do; the first that fits.
+# What OpenSSH prints -> what happened, what to do; the first that fits.
 _CAUSES = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "has another host key than before",
-        "Find out why; if it was installed anew, forget the old key with `ssh-keygen -R`",
+        "Find out why; if it was reinstalled, forget the old key with `ssh-keygen -R`",
     ),
     (
         "Host key verification failed",
@@ -28,7 +30,7 @@ _CAUSES = (
         "Connect once with `ssh` by hand and compare the key's fingerprint",
     ),
     ("Permission denied", "refuses the key or the user", "Put your public key there with `ssh-copy-id`"),
-    ("Could not resolve hostname", "has a name that nobody knows", "Check the name, or give its IP address"),
+    ("Could not resolve hostname", "has a name that cannot be resolved", "Check the name, or give its IP address"),
     ("Connection refused", "does not listen for ssh", "Switch ssh on there, or check the port"),
     ("No route to host", "cannot be reached", "Check its power, its network and the address"),
     ("Network is unreachable", "cannot be reached", "Check its power, its network and the address"),
@@ -51,12 +53,11 @@ class SshConnection:
 
     Args:
         address: for messages.
-        host: name, address, or an alias of the user's ssh configuration; checked by `devices_file`.
+        host: name, address, or an alias of the user's ssh configuration; checked by `SshDevice`.
         user: None for the configuration's.
         port: None for the configuration's.
     """
 
-    emulated = False
     packages: tuple[str, ...] | None = None
     runtime = True
     python: tuple[str, ...] = ()
@@ -73,3 +74,27 @@ class SshConnection:
             if sign in messages:
                 return DeviceError(f"{self.address} {what}", next_step)
         return None
+
+
+class SshDevice(PythonDevice):
+    """A board, or any other Linux machine; see `Device`."""
+
+    kind = "ssh"
+    forms = ("ssh://[user@]host[:port]",)
+    offers = ("ssh://",)
+    # Neither a user nor a host begins with a dash, which ssh would take for an option.
+    pattern = re.compile(
+        r"ssh://(?:(?P<user>[A-Za-z0-9_][\w.-]*)@)?(?P<host>[A-Za-z0-9_][\w.-]*|\[[0-9A-Fa-f:.]+\])"
+        r"(?::(?P<port>\d{1,5}))?/?"
+    )
+
+    @classmethod
+    def matches(cls, address: str) -> bool:
+        found = cls.pattern.fullmatch(address)
+        return found is not None and 0 < int(found["port"] or 22) < 65536
+
+    def connect(self) -> SshConnection:
+        found = self.pattern.fullmatch(self.settings.address)
+        assert found is not None  # `matches` has seen to it
+        port = int(found["port"]) if found["port"] else None
+        return SshConnection(self.name, found["host"].strip("[]"), found["user"], port)

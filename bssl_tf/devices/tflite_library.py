@@ -46,7 +46,7 @@ def read_tflite_library(file: Path) -> bytes:
         raise DeviceError(f"{file} is neither a shared library nor an Android package", _TAKE)
     kind, machine = struct.unpack_from("<HH", content, 16)
     if (kind, machine) != (_ELF_LIBRARY, _ELF_AARCH64):
-        raise DeviceError(f"{file} is no shared library for 64-bit ARM", _TAKE)
+        raise DeviceError(f"{file} is not a shared library for 64-bit ARM", _TAKE)
     return content
 
 
@@ -64,4 +64,4 @@ def _from_package(file: Path) -> bytes:
                 return library.read(_MAX_BYTES + 1)
     # NotImplementedError: another compression; RuntimeError: a password; ValueError: names that are no text.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise DeviceError(f"{file} is no sound Android package ({error})", _TAKE) from error
+        raise DeviceError(f"{file} is not a sound Android package ({error})", _TAKE) from error

@@ -1,4 +1,4 @@
-"""Records of `bssl-tf bench`, in old and new forms: a field that is missing, or of another type, is left out."""
+"""The benchmarks of a run folder: its `bench*.jsonl`, records of `bssl_tf_deploy.record`."""
 
 from __future__ import annotations
 
@@ -6,102 +6,102 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bssl_tf.files import read_records
-from bssl_tf.reports.fields import at, number, numbers, table, text, whole
-
-# Where raw durations may stand, and how many of them make a millisecond.
-_DURATIONS = {"durations_ms": 1, "durations_us": 1e3, "durations_ns": 1e6}
-_OPERATOR_TIMES = ("p50_ms", "mean_ms", "ms")
-SAME_IN_FLOAT32 = "same shape in float32"
-# What is timed beside a bundle without being asked for; on this machine the float network has another name.
-_BESIDE = {"float": SAME_IN_FLOAT32, "float32": SAME_IN_FLOAT32, "int8": "same shape in int8"}
+from bssl_tf.bench_records import parse_benchmarks
+from bssl_tf_deploy.record import Count, Latency, Network, OperatorTime, Record, Run, Start, Sustained
 
 
 @dataclass(frozen=True)
-class OperatorTime:
-    """What one operator takes of an inference: its name, the Keras layer that it came from, and milliseconds."""
-
-    operator: str
-    layer: str
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class Window:
-    """A part of a sustained run: when it began, how fast it was, and the machine's state at its end."""
-
-    start_s: float
-    p50_ms: float
-    p90_ms: float | None
-    repetitions: int | None
-    temperature_c: float | None
-    clock_mhz: float | None
-    throttled: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Sustained:
-    """Calls without a pause.
+class TimedNetwork:
+    """One network of a record's run: timed on one machine with one number of threads.
 
     Attributes:
-        windows: in their order; at least one.
-        slower: whether the last was slower than the first by more than the record allows.
-        energy_mj: millijoules for one image, of the whole processor; None where nobody counts them.
+        name: in the record; `binary` is the bundle's own.
+        network: its figures.
     """
 
-    windows: tuple[Window, ...]
-    slower: bool
-    energy_mj: float | None
-
-
-@dataclass(frozen=True)
-class Latency:
-    """One network, timed on one machine; figures in milliseconds, None where the record has none.
-
-    Attributes:
-        bundle: its folder's name.
-        variant: `binary`, `float`, or whatever else was timed beside it.
-        network: the same in words.
-        where: `local`, or the device's name.
-        device: the machine in words, and the device's name where it has one.
-        threads: for one image.
-        kernel: what computed, in words.
-        durations_ms: every timed call, in order; empty where the record has summaries only.
-        operators: empty where they were not timed.
-        sustained: None where there was no such run with this number of threads.
-        repetitions: timed calls.
-        versions: of the packages that computed, in words.
-        command: that gives the record again.
-    """
-
-    bundle: str
-    variant: str
-    network: str
-    where: str
-    device: str
-    threads: int | None
-    kernel: str
-    first_ms: float | None
-    min_ms: float | None
-    p50_ms: float | None
-    p90_ms: float | None
-    p99_ms: float | None
-    spread_ms: float | None
-    peak_mib: float | None
-    size_bytes: int | None
-    durations_ms: tuple[float, ...]
-    operators: tuple[OperatorTime, ...]
-    sustained: Sustained | None
-    repetitions: int | None
-    versions: str
-    command: str
+    record: Record
+    run: Run
+    name: str
+    network: Network
 
     @property
-    def conditions(self) -> tuple[str, int | None]:
-        """What must be equal for two latencies to be compared."""
-        return self.device, self.threads
+    def latency(self) -> Latency:
+        """Its figures; `read_benchmarks` returns no network without any."""
+        assert self.network.latency is not None
+        return self.network.latency
+
+    @property
+    def start(self) -> Start:
+        return self.network.start or Start()
+
+    @property
+    def bundle(self) -> str:
+        """Name of the bundle's folder."""
+        return _bundle(self.record)
+
+    @property
+    def title(self) -> str:
+        """The network in words."""
+        return f"same shape in {self.name}" if self.network.role == "stock" else self.name
+
+    @property
+    def is_float_of_the_shape(self) -> bool:
+        """Whether it is the bundle's architecture in float32, made for comparison."""
+        return self.network.role == "stock" and self.name == "float32"
+
+    @property
+    def device(self) -> str:
+        """The machine in words, and the device's name where it has one."""
+        machine = self.record.machine
+        return str(machine) if machine.name == "local" else f"{machine.name}: {machine}"
+
+    @property
+    def p50_ms(self) -> float | None:
+        return self.latency.p50_ms
+
+    @property
+    def peak_mib(self) -> float | None:
+        """The most that was resident, in MiB."""
+        kib = self.start.peak_memory_kib
+        return None if kib is None else kib / 1024
+
+    @property
+    def added_mib(self) -> float | None:
+        """By how much that lies above what was resident before the model."""
+        start = self.start
+        if start.added_memory_mib is not None or start.peak_memory_kib is None or start.memory_before_kib is None:
+            return start.added_memory_mib
+        return (start.peak_memory_kib - start.memory_before_kib) / 1024
+
+    @property
+    def durations_ms(self) -> tuple[float, ...]:
+        """Every timed call, in order; empty where they were not kept."""
+        return tuple(nanoseconds / 1e6 for nanoseconds in self.latency.durations_ns)
+
+    @property
+    def operators(self) -> tuple[OperatorTime, ...]:
+        """The bundle's own, by our runtime where it kept times; empty where nobody did, and for other networks."""
+        profiles = sorted(self.run.profiles, key=lambda one: one.source != "runtime")
+        return profiles[0].rows if profiles and self.network.role == "subject" else ()
+
+    @property
+    def sustained(self) -> Sustained | None:
+        """Calls of the bundle's own network without a pause, with this number of threads."""
+        found = self.record.sustained
+        return found if found and self.network.role == "subject" and found.threads == self.run.threads else None
+
+    @property
+    def versions(self) -> str:
+        return ", ".join(f"{name} {version}" for name, version in self.record.versions.items())
+
+    @property
+    def command(self) -> str:
+        return self.record.command or ""
+
+    @property
+    def conditions(self) -> tuple[str, int]:
+        """What must be equal for two latencies to be compared: the machine and the number of threads."""
+        return self.device, self.run.threads
 
 
 @dataclass(frozen=True)
@@ -109,172 +109,65 @@ class Emulated:
     """A bundle on a processor that was emulated: answers, and what was counted for one image, but no times.
 
     Attributes:
-        as_expected: whether the golden outputs came out.
-        instructions: None where they were not counted; `vector` are part of them.
+        count: None where nothing was counted.
     """
 
-    bundle: str
-    processor: str
-    kernel: str
-    as_expected: bool
-    instructions: int | None
-    vector: int | None
-    command: str
+    record: Record
+    count: Count | None
+
+    @property
+    def bundle(self) -> str:
+        return _bundle(self.record)
+
+    @property
+    def processor(self) -> str:
+        return self.count.processor if self.count else str(self.record.machine)
+
+    @property
+    def kernel(self) -> str:
+        """Of our library, the one in use."""
+        counted = self.count.kernels if self.count else None
+        kernels = counted or (self.record.library.kernels if self.record.library else ())
+        return kernels[0] if kernels else ""
 
 
-def read_emulated(folder: Path) -> list[Emulated]:
-    """The newest record of each bundle, processor and kernel in the `bench*.jsonl` of a run folder, oldest first."""
-    newest: dict[tuple[str, ...], Emulated] = {}
-    for path in sorted(folder.glob("bench*.jsonl")):
-        for record in read_records(path):
-            if at(record, "emulated") is not True:
-                continue
-            one = Emulated(
-                bundle=Path(text(record, "bundle")).name or "bundle",
-                processor=text(record, "instructions", "processor") or _machine(table(record, "facts")),
-                kernel=text(record, "kernel"),
-                as_expected=at(record, "golden", "as_expected") is True,
-                instructions=whole(record, "instructions", "instructions"),
-                vector=whole(record, "instructions", "vector"),
-                command=text(record, "command"),
-            )
-            key = (one.bundle, one.processor, one.kernel)
-            newest.pop(key, None)
-            newest[key] = one
-    return list(newest.values())
-
-
-def read_benchmarks(folder: Path) -> list[Latency]:
-    """What was timed, the newest record of each bundle, network, machine and number of threads; oldest first.
+def read_benchmarks(folder: Path) -> tuple[list[TimedNetwork], list[Emulated], list[str]]:
+    """What was measured, the newest of each kind; oldest first.
 
     Args:
-        folder: a run folder; its `bench*.jsonl` are read. Emulated runs give no times and are left out.
+        folder: a run folder; its `bench*.jsonl` are read.
+
+    Returns:
+        What was timed, the newest record of each bundle, network, machine, number of threads and kernel; what was
+        emulated, the newest of each bundle, processor and kernel; and what is wrong with lines that are not records.
+
+    Raises:
+        RunFolderError: a file cannot be read.
     """
-    newest: dict[tuple[Any, ...], Latency] = {}
+    timed: dict[tuple[Any, ...], TimedNetwork] = {}
+    emulated: dict[tuple[Any, ...], Emulated] = {}
+    faults: list[str] = []
     for path in sorted(folder.glob("bench*.jsonl")):
-        for record in read_records(path):
-            if at(record, "emulated") is True:
-                continue
-            for latency in _latencies(record):
-                key = (latency.bundle, latency.variant, *latency.conditions, latency.kernel)
-                newest.pop(key, None)
-                newest[key] = latency
-    return list(newest.values())
+        records, wrong = parse_benchmarks(path)
+        faults += wrong
+        for record in records:
+            for one in _timed(record):
+                key = (one.bundle, one.name, *one.conditions, one.network.kernel)
+                timed.pop(key, None)
+                timed[key] = one
+            if record.machine.emulated:
+                for other in [Emulated(record, count) for count in record.counts or (None,)]:
+                    place = (other.bundle, other.processor, other.kernel)
+                    emulated.pop(place, None)
+                    emulated[place] = other
+    return list(timed.values()), list(emulated.values()), faults
 
 
-def _latencies(record: Any) -> list[Latency]:
-    # Of a device there is a run for each number of threads.
-    runs = at(record, "runs")
-    parts = [{**record, **run} for run in runs if isinstance(run, dict)] if isinstance(runs, list) else [record]
-    found = []
-    for part in parts:
-        for name, one in table(part, "networks").items():
-            if isinstance(one, dict):
-                found.append(_latency(part, str(name), one | (_watched(record, part) if name == "binary" else {})))
-    return [one for one in found if one.p50_ms is not None or one.durations_ms]
+def _timed(record: Record) -> list[TimedNetwork]:
+    found = [TimedNetwork(record, run, name, one) for run in record.runs for name, one in run.networks.items()]
+    # A benchmark_model of an older version prints no median, and nothing here can be drawn without one.
+    return [one for one in found if one.network.latency is not None and one.network.latency.p50_ms is not None]
 
 
-def _watched(record: Any, part: dict[str, Any]) -> dict[str, Any]:
-    """What is known of the bundle's network with the number of threads of `part`: `operators` and `sustained`."""
-    found = {}
-    # Our runtime's of this part, else what benchmark_model said of the whole record, for one number of threads.
-    for profile in (table(record, "operators"), table(part, "operators")):
-        if "rows" in profile and profile.get("threads") == at(part, "threads"):
-            found["operators"] = profile["rows"]
-    sustained = table(record, "sustained")
-    if sustained.get("threads") == at(part, "threads"):
-        found["sustained"] = sustained
-    return found
-
-
-def _latency(record: Any, variant: str, one: dict[str, Any]) -> Latency:
-    durations: tuple[float, ...] = ()
-    for key, scale in _DURATIONS.items():
-        durations = durations or tuple(value / scale for value in numbers(one, key))
-    machine = text(record, "machine") or _machine(table(record, "facts")) or "a machine without a name"
-    device = text(record, "device", "name") or "local"
-    command = text(record, "command")
-    about = one | {"versions": table(record, "versions") | table(one, "versions")}
-    return Latency(
-        bundle=Path(text(record, "bundle")).name or "bundle",
-        variant=variant,
-        # A model that the user put beside the bundle keeps the name that it was given.
-        network=variant if f"--beside {variant}=" in command else _BESIDE.get(variant, variant),
-        where=device,
-        device=machine if device == "local" else f"{device}: {machine}",
-        threads=whole(one, "threads") or whole(record, "threads"),
-        kernel=text(one, "kernel") or _kernel(text(record, "kernel"), variant),
-        first_ms=number(one, "first_ms"),
-        min_ms=number(one, "min_ms"),
-        p50_ms=_first(number(one, "p50_ms"), number(one, "median_ms"), _quantile(durations, 0.5)),
-        p90_ms=_first(number(one, "p90_ms"), _quantile(durations, 0.9)),
-        p99_ms=_first(number(one, "p99_ms"), _quantile(durations, 0.99)),
-        spread_ms=number(one, "spread_ms"),
-        peak_mib=_first(
-            number(one, "memory_mib"), None if (kib := number(one, "peak_memory_kib")) is None else kib / 1024
-        ),
-        size_bytes=whole(one, "model_size_bytes") or whole(one, "model_bytes"),
-        durations_ms=durations,
-        operators=_operators(one),
-        sustained=_sustained(table(one, "sustained")),
-        repetitions=whole(one, "repetitions") or whole(record, "repetitions") or len(durations) or None,
-        versions=", ".join(f"{name} {version}" for name, version in table(about, "versions").items()),
-        command=command,
-    )
-
-
-def _kernel(of_record: str, variant: str) -> str:
-    """What computed, as a device's record has it: "ours, the rest XNNPACK", and the networks beside are all rest."""
-    return of_record if variant == "binary" else of_record.partition("the rest ")[2]
-
-
-def _operators(one: dict[str, Any]) -> tuple[OperatorTime, ...]:
-    listed = at(one, "operators")
-    times = []
-    for entry in listed if isinstance(listed, list) else ():
-        took = _first(*(number(entry, key) for key in _OPERATOR_TIMES))
-        if took is not None:
-            operator = text(entry, "operator") or text(entry, "type") or "?"
-            times.append(OperatorTime(operator, text(entry, "layer") or text(entry, "name"), took))
-    return tuple(times)
-
-
-def _sustained(found: dict[str, Any]) -> Sustained | None:
-    windows = []
-    listed = at(found, "windows")
-    for one in listed if isinstance(listed, list) else ():
-        start, p50 = number(one, "start_s"), number(one, "p50_ms")
-        if start is not None and p50 is not None:
-            flags = at(one, "throttled")
-            windows.append(
-                Window(
-                    start,
-                    p50,
-                    number(one, "p90_ms"),
-                    whole(one, "repetitions"),
-                    number(one, "temperature_c"),
-                    number(one, "clock_mhz"),
-                    tuple(map(str, flags)) if isinstance(flags, list) else (),
-                )
-            )
-    if not windows:
-        return None
-    return Sustained(tuple(windows), at(found, "slower") is True, number(found, "energy_mj_per_inference"))
-
-
-def _machine(facts: dict[str, Any]) -> str:
-    """A device's machine in the words of `bssl_tf_deploy.benchmark.machine`."""
-    cores = whole(facts, "cores")
-    system = f"{text(facts, 'system')} {text(facts, 'machine')}".strip()
-    return ", ".join(part for part in (text(facts, "processor"), f"{cores} cores" if cores else "", system) if part)
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _quantile(values: tuple[float, ...], share: float) -> float | None:
-    """As `bssl_tf_deploy.benchmark` does it: the median may lie between two values, other quantiles were measured."""
-    if not values:
-        return None
-    return float(np.quantile(values, share, method="linear" if share == 0.5 else "higher"))
+def _bundle(record: Record) -> str:
+    return Path(record.subject.bundle or "").name if record.subject else ""

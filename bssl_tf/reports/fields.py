@@ -34,15 +34,6 @@ def table(record: Any, *path: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def numbers(record: Any, *path: str) -> tuple[float, ...]:
-    """The finite numbers of the list at `path`; none of them where it holds anything else."""
-    value = at(record, *path)
-    if not isinstance(value, list):
-        return ()
-    found = tuple(number({"": one}, "") for one in value)
-    return tuple(one for one in found if one is not None) if None not in found else ()
-
-
 def at(record: Any, *path: str) -> Any:
     """Whatever is at `path`, or None."""
     for key in path:

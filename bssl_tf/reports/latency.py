@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Sequence
 
 from bssl_tf.reports import figures
-from bssl_tf.reports.benchmarks import Latency, Sustained
+from bssl_tf.reports.benchmarks import TimedNetwork
 from bssl_tf.reports.document import Column, Figure, Key, Section, Table
 from bssl_tf.reports.runs import Run, only
+from bssl_tf_deploy.record import Sustained
 
 MOST_LAYERS = 40
-Timed = tuple[Run, Latency]
+Timed = tuple[Run, TimedNetwork]
 
 
 def latency_section(runs: Sequence[Run]) -> Section:
@@ -21,18 +22,25 @@ def latency_section(runs: Sequence[Run]) -> Section:
         Column("kernel"),
         *(Column("first", "ms", 3), Column("fastest", "ms", 3), Column("p50", "ms", 3), Column("p90", "ms", 3)),
         *(Column("p99", "ms", 3), Column("interquartile range", "ms", 3), Column("peak memory", "MiB", 1)),
-        *(Column("model size", "KiB", 1), Column("calls"), Column("versions"), Column("command")),
+        *(
+            Column("memory for the model", "MiB", 1),
+            Column("model size", "KiB", 1),
+            Column("calls"),
+            Column("versions"),
+            Column("command"),
+        ),
     )
     rows = tuple(
-        (run.name, one.bundle, one.network, one.where, one.device, one.threads, one.kernel, one.first_ms, one.min_ms,
-         one.p50_ms, one.p90_ms, one.p99_ms, one.spread_ms, one.peak_mib,
-         one.size_bytes / 1024 if one.size_bytes else None, one.repetitions, one.versions, one.command)
+        (run.name, one.bundle, one.title, one.record.machine.name, one.device, one.run.threads, one.network.kernel,
+         one.start.first_ms, one.latency.min_ms, one.p50_ms, one.latency.p90_ms, one.latency.p99_ms,
+         one.latency.spread_ms, one.peak_mib, one.added_mib, one.network.model_size_bytes / 1024, one.latency.calls,
+         one.versions, one.command)
         for run, one in timed
     )  # fmt: skip
     blocks: list[Figure | Table] = []
     for number, conditions in enumerate(dict.fromkeys(one.conditions for _, one in timed)):
         blocks.append(_distribution([pair for pair in timed if pair[1].conditions == conditions], number))
-    blocks += [_threads(timed)] if len({one.threads for _, one in timed if one.p50_ms}) > 1 else []
+    blocks += [_threads(timed)] if len({one.run.threads for _, one in timed}) > 1 else []
     for place, (run, one) in enumerate(timed):
         blocks += [_times(run, one, f"times-{place}")] if one.operators else []
         blocks += _sustained(run, one, one.sustained, f"sustained-{place}") if one.sustained else []
@@ -41,12 +49,12 @@ def latency_section(runs: Sequence[Run]) -> Section:
         missing.append(f"There are no times of single layers; run `bssl-tf bench {only(runs)}/BUNDLE --operators`.")
     if timed and not any(one.sustained for _, one in timed):
         missing.append(
-            "Nobody looked whether it slows down when hot; run "
+            "Whether it slows down when hot was not looked at; run "
             f"`bssl-tf bench {only(runs)}/BUNDLE --device DEVICE --sustained 600`."
         )
-    if timed and len({one.threads for _, one in timed}) == 1:
+    if timed and len({one.run.threads for _, one in timed}) == 1:
         missing.append(
-            f"Latency by threads: all was timed with {timed[0][1].threads}; run `bssl-tf bench {only(runs)}/BUNDLE "
+            f"Latency by threads: all was timed with {timed[0][1].run.threads}; run `bssl-tf bench {only(runs)}/BUNDLE "
             "--threads 2` and so on."
         )
     return Section(
@@ -65,10 +73,10 @@ def _distribution(timed: Sequence[Timed], number: int) -> Figure:
     full = all(one.durations_ms for _, one in timed)
     table = Table(
         name, "Latency", (Column("network"), *(Column(q, "ms", 3) for q in ("fastest", "p50", "p90", "p99"))),
-        tuple((label, one.min_ms, one.p50_ms, one.p90_ms, one.p99_ms)
+        tuple((label, one.latency.min_ms, one.p50_ms, one.latency.p90_ms, one.latency.p99_ms)
               for label, (_, one) in zip(labels, timed, strict=True)),
     )  # fmt: skip
-    calls = sorted({str(one.repetitions) for _, one in timed if one.repetitions})
+    calls = sorted({str(one.latency.calls) for _, one in timed if one.latency.calls})
     how = (
         "Which share of the calls was at most so slow; further left is faster, steeper is steadier. The axis ends soon "
         "after the 99th percentile."
@@ -76,7 +84,7 @@ def _distribution(timed: Sequence[Timed], number: int) -> Figure:
         else "Dot: median. Thick line: to the 90th percentile. Thin line: from the fastest call to the 99th."
     )
     series = [figures.Series(style, one.durations_ms, ()) for style, (_, one) in enumerate(timed)]
-    values = [(one.min_ms, one.p50_ms, one.p90_ms, one.p99_ms) for _, one in timed]
+    values = [(one.latency.min_ms, one.p50_ms, one.latency.p90_ms, one.latency.p99_ms) for _, one in timed]
     return Figure(
         name=name,
         title=f"Latency on {where_timed(device, threads)}",
@@ -95,8 +103,8 @@ def _distribution(timed: Sequence[Timed], number: int) -> Figure:
 def _threads(timed: Sequence[Timed]) -> Figure:
     lines: dict[str, dict[int, float]] = {}
     for (_, one), label in zip(timed, _labels(timed), strict=True):
-        if one.threads is not None and one.p50_ms is not None:
-            lines.setdefault(f"{label}, {one.device}", {})[one.threads] = one.p50_ms
+        if one.p50_ms is not None:
+            lines.setdefault(f"{label}, {one.device}", {})[one.run.threads] = one.p50_ms
     counts = sorted({threads for line in lines.values() for threads in line})
     series = [figures.Series(i, sorted(line), [line[n] for n in sorted(line)]) for i, line in enumerate(lines.values())]
     columns = (Column("network"), *(Column(f"{n} thread{'s' if n > 1 else ''}", "ms", 3) for n in counts))
@@ -112,10 +120,10 @@ def _threads(timed: Sequence[Timed]) -> Figure:
     )
 
 
-def _times(run: Run, one: Latency, name: str) -> Figure:
+def _times(run: Run, one: TimedNetwork, name: str) -> Figure:
     whole = sum(t.milliseconds for t in one.operators) or 1.0
     rows = tuple(
-        (place, t.operator, t.layer, t.milliseconds, 100 * t.milliseconds / whole)
+        (place, t.operator, t.layer or t.output, t.milliseconds, 100 * t.milliseconds / whole)
         for place, t in enumerate(one.operators)
     )
     shown = one.operators[:MOST_LAYERS]
@@ -146,22 +154,30 @@ def _times(run: Run, one: Latency, name: str) -> Figure:
     )
 
 
-def _sustained(run: Run, one: Latency, found: Sustained, name: str) -> list[Figure]:
+def _sustained(run: Run, one: TimedNetwork, found: Sustained, name: str) -> list[Figure]:
     """Latency, and where it is known temperature, over a run without a pause."""
     title = _name(run, one)
     windows = found.windows
     seconds = [window.start_s for window in windows]
-    flags = [(), *(window.throttled for window in windows)]
+    flags = [(), *(window.state.throttled or () for window in windows)]
     changes = [start for start, (before, now) in zip(seconds, itertools.pairwise(flags), strict=True) if now != before]
-    seen = list(dict.fromkeys(flag for window in windows for flag in window.throttled))
+    seen = list(dict.fromkeys(flag for flag_list in flags for flag in flag_list))
     said = (
         f"Dashed lines: the machine's flags changed ({', '.join(seen)})." if seen
         else "The machine reported no throttling, or cannot."
     )  # fmt: skip
-    if found.energy_mj is not None:
-        said += f" Energy of the whole processor: {found.energy_mj:.3g} mJ an image."
+    if found.energy_mj_per_inference is not None:
+        said += f" Energy of the whole processor: {found.energy_mj_per_inference:.3g} mJ an image."
     rows = tuple(
-        (w.start_s, w.p50_ms, w.p90_ms, w.repetitions, w.temperature_c, w.clock_mhz, ", ".join(w.throttled))
+        (
+            w.start_s,
+            w.p50_ms,
+            w.p90_ms,
+            w.calls,
+            w.state.temperature_c,
+            w.state.clock_mhz,
+            ", ".join(w.state.throttled or ()),
+        )
         for w in windows
     )
     columns = (
@@ -171,8 +187,7 @@ def _sustained(run: Run, one: Latency, found: Sustained, name: str) -> list[Figu
     conditions = conditions_of([one])
     change = "it slowed down" if found.slower else "it did not slow down"
     series = [figures.Series(0, seconds, [window.p50_ms for window in windows])]
-    if all(window.p90_ms is not None for window in windows):
-        series.append(figures.Series(1, seconds, [window.p90_ms or 0.0 for window in windows]))
+    series.append(figures.Series(1, seconds, [window.p90_ms for window in windows]))
     made = [
         Figure(
             name=name,
@@ -184,10 +199,10 @@ def _sustained(run: Run, one: Latency, found: Sustained, name: str) -> list[Figu
             conditions=conditions,
             draw=lambda: figures.curves(name, series, "seconds", "latency (ms)", borders=changes),
             table=Table(name, "Without a pause", columns, rows),
-            keys=(Key("median", 0), Key("90th percentile", 1))[: len(series)],
+            keys=(Key("median", 0), Key("90th percentile", 1)),
         )
     ]
-    warm = [(window.start_s, window.temperature_c) for window in windows if window.temperature_c is not None]
+    warm = [(one.start_s, celsius) for one in windows if (celsius := one.state.temperature_c) is not None]
     if warm:
         hot = figures.Series(0, [start for start, _ in warm], [celsius for _, celsius in warm])
         heat = f"{name}-temperature"
@@ -211,9 +226,9 @@ def _emulated(runs: Sequence[Run]) -> list[Table]:
         *(Column("instructions", "million", 3), Column("vector instructions", "million", 3), Column("command")),
     )
     rows = tuple(
-        (run.name, one.bundle, one.processor, one.kernel, "as expected" if one.as_expected else "not as expected",
-         one.instructions / 1e6 if one.instructions is not None else None,
-         one.vector / 1e6 if one.vector is not None else None, one.command)
+        (run.name, one.bundle, one.processor, one.kernel, "as expected" if one.record.golden else "not compared",
+         one.count.instructions / 1e6 if one.count else None, one.count.vector / 1e6 if one.count else None,
+         one.record.command or "")
         for run in runs for one in run.emulated
     )  # fmt: skip
     title = "Emulated: answers and instructions of one image, no times"
@@ -226,17 +241,17 @@ def _labels(timed: Sequence[Timed]) -> list[str]:
     several = len({run.name for run, _ in timed}) > 1
     kernels: dict[tuple[str, ...], set[str]] = {}
     for run, one in timed:
-        kernels.setdefault((run.name, one.bundle, one.variant, one.device), set()).add(one.kernel)
+        kernels.setdefault((run.name, one.bundle, one.name, one.device), set()).add(one.network.kernel)
     return [
         (f"{run.name}, " if several else "")
-        + f"{one.bundle}, {one.network}, {one.where}"
-        + (f", {one.kernel}" if len(kernels[run.name, one.bundle, one.variant, one.device]) > 1 else "")
+        + f"{one.bundle}, {one.title}, {one.record.machine.name}"
+        + (f", {one.network.kernel}" if len(kernels[run.name, one.bundle, one.name, one.device]) > 1 else "")
         for run, one in timed
     ]
 
 
-def _name(run: Run, one: Latency) -> str:
-    return where_timed(f"{run.name}, {one.bundle}, {one.network}, {one.where}", one.threads)
+def _name(run: Run, one: TimedNetwork) -> str:
+    return where_timed(f"{run.name}, {one.bundle}, {one.title}, {one.record.machine.name}", one.run.threads)
 
 
 def first_drawn(count: int) -> str:
@@ -249,7 +264,7 @@ def where_timed(device: str, threads: int | None) -> str:
     return f"{device}, {threads} thread{'' if threads == 1 else 's'}" if threads else device
 
 
-def conditions_of(timed: Sequence[Latency]) -> str:
+def conditions_of(timed: Sequence[TimedNetwork]) -> str:
     """Machine and versions once, and every command."""
     places = ", ".join(dict.fromkeys(where_timed(*one.conditions) for one in timed))
     versions = ", ".join(dict.fromkeys(one.versions for one in timed if one.versions)) or "versions not recorded"

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from bssl_tf.evaluation.statistics import wilson_interval
 from bssl_tf.evaluation.verdict import LEARNED, NOT_SHOWN
-from bssl_tf.reports.benchmarks import Latency
+from bssl_tf.reports.benchmarks import TimedNetwork
 from bssl_tf.reports.document import Cell, Column, Headline, KeyFigure, Section, Table
 from bssl_tf.reports.latency import where_timed
 from bssl_tf.reports.runs import Run, RunBundle
+from bssl_tf_deploy.record import BINARY
 
 _COLUMNS = (
     *(Column("run"), Column("verdict"), Column("next step"), Column("top-1", "%", 2), Column("95 % from", "%", 2)),
@@ -62,20 +63,16 @@ def _headline(run: Run, name: str) -> Headline:
     return Headline(f"{run.name}: {sentence}", next_step, tone, tuple(figures), table)
 
 
-def _shown_bundle(run: Run) -> tuple[RunBundle | None, Latency | None]:
+def _shown_bundle(run: Run) -> tuple[RunBundle | None, TimedNetwork | None]:
     """The first bundle that was timed, with its time for the fewest threads; else the first bundle."""
     for bundle in run.bundles:
-        timed = [
-            one
-            for one in run.benchmarks
-            if (one.bundle, one.variant) == (bundle.name, "binary") and one.p50_ms is not None
-        ]
+        timed = [one for one in run.benchmarks if (one.bundle, one.name) == (bundle.name, BINARY)]
         if timed:
-            return bundle, min(timed, key=lambda one: one.threads or 0)
+            return bundle, min(timed, key=lambda one: one.run.threads)
     return (run.bundles[0] if run.bundles else None), None
 
 
-def _of_bundle(bundle: RunBundle, timed: Latency | None) -> list[KeyFigure]:
+def _of_bundle(bundle: RunBundle, timed: TimedNetwork | None) -> list[KeyFigure]:
     figures = []
     if bundle.top1 is not None and bundle.top1_images:
         interval = wilson_interval(round(bundle.top1 / 100 * bundle.top1_images), bundle.top1_images)
@@ -94,7 +91,7 @@ def _of_bundle(bundle: RunBundle, timed: Latency | None) -> list[KeyFigure]:
                 "Latency",
                 f"{timed.p50_ms:.3g} ms",
                 f"median of one image, {bundle.name} on {where_timed(*timed.conditions)}"
-                + (f", n = {timed.repetitions} calls" if timed.repetitions else ""),
+                + (f", n = {timed.latency.calls} calls" if timed.latency.calls else ""),
             )
         )
     return figures

@@ -12,7 +12,7 @@ from bssl_tf.errors import BsslError, RunFolderError
 from bssl_tf.evaluation.predictions import Answers, read_predictions
 from bssl_tf.evaluation.records import Evaluation, belong_together, read_evaluation
 from bssl_tf.files import line_count, read_json, read_records
-from bssl_tf.reports.benchmarks import Emulated, Latency, read_benchmarks, read_emulated
+from bssl_tf.reports.benchmarks import Emulated, TimedNetwork, read_benchmarks
 from bssl_tf.reports.fields import number, table, text
 from bssl_tf.settings import read_run_config
 from bssl_tf_converters.tflite.inspection import Inspection, inspect_model
@@ -73,7 +73,7 @@ class Run:
     evaluation: Evaluation | None
     answers: Answers
     bundles: tuple[RunBundle, ...]
-    benchmarks: tuple[Latency, ...]
+    benchmarks: tuple[TimedNetwork, ...]
     emulated: tuple[Emulated, ...]
     finished: bool
     damaged: tuple[str, ...]
@@ -198,12 +198,14 @@ def _epochs(records: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     )
 
 
-def _benchmarks(folder: Path, damaged: list[str]) -> tuple[tuple[Latency, ...], tuple[Emulated, ...]]:
+def _benchmarks(folder: Path, damaged: list[str]) -> tuple[tuple[TimedNetwork, ...], tuple[Emulated, ...]]:
     try:
-        return tuple(read_benchmarks(folder)), tuple(read_emulated(folder))
-    except OSError as error:
-        damaged.append(f"a benchmark's record cannot be read ({error.strerror}).")
+        timed, emulated, faults = read_benchmarks(folder)
+    except RunFolderError as error:
+        damaged.append(f"{error.what}.")
         return (), ()
+    damaged += [f"{fault}." for fault in faults]
+    return tuple(timed), tuple(emulated)
 
 
 def _teacher(path: str) -> dict[str, Any]:

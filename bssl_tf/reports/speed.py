@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Sequence
 
 from bssl_tf.reports import figures
-from bssl_tf.reports.benchmarks import SAME_IN_FLOAT32, Latency
+from bssl_tf.reports.benchmarks import TimedNetwork
 from bssl_tf.reports.document import Column, Figure, Group, Key, Section, Table, counted, lacking
 from bssl_tf.reports.latency import MOST_LAYERS, conditions_of, first_drawn, latency_section, where_timed
 from bssl_tf.reports.runs import Run, RunBundle, only
+from bssl_tf_deploy.record import BINARY
 from bssl_tf_deploy.tasks import find_task
 
-BINARY = "binary"
 _STYLE_OF = {"binary": 0, "float": 1, "integer": 2, None: 3}
 
 
@@ -36,12 +36,12 @@ def _trade_offs(runs: Sequence[Run]) -> Section:
             (run, bundle, one)
             for run, bundle in here
             for one in run.benchmarks
-            if (one.bundle, one.variant) == (bundle.name, BINARY) and one.p50_ms is not None
+            if (one.bundle, one.name) == (bundle.name, BINARY)
         ]
         for device in dict.fromkeys(one.device for *_, one in timed):
             # With the fewest threads; more of them have a plot of their own.
-            fewest = min(one.threads or 0 for *_, one in timed if one.device == device)
-            same = [each for each in timed if (each[2].device, each[2].threads or 0) == (device, fewest)]
+            fewest = min(one.run.threads for *_, one in timed if one.device == device)
+            same = [each for each in timed if each[2].conditions == (device, fewest)]
             blocks.append(_latency_figure(same, data, f"latency-against-{len(blocks)}"))
     missing = (
         *lacking(
@@ -70,14 +70,14 @@ def _size_figure(points: Sequence[tuple[Run, RunBundle]], data: str, name: str) 
     )  # fmt: skip
 
 
-def _latency_figure(timed: Sequence[tuple[Run, RunBundle, Latency]], data: str, name: str) -> Figure:
+def _latency_figure(timed: Sequence[tuple[Run, RunBundle, TimedNetwork]], data: str, name: str) -> Figure:
     machine = where_timed(*timed[0][2].conditions)
     rows = tuple((f"{run.name}, {one.bundle}", one.p50_ms or 0.0, bundle.top1 or 0.0) for run, bundle, one in timed)
     beside = {
         other.p50_ms
         for run, _, one in timed
         for other in run.benchmarks
-        if other.network == SAME_IN_FLOAT32
+        if other.is_float_of_the_shape
         and (other.bundle, other.conditions) == (one.bundle, one.conditions)
         and other.p50_ms
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import statistics
 import sys
@@ -14,27 +15,35 @@ import click
 
 from benchmarks import networks, records, report, worker
 from benchmarks.cache import load
+from benchmarks.session import Session
 from benchmarks.variants import LCE, VARIANTS
+from bssl_tf.bench_records import append_benchmarks, read_benchmarks
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import BsslError, ConfigError, Interrupted, RuntimeUnavailableError
-from bssl_tf.files import append_record, write_text
-from bssl_tf_deploy.library import describe, own_library
+from bssl_tf.files import write_text
+from bssl_tf_deploy import conditions as machine_conditions
+from bssl_tf_deploy.bench import described
+from bssl_tf_deploy.library import own_library
+from bssl_tf_deploy.record import Conditions, Machine, Record, Run, RuntimeLibrary, Start, Subject
+from bssl_tf_deploy.strict import parse
 
 _ISAS = ("auto", "portable", "avx2", "avx512", "neon")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--networks", "names", metavar="NAMES", help="Comma-separated. [all but tiny]")
+@click.option("--networks", "names", metavar="NAMES", help="Comma-separated.  [default: all but tiny]")
 @click.option("--threads", default="1,2", show_default=True, metavar="COUNTS", help="Comma-separated thread counts.")
 @click.option(
-    "--budget-s", default=40.0, show_default=True, type=click.FloatRange(min=0), help="Seconds of timing a network."
+    "--budget-s", default=40.0, show_default=True, type=click.FloatRange(min=0), help="Seconds of timing per network."
 )
 @click.option(
     "--min-rounds", default=20, show_default=True, type=click.IntRange(min=1), help="Rounds whatever the budget says."
 )
 @click.option("--cache", default="runs/bench-models", show_default=True, metavar="DIR", help="Keeps converted models.")
 @click.option("--results", default="results", show_default=True, metavar="DIR", help="Takes records and tables.")
-@click.option("--library", metavar="FILE", help="Our runtime. [the one in bssl_tf_deploy; without it, the others only]")
+@click.option(
+    "--library", metavar="FILE", help="Our runtime.  [default: the one in bssl_tf_deploy; without it, the others only]"
+)
 @click.option("--isa", default="auto", show_default=True, type=click.Choice(_ISAS), help="Kernels of our runtime.")
 @click.option("--probes", default=3, show_default=True, type=click.IntRange(min=1), help="Fresh processes for memory.")
 @click.option("--convert-only", is_flag=True, help="Make the models that the cache lacks, time nothing.")
@@ -54,11 +63,11 @@ def command(
     report_only: bool,
     debug: bool,
 ) -> None:
-    """Time our runtime beside LCE, float32 and int8 XNNPACK, all in turns, network by network.
+    """Time our runtime beside LCE, float32 and int8 XNNPACK, all interleaved, network by network.
 
-    Networks have random weights and are made once (half a minute each). Nothing of ours is timed unless it says what
-    LCE says. Each network's records go to RESULTS/runtime-bench.jsonl as soon as it is timed, the tables to
-    RESULTS/runtime-bench.md. On a machine that does other work too the figures are worthless; the tables say how much
+    Networks have random weights and are made once (half a minute each). Nothing of ours is timed unless it gives what
+    LCE gives. Each network's record goes to RESULTS/runtime-bench.jsonl as soon as it is timed, the tables to
+    RESULTS/runtime-bench.md. On a machine that does other work too the figures are worthless; the tables show how much
     of it there was.
     """
     record_file = Path(results, f"{records.NAME}.jsonl")
@@ -72,28 +81,30 @@ def command(
     file = _library(library)
     runtime = None
     if file is not None and not convert_only:
-        version, kernels = describe(file)
-        runtime = {"version": version, "kernels": kernels, "isa": isa}
-        _say(f"our runtime {runtime['version']}, kernels {runtime['kernels']}")
+        runtime = dataclasses.replace(described(file), isa=isa)
+        _say(f"our runtime {runtime.version}, kernels {', '.join(runtime.kernels)}")
     failed = _convert(chosen, cache, debug)
     for network in () if convert_only else chosen:
         if {network.name, *network.beside} & set(failed):
             continue
         _say(f"timing {network.name}")
-        about = _environment()
+        about = _about(network, runtime, budget_s)
         common = {"name": network.name, "cache": cache, "library": str(file) if file else None, "isa": isa}
         try:
             found = worker.call("time", **common, threads=counts, budget_s=budget_s, min_rounds=min_rounds)
-            for record in found:
-                record |= _probe(record, common, probes)
-                record |= {**about, "runtime": runtime, "budget_s": budget_s, "command": _command()}
-                _say(_line(record))
+            session = parse(Session, found, "session")
+            conditions = dataclasses.replace(about.conditions, others_cores=session.others_cores)
+            runs = tuple(_probed(run, common, probes) for run in session.runs)
+            record = dataclasses.replace(about, conditions=conditions, runs=runs)
         except RuntimeUnavailableError as error:
             failed[network.name] = error.what
             _say_error(error, debug)
             continue
-        append_record(record_file, *found)
-        failed |= {f"{r['variant']} of {network.name}": r["refused"] for r in found if r["refused"]}
+        for one in records.newest([record]):
+            _say(_line(one))
+            if one.figures.refused is not None:
+                failed[f"{one.variant} of {network.name}"] = one.figures.refused
+        append_benchmarks(record_file, record)
         _write_report(record_file)
     if failed:
         raise RuntimeUnavailableError(
@@ -108,12 +119,14 @@ def _counts(threads: str) -> list[int]:
     except ValueError:
         counts = []
     if not counts or not 1 <= counts[0] <= counts[-1] <= 64:
-        raise ConfigError(f"--threads {threads} is no list of numbers from 1 to 64", "Write for instance --threads 1,2")
+        raise ConfigError(
+            f"--threads {threads} is not a list of numbers from 1 to 64", "Write for instance --threads 1,2"
+        )
     cores = resolved_threads(0)
     possible = [count for count in counts if count <= cores]
     for count in counts:
         if count not in possible:
-            _say(f"leaving out {count} threads: this process may use {cores} cores")
+            _say(f"omitting {count} threads: this process may use {cores} cores")
     if not possible:
         raise ConfigError(f"this process may use {cores} cores, fewer than {threads}", "Ask for fewer --threads")
     return possible
@@ -150,37 +163,56 @@ def _convert(chosen: list[networks.Network], cache: str, debug: bool) -> dict[st
     return failed
 
 
-def _environment() -> dict[str, Any]:
-    about = environment(1)
-    del about["threads"]
+def _about(network: networks.Network, runtime: RuntimeLibrary | None, budget_s: float) -> Record:
+    """The record of a network that was not timed yet."""
+    found = environment(1)
     extra = {name: metadata.version(name) for name in ("ai-edge-litert", "larq-zoo")}
-    return {**about, "versions": {**about["versions"], **extra}}
+    return Record(
+        command=_command(),
+        commit=found["commit"],
+        time=found["time"],
+        machine=Machine.of(machine_conditions.facts()),
+        versions={**found["versions"], **extra},
+        subject=Subject(network.name, input_shape=(1, *network.shape)),
+        library=runtime,
+        conditions=Conditions(budget_s=budget_s),
+    )
 
 
-def _probe(record: dict[str, Any], common: dict[str, Any], count: int) -> dict[str, Any]:
-    """Start and memory of a record's variant, the medians of fresh processes; null where it is not timed."""
-    names = ("load_ms", "first_ms", "peak_mib")
-    if record["variant"] not in VARIANTS or record["refused"]:
-        return dict.fromkeys(names)
-    probes = [
-        worker.call("probe", **common, variant=record["variant"], threads=record["threads"]) for _ in range(count)
+def _probed(run: Run, common: dict[str, Any], count: int) -> Run:
+    """A run with start and memory of each variant that was timed, the medians of fresh processes."""
+    return dataclasses.replace(
+        run,
+        networks={
+            variant: dataclasses.replace(network, start=_start(variant, run.threads, common, count))
+            if variant in VARIANTS and network.refused is None
+            else network
+            for variant, network in run.networks.items()
+        },
+    )
+
+
+def _start(variant: str, threads: int, common: dict[str, Any], count: int) -> Start:
+    found = [
+        parse(Start, worker.call("probe", **common, variant=variant, threads=threads), "start") for _ in range(count)
     ]
-    return {
-        name: None
-        if any(found[name] is None for found in probes)
-        else statistics.median(found[name] for found in probes)
-        for name in names
-    }
+    medians = {}
+    for name in ("load_ms", "first_ms", "added_memory_mib"):
+        values = [value for one in found if (value := getattr(one, name)) is not None]
+        medians[name] = statistics.median(values) if len(values) == count else None
+    return Start(**medians)
 
 
-def _line(record: dict[str, Any]) -> str:
-    who = f"  {record['variant']}, {record['threads']} thread{'s' if record['threads'] > 1 else ''}:"
-    if record["refused"]:
-        return f"{who} refused: {record['refused']}"
-    ratio = record["ratio_to_lce"]
-    beside = f", LCE takes {ratio['median']:.2f} times as long" if ratio and record["variant"] != LCE else ""
-    difference = f", differs from LCE by at most {record['max_difference']:.2g}" if "max_difference" in record else ""
-    return f"{who} {record['median_ms']:.3f} ms in {record['rounds']} rounds{beside}{difference}"
+def _line(one: records.Contestant) -> str:
+    figures = one.figures
+    who = f"  {one.variant}, {one.threads} thread{'s' if one.threads > 1 else ''}:"
+    if figures.latency is None:
+        return f"{who} refused: {figures.refused}"
+    ratio = one.ratio(LCE)
+    beside = f", LCE takes {ratio.median:.2f} times as long" if ratio else ""
+    largest = figures.agreement.max_difference if figures.agreement else None
+    difference = f", differs from LCE by at most {largest:.2g}" if largest is not None else ""
+    return f"{who} {figures.latency.p50_ms:.3f} ms in {figures.latency.rounds} rounds{beside}{difference}"
 
 
 def _command() -> str:
@@ -189,7 +221,7 @@ def _command() -> str:
 
 def _write_report(record_file: Path) -> None:
     target = record_file.with_suffix(".md")
-    write_text(target, report.markdown(records.load(record_file)))
+    write_text(target, report.render(read_benchmarks(record_file)))
     _say(f"wrote {target}")
 
 

@@ -1,7 +1,6 @@
 """`python -m benchmarks.kernels`: times each micro-kernel beside the bound of its own instructions.
 
-Writes `results/runtime-kernels.jsonl`, a line for each kernel of the last run: `gmacs` and `bound_gmacs`, 10^9 binary
-multiply-adds a second on one thread; `share` of the bound; and the conditions.
+Writes `results/runtime-kernels.jsonl`: the record of the last run, with its `kernels`.
 """
 
 from __future__ import annotations
@@ -10,52 +9,59 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from bssl_tf.environment import environment
 from bssl_tf.errors import BsslError, RuntimeUnavailableError
 from bssl_tf.files import write_text
+from bssl_tf_deploy import conditions
+from bssl_tf_deploy.record import KernelSpeed, Machine, Record
 
 _TESTS = Path(__file__).parent.parent / "native" / "tests"
 NAME = "runtime-kernels"
 
 
-def time_kernels(build: Path) -> list[dict[str, Any]]:
+def time_kernels(build: Path) -> Record:
     """Compiles the kernels and times them, which takes seconds.
 
     Args:
         build: folder for what is compiled.
 
     Returns:
-        A record for each kernel that this processor can run.
+        A record of each kernel that this processor can run.
 
     Raises:
         RuntimeUnavailableError: there is no make or compiler, or it fails.
     """
     command = ["make", "--no-print-directory", "--silent", "-C", str(_TESTS), f"BUILD={build.resolve()}", "kernels"]
+    about = environment(1)
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", "") or str(error)
+        printed = getattr(error, "stderr", "") or str(error)
         raise RuntimeUnavailableError(
-            f"the micro-kernels cannot be timed ({said.strip().splitlines()[-1]})", "Install make and a C++ compiler"
+            f"the micro-kernels cannot be timed ({printed.strip().splitlines()[-1]})", "Install make and a C++ compiler"
         ) from error
-    about = environment(1)
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return [{**record, "command": "python -m benchmarks.kernels", **about} for record in found]
+    return Record(
+        command="python -m benchmarks.kernels",
+        commit=about["commit"],
+        time=about["time"],
+        machine=Machine.of(conditions.facts()),
+        versions=about["versions"],
+        kernels=tuple(KernelSpeed(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")),
+    )
 
 
 def main() -> None:
-    """Writes the records to `results/`, and a line for each kernel to the terminal."""
+    """Writes the record to `results/`, and a line for each kernel to the terminal."""
     try:
-        found = time_kernels(Path("build/native-tests"))
+        record = time_kernels(Path("build/native-tests"))
     except BsslError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_status)
-    write_text(Path("results", f"{NAME}.jsonl"), "".join(json.dumps(r, sort_keys=True) + "\n" for r in found))
-    for record in found:
-        share = f", {100 * record['share']:.0f} % of its bound" if "share" in record else ""
-        print(f"{record['kernel']}: {record['gmacs']:.0f} GMAC/s{share}")
+    write_text(Path("results", f"{NAME}.jsonl"), record.to_json() + "\n")
+    for one in record.kernels:
+        share = f", {100 * one.share:.0f} % of its bound" if one.share is not None else ""
+        print(f"{one.kernel}: {one.gmacs:.0f} GMAC/s{share}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Network:
         layers: binary convolutions of a stack.
         goal: how many times faster than LCE our runtime is to be; None without a goal.
         kinds: the models that are made of it.
-        beside: networks whose float32 model is timed in the same turns.
+        beside: networks whose float32 model is timed in the same rounds.
         beats: those of `beside` that our runtime is to beat.
     """
 
@@ -69,8 +69,3 @@ def network(name: str) -> Network:
         hint = f"Did you mean {near[0]}? " if near else ""
         raise NetworkError(f"the benchmark has no network {name!r}", f"{hint}Choose among {', '.join(NETWORKS)}")
     return found
-
-
-def models_of(chosen: Network) -> list[tuple[str, str]]:
-    """(network, kind) of all models that timing `chosen` needs."""
-    return [(chosen.name, kind) for kind in chosen.kinds] + [(name, FLOAT32) for name in chosen.beside]

@@ -5,25 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks import cache
 from benchmarks.networks import Network
 from benchmarks.variants import VARIANTS, load_native, open_variant
+from bssl_tf_deploy.record import Start
 
 _CALLS = 5
 
 
-def probe(
-    network: Network, folder: Path, *, variant: str, threads: int, library: Path | None, isa: str
-) -> dict[str, Any]:
+def probe(network: Network, folder: Path, *, variant: str, threads: int, library: Path | None, isa: str) -> Start:
     """Opens the model and calls it a few times. To be the first in its process to open an interpreter.
 
     Returns:
-        `load_ms`, milliseconds from the flatbuffer in memory to the interpreter with tensors allocated, the
-        interpreter's native library being loaded already; `first_ms`, the first call; `peak_mib`, by how many MiB the
-        peak of resident memory lies above what was resident before, the flatbuffer not counted; None where the system
-        does not tell.
+        `load_ms`, from the flatbuffer in memory to the interpreter with tensors allocated, the interpreter's native
+        library being loaded already; `first_ms`; and `added_memory_mib`, the flatbuffer not counted.
 
     Raises:
         ConversionError, RuntimeUnavailableError: as in `session.time_network`.
@@ -45,11 +41,8 @@ def probe(
     for _ in range(_CALLS):
         opened.run(prepared)
     peak = _kib("VmHWM")
-    return {
-        "load_ms": (ready - start) / 1e6,
-        "first_ms": first / 1e6,
-        "peak_mib": None if before is None or peak is None else round((peak - before) / 1024, 2),
-    }
+    added = None if before is None or peak is None else round((peak - before) / 1024, 2)
+    return Start(load_ms=(ready - start) / 1e6, first_ms=first / 1e6, added_memory_mib=added)
 
 
 def _kib(name: str) -> int | None:

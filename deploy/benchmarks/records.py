@@ -1,41 +1,57 @@
-"""The raw records of the benchmark, one line of JSON for each network, variant and thread count."""
+"""The benchmark's file of records, one for each network that was timed; see `bssl_tf_deploy.record`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from bssl_tf.files import read_complete_records
+from benchmarks.variants import VARIANTS
+from bssl_tf_deploy.record import Network, Ratio, Record, Run
 
-# What every record holds at least. Times are milliseconds; ratios are objects, see `timing.ratio`: `ratio_to_lce` and
-# `ratio_to` say how many times as long LCE or another variant takes, so that more is faster; `refused` says why there
-# is no time, else null; `others_cores`, how many cores other processes kept busy; `time`, one for all of a run's
-# records of a network; `runtime`, version, kernels and `isa` of our library, null where it was left out.
-FIELDS = (
-    *("network", "variant", "threads", "refused", "rounds", "calls_per_round", "median_ms", "p10_ms", "p90_ms"),
-    *("ratio_to_lce", "ratio_to", "speedup_over_one_thread", "load_ms", "first_ms", "peak_mib", "model_bytes"),
-    *("others_cores", "runtime", "budget_s", "command", "time", "machine", "commit", "python", "versions"),
-)
 NAME = "runtime-bench"
 
 
-def load(path: Path) -> list[dict[str, Any]]:
-    """The records in `path`, none when there is no such file.
+@dataclass(frozen=True)
+class Contestant:
+    """A variant of a network, with one number of threads, as a record has it.
 
-    Raises:
-        RunFolderError: a line is no record, or lacks one of `FIELDS`.
+    Attributes:
+        record: of the network.
+        run: with that number of threads.
+        variant: a key of `VARIANTS`, or `NETWORK float32` for a network beside.
+        figures: what was found.
     """
-    return read_complete_records(path, FIELDS, "Remove that line")
+
+    record: Record
+    run: Run
+    variant: str
+    figures: Network
+
+    @property
+    def network(self) -> str:
+        return self.record.subject.network if self.record.subject else ""
+
+    @property
+    def machine(self) -> str:
+        return str(self.record.machine)
+
+    @property
+    def threads(self) -> int:
+        return self.run.threads
+
+    def ratio(self, other: str) -> Ratio | None:
+        """How many times as long another variant takes; None where one of them was not timed."""
+        return self.figures.ratios.get(other)
 
 
-def newest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of the last run of each network, thread count and machine: figures of one row were taken in turns."""
-    runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+def newest(records: Iterable[Record]) -> list[Contestant]:
+    """Those of the last run of each network, thread count and machine: figures of one row were taken in one session."""
+    runs: dict[tuple[str, str, int], list[Contestant]] = {}
     for record in records:
-        key = (record["machine"], record["network"], record["threads"])
-        if key in runs and runs[key][0]["time"] == record["time"]:
-            runs[key].append(record)
-        else:
-            runs[key] = [record]
-    return [record for run in runs.values() for record in run]
+        for run in record.runs:
+            order = [name for name in VARIANTS if name in run.networks]
+            order += [name for name in run.networks if name not in VARIANTS]
+            found = [Contestant(record, run, name, run.networks[name]) for name in order]
+            if found:
+                runs[found[0].machine, found[0].network, run.threads] = found
+    return [one for run in runs.values() for one in run]

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from benchmarks.networks import FLOAT32, INT8, NETWORKS
-from benchmarks.records import newest
+from benchmarks.records import Contestant, newest
 from benchmarks.variants import LCE, OURS
+from bssl_tf_deploy.record import Ratio, Record, Start
 
 _LEAST_SPEEDUP = 1.7
 # What a quiet machine's own services take.
 _QUIET_CORES = 0.1
 _TITLES = {OURS: "ours", LCE: "LCE", FLOAT32: "float32", INT8: "int8"}
-Record = dict[str, Any]
 
 
-def markdown(records: list[Record]) -> str:
+def render(records: Iterable[Record]) -> str:
     """Goals, latencies, start and memory, operators and conditions, for each machine.
 
     Args:
-        records: see `benchmarks.records`; of each network the last run counts.
+        records: of the benchmark; of each network the last run counts.
     """
     chosen = newest(records)
     blocks = [
@@ -31,9 +30,9 @@ def markdown(records: list[Record]) -> str:
         "the 10th to the 90th percentile. A ratio is the median of the rounds' ratios and its 95 % interval\n"
         "(bootstrap over rounds); a goal is met when the interval's lower end reaches it.\n",
     ]
-    for machine in dict.fromkeys(record["machine"] for record in chosen):
-        part = [record for record in chosen if record["machine"] == machine]
-        threads = sorted({record["threads"] for record in part})
+    for machine in dict.fromkeys(one.machine for one in chosen):
+        part = [one for one in chosen if one.machine == machine]
+        threads = sorted({one.threads for one in part})
         blocks.append(f"## {machine}\n{_warning(part)}\n### Goals\n\n{_goals(part, threads)}")
         blocks += [f"### Latency, {_plural(count, 'thread')}\n\n{_latencies(part, count)}" for count in threads]
         blocks.append(f"### Start and memory, {_plural(threads[0], 'thread')}\n\n{_starts(part, threads[0])}")
@@ -42,8 +41,8 @@ def markdown(records: list[Record]) -> str:
     return "\n".join(blocks)
 
 
-def _warning(records: list[Record]) -> str:
-    busiest = _busiest(records)
+def _warning(timed: list[Contestant]) -> str:
+    busiest = _busiest(timed)
     if busiest is None or busiest <= _QUIET_CORES:
         return ""
     return (
@@ -52,8 +51,9 @@ def _warning(records: list[Record]) -> str:
     )
 
 
-def _busiest(records: list[Record]) -> float | None:
-    return max((record["others_cores"] for record in records if record["others_cores"] is not None), default=None)
+def _busiest(timed: list[Contestant]) -> float | None:
+    known = (one.record.conditions.others_cores for one in timed)
+    return max((cores for cores in known if cores is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,18 @@ class _Check:
     """A figure beside what it has to reach."""
 
     network: str
-    ratio: dict[str, float] | None
+    ratio: Ratio | None
     wanted: float
 
     @property
     def met(self) -> bool:
-        return self.ratio is not None and self.ratio["low"] >= self.wanted
+        return self.ratio is not None and self.ratio.low >= self.wanted
 
     def __str__(self) -> str:
         return f"{self.network} {_ratio(self.ratio) or 'not timed'}"
 
 
-def _goals(records: list[Record], threads: list[int]) -> str:
+def _goals(timed: list[Contestant], threads: list[int]) -> str:
     lines = [["goal", "threads", "lowest", "verdict", "missed by"], ["---"] * 5]
 
     def add(goal: str, count: int, checks: Iterable[_Check], wanted: int = 1) -> None:
@@ -80,7 +80,7 @@ def _goals(records: list[Record], threads: list[int]) -> str:
         if not found:
             return
         missed = [check for check in found if not check.met]
-        lowest = min(found, key=lambda check: check.ratio["median"] if check.ratio else -1.0)
+        lowest = min(found, key=lambda check: check.ratio.median if check.ratio else -1.0)
         verdict = "met" if not missed else f"missed by {len(missed)} of {len(found)}"
         if len(found) < wanted:
             verdict += f", {wanted - len(found)} not timed"
@@ -88,108 +88,116 @@ def _goals(records: list[Record], threads: list[int]) -> str:
 
     with_goal = [network for network in NETWORKS.values() if network.goal is not None]
     for count in threads:
-        ours = {r["network"]: r for r in records if r["variant"] == OURS and r["threads"] == count}
-        timed = [network for network in with_goal if network.name in ours]
+        ours = {one.network: one for one in timed if one.variant == OURS and one.threads == count}
+        present = [network for network in with_goal if network.name in ours]
         for goal in sorted({network.goal or 0.0 for network in with_goal}, reverse=True):
             group = [network.name for network in with_goal if network.goal == goal]
-            checks = [_Check(name, ours[name]["ratio_to_lce"], goal) for name in group if name in ours]
+            checks = [_Check(name, ours[name].ratio(LCE), goal) for name in group if name in ours]
             add(f"at least {goal:g} times as fast as LCE: {', '.join(group)}", count, checks, len(group))
-        checks = [_Check(network.name, ours[network.name]["ratio_to_lce"], 1.0) for network in timed]
+        checks = [_Check(network.name, ours[network.name].ratio(LCE), 1.0) for network in present]
         add("never slower than LCE", count, checks, len(with_goal))
-        for network in timed:
+        for network in present:
             for other in network.beats:
-                ratio = ours[network.name]["ratio_to"].get(f"{other} {FLOAT32}")
+                ratio = ours[network.name].ratio(f"{other} {FLOAT32}")
                 add(f"{network.name} faster than {other} in {FLOAT32}", count, [_Check("it is", ratio, 1.0)])
         if count == 2:
-            checks = [_Check(n.name, ours[n.name]["speedup_over_one_thread"], _LEAST_SPEEDUP) for n in timed]
+            checks = [_Check(n.name, ours[n.name].figures.ratio_to_one_thread, _LEAST_SPEEDUP) for n in present]
             add(f"two threads at least {_LEAST_SPEEDUP:g} times as fast as one", count, checks, len(with_goal))
     return _table(lines) if len(lines) > 2 else "Our runtime was not timed.\n"
 
 
-def _latencies(records: list[Record], threads: int) -> str:
+def _latencies(timed: list[Contestant], threads: int) -> str:
     ratios = [f"{_TITLES[other]} / ours" for other in (LCE, FLOAT32, INT8)]
     head = ["network", *_TITLES.values(), ratios[0], "goal", "", *ratios[1:]]
     if threads > 1:
         head.append("ours, 1 thread / this")
     lines = [head, ["---"] * len(head)]
     notes = []
-    for network, by_variant in _by_network(records, threads).items():
+    for network, by_variant in _by_network(timed, threads).items():
         ours = by_variant.get(OURS)
         known = NETWORKS.get(network)
-        check = _Check(network, ours["ratio_to_lce"] if ours else None, (known.goal if known else None) or 0.0)
+        check = _Check(network, ours.ratio(LCE) if ours else None, (known.goal if known else None) or 0.0)
         wanted = check.wanted and ours
-        others = ours["ratio_to"] if ours else {}
         line = [
             network,
             *(_milliseconds(by_variant.get(variant)) for variant in _TITLES),
             _ratio(check.ratio),
             f"{check.wanted:g}" if wanted else "",
             ("met" if check.met else "missed") if wanted else "",
-            *(_ratio(others.get(other)) for other in (FLOAT32, INT8)),
+            *(_ratio(ours.ratio(other) if ours else None) for other in (FLOAT32, INT8)),
         ]
         if threads > 1:
-            line.append(_ratio(ours["speedup_over_one_thread"]) if ours else "")
+            line.append(_ratio(ours.figures.ratio_to_one_thread) if ours else "")
         lines.append(line)
-        notes += [f"{network}, {_title(name)}: {r['refused']}." for name, r in by_variant.items() if r["refused"]]
+        notes += [
+            f"{network}, {_title(name)}: {one.figures.refused}."
+            for name, one in by_variant.items()
+            if one.figures.refused is not None
+        ]
     beside = [
-        f"In the same turns as {r['network']}: {r['variant']} {_milliseconds(r)} ms."
-        for r in records
-        if r["threads"] == threads and r["variant"] not in _TITLES
+        f"In the same rounds as {one.network}: {one.variant} {_milliseconds(one)} ms."
+        for one in timed
+        if one.threads == threads and one.variant not in _TITLES
     ]
     return _table(lines) + "".join(f"\n{note}\n" for note in (*beside, *notes))
 
 
-def _starts(records: list[Record], threads: int) -> str:
+def _starts(timed: list[Contestant], threads: int) -> str:
     head = ["network", "variant", "file KiB", "load ms", "first call ms", "later calls ms", "peak memory MiB"]
     lines = [head, ["---"] * len(head)]
-    for network, by_variant in _by_network(records, threads).items():
-        for variant, record in by_variant.items():
+    for network, by_variant in _by_network(timed, threads).items():
+        for variant, one in by_variant.items():
             if variant in _TITLES:
-                size = f"{record['model_bytes'] / 1024:.0f}"
-                later = _number(record["median_ms"])
-                start = [_number(record[name]) for name in ("load_ms", "first_ms")]
-                peak = "" if record["peak_mib"] is None else f"{record['peak_mib']:.1f}"
-                lines.append([network, _TITLES[variant], size, *start, later, peak])
+                size = f"{one.figures.model_size_bytes / 1024:.0f}"
+                later = _number(one.figures.latency.p50_ms if one.figures.latency else None)
+                start = one.figures.start or Start()
+                peak = "" if start.added_memory_mib is None else f"{start.added_memory_mib:.1f}"
+                begins = [_number(start.load_ms), _number(start.first_ms)]
+                lines.append([network, _TITLES[variant], size, *begins, later, peak])
     return _table(lines)
 
 
-def _graphs(records: list[Record], threads: int) -> str:
+def _graphs(timed: list[Contestant], threads: int) -> str:
     head = ["network", "our nodes", "for", "XNNPACK nodes", "left to the interpreter", "largest difference from LCE"]
     lines = [head, ["---"] * len(head)]
-    for network, by_variant in _by_network(records, threads).items():
+    for network, by_variant in _by_network(timed, threads).items():
         ours = by_variant.get(OURS)
-        if ours and "our_nodes" in ours:
-            operators, remaining = (_counts(ours[name]) for name in ("our_operators", "remaining_operators"))
-            nodes = [str(ours[name]) for name in ("our_nodes", "xnnpack_nodes")]
-            difference = f"{ours['max_difference']:.2g}" if "max_difference" in ours else ""
-            lines.append([network, nodes[0], operators, nodes[1], remaining or "nothing", difference])
+        graph = ours.figures.graph if ours else None
+        if ours and graph:
+            remaining = _counts(graph.remaining_operators) or "nothing"
+            largest = ours.figures.agreement.max_difference if ours.figures.agreement else None
+            difference = f"{largest:.2g}" if largest is not None else ""
+            nodes = str(graph.our_nodes), str(graph.xnnpack_nodes)
+            lines.append([network, nodes[0], _counts(graph.our_operators), nodes[1], remaining, difference])
     return _table(lines) if len(lines) > 2 else "Our runtime was not timed.\n"
 
 
-def _conditions(records: list[Record]) -> str:
-    def all_of(values: Iterable[Any]) -> str:
+def _conditions(timed: list[Contestant]) -> str:
+    def all_of(values: Iterable[object]) -> str:
         return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "unknown"
 
-    pairs = dict.fromkeys(f"{name} {version}" for record in records for name, version in record["versions"].items())
-    runtimes = [record["runtime"] for record in records if record["runtime"]]
+    records = [one.record for one in timed]
+    pairs = dict.fromkeys(f"{name} {version}" for record in records for name, version in record.versions.items())
+    libraries = [record.library for record in records if record.library is not None]
     ours = (
-        f"Our runtime: version {all_of(r['version'] for r in runtimes)}; kernels (those in use first): "
-        f"{all_of(r['kernels'] for r in runtimes)}; isa {all_of(r['isa'] for r in runtimes)}.\n"
-        if runtimes
+        f"Our runtime: version {all_of(one.version for one in libraries)}; kernels (those in use first): "
+        f"{all_of(','.join(one.kernels) for one in libraries)}; isa {all_of(one.isa for one in libraries)}.\n"
+        if libraries
         else ""
     )
-    busiest = _busiest(records)
+    busiest = _busiest(timed)
     load = (
         "How busy other processes kept the machine is not known."
         if busiest is None
         else f"Other processes kept {busiest:.2f} cores busy where it was most."
     )
-    rounds = min((record["rounds"] for record in records if record["rounds"]), default=0)
-    days = sorted({record["time"][:10] for record in records})
+    latencies = [one.figures.latency for one in timed if one.figures.latency is not None]
+    rounds = min((latency.rounds for latency in latencies if latency.rounds), default=0)
+    days = sorted({record.time[:10] for record in records if record.time is not None}) or ["unknown"]
     return (
-        f"### Conditions\n\nCommand: {all_of('`' + record['command'] + '`' for record in records)}. Commit: "
-        f"{all_of(record['commit'] for record in records)}. Days: {', '.join(days)}.\n"
-        f"Versions: Python {all_of(record['python'] for record in records)}, {', '.join(pairs)}.\n{ours}"
+        f"### Conditions\n\nCommand: {all_of(f'`{record.command}`' for record in records)}. Commit: "
+        f"{all_of(record.commit for record in records)}. Days: {', '.join(days)}.\n"
+        f"Versions: Python {all_of(record.machine.python for record in records)}, {', '.join(pairs)}.\n{ours}"
         f"Rounds: {rounds} or more of each network, all variants and thread "
         "counts in every round, in one process and in an order drawn anew; in its turn each is called for 5 ms that do "
         "not count, then up to 20 times within 20 ms.\n"
@@ -202,10 +210,10 @@ def _conditions(records: list[Record]) -> str:
     )
 
 
-def _by_network(records: list[Record], threads: int) -> dict[str, dict[str, Record]]:
-    found: dict[str, dict[str, Record]] = {}
-    for name in [*NETWORKS, *(record["network"] for record in records)]:
-        own = {r["variant"]: r for r in records if r["network"] == name and r["threads"] == threads}
+def _by_network(timed: list[Contestant], threads: int) -> dict[str, dict[str, Contestant]]:
+    found: dict[str, dict[str, Contestant]] = {}
+    for name in [*NETWORKS, *(one.network for one in timed)]:
+        own = {one.variant: one for one in timed if one.network == name and one.threads == threads}
         if own:
             found[name] = own
     return found
@@ -215,12 +223,13 @@ def _title(variant: str) -> str:
     return _TITLES.get(variant, variant)
 
 
-def _milliseconds(record: Record | None) -> str:
-    if record is None:
+def _milliseconds(one: Contestant | None) -> str:
+    if one is None:
         return ""
-    if record["median_ms"] is None:
+    latency = one.figures.latency
+    if latency is None:
         return "refused"
-    return f"{_number(record['median_ms'])} ({_number(record['p10_ms'])} to {_number(record['p90_ms'])})"
+    return f"{_number(latency.p50_ms)} ({_number(latency.p10_ms)} to {_number(latency.p90_ms)})"
 
 
 def _number(value: float | None) -> str:
@@ -229,8 +238,8 @@ def _number(value: float | None) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
-def _ratio(ratio: dict[str, float] | None) -> str:
-    return "" if ratio is None else f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+def _ratio(ratio: Ratio | None) -> str:
+    return "" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _counts(operators: dict[str, int]) -> str:

@@ -6,18 +6,19 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import cache
+from benchmarks import cache, networks
 from benchmarks.agreement import agreement
-from benchmarks.networks import FLOAT32, INT8, NETWORKS, Network
+from benchmarks.networks import FLOAT32, INT8, NETWORKS
 from benchmarks.timing import interleave, percentiles, ratio
 from benchmarks.variants import LCE, OURS, VARIANTS, Variant, open_variant
 from bssl_tf.errors import RuntimeUnavailableError
+from bssl_tf_deploy.record import Agreement, Latency, Network, Role, Run
 
 _IMAGES = 8
 
@@ -30,24 +31,35 @@ class Key(NamedTuple):
 
 
 @dataclass
-class Contestant:
-    """What is timed, or why it is not.
+class Opened:
+    """What is to be timed, or why it is not.
 
     Attributes:
         variant: the open interpreter; None when it could not be opened.
         shape: of one image; a network beside takes images of its own.
-        facts: what goes into the record.
-        refused: why it is not timed; None when it is.
+        found: what goes into the record.
     """
 
     variant: Variant | None
     shape: tuple[int, int, int]
-    facts: dict[str, Any] = field(default_factory=dict)
-    refused: str | None = None
+    found: Network
+
+
+@dataclass(frozen=True)
+class Session:
+    """What timing a network gave.
+
+    Attributes:
+        runs: one for each thread count.
+        others_cores: how many cores other processes kept busy, in the mean; None where the system does not report it.
+    """
+
+    runs: tuple[Run, ...]
+    others_cores: float | None
 
 
 def time_network(
-    network: Network,
+    network: networks.Network,
     folder: Path,
     *,
     threads: tuple[int, ...],
@@ -55,26 +67,23 @@ def time_network(
     isa: str,
     budget_s: float,
     min_rounds: int,
-) -> list[dict[str, Any]]:
-    """Opens everything, compares what is said, and times it in turns.
+) -> Session:
+    """Opens everything, compares the outputs, and times it interleaved.
 
     Args:
         network: its models, and those beside it, lie in `folder`.
         folder: see `benchmarks.cache`.
-        threads: the thread counts, all in the same turns.
+        threads: the thread counts, all in the same rounds.
         library: our runtime, or None to leave it out.
         isa: the kernels that our runtime is to use.
         budget_s: seconds of timing, for all of them together.
         min_rounds: rounds that are made in any case.
 
-    Returns:
-        A record for each variant and thread count, without what `records.FIELDS` has of machine and memory.
-
     Raises:
         ConversionError: a model is missing.
         RuntimeUnavailableError: LCE or LiteRT cannot be loaded, or a stock model not be run.
     """
-    contestants = {
+    opened = {
         Key(variant, count): _open(variant, network, kind, folder, count, library, isa)
         for count in threads
         for variant, kind in VARIANTS.items()
@@ -83,64 +92,71 @@ def time_network(
     for count in threads:
         for name in network.beside:
             key = Key(f"{name} {FLOAT32}", count)
-            contestants[key] = _open(FLOAT32, NETWORKS[name], FLOAT32, folder, count, None, isa)
-    return compare_and_time(network.name, contestants, budget_s, min_rounds)
+            opened[key] = _open(FLOAT32, NETWORKS[name], FLOAT32, folder, count, None, isa, beside=name)
+    return compare_and_time(opened, budget_s, min_rounds)
 
 
 def _open(
-    variant: str, network: Network, kind: str, folder: Path, threads: int, library: Path | None, isa: str
-) -> Contestant:
+    variant: str,
+    network: networks.Network,
+    kind: str,
+    folder: Path,
+    threads: int,
+    library: Path | None,
+    isa: str,
+    beside: str | None = None,
+) -> Opened:
     model = cache.loaded(folder, network.name, kind)
     try:
         opened = open_variant(variant, model, threads, library, isa)
     except RuntimeUnavailableError as error:
         if variant != OURS:
             raise
-        return Contestant(None, network.shape, {"model_bytes": len(model)}, f"it does not run: {error.what}")
-    return Contestant(opened, network.shape, {"model_bytes": len(model), **opened.graph()})
+        refused = f"it does not run: {error.what}"
+        return Opened(None, network.shape, Network("subject", "our runtime", len(model), refused))
+    role: Role = "subject" if variant in (OURS, LCE) else "stock" if beside is None else "beside"
+    return Opened(opened, network.shape, Network(role, opened.kernel, len(model), graph=opened.graph()))
 
 
-def compare_and_time(
-    network: str, contestants: Mapping[Key, Contestant], budget_s: float, min_rounds: int
-) -> list[dict[str, Any]]:
-    """Refuses those whose output is wrong, and times the others in turns.
+def compare_and_time(opened: Mapping[Key, Opened], budget_s: float, min_rounds: int) -> Session:
+    """Refuses those whose output is wrong, and times the others interleaved.
 
     What runs the binary model is compared with LCE at its first thread count, by the measure of
     `benchmarks.agreement`: a sign may flip within rounding of zero, so that single images may differ, but not most.
     Int8 is compared with float32 for the record alone, as rounding random networks says little. Output that is
     not finite is refused everywhere.
 
-    Args, returns: as `time_network`; `contestants` get their `facts` and `refused`.
+    Args, returns: as `time_network`; what is `opened` gets its `found`.
     """
-    _refuse(contestants)
-    return _timed(network, contestants, budget_s, min_rounds)
+    _refuse(opened)
+    return _timed(opened, budget_s, min_rounds)
 
 
-def _refuse(contestants: Mapping[Key, Contestant]) -> None:
+def _refuse(opened: Mapping[Key, Opened]) -> None:
     reference: np.ndarray | None = None
     float_output: np.ndarray | None = None
     # LCE and float32 first: the others are compared with them.
-    for key in sorted(contestants, key=lambda key: ([LCE, FLOAT32, INT8, OURS].index(_kind(key)), key.threads)):
-        contestant = contestants[key]
-        if contestant.variant is None:
+    for key in sorted(opened, key=lambda key: ([LCE, FLOAT32, INT8, OURS].index(_kind(key)), key.threads)):
+        one = opened[key]
+        if one.variant is None:
             continue
-        found = _outputs(contestant.variant, cache.images(contestant.shape, _IMAGES, cache.SEED + 3))
-        facts = contestant.facts
-        if not np.all(np.isfinite(found)):
-            contestant.refused = "its output is not finite"
+        output = _outputs(one.variant, cache.images(one.shape, _IMAGES, cache.SEED + 3))
+        agreed, refused = None, None
+        if not np.all(np.isfinite(output)):
+            refused = "its output is not finite"
         elif key.variant in (LCE, OURS):
             if reference is None:
-                reference = found
-            agreed = agreement(reference, found)
-            facts.update(dataclasses.asdict(agreed))
-            fault = agreed.fault()
-            if fault is not None:
-                contestant.refused = f"its output differs from LCE's: {fault}"
+                reference = output
+            compared = agreement(reference, output)
+            agreed = Agreement(LCE, **dataclasses.asdict(compared))
+            fault = compared.fault()
+            refused = fault and f"its output differs from LCE's: {fault}"
         elif key.variant == FLOAT32 and float_output is None:
-            float_output = found
+            float_output = output
         elif key.variant == INT8 and float_output is not None:
-            scale = float(np.linalg.norm(found) * np.linalg.norm(float_output))
-            facts["cosine_to_float32"] = float(np.sum(found * float_output)) / scale if scale else 0.0
+            scale = float(np.linalg.norm(output) * np.linalg.norm(float_output))
+            agreed = Agreement(FLOAT32, cosine=float(np.sum(output * float_output)) / scale if scale else 0.0)
+        one.found = dataclasses.replace(one.found, agreement=agreed, refused=refused)
 
 
 def _kind(key: Key) -> str:
@@ -152,51 +168,41 @@ def _outputs(variant: Variant, images: np.ndarray) -> np.ndarray:
     return np.stack([output.reshape(-1) for output in outputs]).astype(np.float64)
 
 
-def _timed(
-    network: str, contestants: Mapping[Key, Contestant], budget_s: float, min_rounds: int
-) -> list[dict[str, Any]]:
+def _timed(opened: Mapping[Key, Opened], budget_s: float, min_rounds: int) -> Session:
     calls = {}
-    for key, contestant in contestants.items():
-        if contestant.variant is not None and contestant.refused is None:
-            image = contestant.variant.prepare(cache.images(contestant.shape, 1, cache.SEED + 3))
-            calls[key] = _call(contestant.variant, image)
+    for key, one in opened.items():
+        if one.variant is not None and one.found.refused is None:
+            calls[key] = _call(one.variant, one.variant.prepare(cache.images(one.shape, 1, cache.SEED + 3)))
     others = _OthersClock()
     times = interleave(calls, budget_s=budget_s, min_rounds=min_rounds, seed=cache.SEED) if calls else {}
     others_cores = others.cores()
-    return [
-        {
-            "network": network,
-            "variant": key.variant,
-            "threads": key.threads,
-            "refused": contestant.refused,
-            "others_cores": others_cores,
-            **contestant.facts,
-            **_figures(key, times),
-        }
-        for key, contestant in contestants.items()
-    ]
+    runs: dict[int, dict[str, Network]] = {}
+    for key, one in opened.items():
+        runs.setdefault(key.threads, {})[key.variant] = _with_times(key, one.found, times)
+    return Session(tuple(Run(threads, networks) for threads, networks in runs.items()), others_cores)
 
 
 def _call(variant: Variant, image: np.ndarray) -> Any:
     return lambda: variant.run(image)
 
 
-def _figures(key: Key, times: dict[Key, np.ndarray]) -> dict[str, Any]:
-    """What the rounds say of one: null everywhere when it was not timed."""
+def _with_times(key: Key, found: Network, times: dict[Key, np.ndarray]) -> Network:
+    """A network with what the rounds tell of it; as it was when it was not timed."""
     own = times.get(key)
     if own is None:
-        nothing = dict.fromkeys(("median_ms", "p10_ms", "p90_ms", "ratio_to_lce", "speedup_over_one_thread"))
-        return {**nothing, "rounds": 0, "calls_per_round": 0, "ratio_to": {}}
-    ratios = {other.variant: ratio(times[other], own) for other in times if other.threads == key.threads}
+        return found
+    p10, median, p90 = percentiles(own)
     alone = times.get(Key(key.variant, 1))
-    return {
-        **percentiles(own),
-        "rounds": own.shape[0],
-        "calls_per_round": own.shape[1],
-        "ratio_to_lce": ratios.get(LCE),
-        "ratio_to": {name: value for name, value in ratios.items() if name not in (LCE, key.variant)},
-        "speedup_over_one_thread": ratio(alone, own) if alone is not None and key.threads > 1 else None,
-    }
+    return dataclasses.replace(
+        found,
+        latency=Latency(p50_ms=median, calls=own.size, rounds=own.shape[0], p10_ms=p10, p90_ms=p90),
+        ratios={
+            other.variant: ratio(times[other], own)
+            for other in times
+            if other.threads == key.threads and other.variant != key.variant
+        },
+        ratio_to_one_thread=ratio(alone, own) if alone is not None and key.threads > 1 else None,
+    )
 
 
 class _OthersClock:

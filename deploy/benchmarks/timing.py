@@ -1,4 +1,4 @@
-"""Times calls in turns, so that a drift of the machine hits all alike, and compares them turn by turn."""
+"""Times calls interleaved, so that a drift of the machine hits all alike, and compares them turn by turn."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
 import numpy as np
+
+from bssl_tf_deploy.record import Ratio
 
 Clock = Callable[[], int]
 Key = TypeVar("Key", bound=Hashable)
@@ -78,13 +80,13 @@ def _turn(call: Callable[[], object], count: int, clock: Clock) -> list[int]:
     return timed
 
 
-def percentiles(milliseconds: np.ndarray) -> dict[str, float]:
-    """Median, 10th and 90th percentile of all calls, whatever the shape of `milliseconds`."""
+def percentiles(milliseconds: np.ndarray) -> tuple[float, float, float]:
+    """10th percentile, median and 90th percentile of all calls, whatever the shape of `milliseconds`."""
     low, median, high = (float(value) for value in np.percentile(milliseconds, (10, 50, 90)))
-    return {"median_ms": median, "p10_ms": low, "p90_ms": high}
+    return low, median, high
 
 
-def ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> dict[str, float]:
+def ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> Ratio:
     """How many times as long one takes as the other, round by round.
 
     Args:
@@ -92,11 +94,10 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> dict
         denominator: the same rounds of the other; it may have another number of calls.
 
     Returns:
-        `median` of the rounds' ratios of median calls; `low` and `high`, its 95 % interval by bootstrap over rounds;
-        `p10` and `p90` of the rounds' ratios.
+        Of the rounds' ratios of median calls; the median's 95 % interval is by bootstrap over rounds.
     """
     ratios = np.median(numerator, axis=1) / np.median(denominator, axis=1)
     drawn = np.random.default_rng(seed).integers(0, len(ratios), (_RESAMPLES, len(ratios)))
     low, high = (float(value) for value in np.percentile(np.median(ratios[drawn], axis=1), (2.5, 97.5)))
     p10, median, p90 = (float(value) for value in np.percentile(ratios, (10, 50, 90)))
-    return {"median": median, "low": low, "high": high, "p10": p10, "p90": p90}
+    return Ratio(median, low, high, p10, p90)

@@ -11,7 +11,9 @@ import numpy as np
 from benchmarks.networks import BINARY, FLOAT32, INT8
 from bssl_tf.errors import RuntimeUnavailableError
 from bssl_tf_converters.lce import converter as lce
+from bssl_tf_deploy.library import describe
 from bssl_tf_deploy.quiet import captured_output
+from bssl_tf_deploy.record import Graph
 
 OURS, LCE = "ours", "lce"
 # Variant -> the kind of model that it runs.
@@ -19,7 +21,9 @@ VARIANTS = {OURS: BINARY, LCE: BINARY, FLOAT32: FLOAT32, INT8: INT8}
 
 
 class Variant(Protocol):
-    """An open interpreter."""
+    """An open interpreter; `kernel` is what computes, in words."""
+
+    kernel: str
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """The output, float32 or int8 [1, ...], for `image`, float32 or int8 [1, H, W, C] as `prepare` gives it."""
@@ -30,8 +34,8 @@ class Variant(Protocol):
     def meaning(self, output: np.ndarray) -> np.ndarray:
         """What `run` gave, as float32."""
 
-    def graph(self) -> dict[str, Any]:
-        """What runs where: see `LiteRt.graph`; empty where the interpreter does not say."""
+    def graph(self) -> Graph | None:
+        """Who computes what; None where the interpreter does not report it."""
 
 
 class Lce:
@@ -55,9 +59,9 @@ class Lce:
         """See `Variant`."""
         return output
 
-    def graph(self) -> dict[str, Any]:
+    def graph(self) -> Graph | None:
         """See `Variant`."""
-        return {}
+        return None
 
 
 class LiteRt:
@@ -75,6 +79,9 @@ class LiteRt:
 
     def __init__(self, model: bytes, threads: int, library: Path | None = None, isa: str = "auto") -> None:
         module = _lite_rt()
+        self.kernel = "LiteRT XNNPACK"
+        if library is not None:
+            self.kernel = f"bssl-tf runtime {describe(library)[1].partition(',')[0]}, the rest XNNPACK"
         # Both announce themselves on standard error.
         with captured_output():
             try:
@@ -89,7 +96,7 @@ class LiteRt:
             except (OSError, AttributeError, ValueError, RuntimeError) as error:
                 subject = f"this model with {library}" if library else "this model"
                 raise RuntimeUnavailableError(
-                    f"LiteRT does not run {subject} ({error})", "Build the library again, or leave it out"
+                    f"LiteRT does not run {subject} ({error})", "Build the library again, or omit it"
                 ) from error
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
@@ -115,13 +122,8 @@ class LiteRt:
         scale, zero_point = self._output["quantization"]
         return ((output.astype(np.float32) - zero_point) * scale).astype(np.float32)
 
-    def graph(self) -> dict[str, Any]:
-        """How the graph is split.
-
-        Returns:
-            `our_nodes` and `xnnpack_nodes`, how many delegate nodes there are of each; `our_operators`, what ours
-            cover, and `remaining_operators`, what the interpreter computes itself, both name -> count.
-        """
+    def graph(self) -> Graph | None:
+        """See `Variant`."""
         nodes = self._interpreter._get_ops_details()  # the only place that tells, and public to no one
         plain = {node["index"]: node for node in nodes if node["op_name"] != "DELEGATE"}
         writer = {int(tensor): index for index, node in plain.items() for tensor in node["outputs"]}
@@ -133,12 +135,12 @@ class LiteRt:
                 lce_ops = any(plain[index]["op_name"].startswith("Lce") for index in covered)
                 (ours if lce_ops else others).append(covered)
         taken = set().union(*ours, *others)
-        return {
-            "our_nodes": len(ours),
-            "xnnpack_nodes": len(others),
-            "our_operators": _names(plain, set().union(*ours)),
-            "remaining_operators": _names(plain, set(plain) - taken),
-        }
+        return Graph(
+            our_nodes=len(ours),
+            xnnpack_nodes=len(others),
+            our_operators=_names(plain, set().union(*ours)),
+            remaining_operators=_names(plain, set(plain) - taken),
+        )
 
 
 def _lite_rt() -> Any:

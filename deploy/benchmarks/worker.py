@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -37,7 +38,7 @@ def call(task: str, **arguments: Any) -> Any:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
-        said = lines[-1] if lines else "without a word"
+        said = lines[-1] if lines else "no message"
         raise RuntimeUnavailableError(
             f"the process for {task} of {arguments.get('name')} ended by {how}: {said}", "Run the benchmark again"
         ) from RuntimeError(done.stderr)
@@ -53,13 +54,14 @@ def _convert(name: str, cache: str) -> Any:
 def _time(name: str, cache: str, library: str | None, threads: list[int], **settings: Any) -> Any:
     from benchmarks.session import time_network
 
-    return time_network(network(name), Path(cache), library=_path(library), threads=tuple(threads), **settings)
+    found = time_network(network(name), Path(cache), library=_path(library), threads=tuple(threads), **settings)
+    return dataclasses.asdict(found)
 
 
 def _probe(name: str, cache: str, library: str | None, **settings: Any) -> Any:
     from benchmarks.probe import probe
 
-    return probe(network(name), Path(cache), library=_path(library), **settings)
+    return dataclasses.asdict(probe(network(name), Path(cache), library=_path(library), **settings))
 
 
 def _path(text: str | None) -> Path | None:

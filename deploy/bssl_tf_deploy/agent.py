@@ -1,17 +1,17 @@
 """Serves a harness from the device's side, over standard input and output. Standard library only.
 
-The harness sends this file and `conditions` as text to a Python that runs nothing but what it is sent; nothing is
-installed for it. It owns one folder on the device:
+The harness sends this file, `channel` and `conditions` as text to a Python that runs nothing but what it is sent;
+nothing is installed for it. It owns one folder on the device:
 
-    FOLDER/.bssl-tf-device    says whose folder this is, and locks it
+    FOLDER/.bssl-tf-device    marks the folder as ours, and locks it
     FOLDER/env-HASH/          packages, kept for the next session
     FOLDER/run/               what this session put here
 
 However the session ends (an error, a killed connection, a harness that no longer answers), the children are killed and
-`run/` goes, and unless the harness said `keep`, so does every `env-` that this session made and every folder it made.
+`run/` goes, and unless the harness sent `keep`, so does every `env-` that this session made and every folder it made.
 
 A request is a line of JSON, followed by `bytes` bytes where it says so; an answer is a line of JSON, `{"ok": ...}` or
-`{"error": KIND, "message": ...}`. `{"ping": 1}` has no answer: it says that the harness is alive.
+`{"error": KIND, "message": ...}`. `{"ping": 1}` has no answer: it shows that the harness is alive.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -34,15 +32,11 @@ from types import FrameType
 from typing import Any
 
 from bssl_tf_deploy import conditions
+from bssl_tf_deploy.channel import CHUNK, Channel, GoneError
 
 MARKER = ".bssl-tf-device"
-_CHUNK = 1 << 16
-# The harness says something every few seconds; silence for so long means that it, or the way to it, is gone.
+# The harness sends something every few seconds; silence for longer means that it, or the way to it, is gone.
 SILENCE_S = 60.0
-
-
-class _Gone(Exception):
-    """The harness has gone."""
 
 
 class _Refused(Exception):
@@ -59,12 +53,11 @@ class Agent:
     Args:
         source: descriptor that requests come from.
         sink: descriptor that answers go to.
-        silence_s: seconds without a word after which the harness is taken for gone.
+        silence_s: seconds without any byte after which the harness is taken for gone.
     """
 
     def __init__(self, source: int, sink: int, silence_s: float = SILENCE_S) -> None:
-        self._source, self._sink, self._silence_s = source, sink, silence_s
-        self._buffer = b""
+        self._channel = Channel(source, sink, silence_s)
         self._folder: Path | None = None
         self._lock: Any = None
         self._new = False  # whether `_folder` became ours in this session
@@ -74,26 +67,28 @@ class Agent:
         self._keep = False
 
     def serve(self) -> None:
-        """Answers until the harness says `end` or is gone, then cleans up."""
+        """Answers until the harness sends `end` or is gone, then cleans up."""
         for number in (signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, _leave)
         try:
             while True:
-                request = self._request()
+                request = self._channel.request()
                 try:
                     serve = getattr(self, "_do_" + request["do"], None)
                     if serve is None:
                         raise _Refused("order", f"there is no {request['do']!r}")
-                    self._answer({"ok": serve(request)})
+                    self._channel.answer({"ok": serve(request)})
                 except _Refused as refused:
-                    self._answer({"error": refused.kind, "message": str(refused)})
+                    self._channel.answer({"error": refused.kind, "message": str(refused)})
                 except OSError as error:
                     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                     where = f" ({error.filename})" if error.filename else ""
-                    self._answer({"error": "full" if full else "storage", "message": f"{error.strerror}{where}"})
+                    self._channel.answer(
+                        {"error": "full" if full else "storage", "message": f"{error.strerror}{where}"}
+                    )
                 if request["do"] == "end":
                     return
-        except (_Gone, BrokenPipeError):
+        except (GoneError, BrokenPipeError):
             return
         finally:
             # Nothing may interrupt the cleaning.
@@ -148,7 +143,7 @@ class Agent:
                 failed = error
             # All of it is read, whatever happens: what follows is the next request.
             while left:
-                data = self._read(min(left, _CHUNK))
+                data = self._channel.read(min(left, CHUNK))
                 left -= len(data)
                 while data and failed is None:
                     try:
@@ -227,14 +222,14 @@ class Agent:
         """A path in run/; nothing outside of it is ever written."""
         parts = name.split("/")
         if not all(parts) or any(part in (".", "..") or "\0" in part for part in parts):
-            raise _Refused("order", f"{name!r} is no name of a file")
+            raise _Refused("order", f"{name!r} is not the name of a file")
         return self._root().joinpath("run", *parts)
 
     @contextlib.contextmanager
     def _environment(self, name: str) -> Any:
         """A folder that appears under its name when the block ends without an error."""
         if not name.startswith("env-") or "/" in name:
-            raise _Refused("order", f"{name!r} is no name of an environment")
+            raise _Refused("order", f"{name!r} is not the name of an environment")
         final = self._root() / name
         part = final.with_name(name + ".part")
         self._environments += [part, final]
@@ -258,47 +253,15 @@ class Agent:
             )
             heard = time.monotonic()
             while self._child.poll() is None:
-                if select.select([self._source], [], [], 0.5)[0]:
+                if self._channel.heard(0.5):
                     heard = time.monotonic()
-                    self._take()
-                elif time.monotonic() - heard > self._silence_s:
-                    raise _Gone
+                elif time.monotonic() - heard > self._channel.silence_s:
+                    raise GoneError
             status = self._child.returncode
             self._child = None
             out.seek(0)
             said.seek(0)
             return status, out.read().decode("utf-8", "replace"), said.read()[-8000:].decode("utf-8", "replace")
-
-    def _request(self) -> dict[str, Any]:
-        while True:
-            while b"\n" not in self._buffer:
-                self._wait()
-            line, _, self._buffer = self._buffer.partition(b"\n")
-            request: dict[str, Any] = json.loads(line)
-            if "ping" not in request:
-                return request
-
-    def _read(self, count: int) -> bytes:
-        if not self._buffer:
-            self._wait()
-        data, self._buffer = self._buffer[:count], self._buffer[count:]
-        return data
-
-    def _wait(self) -> None:
-        if not select.select([self._source], [], [], self._silence_s)[0]:
-            raise _Gone
-        self._take()
-
-    def _take(self) -> None:
-        data = os.read(self._source, _CHUNK)
-        if not data:
-            raise _Gone
-        self._buffer += data
-
-    def _answer(self, answer: dict[str, Any]) -> None:
-        data = json.dumps(answer).encode() + b"\n"
-        while data:
-            data = data[os.write(self._sink, data) :]
 
     def _clean_up(self) -> None:
         if self._child is not None:
@@ -325,7 +288,7 @@ class Agent:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    raise _Gone
+    raise GoneError
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Times a function, or several in turns, and says how much the figures spread."""
+"""Times a function, or several interleaved, and shows how much the figures spread."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from bssl_tf_deploy.record import Latency
 
 _BURN_IN_NS = 200_000_000
 Clock = Callable[[], int]
@@ -28,6 +30,7 @@ class Timings:
         min_ms: the fastest.
         spread_ms: interquartile range.
         repetitions: timed calls.
+        durations_ns: every one of them.
     """
 
     first_ms: float
@@ -37,6 +40,19 @@ class Timings:
     min_ms: float
     spread_ms: float
     repetitions: int
+    durations_ns: tuple[int, ...]
+
+    def latency(self) -> Latency:
+        """The same for a record, without the first call."""
+        return Latency(
+            p50_ms=self.p50_ms,
+            calls=self.repetitions,
+            min_ms=self.min_ms,
+            p90_ms=self.p90_ms,
+            p99_ms=self.p99_ms,
+            spread_ms=self.spread_ms,
+            durations_ns=self.durations_ns,
+        )
 
 
 def measure(
@@ -53,10 +69,10 @@ def measure_interleaved(
     repetitions: int,
     clock: Clock = time.perf_counter_ns,
 ) -> dict[str, Timings]:
-    """Times functions in turns, A B A B, so that a drift of the machine hits all alike.
+    """Times functions interleaved, A B A B, so that a drift of the machine hits all alike.
 
-    Every function is first called once by itself, then all in turns `warmup` times and for at least 0.2 s each, which
-    lets caches fill and the clock frequency settle; then the timed calls follow.
+    Every function is first called once by itself, then all alternately `warmup` times and for at least 0.2 s each,
+    which lets caches fill and the clock frequency settle; then the timed calls follow.
 
     Args:
         runs: name -> what to time.
@@ -97,7 +113,8 @@ def summarise(first_ns: int, timed_ns: list[int]) -> Timings:
     low, median, high = (float(value) for value in np.percentile(milliseconds, (25, 50, 75)))
     # Percentiles that were measured, not ones between two measurements.
     p90, p99 = (float(value) for value in np.percentile(milliseconds, (90, 99), method="higher"))
-    return Timings(first_ns / 1e6, median, p90, p99, float(np.min(milliseconds)), high - low, len(timed_ns))
+    fastest = float(np.min(milliseconds))
+    return Timings(first_ns / 1e6, median, p90, p99, fastest, high - low, len(timed_ns), tuple(timed_ns))
 
 
 def machine() -> str:

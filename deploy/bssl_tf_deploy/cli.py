@@ -6,25 +6,30 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import logging
 import os
+import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bssl_tf_deploy import conditions
-from bssl_tf_deploy.benchmark import machine, measure
+from bssl_tf_deploy.bench import bench_bundle
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.errors import BsslError, ImageError
-from bssl_tf_deploy.measure import Plan, measure_bundle, table, thread_counts
+from bssl_tf_deploy.measure import MeasureSettings, measure_bundle, thread_counts
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.quiet import LibraryOutput, captured_output
+from bssl_tf_deploy.record import Record
 from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load_runtime
+from bssl_tf_deploy.show import record_lines
 
 _INTERRUPTED = 130
 
@@ -97,32 +102,16 @@ def _numbers(name: str, array: np.ndarray, *, alone: bool) -> str:
 
 
 def bench(predictor: Predictor, runtime: Runtime, options: argparse.Namespace) -> int:
-    """Times a bundle's network with one image and prints the figures with their conditions."""
-    image = predictor.bundle.first_inputs
-    timings = measure(lambda: runtime.run(image), warmup=options.warmup, repetitions=options.repetitions)
-    record = {
-        "backbone": predictor.bundle.manifest.network.backbone,
-        "input_shape": predictor.bundle.manifest.inputs[0].shape,
-        "machine": machine(),
-        "threads": options.threads,
-        "warmup": options.warmup,
-        "runtime": runtime.name,
-        "kernel": runtime.kernel,
-        "versions": runtime.versions,
-        **dataclasses.asdict(timings),
-    }
-    if options.as_json:
-        print(json.dumps(record, indent=2))
-        return 0
-    versions = ", ".join(f"{name} {version}" for name, version in runtime.versions.items())
-    print(
-        f"{record['backbone']}, input {list(record['input_shape'])}, {record['machine']}, threads {options.threads}\n"
-        f"{runtime.kernel}; {versions}\n"
-        f"median {timings.p50_ms:.3f} ms, p90 {timings.p90_ms:.3f} ms, p99 {timings.p99_ms:.3f} ms, "
-        f"fastest {timings.min_ms:.3f} ms, first {timings.first_ms:.3f} ms; {options.repetitions} timed calls "
-        f"after {options.warmup} for warm-up"
+    """Times a bundle's network with one image and prints the record."""
+    record = bench_bundle(
+        predictor.bundle,
+        runtime,
+        {},
+        threads=options.threads,
+        warmup=options.warmup,
+        repetitions=options.repetitions,
     )
-    return 0
+    return _printed(record, options)
 
 
 def measure_all(options: argparse.Namespace) -> int:
@@ -133,7 +122,7 @@ def measure_all(options: argparse.Namespace) -> int:
     except ValueError:
         print(f"--threads {options.threads} is neither `all` nor numbers from 1 to 64: 1,2,4", file=sys.stderr)
         return 2
-    plan = Plan(
+    settings = MeasureSettings(
         threads,
         {name: Path(file) for name, file in options.beside},
         options.budget,
@@ -142,20 +131,40 @@ def measure_all(options: argparse.Namespace) -> int:
         options.trust_bundle_library,
     )
     with captured_output():  # LiteRT announces XNNPACK
-        record = measure_bundle(Path(options.bundle), plan)
-    if options.as_json:
-        print(json.dumps(record))
-    else:
-        print("\n".join([f"golden outputs: as expected, from {record['kernel']}", *table(record)]))
+        record = measure_bundle(Path(options.bundle), settings)
+    return _printed(record, options)
+
+
+def _printed(record: Record, options: argparse.Namespace) -> int:
+    record = dataclasses.replace(record, command=shlex.join(["bssl-tf-deploy", *options.given]))
+    print(record.to_json() if options.as_json else "\n".join(record_lines(record)))
     return 0
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[None]:
+    """Shows on stderr what is being done, also while native libraries are kept from writing there."""
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace") as stderr:
+        handler = logging.StreamHandler(stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger = logging.getLogger("bssl_tf_deploy")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with the error's status."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    options.given = given
     try:
         if options.command == "measure":
-            sys.exit(measure_all(options))
+            with _progress():
+                sys.exit(measure_all(options))
         predictor, runtime = prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
         if options.command == "bench":
             sys.exit(bench(predictor, runtime, options))
@@ -183,8 +192,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, timing, everything):
         command.add_argument("bundle", metavar="BUNDLE", help="the folder that `bssl-tf export` wrote")
         if command is not everything:
-            command.add_argument("--threads", default=1, type=_whole(1, MAX_THREADS), help="threads for one image [1]")
-            command.add_argument("--runtime", default="auto", choices=RUNTIMES, help="what computes [auto]")
+            command.add_argument(
+                "--threads", default=1, type=_whole(1, MAX_THREADS), help="threads for one image [default: 1]"
+            )
+            command.add_argument("--runtime", default="auto", choices=RUNTIMES, help="what computes [default: auto]")
         command.add_argument(
             "--trust-bundle-library",
             action="store_true",
@@ -193,15 +204,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", dest="as_json", help="print the record as JSON")
         command.add_argument("--debug", action="store_true", help="show the traceback behind an error")
     run.add_argument("images", nargs="+", metavar="IMAGE")
-    run.add_argument("--top", default=3, type=_whole(1), help="classes to print for each image [3]")
+    run.add_argument("--top", default=3, type=_whole(1), help="classes to print for each image [default: 3]")
     run.add_argument("--outputs", action="store_true", help="print the network's outputs instead of answers")
-    timing.add_argument("--repetitions", default=100, type=_whole(1), help="timed calls [100]")
-    timing.add_argument("--warmup", default=10, type=_whole(0), help="untimed calls [10]")
-    everything.add_argument("--threads", default="1", metavar="N,N", help="numbers of threads, or all [1]")
+    timing.add_argument("--repetitions", default=100, type=_whole(1), help="timed calls [default: 100]")
+    timing.add_argument("--warmup", default=10, type=_whole(0), help="untimed calls [default: 10]")
+    everything.add_argument("--threads", default="1", metavar="N,N", help="numbers of threads, or all [default: 1]")
     everything.add_argument(
-        "--budget", default=30.0, type=_seconds, help="seconds of timed calls, each thread count [30]"
+        "--budget", default=30.0, type=_seconds, help="seconds of timed calls, each thread count [default: 30]"
     )
-    everything.add_argument("--sustained", default=0.0, type=_seconds, help="seconds without a pause [none]")
+    everything.add_argument("--sustained", default=0.0, type=_seconds, help="seconds without a pause [default: none]")
     everything.add_argument(
         "--beside", nargs=2, action="append", default=[], metavar=("NAME", "FILE"), help="a model to time, interleaved"
     )

@@ -79,15 +79,17 @@ def stretches(nodes: Sequence[Node], names: Mapping[int, str], ours: Collection[
     model = [node for node in nodes if node.type != DELEGATE]
     members = {node.index: _members(node, model) for node in nodes if node.type == DELEGATE}
     mine = {index: inside for index, inside in members.items() if any(node.index in ours for node in inside)}
-    plan: list[Node] = list(model)
+    order: list[Node] = list(model)
     for index, inside in mine.items():
         taken = {node.index for node in inside}
         [delegate] = (node for node in nodes if node.index == index)
-        plan = [
-            one for chosen, part in _partition(plan, taken) for one in ((delegate,) if chosen and part else tuple(part))
+        order = [
+            one
+            for chosen, part in _partition(order, taken)
+            for one in ((delegate,) if chosen and part else tuple(part))
         ]
     taken = {node.index for index, inside in members.items() if index not in mine for node in inside}
-    order = [node for _, part in _partition(plan, taken) for node in part]
+    order = [node for _, part in _partition(order, taken) for node in part]
     found, rest = [], list[Node]()
     prefix = _model_name(model, names)
     readers = Counter(tensor for node in model for tensor in set(node.inputs))
@@ -126,10 +128,10 @@ def _members(delegate: Node, model: Iterable[Node]) -> list[Node]:
     return [found[index] for index in sorted(found)]
 
 
-def _partition(plan: Sequence[Node], taken: Collection[int]) -> list[tuple[bool, list[Node]]]:
-    """The plan in parts, by turns of nodes that are taken and of others: each as long as what is ready allows."""
-    left, parts = list(plan), list[tuple[bool, list[Node]]]()
-    missing = {tensor for node in plan for tensor in node.outputs}
+def _partition(order: Sequence[Node], taken: Collection[int]) -> list[tuple[bool, list[Node]]]:
+    """The nodes in parts, alternately those that are taken and others: each as long as what is ready allows."""
+    left, parts = list(order), list[tuple[bool, list[Node]]]()
+    missing = {tensor for node in order for tensor in node.outputs}
     while left:
         part, later = list[Node](), list[Node]()
         for node in left:

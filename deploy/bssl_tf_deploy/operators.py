@@ -8,8 +8,9 @@ ours, a stretch of other operators, the copies of input and output, or the inter
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.nodes import DELEGATE, Stretch, read_nodes, stretches
+from bssl_tf_deploy.record import OperatorTime, Profile
 
 _MIN_CALLS, _MAX_CALLS = 20, 2000
 _BURN_IN_S = 0.2
@@ -47,7 +49,7 @@ class Watched:
 
 def profile_operators(
     model: bytes, inputs: Sequence[np.ndarray], threads: int, library: Path, seconds: float
-) -> dict[str, Any]:
+) -> Profile:
     """Times a network's operators.
 
     Args:
@@ -58,11 +60,7 @@ def profile_operators(
         seconds: for all calls; 20 are made however long they take, and no more than 2000.
 
     Returns:
-        For JSON: `threads`, `calls`, the median `call_ms` and `unwatched_ms`, that of calls which nobody watched, in
-        turns with the others; `rows` in the order of execution, each with `operator` (types of what ran), `layer`
-        (Keras layers), `output` (a tensor's name), `ours`, the median `p50_ms`, the interquartile range `spread_ms`,
-        and `share` of all rows; and `left_ms`, by which `call_ms` is more than the sum of the rows, because the median
-        of a sum is not the sum of medians.
+        Types of what ran as `operator`, Keras layers as `layer`, a tensor's name as `output`.
 
     Raises:
         RuntimeUnavailableError: the library or the interpreter does not tell what is needed.
@@ -77,11 +75,11 @@ def profile_operators(
         ) from error
     watched = _watch(interpreter, inputs, switch, sum(node.type == DELEGATE for node in nodes), seconds)
     found = stretches(nodes, names, watched.nodes)
-    return {"threads": threads, **summary(watched, found)}
+    return summary(watched, found)
 
 
-def summary(watched: Watched, found: Sequence[Stretch]) -> dict[str, Any]:
-    """The figures of `profile_operators`, but `threads`.
+def summary(watched: Watched, found: Sequence[Stretch]) -> Profile:
+    """The figures of `profile_operators`.
 
     Where `found` has our nodes in another order than they ran in, nobody knows what lies between them, and what does
     is called `other operators`.
@@ -109,21 +107,21 @@ def summary(watched: Watched, found: Sequence[Stretch]) -> dict[str, Any]:
             rows.append(_row(spent[:, place + 1], ours.get(watched.nodes[place], _UNKNOWN)))
     rows.append(_row(empty, Stretch(False, INTERPRETER, "", "", -1)))
     rows.append(_row(spent[:, 0] + spent[:, -1], Stretch(False, COPIES, "", "", -1)))
-    whole = sum(row["p50_ms"] for row in rows)
+    whole = sum(row.milliseconds for row in rows)
     call = float(np.median(calls_ms))
-    return {
-        "calls": len(calls_ms),
-        "call_ms": call,
-        "unwatched_ms": float(np.median(watched.unwatched)) / 1e6,
-        "left_ms": call - whole,
-        "rows": [row | {"share": row["p50_ms"] / whole} for row in rows],
-    }
+    return Profile(
+        source="runtime",
+        rows=tuple(dataclasses.replace(row, share=row.milliseconds / whole) for row in rows),
+        calls=len(calls_ms),
+        call_ms=call,
+        unwatched_ms=float(np.median(watched.unwatched)) / 1e6,
+        left_ms=call - whole,
+    )
 
 
-def _row(nanoseconds: np.ndarray, what: Stretch) -> dict[str, Any]:
+def _row(nanoseconds: np.ndarray, what: Stretch) -> OperatorTime:
     low, median, high = (float(value) / 1e6 for value in np.percentile(nanoseconds, (25, 50, 75)))
-    about = {"operator": what.operators, "layer": what.layer, "output": what.output, "ours": what.ours}
-    return about | {"p50_ms": median, "spread_ms": high - low}
+    return OperatorTime(what.operators, what.layer, what.output, what.ours, p50_ms=median, spread_ms=high - low)
 
 
 def _switch(interpreter: LiteRtInterpreter, library: Path) -> Callable[[np.ndarray | None], int]:
@@ -190,33 +188,3 @@ def _watch(
         begins.append([first, *times["begin_ns"][:count].tolist(), end])
         ends.append([begin, *times["end_ns"][:count].tolist(), last])
     return Watched(nodes, np.array(begins, np.int64), np.array(ends, np.int64), np.array(unwatched, np.int64))
-
-
-def operator_lines(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Profiles of one network with different numbers of threads, as lines of text: one table."""
-    heads = [f"{one['threads']} {'threads' if one['threads'] > 1 else 'thread'}" for one in profiles]
-    first = profiles[0]["rows"]
-    # Other numbers of threads run the same operators; where they do not, they get a table of their own.
-    same = [row["operator"] for row in first]
-    if any([row["operator"] for row in one["rows"]] != same for one in profiles):
-        return [line for one in profiles for line in operator_lines([one])]
-    wide = max(len(_cut(row["operator"])) for row in first)
-    lines = [
-        f"{'operators, watched':{wide}}  "
-        + "  ".join(f"{'ms, ' + head:>14} share spread" for head in heads)
-        + "  layer"
-    ]
-    for place, row in enumerate(first):
-        cells = [one["rows"][place] for one in profiles]
-        figures = "  ".join(f"{cell['p50_ms']:14.4f} {cell['share']:5.1%} {cell['spread_ms']:6.4f}" for cell in cells)
-        lines.append(f"{_cut(row['operator']):{wide}}  {figures}  {row['layer']}".rstrip())
-    for head, one in zip(heads, profiles, strict=True):
-        lines.append(
-            f"{head}: a call takes {one['call_ms']:.4f} ms, {one['left_ms']:+.4f} ms of it in no row, as medians do "
-            f"not add up; unwatched {one['unwatched_ms']:.4f} ms; medians of {one['calls']} calls"
-        )
-    return lines
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 48 else text[:45] + "..."

@@ -1,4 +1,4 @@
-"""Repeats functions in turns until their medians are known well enough, and says how well."""
+"""Repeats functions alternately until their medians are known well enough, and computes how well."""
 
 from __future__ import annotations
 
@@ -47,10 +47,11 @@ def until_stable(
     precision: float = PRECISION,
     clock: Clock = time.perf_counter_ns,
 ) -> dict[str, Repeated]:
-    """Calls functions in turns, A B A B, until every median is known to `precision` or the budget is spent.
+    """Calls functions alternately, A B A B, until every median is known to `precision` or the budget is spent.
 
-    Each is first called once by itself, then all in turns for `burn_in_s` seconds each or four times as long together;
-    the timed calls follow, 101 or more of each where the budget allows it, and at least 20 however long they take.
+    Each is first called once by itself, then all alternately for `burn_in_s` seconds each or four times as long
+    together; the timed calls follow, 101 or more of each where the budget allows it, and at least 20 however long they
+    take.
 
     Args:
         runs: name -> what to time; at least one.

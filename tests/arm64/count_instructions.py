@@ -4,36 +4,38 @@
     python tests/arm64/count_instructions.py --networks QuickNet --processors cortex-a53
 
 Needs the aarch64 rig (tests/arm64/make_rig.py), ziglang, a C compiler, llvm-mca (Debian package llvm), and the models
-of the benchmark (`python -m benchmarks` makes them). Records go to results/arm64-instructions.jsonl, in two kinds:
+of the benchmark (`python -m benchmarks` makes them). Records (`bssl_tf_deploy.record`) go to
+results/arm64-instructions.jsonl, in two kinds:
 
-- `count`: qemu counts what is executed, with one thread, for two times 20 images after two others (XNNPACK: two times
-  4); a record has for one image `instructions`, of them `vector` ones and `cnt`, and `spread`, by how much the two
-  halves differ; see `bssl_tf.devices.instructions`. Emulation knows instructions, not time: a count says nothing about
-  caches, or about how many instructions a processor issues at once, and is never given as a time.
-- `loop`: llvm-mca's model of a processor at the inner loop of a kernel: `cycles_per_word`, for one vector of 128 bits
-  that is compared, and `bound_per_word`, what the units alone would allow. A model of the core with perfect caches, no
-  measurement.
+- with `counts`: qemu counts what is executed, with one thread, for two times 20 images after two others (XNNPACK: two
+  times 4); see `bssl_tf.devices.instructions`. Emulation knows instructions, not time: a count shows nothing of caches,
+  or of how many instructions a processor issues at once, and is never given as a time.
+- with `loops`: llvm-mca's model of a processor at the inner loop of a kernel. A model of the core with perfect caches,
+  not a measurement.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bssl_tf.bench_records import append_benchmarks  # noqa: E402
 from bssl_tf.devices.instructions import build_plugin, count_instructions  # noqa: E402
 from bssl_tf.environment import environment  # noqa: E402
 from bssl_tf.errors import DeviceError  # noqa: E402
-from bssl_tf.files import append_record  # noqa: E402
+from bssl_tf_deploy import conditions  # noqa: E402
+from bssl_tf_deploy.record import Count, Loop, Machine, Record, Subject  # noqa: E402
 from tests.arm64.make_rig import MAKE_COMMAND, PROCESSORS, Rig, RigError, find_rig  # noqa: E402
 
 NATIVE = ROOT / "deploy" / "native"
@@ -58,14 +60,15 @@ def build_library(folder: Path) -> Path:
     return out
 
 
-def count(rig: Rig, processor: str, plugin: Path, model: Path, library: Path | None) -> dict[str, Any]:
+def count(rig: Rig, processor: str, plugin: Path, model: Path, library: Path | None, variant: str = "ours") -> Count:
     """See `count_instructions`. Raises `DeviceError`: the model does not run."""
 
     def python(arguments: Sequence[str]) -> list[str]:
         # Python's hashes are the same each time, so that two runs differ in nothing but the images.
         return ["env", "PYTHONHASHSEED=0", *rig.python(processor, SITE, arguments, [str(plugin)])]
 
-    return count_instructions(python, model, library, IMAGES if library else STOCK_IMAGES)
+    images = IMAGES if library else STOCK_IMAGES
+    return count_instructions(python, model, library, images, network=variant, processor=processor)
 
 
 def inner_loop(assembly: str) -> list[str]:
@@ -83,8 +86,8 @@ def inner_loop(assembly: str) -> list[str]:
     return max(bodies, key=_bit_counts, default=[]) if any(map(_bit_counts, bodies)) else []
 
 
-def simulate(kernel: Path, processor: str, folder: Path) -> dict[str, Any] | None:
-    """What llvm-mca says of the kernel's inner loop, None where it has none. Raises `RigError`."""
+def simulate(kernel: Path, processor: str, folder: Path) -> Loop | None:
+    """What llvm-mca makes of the kernel's inner loop, None where it has none. Raises `RigError`."""
     out = folder / f"{kernel.stem}.s"
     flags = ["-O3", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-ffp-contract=off", "-g0"]
     target = ["-target", "aarch64-linux-gnu.2.17"]
@@ -101,13 +104,15 @@ def simulate(kernel: Path, processor: str, folder: Path) -> dict[str, Any] | Non
     cycles = re.search(r"Total Cycles:\s+(\d+)", said)
     bound = re.search(r"Block RThroughput:\s+([\d.]+)", said)
     if cycles is None or bound is None:
-        raise RigError(f"llvm-mca says nothing about {kernel.name}. Look at its version.")
-    return {
-        "loop_instructions": len(loop),
-        "loop_words": words,
-        "cycles_per_word": round(int(cycles.group(1)) / _ITERATIONS / words, 3),
-        "bound_per_word": round(float(bound.group(1)) / words, 3),
-    }
+        raise RigError(f"llvm-mca reports nothing about {kernel.name}. Look at its version.")
+    return Loop(
+        kernel=kernel.stem,
+        processor=processor,
+        loop_instructions=len(loop),
+        loop_words=words,
+        cycles_per_word=round(int(cycles.group(1)) / _ITERATIONS / words, 3),
+        bound_per_word=round(float(bound.group(1)) / words, 3),
+    )
 
 
 def _inside(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
@@ -149,27 +154,40 @@ def _record(arguments: argparse.Namespace) -> None:
     missing = [str(model) for model in models.values() if not model.exists()]
     if missing:
         raise RigError(f"{missing[0]} is not there. Make the models with `PYTHONPATH=deploy python -m benchmarks`.")
-    common = environment(1) | {"qemu": _version("qemu-aarch64", "--version")}
-    common["zig"] = _version(sys.executable, "-m", "ziglang", "version")
+    found = environment(1)
+    versions = found["versions"] | {"qemu": _version("qemu-aarch64", "--version")}
+    versions["zig"] = _version(sys.executable, "-m", "ziglang", "version")
+    about = Record(
+        command=shlex.join(["python", *sys.argv]),
+        commit=found["commit"],
+        time=found["time"],
+        machine=Machine.of(conditions.facts()),
+        versions=versions,
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         library = build_library(folder)
         if shutil.which("llvm-mca") is not None:
-            common["llvm"] = _version("llvm-mca", "--version")
-            for kernel in sorted((NATIVE / "kernels").glob("neon_*.cc")):
-                for processor in MCA_PROCESSORS:
-                    found = simulate(kernel, processor, folder)
-                    if found is not None:
-                        row = {"kind": "loop", "kernel": kernel.stem, "processor": processor}
-                        append_record(arguments.results, row | found | common)
-                        print(f"{kernel.stem:20} {processor:11} {found['cycles_per_word']} cycles a word")
+            about = dataclasses.replace(about, versions=versions | {"llvm": _version("llvm-mca", "--version")})
+            kernels = sorted((NATIVE / "kernels").glob("neon_*.cc"))
+            simulated = (simulate(kernel, processor, folder) for kernel in kernels for processor in MCA_PROCESSORS)
+            loops = tuple(loop for loop in simulated if loop is not None)
+            append_benchmarks(arguments.results, dataclasses.replace(about, loops=loops))
+            for loop in loops:
+                print(f"{loop.kernel:20} {loop.processor:11} {loop.cycles_per_word} cycles per word")
+        emulated = dataclasses.replace(
+            about,
+            machine=dataclasses.replace(about.machine, emulated=True),
+            versions=about.versions | {"ai-edge-litert, emulated": SITE.removeprefix("ai-edge-litert-")},
+        )
         plugin = build_plugin(folder)
         for (network, variant), model in models.items():
             for processor in arguments.processors:
-                found = count(rig, processor, plugin, model, library if variant == "ours" else None)
-                row = {"kind": "count", "network": network, "variant": variant, "processor": processor, "site": SITE}
-                append_record(arguments.results, row | found | common)
-                print(f"{network:14} {variant:16} {processor:11} {found['instructions'] / 1e6:9.1f} M instructions")
+                one = count(rig, processor, plugin, model, library if variant == "ours" else None, variant)
+                append_benchmarks(
+                    arguments.results, dataclasses.replace(emulated, subject=Subject(network), counts=(one,))
+                )
+                print(f"{network:14} {variant:16} {processor:11} {one.instructions / 1e6:9.1f} M instructions")
 
 
 def main() -> None:

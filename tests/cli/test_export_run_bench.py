@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bssl_tf.bench_records import read_benchmarks
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.library import bundled_name, describe, own_library
+from bssl_tf_deploy.record import Record, RuntimeLibrary
 from bssl_tf_deploy.tasks.classification import Probe
 from tests.converters.networks import image_set, write_run_folder
 
@@ -245,28 +247,34 @@ def test_bench_prints_the_figures_with_their_conditions(bundle: Path, bssl_tf: C
     done = bssl_tf(*arguments, "--runtime", "lce")
     assert done.returncode == 0, done.stderr
     assert "INFO" not in done.stderr
-    for word in ("LCE indirect_bgemm", "XNNPACK", "cores", "larq-compute-engine 0.", "threads 1", "20 timed", "p50_ms"):
+    for word in ("LCE indirect_bgemm", "XNNPACK", "cores", "larq-compute-engine 0.", "threads", "calls", "p50_ms"):
         assert word in done.stdout
     done = bssl_tf(*arguments, "--json", "--operators")
     record = json.loads(done.stdout)
-    operators = record.pop("operators")
-    assert operators["threads"] == 1 and "LceBconv2d" in "".join(row["operator"] for row in operators["rows"])
+    found = Record.from_dict(record)
+    [run] = found.runs
+    [profile] = run.profiles
+    assert run.threads == 1 and "LceBconv2d" in "".join(row.operator for row in profile.rows)
     version, kernels = describe(own())
-    assert record["runtime"] == "own"
-    assert record["networks"]["binary"]["kernel"].startswith(f"bssl-tf runtime {kernels.partition(',')[0]},")
-    assert record["versions"]["bssl-tf runtime"] == version
-    assert {"ai-edge-litert", "numpy"} <= set(record["versions"])
-    keys = [json.loads(line).keys() - {"operators"} for line in record_file.read_text().splitlines()]
-    assert keys == [record.keys()] * 2
+    assert found.library == RuntimeLibrary(version, tuple(kernels.split(",")))
+    assert run.networks["binary"].kernel.startswith(f"bssl-tf runtime {kernels.partition(',')[0]},")
+    assert found.versions["bssl-tf runtime"] == version
+    assert {"ai-edge-litert", "numpy"} <= set(found.versions)
+    assert found.command and "--operators" in found.command and found.commit and found.time
+    assert found.conditions.warmup_calls == 3
+    with_lce, written = read_benchmarks(record_file)
+    assert written == found and with_lce.library is None
+    assert with_lce.runs[0].networks["binary"].kernel.startswith("LCE indirect_bgemm")
     fails(bssl_tf(*arguments, "--runtime", "lce", "--operators"), 10, "times of operators are kept by our own runtime")
-    binary, reference = record["networks"]["binary"], record["networks"]["float"]
-    for row in (binary, reference):
-        assert 0 < row["min_ms"] <= row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
-        assert row["repetitions"] == 20
-    assert binary["model_size_bytes"] == len(read_bundle(bundle).model)
+    binary, reference = run.networks["binary"], run.networks["float32"]
+    for network in (binary, reference):
+        row = network.latency
+        assert row and row.min_ms and row.p50_ms and row.p90_ms and row.p99_ms
+        assert 0 < row.min_ms <= row.p50_ms <= row.p90_ms <= row.p99_ms
+        assert row.calls == len(row.durations_ns) == 20
+    assert binary.model_size_bytes == len(read_bundle(bundle).model)
     # 32 bits to 1 for most weights; the float network keeps all of them.
-    assert record["float_size_over_binary_size"] > 10
-    assert record["float_p50_over_binary_p50"] == pytest.approx(reference["p50_ms"] / binary["p50_ms"])
+    assert reference.model_size_bytes > 10 * binary.model_size_bytes
 
 
 def test_bench_prints_no_time_when_the_golden_outputs_differ(copy: Path, bssl_tf: Command) -> None:

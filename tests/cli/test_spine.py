@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bssl_tf.bench_records import read_benchmarks
 from bssl_tf.files import read_records
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -74,11 +75,15 @@ def test_it_classifies_the_images_in_it(run: Path, bssl_tf: Command) -> None:
 
 
 def test_the_benchmark_has_both_networks_and_its_conditions(run: Path) -> None:
-    [record] = read_records(run / "bench.jsonl")
-    assert record["repetitions"] == 5 and record["threads"] == 1 and record["machine"] and record["versions"]
-    binary, reference = record["networks"]["binary"], record["networks"]["float"]
-    assert binary["p50_ms"] > 0 and reference["p50_ms"] > 0
-    assert reference["model_size_bytes"] > 5 * binary["model_size_bytes"]
+    [record] = read_benchmarks(run / "bench.jsonl")
+    assert record.command and record.command.startswith(f"bssl-tf bench {run}/bundle --threads 1")
+    assert record.time and record.versions and record.machine.processor
+    [timed] = record.runs
+    binary, reference = timed.networks["binary"], timed.networks["float32"]
+    assert timed.threads == 1 and (binary.role, reference.role) == ("subject", "stock")
+    for network in (binary, reference):
+        assert network.latency and network.latency.p50_ms and network.latency.calls == 5
+    assert reference.model_size_bytes > 5 * binary.model_size_bytes
 
 
 def test_the_summary_is_short_and_has_it_all(run: Path, bssl_tf: Command) -> None:
@@ -92,7 +97,7 @@ def test_the_summary_is_short_and_has_it_all(run: Path, bssl_tf: Command) -> Non
         r"^bundle: top-1 of this model +\d+\.\d % of 128 test images$",
         r"^bundle: model for arm64 +\d+\.\d KiB$",
         r"^bundle: binary / float convolutions +3 / 1$",
-        r"^bundle: median latency, 1 thread, binary / float +\d+\.\d+ ms / \d+\.\d+ ms$",
+        r"^bundle: median latency, 1 thread, binary / float32 +\d+\.\d+ ms / \d+\.\d+ ms$",
         r"student.*: linear-probe \d+\.\d % \(95 % interval .*points against the untrained student \(.*paired p .*\.$",
     ):
         assert re.search(pattern, done.stdout, re.M), (pattern, done.stdout)

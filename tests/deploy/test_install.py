@@ -17,6 +17,7 @@ from packaging.utils import parse_wheel_filename
 
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.library import LIBRARY, host_target
+from bssl_tf_deploy.record import Record
 from tests.conftest import require_or_skip
 
 ROOT = Path(__file__).parent.parent.parent
@@ -116,8 +117,16 @@ def test_a_bundle_runs_where_nothing_else_is_installed(device: Command, real_bun
     np.testing.assert_allclose(outputs, bundle.golden_outputs, rtol=1e-3, atol=1e-3)
 
     done = device("bssl-tf-deploy", "bench", real_bundle, "--repetitions", 5, "--json")
-    record = json.loads(done.stdout)
-    assert record["runtime"] == "own" and record["repetitions"] == 5 and 0 < record["min_ms"] <= record["p50_ms"]
+    record = Record.from_dict(json.loads(done.stdout))
+    [run] = record.runs
+    latency = run.networks["binary"].latency
+    assert record.library and latency and latency.calls == 5
+    assert latency.min_ms and latency.p50_ms and 0 < latency.min_ms <= latency.p50_ms
+    assert record.command == f"bssl-tf-deploy bench {real_bundle} --repetitions 5 --json"
+    done = device("bssl-tf-deploy", "measure", real_bundle, "--budget", 0, "--json")
+    measured = Record.from_dict(json.loads(done.stdout))
+    assert measured.golden and len(measured.runs) == 1 and measured.runs[0].profiles
+    assert "golden outputs: as expected" in done.stderr
     assert "bssl-tf runtime 0.1.0" in device("bssl-tf-deploy", "bench", real_bundle, "--repetitions", 5).stdout
 
 

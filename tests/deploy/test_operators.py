@@ -20,8 +20,10 @@ from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import host_target
 from bssl_tf_deploy.nodes import Stretch
-from bssl_tf_deploy.operators import COPIES, INTERPRETER, Watched, operator_lines, profile_operators, summary
+from bssl_tf_deploy.operators import COPIES, INTERPRETER, Watched, profile_operators, summary
 from bssl_tf_deploy.quiet import captured_output
+from bssl_tf_deploy.record import OperatorTime, Profile
+from bssl_tf_deploy.show import operator_lines
 from tests.converters.tflite.tflite_files import Op, T, model_file
 from tests.native import built_library
 
@@ -36,9 +38,7 @@ def library() -> Path:
     return built_library(host_target())
 
 
-def profile(
-    model: bytes, library: Path, inputs: Sequence[np.ndarray], seconds: float = 0.02, threads: int = 1
-) -> dict[str, Any]:
+def profile(model: bytes, library: Path, inputs: Sequence[np.ndarray], seconds: float = 0.02, threads: int = 1) -> Any:
     with captured_output():
         return profile_operators(model, inputs, threads, library, seconds)
 
@@ -78,11 +78,11 @@ def test_the_slow_operator_has_the_time(library: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = branching_model(rng)
     found = profile(model, library, [rng.normal(0, 1, (1, WIDTH)).astype(np.float32)])
-    rows = found["rows"]
-    slowest = max(rows, key=lambda row: row["p50_ms"])
-    assert "FULLY_CONNECTED" in slowest["operator"].split("+"), rows
-    assert not slowest["ours"]
-    assert found["rows"][-2]["operator"] == INTERPRETER and found["rows"][-1]["operator"] == COPIES
+    rows = found.rows
+    slowest = max(rows, key=lambda row: row.p50_ms)
+    assert "FULLY_CONNECTED" in slowest.operator.split("+"), rows
+    assert not slowest.ours
+    assert found.rows[-2].operator == INTERPRETER and found.rows[-1].operator == COPIES
 
 
 @pytest.mark.parametrize("slow", range(3))
@@ -110,26 +110,26 @@ def test_the_slow_convolution_has_the_time(library: Path, slow: int) -> None:
         last = add("LceBconv2d", inputs, shape, bytes(flexbuffers.Dumps(options)))
     image = rng.normal(0, 1, (1, 24, 24, 64)).astype(np.float32)
     found = profile(model_file(tensors, made, [0], [last]), library, [image])
-    slowest = max(found["rows"], key=lambda row: row["p50_ms"])
-    assert slowest["ours"] and slowest["layer"] == f"conv{slow}" and slowest["share"] > 0.5
+    slowest = max(found.rows, key=lambda row: row.p50_ms)
+    assert slowest.ours and slowest.layer == f"conv{slow}" and slowest.share > 0.5
 
 
 def test_rows_name_every_operator_once_and_sum_to_the_call(real_bundle: Path, library: Path) -> None:
     bundle = read_bundle(real_bundle)
     for threads in (1, 2):
         found = profile(bundle.model, library, bundle.first_inputs, 0.3, threads)
-        rows = found["rows"]
-        names = Counter(itertools.chain.from_iterable(row["operator"].split("+") for row in rows[:-2]))
+        rows = found.rows
+        names = Counter(itertools.chain.from_iterable(row.operator.split("+") for row in rows[:-2]))
         assert names == Counter(operator.name for operator in read_model(bundle.model).operators)
-        assert found["threads"] == threads and found["calls"] >= 20
-        total = sum(row["p50_ms"] for row in rows)
-        assert total + found["left_ms"] == pytest.approx(found["call_ms"])
+        assert found.calls >= 20
+        total = sum(row.p50_ms for row in rows)
+        assert total + found.left_ms == pytest.approx(found.call_ms)
         # Medians add up but for their noise, which is large on a busy machine.
-        noise = sum(row["spread_ms"] for row in rows)
-        assert abs(found["left_ms"]) < 0.05 * found["call_ms"] + noise
-        assert sum(row["share"] for row in rows) == pytest.approx(1)
-        assert all(row["p50_ms"] >= 0 and row["spread_ms"] >= 0 for row in rows)
-        layers = [row["layer"] for row in rows if "LceBconv2d" in row["operator"]]
+        noise = sum(row.spread_ms for row in rows)
+        assert abs(found.left_ms) < 0.05 * found.call_ms + noise
+        assert sum(row.share or 0.0 for row in rows) == pytest.approx(1)
+        assert all(row.p50_ms >= 0 and row.spread_ms >= 0 for row in rows)
+        layers = [row.layer for row in rows if "LceBconv2d" in row.operator]
         assert len(set(layers)) == len(layers) and all("conv" in layer for layer in layers)
 
 
@@ -160,7 +160,7 @@ def test_each_nanosecond_has_one_row(data: st.DataObject, nodes: int, calls: int
         found += [Stretch(False, f"gap{place}", "", "", 100 + place)] * busy
         found += [Stretch(True, f"node{place}", "", "", place)] * (place < nodes)
     made = summary(watched, found)
-    spent = {row["operator"]: row["p50_ms"] * 1e6 for row in made["rows"]}
+    spent = {row.operator: row.milliseconds * 1e6 for row in made.rows}
     columns = parts if calls == 1 else np.median(parts, axis=0, keepdims=True)
     for place in range(nodes):
         assert spent[f"node{place}"] == pytest.approx(columns[0, 2 * place + 2])
@@ -168,28 +168,26 @@ def test_each_nanosecond_has_one_row(data: st.DataObject, nodes: int, calls: int
         if busy:
             assert spent[f"gap{place}"] == pytest.approx(columns[0, 2 * place + 1])
     if calls == 1:
-        assert sum(spent.values()) == pytest.approx(1e6 * made["call_ms"]) and made["left_ms"] == pytest.approx(0)
+        assert sum(spent.values()) == pytest.approx(1e6 * (made.call_ms or 0)) and made.left_ms == pytest.approx(0)
         assert spent[COPIES] == pytest.approx(parts[0, 0] + parts[0, -1])
     # In another order than they ran, nobody knows what lies between them.
     if nodes > 1:
         other = summary(watched, found[::-1])
-        assert {row["operator"] for row in other["rows"]} <= {
+        assert {row.operator for row in other.rows} <= {
             *("other operators", INTERPRETER, COPIES), *(f"node{place}" for place in range(nodes))
         }  # fmt: skip
-        assert sum(row["p50_ms"] for row in other["rows"]) == pytest.approx(sum(spent.values()) / 1e6) or calls > 1
+        assert sum(row.milliseconds for row in other.rows) == pytest.approx(sum(spent.values()) / 1e6) or calls > 1
 
 
 def test_one_table_for_all_numbers_of_threads() -> None:
-    def profile_of(threads: int, *names: str) -> dict[str, Any]:
-        rows = [
-            {"operator": name, "layer": f"layer {name}", "p50_ms": 0.5, "spread_ms": 0.1, "share": 0.5}
-            for name in names
-        ]
-        figures = {"calls": 20, "call_ms": 1.0, "unwatched_ms": 0.9, "left_ms": 0.0}
-        return {"threads": threads, "rows": rows, **figures}
+    def profile_of(*names: str) -> Profile:
+        rows = tuple(
+            OperatorTime(name, f"layer {name}", "", ours=True, p50_ms=0.5, spread_ms=0.1, share=0.5) for name in names
+        )
+        return Profile("runtime", rows, calls=20, call_ms=1.0, unwatched_ms=0.9, left_ms=0.0)
 
-    lines = operator_lines([profile_of(1, "a", "b"), profile_of(2, "a", "b")])
+    lines = operator_lines({1: profile_of("a", "b"), 2: profile_of("a", "b")})
     assert len(lines) == 1 + 2 + 2 and lines[1].startswith("a ") and lines[1].endswith("layer a")
     assert "1 thread" in lines[0] and "2 threads" in lines[0]
     # Other operators, as XNNPACK may choose for another number of threads.
-    assert len(operator_lines([profile_of(1, "a", "b"), profile_of(2, "a")])) == (1 + 2 + 1) + (1 + 1 + 1)
+    assert len(operator_lines({1: profile_of("a", "b"), 2: profile_of("a")})) == (1 + 2 + 1) + (1 + 1 + 1)

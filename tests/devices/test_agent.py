@@ -15,18 +15,19 @@ from typing import Any
 
 import pytest
 
-from bssl_tf.devices.devices_file import Device
+from bssl_tf.devices import DeviceSettings
+from bssl_tf.devices.local import LocalDevice
 from bssl_tf.devices.session import Session, open_session
 from bssl_tf.errors import BundleError, DeviceError, StorageError
 
 
 @pytest.fixture
-def device(tmp_path: Path) -> Device:
-    return Device("here", "local", str(tmp_path / "a" / "b"))
+def device(tmp_path: Path) -> LocalDevice:
+    return LocalDevice(DeviceSettings("here", "local", str(tmp_path / "a" / "b")))
 
 
 @pytest.fixture
-def session(device: Device) -> Iterator[Session]:
+def session(device: LocalDevice) -> Iterator[Session]:
     with open_session(device) as opened:
         opened.ask({"do": "open", "folder": opened.folder})
         yield opened
@@ -49,7 +50,7 @@ def install(session: Session, name: str, **modules: str) -> None:
     session.ask({"do": "install", "environment": name, "archives": ["packages/a.whl"]})
 
 
-def test_a_session_leaves_nothing_not_even_the_folders_above(device: Device, tmp_path: Path) -> None:
+def test_a_session_leaves_nothing_not_even_the_folders_above(device: LocalDevice, tmp_path: Path) -> None:
     with open_session(device) as session:
         session.ask({"do": "open", "folder": session.folder})
         session.put("bundle/x", b"123")
@@ -58,7 +59,7 @@ def test_a_session_leaves_nothing_not_even_the_folders_above(device: Device, tmp
     assert everything(tmp_path) == []
 
 
-def test_an_error_in_the_harness_leaves_nothing(device: Device, tmp_path: Path) -> None:
+def test_an_error_in_the_harness_leaves_nothing(device: LocalDevice, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), open_session(device) as session:
         session.ask({"do": "open", "folder": session.folder})
         install(session, "env-1", module="")
@@ -66,7 +67,7 @@ def test_an_error_in_the_harness_leaves_nothing(device: Device, tmp_path: Path) 
     assert everything(tmp_path) == []
 
 
-def test_what_is_kept_is_found_again_and_older_versions_go(device: Device, tmp_path: Path) -> None:
+def test_what_is_kept_is_found_again_and_older_versions_go(device: LocalDevice, tmp_path: Path) -> None:
     for number in (1, 2):
         with open_session(device) as session:
             session.ask({"do": "open", "folder": session.folder})
@@ -93,14 +94,14 @@ def test_a_file_that_changed_on_the_way_is_refused(session: Session, tmp_path: P
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "", "a//b", ".", "a/./b", "a\0b"])
 def test_nothing_is_written_outside_of_the_session(session: Session, tmp_path: Path, name: str) -> None:
     before = everything(tmp_path)
-    with pytest.raises(DeviceError, match="no name of a file"):
+    with pytest.raises(DeviceError, match="not the name of a file"):
         session.ask({"do": "put", "name": name, "bytes": 0, "sha256": ""})
     assert everything(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["env-1/../x", "run", "../env-1"])
 def test_an_environment_has_no_other_name(session: Session, name: str) -> None:
-    with pytest.raises(DeviceError, match="no name of an environment"):
+    with pytest.raises(DeviceError, match="not the name of an environment"):
         session.ask({"do": "install", "environment": name, "archives": []})
 
 
@@ -111,7 +112,7 @@ def test_a_damaged_package_is_not_half_installed(session: Session, tmp_path: Pat
     assert not (tmp_path / "a/b/env-1").exists()
 
 
-def test_a_folder_of_somebody_else_is_left_alone(device: Device, tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_left_alone(device: LocalDevice, tmp_path: Path) -> None:
     (tmp_path / "a" / "b" / "env-mine").mkdir(parents=True)
     for request in ("open", "clean"):
         with open_session(device) as session:
@@ -123,7 +124,7 @@ def test_a_folder_of_somebody_else_is_left_alone(device: Device, tmp_path: Path)
     assert everything(tmp_path) == ["a", "a/b", "a/b/env-mine"]
 
 
-def test_an_empty_folder_of_somebody_else_may_be_used_and_is_empty_again(device: Device, tmp_path: Path) -> None:
+def test_an_empty_folder_of_somebody_else_may_be_used_and_is_empty_again(device: LocalDevice, tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     with open_session(device) as session:
         session.ask({"do": "open", "folder": session.folder})
@@ -131,7 +132,7 @@ def test_an_empty_folder_of_somebody_else_may_be_used_and_is_empty_again(device:
     assert everything(tmp_path) == ["a", "a/b"]
 
 
-def test_a_second_session_waits_its_turn(session: Session, device: Device) -> None:
+def test_a_second_session_waits_its_turn(session: Session, device: LocalDevice) -> None:
     with open_session(device) as other, pytest.raises(DeviceError, match="in use"):
         other.ask({"do": "open", "folder": other.folder})
     # The first one goes on.
@@ -140,12 +141,12 @@ def test_a_second_session_waits_its_turn(session: Session, device: Device) -> No
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    device = Device("here", "local", str(tmp_path / "file" / "x"))
+    device = LocalDevice(DeviceSettings("here", "local", str(tmp_path / "file" / "x")))
     with open_session(device) as session, pytest.raises(StorageError, match="here cannot write: Not a directory"):
         session.ask({"do": "open", "folder": session.folder})
 
 
-def test_what_a_session_that_lost_its_power_left_goes(device: Device, tmp_path: Path) -> None:
+def test_what_a_session_that_lost_its_power_left_goes(device: LocalDevice, tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     for left in ("run/bundle", "env-1.part", "env-2"):
         (folder / left).mkdir(parents=True)

@@ -10,16 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bssl_tf.devices import android
 from bssl_tf.devices.android_benchmark_model import figures
-from bssl_tf.devices.operator_profile import operators
-from bssl_tf.errors import DeviceError, RuntimeUnavailableError
-from bssl_tf_deploy.library import bundled_name
+from bssl_tf.devices.operator_profile import profile
+from bssl_tf.errors import DeviceError
+from bssl_tf_deploy.record import Golden, OperatorTime, Record
 from tests.devices.test_ssh import fails
 
 HERE = Path(__file__).parent
@@ -83,15 +81,19 @@ def bench(phone: Path, harness: Command, real_bundle: Path) -> Command:
 def test_a_phone_is_checked_timed_and_left_as_it_was(phone: Path, bench: Command) -> None:
     done = bench("--json", "--threads", "2")
     assert done.returncode == 0, done.stderr
-    [record] = json.loads(done.stdout)
-    assert record["golden"] == {"images": 4, "threads": [2], "as_expected": True}
-    assert record["facts"]["processor"] == "Maker Model 7" and record["facts"]["target"] == "android-arm64"
-    [run] = record["runs"]
-    row = run["networks"]["binary"]
-    assert 0 < row["min_ms"] <= row["p50_ms"] <= row["p95_ms"] and row["memory_mib"] == 4.25
-    assert len(row["raw"]) == 3
-    assert [operator["type"] for operator in row["operators"]] == ["BsslDelegate", "FULLY_CONNECTED"]
-    assert row["operators"][0] == {"type": "BsslDelegate", "mean_ms": 0.125, "name": "[stage_0/conv/Conv2D]:3"}
+    [record] = map(Record.from_dict, json.loads(done.stdout))
+    assert record.golden == Golden(4, (2,))
+    assert str(record.machine).startswith("Maker Model 7, ") and record.machine.system == "Android 14"
+    [run] = record.runs
+    network = run.networks["binary"]
+    row = network.latency
+    assert row and row.min_ms and row.p50_ms and row.p95_ms and 0 < row.min_ms <= row.p50_ms <= row.p95_ms
+    assert network.start and network.start.added_memory_mib == 4.25
+    assert len(network.printed) == 3
+    [profile] = run.profiles
+    assert profile.source == "benchmark_model"
+    assert [operator.operator for operator in profile.rows] == ["BsslDelegate", "FULLY_CONNECTED"]
+    assert profile.rows[0] == OperatorTime("BsslDelegate", "", "[stage_0/conv/Conv2D]:3", mean_ms=0.125)
     assert not list((phone / "phone").iterdir())
     # What adb is told: nothing but options, and one line that a shell splits into what was meant.
     calls = [json.loads(line) for line in (phone / "log").read_text().splitlines()]
@@ -190,19 +192,6 @@ def test_clean_removes_what_a_phone_without_power_kept(phone: Path, harness: Com
     assert harness("devices", "adb", "--clean", "--remote-dir", prefix).stdout == "adb: nothing was there\n"
 
 
-def test_a_bundles_own_library_is_sent_only_if_it_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(target: str) -> Any:
-        raise RuntimeUnavailableError("there is no compiler", "Install one")
-
-    some: Any = SimpleNamespace(manifest=SimpleNamespace(files={bundled_name("android-arm64"): ""}))
-    (tmp_path / "library").write_bytes(b"code")
-    monkeypatch.setattr(android, "library_for", none)
-    monkeypatch.setattr(android, "checked_file", lambda bundle, name: tmp_path / "library")
-    assert android._library(some, True) == b"code"
-    with pytest.raises(RuntimeUnavailableError, match="there is no compiler"):
-        android._library(some, False)
-
-
 def test_figures_are_medians_over_the_runs() -> None:
     text = (
         "INFO: count=1 curr=900 p5=900 median=900 p95=900\n"
@@ -217,4 +206,4 @@ def test_figures_are_medians_over_the_runs() -> None:
 
 
 def test_a_profile_without_a_table_has_no_operators() -> None:
-    assert operators("") == [] and operators("a, b\nnode type, name\n1, 2, 3\n") == []
+    assert profile("").rows == () and profile("a, b\nnode type, name\n1, 2, 3\n").rows == ()

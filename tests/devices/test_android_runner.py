@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 import zipfile
@@ -14,13 +13,15 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from bssl_tf.bench_records import read_benchmarks as strict_benchmarks
 from bssl_tf.devices import android_runner
 from bssl_tf.devices.adb import AdbConnection
-from bssl_tf.devices.phone import Phone
+from bssl_tf.devices.phone import PhoneFolder
 from bssl_tf.errors import DeviceError
 from bssl_tf_deploy.bundle import write_bundle
 from bssl_tf_deploy.manifest import TensorSignature
 from bssl_tf_deploy.preprocess import normalise
+from bssl_tf_deploy.record import Golden, State
 from tests.conftest import require_or_skip
 from tests.converters.tflite.tflite_files import Op, T, model_file
 from tests.deploy.bundles import LABELS, PIXELS, SIZE, manifest
@@ -82,29 +83,35 @@ def test_a_phone_gives_the_record_of_a_board_and_is_left_as_it_was(phone: Path, 
     # Printed as a board's, but for Python.
     assert "95 % of p50" in done.stdout and "golden outputs: as expected for 4 images" in done.stdout
     assert "bssl-tf runtime" in done.stdout and "TensorFlow Lite 2.9.0" in done.stdout and "Python" not in done.stdout
-    record = json.loads((tmp_path / "record.jsonl").read_text())
-    assert record["golden"] == {"images": 4, "threads": [2], "as_expected": True}
-    assert record["facts"]["target"] == "android-arm64" and record["emulated"] is False
-    assert record["versions"]["TensorFlow Lite"] == "2.9.0" and "TensorFlow Lite 2.9.0" in record["kernel"]
-    assert set(record["conditions"]) == {"before", "after"}
-    [run] = record["runs"]
-    assert run["threads"] == 2 and list(run["networks"]) == ["binary", "mean", "model"]
-    for row in run["networks"].values():
-        durations = row["durations_ns"]
-        assert row["p50_ms"] == pytest.approx(np.median(durations) / 1e6) and row["min_ms"] == min(durations) / 1e6
-        assert 0 < row["p50_low_ms"] <= row["p50_ms"] <= row["p50_high_ms"] and row["repetitions"] == len(durations)
-        assert row["load_ms"] > 0 and row["first_ms"] > 0
-        assert 0 < row["memory_before_kib"] < row["peak_memory_kib"]
-    binary, mean, _ = run["networks"].values()
-    assert binary["repetitions"] == mean["repetitions"] >= 20
-    assert (binary["model_size_bytes"], mean["model_size_bytes"]) == (111948, beside.stat().st_size)
+    [record] = strict_benchmarks(tmp_path / "record.jsonl")
+    assert record.golden == Golden(4, (2,))
+    assert record.machine.system == "Android 14" and not record.machine.emulated
+    assert record.versions["TensorFlow Lite"] == "2.9.0"
+    assert record.conditions.before is not None and record.conditions.after is not None
+    [run] = record.runs
+    assert run.threads == 2 and list(run.networks) == ["binary", "mean", "model"]
+    assert [network.role for network in run.networks.values()] == ["subject", "beside", "beside"]
+    assert "the rest TensorFlow Lite 2.9.0" in run.networks["binary"].kernel
+    for network in run.networks.values():
+        row, start = network.latency, network.start
+        assert row and start and row.p50_ms and row.p50_low_ms and row.p50_high_ms
+        durations = row.durations_ns
+        assert row.p50_ms == pytest.approx(np.median(durations) / 1e6) and row.min_ms == min(durations) / 1e6
+        assert 0 < row.p50_low_ms <= row.p50_ms <= row.p50_high_ms and row.calls == len(durations) >= 20
+        assert start.load_ms and start.first_ms
+        assert start.memory_before_kib and start.peak_memory_kib
+        assert 0 < start.memory_before_kib < start.peak_memory_kib
+    binary, mean, _ = run.networks.values()
+    assert binary.latency and mean.latency and binary.latency.calls == mean.latency.calls
+    assert (binary.model_size_bytes, mean.model_size_bytes) == (111948, beside.stat().st_size)
     assert not list((phone / "phone").iterdir())
     # Reports read it as they read a board's.
     from bssl_tf.reports.benchmarks import read_benchmarks
 
     (tmp_path / "record.jsonl").rename(tmp_path / "bench-devices.jsonl")
-    read = {latency.variant: latency for latency in read_benchmarks(tmp_path)}
-    assert read["binary"].p50_ms == binary["p50_ms"] and read["mean"].peak_mib == mean["peak_memory_kib"] / 1024
+    read = {one.name: one for one in read_benchmarks(tmp_path)[0]}
+    assert read["binary"].p50_ms == binary.latency.p50_ms
+    assert mean.start and mean.start.peak_memory_kib and read["mean"].peak_mib == mean.start.peak_memory_kib / 1024
 
 
 def test_a_network_that_takes_pixels_gets_pixels_and_those_beside_it_do_not(bench: Command, tmp_path: Path) -> None:
@@ -176,8 +183,8 @@ def test_what_goes_wrong_on_the_way_leaves_nothing(
 def test_a_library_that_is_none_for_a_phone_is_refused_before_anything_is_sent(
     phone: Path, bench: Command, host: dict[str, str]
 ) -> None:
-    fails(bench("--tflite-library", phone / "none"), 3, "none is no file", "--tflite-library")
-    fails(bench("--tflite-library", host["HOST_TFLITE"]), 14, "no shared library for 64-bit ARM")
+    fails(bench("--tflite-library", phone / "none"), 3, "none is not a file", "--tflite-library")
+    fails(bench("--tflite-library", host["HOST_TFLITE"]), 14, "not a shared library for 64-bit ARM")
     assert not (phone / "log").exists()
 
 
@@ -193,7 +200,7 @@ def test_the_devices_file_names_the_library_too(phone: Path, harness: Command, p
     devices.write_text('[mine]\naddress = "adb:C3"\nbenchmark_model = "/nonexistent/tool"\n')
     fails(harness("bench", BUNDLE, *arguments, "--tflite-library", package), 14, "mine is not there")
     done = harness("bench", BUNDLE, "--device", "local", "--tflite-library", package)
-    assert done.returncode == 2 and "--tflite-library needs a phone" in done.stderr
+    fails(done, 2, "none of the devices has a use for --tflite-library", "name a phone")
 
 
 def test_a_phones_state_is_told_in_the_words_of_a_board() -> None:
@@ -203,13 +210,10 @@ def test_a_phones_state_is_told_in_the_words_of_a_board() -> None:
         "clock_max_khz": [],
         "sensors": [["battery", 99000], ["cpu-0-0-usr", 41500], ["BIG", 52000], ["cpuss-1", -273000], ["cpu", 900000]],
     }
-    assert android_runner._state(raw) == {
-        "governors": ["performance", "schedutil"],
-        "clock_mhz": 2400.0,
-        "temperature_c": 52.0,
-    }
+    found = State(governors=("performance", "schedutil"), clock_mhz=2400.0, temperature_c=52.0)
+    assert android_runner._state(raw) == found
     nothing: dict[str, list[Any]] = {key: [] for key in raw}
-    assert android_runner._state(nothing) == {}
+    assert android_runner._state(nothing) == State()
 
 
 @pytest.mark.parametrize(
@@ -225,9 +229,9 @@ def test_a_phones_state_is_told_in_the_words_of_a_board() -> None:
 )
 def test_what_is_no_record_is_not_taken_for_one(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Bundle:
-        golden_inputs = np.zeros((4, 1))
+        golden_images = 4
 
     monkeypatch.setattr(AdbConnection, "shell", lambda *arguments, timeout_s: (0, out))
     some: Any = Bundle()
     with pytest.raises(DeviceError, match="adb gave no record"):
-        android_runner._start(Phone(AdbConnection("adb"), "/folder"), some, "binary", 1)
+        android_runner._start(PhoneFolder(AdbConnection("adb"), "/folder"), some, "binary", 1)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from bssl_tf.devices.android_runner import MOST_NETWORKS
+from bssl_tf.devices.android import MOST_NETWORKS
 from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.record import Record
 from tests.devices.test_ssh import fails
 from tests.native import require_rig
 
@@ -33,7 +34,7 @@ def harness(tmp_path: Path) -> Any:
     return call
 
 
-def test_this_machine_times_both_networks_in_turns_and_another_device_may_fail(
+def test_this_machine_times_both_networks_interleaved_and_another_device_may_fail(
     harness: Any, real_bundle: Path, tmp_path: Path
 ) -> None:
     # The bundle says of its network what `tests.deploy.bundles` made up; the float one is built from that.
@@ -42,15 +43,22 @@ def test_this_machine_times_both_networks_in_turns_and_another_device_may_fail(
     done = harness("bench", real_bundle, *devices, "--budget", "0.3", "--json")
     assert done.returncode == 14
     assert done.stderr.count("error[device]: ssh://127.0.0.1:9 does not listen") == 1
-    [record] = json.loads(done.stdout)
-    networks = record["runs"][0]["networks"]
-    assert list(networks) == ["binary", "float32", "int8"] and record["backbone"] == manifest.network.backbone
-    assert networks["float32"]["model_size_bytes"] > 5 * networks["binary"]["model_size_bytes"]
-    assert len(networks["binary"]["durations_ns"]) == len(networks["float32"]["durations_ns"])
-    profile = record["runs"][0]["operators"]
-    assert "LceBconv2d" in "".join(row["operator"] for row in profile["rows"])
+    [record] = map(Record.from_dict, json.loads(done.stdout))
+    [run] = record.runs
+    networks = run.networks
+    assert {name: one.role for name, one in networks.items()} == {
+        **{"binary": "subject", "float32": "stock", "int8": "stock"}
+    }
+    assert record.subject and record.subject.network == manifest.network.backbone
+    assert record.subject.bundle == str(real_bundle) and record.commit and record.time
+    assert record.command and record.command.startswith(f"bssl-tf bench {real_bundle} --device local --threads 1")
+    assert networks["float32"].model_size_bytes > 5 * networks["binary"].model_size_bytes
+    own, float32 = networks["binary"].latency, networks["float32"].latency
+    assert own and float32 and len(own.durations_ns) == len(float32.durations_ns) > 0
+    [profile] = run.profiles
+    assert "LceBconv2d" in "".join(row.operator for row in profile.rows)
     # Two ways to the same figure, on a machine that has other work too.
-    assert 0.3 < profile["call_ms"] / networks["binary"]["p50_ms"] < 3
+    assert profile.call_ms and own.p50_ms and 0.3 < profile.call_ms / own.p50_ms < 3
     # TensorFlow, which makes the float network, leaves .keras.
     assert not list((tmp_path / "home").rglob("*bssl*"))
 
@@ -60,8 +68,11 @@ def test_a_model_of_ones_own_is_timed_beside_it(harness: Any, real_bundle: Path,
     shutil.copyfile(real_bundle / "model.tflite", tmp_path / "mine.tflite")
     arguments = ("bench", real_bundle, "--device", "local", "--no-float", "--budget", "0.1", "--beside")
     fails(harness(*arguments, f"mine={tmp_path / 'mine.tflite'}"), 10, "on local: LiteRT does not run this model")
-    for wrong in ("mine", "a/b=x", "binary=x", "=x"):
-        fails(harness(*arguments, wrong), 3, "is not NAME=FILE")
+    for wrong, words in (
+        *(("mine", "is not NAME=FILE"), ("=x", "is not NAME=FILE")),
+        *(("a/b=x", "'a/b' cannot name a network"), ("binary=x", "'binary' cannot name a network")),
+    ):
+        fails(harness(*arguments, wrong), 3, words)
     fails(harness(*arguments, "mine=/nonexistent"), 3, "cannot be read")
 
 
@@ -100,15 +111,15 @@ def test_an_emulator_gives_answers_and_no_times(harness: Any, real_bundle: Path,
     require_rig()
     done = harness("bench", real_bundle, "--device", "qemu-arm64", "--clean", "--json")
     assert done.returncode == 0, done.stderr
-    [record] = json.loads(done.stdout)
-    assert record["emulated"] is True and record["golden"]["as_expected"] is True
-    assert "neon" in record["kernel"] and record["facts"]["machine"] == "aarch64"
-    assert not [key for key in ("runs", "sustained", "conditions") if key in record]
+    [record] = map(Record.from_dict, json.loads(done.stdout))
+    assert record.machine.emulated and record.golden is not None
+    assert record.library and "neon" in record.library.kernels[0] and record.machine.architecture == "aarch64"
+    assert record.runs == () and record.sustained is None
     assert "_ms" not in done.stdout and "durations" not in done.stdout
     if shutil.which("cc") is not None:
-        counted = record["instructions"]
+        [counted] = record.counts
         # 16 bytes of bits at a time: there are far more of all instructions than of those that count bits.
-        assert counted["instructions"] > counted["vector"] > counted["cnt"] > 0 and counted["processor"] == "cortex-a72"
+        assert counted.instructions > counted.vector > counted.cnt > 0 and counted.processor == "cortex-a72"
     assert [path.name for path in (tmp_path / "home").rglob("*")] == [".cache"]
 
 
@@ -128,4 +139,4 @@ def test_options_that_would_do_nothing_are_refused(
 
 
 def test_an_unknown_device_is_refused_before_anything_is_made(harness: Any, real_bundle: Path) -> None:
-    fails(harness("bench", real_bundle, "--device", "raspberry"), 3, "'raspberry' is no device", "Give local")
+    fails(harness("bench", real_bundle, "--device", "raspberry"), 3, "'raspberry' is not a device", "Give local")

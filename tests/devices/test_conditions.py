@@ -87,14 +87,14 @@ def test_energy_counts_packages_once_and_not_over_a_wrap(tmp_path: Path) -> None
 
 def test_a_sustained_run_notices_that_it_slows_down() -> None:
     clock = Clock()
-    steady = sustained(clock.task("a", lambda call: 10), 20, clock)
-    assert len(steady["windows"]) == 20 and not steady["slower"] and steady["last_over_first_p50"] == 1
-    assert sum(window["repetitions"] for window in steady["windows"]) == 2000
+    steady = sustained(clock.task("a", lambda call: 10), 1, 20, clock)
+    assert len(steady.windows) == 20 and not steady.slower and steady.last_over_first_p50 == 1
+    assert sum(window.calls for window in steady.windows) == 2000
     clock = Clock()
-    heating = sustained(clock.task("a", lambda call: 10 if clock.now < 5e9 else 15), 20, clock)
-    assert heating["slower"] and heating["last_over_first_p50"] == 1.5
+    heating = sustained(clock.task("a", lambda call: 10 if clock.now < 5e9 else 15), 1, 20, clock)
+    assert heating.slower and heating.last_over_first_p50 == 1.5
     clock = Clock()
-    assert len(sustained(clock.task("a", lambda call: 400), 1, clock)["windows"]) == 1
+    assert len(sustained(clock.task("a", lambda call: 400), 1, 1, clock).windows) == 1
 
 
 @pytest.mark.parametrize(

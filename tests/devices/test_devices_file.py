@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bssl_tf.devices.adb import AdbConnection
+from bssl_tf.devices import DeviceSettings
+from bssl_tf.devices.android import Phone
 from bssl_tf.devices.connection import remote_line
 from bssl_tf.devices.devices_file import find_device, named_devices
-from bssl_tf.devices.local import LocalConnection
-from bssl_tf.devices.ssh import SshConnection
+from bssl_tf.devices.local import LocalDevice
+from bssl_tf.devices.ssh import SshDevice
 from bssl_tf.errors import ConfigError
 
 
@@ -30,19 +31,17 @@ def file(tmp_path: Path) -> Path:
 def test_names_and_addresses_are_found(file: Path) -> None:
     assert list(named_devices(file)) == ["pi", "phone"]
     pi = find_device("pi", file)
-    assert (pi.name, pi.address, pi.remote_dir) == ("pi", "ssh://pi@10.0.0.4:2222", "/mnt/x")
-    phone = find_device("phone", file)
+    assert pi.settings == DeviceSettings("pi", "ssh://pi@10.0.0.4:2222", "/mnt/x")
+    phone = find_device("phone", file).settings
     assert (phone.benchmark_model, phone.tflite_library) == (Path.home() / "tool", Path("/x/lite.aar"))
-    assert (pi.benchmark_model, pi.tflite_library) == (None, None)
-    assert isinstance(pi.connect(), SshConnection) and isinstance(find_device("phone", file).connect(), AdbConnection)
-    assert isinstance(find_device("local", file).connect(), LocalConnection)
+    assert [type(find_device(name, file)) for name in ("pi", "phone", "local")] == [SshDevice, Phone, LocalDevice]
 
 
 @pytest.mark.parametrize(
     "address", ["ssh://pi", "ssh://a@b.c", "ssh://a@[::1]:22", "ssh://h:1/", "adb", "adb:emulator-5554", "qemu-arm64"]
 )
 def test_addresses_of_every_kind_are_taken(address: str, file: Path) -> None:
-    assert find_device(address, file).address == address
+    assert find_device(address, file).settings.address == address
 
 
 @pytest.mark.parametrize(
@@ -53,18 +52,20 @@ def test_addresses_of_every_kind_are_taken(address: str, file: Path) -> None:
     ],
 )
 def test_other_words_are_refused_with_what_would_do(address: str, file: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is no device\. Give local, .*the devices file has pi, phone"):
+    with pytest.raises(ConfigError, match=r"is not a device\. Give local, .*the devices file has pi, phone"):
         find_device(address, file)
 
 
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("x = 1", "is no device"),
-        ('[pi]\nadress = "local"', "is no device"),
-        ('[pi]\naddress = "pie"', "'pie' is no device"),
+        ("x = 1", "is not a device"),
+        ('[pi]\nadress = "local"', "is not a device"),
+        ('[pi]\naddress = "pie"', "'pie' is not a device"),
         ('[pi]\naddress = "local"\nuser = "x"', "has user"),
         ('[pi]\naddress = "local"\nremote_dir = 3', "has remote_dir"),
+        ('[pi]\naddress = ["local"]', "has address"),
+        ('[pi]\naddress = "local"\ntflite_library = "~nouser/x.aar"', "has '~nouser/x.aar', and there is no such user"),
         ("[pi", "not valid TOML"),
     ],
 )

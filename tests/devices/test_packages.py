@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bssl_tf.devices import Job
 from bssl_tf.devices.packages import collect_packages, fetched_wheels, required, runtime_archive, target_of
-from bssl_tf.errors import DeviceError
+from bssl_tf.errors import DeviceError, RuntimeUnavailableError
 from bssl_tf_deploy.bundle import read_bundle
-from bssl_tf_deploy.library import own_library
+from bssl_tf_deploy.library import Library, bundled_name, own_library
 
+LIBRARY = Library(b"library", compiler="", glibc="2.17")
 PI: dict[str, Any] = {
     "machine": "aarch64",
     "pointer_bits": 64,
@@ -64,8 +68,8 @@ def test_the_archive_is_ready_to_import_and_always_the_same(tmp_path: Path) -> N
 
 
 def test_a_device_with_packages_is_brought_only_the_runtime(real_bundle: Path) -> None:
-    bundle = read_bundle(real_bundle)
-    made = collect_packages("pi", PI, bring_wheels=False, bundle=bundle, trust_bundle_library=False)
+    job = Job(read_bundle(real_bundle))
+    made = collect_packages("pi", PI, job.library("arm64"), bring_wheels=False)
     assert list(made.archives) == ["bssl_tf_deploy.zip"] and not made.requirements
     content = made.archives["bssl_tf_deploy.zip"]
     assert isinstance(content, bytes)
@@ -77,29 +81,40 @@ def test_a_device_with_packages_is_brought_only_the_runtime(real_bundle: Path) -
 
 
 def test_where_nothing_can_be_fetched_the_device_asks_its_own_pip(
-    real_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("BSSL_TF_CACHE", str(tmp_path))
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setattr("bssl_tf.devices.packages.library_for", lambda target: _Library())
-    bundle = read_bundle(real_bundle)
-    made = collect_packages("pi", PI, bring_wheels=True, bundle=bundle, trust_bundle_library=False)
+    made = collect_packages("pi", PI, LIBRARY, bring_wheels=True)
     assert made.requirements == required() and list(made.archives) == ["bssl_tf_deploy.zip"]
     assert sorted(re.match(r"[\w-]+", text)[0] for text in required()) == ["ai-edge-litert", "numpy"]  # type: ignore[index]
     assert not [path for path in (tmp_path / "device-wheels").iterdir() if not path.name.startswith(".")]
 
 
-class _Library:
-    content = b"library"
-    glibc = "2.17"
-
-
-def test_a_device_without_glibc_is_refused(real_bundle: Path) -> None:
-    bundle = read_bundle(real_bundle)
+def test_a_device_without_glibc_is_refused() -> None:
     with pytest.raises(DeviceError, match="another C library than glibc"):
-        collect_packages("pi", PI | {"glibc": ""}, bring_wheels=True, bundle=bundle, trust_bundle_library=False)
+        collect_packages("pi", PI | {"glibc": ""}, LIBRARY, bring_wheels=True)
+
+
+def test_a_library_that_is_too_new_for_the_device_is_refused() -> None:
+    with pytest.raises(RuntimeUnavailableError, match=r"needs glibc 2\.99, and pi has 2\.36"):
+        collect_packages("pi", PI, dataclasses.replace(LIBRARY, glibc="2.99"), bring_wheels=False)
+
+
+def test_a_bundles_own_library_is_sent_only_if_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(target: str) -> Any:
+        raise RuntimeUnavailableError("there is no compiler", "Install one")
+
+    some: Any = SimpleNamespace(manifest=SimpleNamespace(files={bundled_name("android-arm64"): ""}))
+    (tmp_path / "library").write_bytes(b"code")
+    monkeypatch.setattr("bssl_tf_deploy.library.library_for", none)
+    monkeypatch.setattr("bssl_tf_deploy.bundle.checked_file", lambda bundle, name: tmp_path / "library")
+    assert Job(some, trust_bundle_library=True).library("android-arm64").content == b"code"
+    for job, target in ((Job(some), "android-arm64"), (Job(some, trust_bundle_library=True), "arm64")):
+        with pytest.raises(RuntimeUnavailableError, match="there is no compiler"):
+            job.library(target)
 
 
 @pytest.mark.slow  # Fetches 30 MB.

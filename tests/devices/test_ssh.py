@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bssl_tf.bench_records import read_benchmarks
 from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.record import Record
 from tests.conftest import require_or_skip
 from tests.devices.conftest import Command
 from tests.devices.sshd import Device
@@ -63,22 +65,23 @@ def test_a_benchmark_gives_figures_with_their_conditions_and_keeps_only_the_runt
     arguments = ("bench", real_bundle, "--device", board.address, *QUICK, "--all-threads", "--sustained", "1")
     done = harness(*arguments, "--json", "--record", record_file)
     assert done.returncode == 0, done.stderr
-    [record] = json.loads(done.stdout)
-    assert json.loads(record_file.read_text()) == record
-    assert record["golden"]["as_expected"] is True and not record["emulated"]
-    assert record["device"]["address"] == board.address
-    assert record["versions"].keys() == {"ai-edge-litert", "bssl-tf runtime", "numpy"}
-    counts = [run["threads"] for run in record["runs"]]
-    assert counts[0] == 1 and counts[-1] == record["facts"]["cores"]
-    for run in record["runs"]:
-        row = run["networks"]["binary"]
-        assert len(row["durations_ns"]) == row["repetitions"] >= 20
-        assert row["p50_ms"] == pytest.approx(np.median(row["durations_ns"]) / 1e6)
-        assert 0 < row["min_ms"] <= row["p50_low_ms"] <= row["p50_ms"] <= row["p50_high_ms"]
-        assert row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
-        assert row["load_ms"] > 0 and row["first_ms"] > 0
-        assert row["peak_memory_kib"] > row["memory_before_kib"] > 0
-    assert record["sustained"]["windows"] and record["sustained"]["last_over_first_p50"] > 0
+    [record] = map(Record.from_dict, json.loads(done.stdout))
+    assert read_benchmarks(record_file) == [record]
+    assert record.golden is not None and not record.machine.emulated
+    assert record.machine.address == board.address
+    assert record.versions.keys() == {"ai-edge-litert", "bssl-tf runtime", "numpy"}
+    counts = [run.threads for run in record.runs]
+    assert counts[0] == 1 and counts[-1] == record.machine.cores
+    for run in record.runs:
+        row, start = run.networks["binary"].latency, run.networks["binary"].start
+        assert row and start and row.p50_ms and row.min_ms and row.p50_low_ms and row.p50_high_ms
+        assert row.calls == len(row.durations_ns) >= 20
+        assert row.p50_ms == pytest.approx(np.median(row.durations_ns) / 1e6)
+        assert 0 < row.min_ms <= row.p50_low_ms <= row.p50_ms <= row.p50_high_ms
+        assert row.p90_ms and row.p99_ms and row.p50_ms <= row.p90_ms <= row.p99_ms
+        assert start.load_ms and start.first_ms
+        assert start.peak_memory_kib and start.memory_before_kib and start.peak_memory_kib > start.memory_before_kib
+    assert record.sustained and record.sustained.windows and record.sustained.last_over_first_p50 > 0
     [folder] = (board.home / ".cache").iterdir()
     assert {path.name.partition("-")[0] for path in folder.iterdir()} == {".bssl", "env"}
     [environment] = folder.glob("env-*")
@@ -102,8 +105,8 @@ def test_benchmark_model_adds_times_by_operator(
     arguments = ("bench", real_bundle, "--device", board.address, "--no-float", "--budget", "0.1", "--clean")
     done = harness(*arguments, "--benchmark-model", tool)
     assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines() if " ms  " in line]
-    assert [line[2] for line in lines] == ["BsslDelegate", "FULLY_CONNECTED"]
+    _, _, table = done.stdout.partition("operators, watched by benchmark_model")
+    assert [line.split()[0] for line in table.splitlines()[1:]] == ["BsslDelegate", "FULLY_CONNECTED"]
     tool.write_bytes(b"of another machine")
     fails(harness(*arguments, "--benchmark-model", tool), 10, "benchmark_model does not run on", "Exec format error")
 
@@ -116,8 +119,9 @@ def test_asking_a_device_about_itself_leaves_nothing(board: Device, harness: Com
     assert done.returncode == 14
     assert (here["device"], there["device"], lost["device"]) == ("local", "board", "lost")
     assert "does not listen for ssh" in lost["error"]
-    for key in ("machine", "cores", "processor", "memory_total_mib", "python", "glibc", "target"):
-        assert here[key] == there[key]
+    for key in ("architecture", "cores", "processor", "memory_mib", "python", "glibc"):
+        assert here["machine"][key] == there["machine"][key]
+    assert here["target"] == there["target"]
     assert gone(board.home)
 
 
@@ -150,7 +154,7 @@ def test_a_changed_host_key_is_refused(board: Device, harness: Command) -> None:
 
 def test_nobody_listens(board: Device, harness: Command) -> None:
     fails(harness("devices", "ssh://127.0.0.1:9"), 14, "does not listen", "port")
-    fails(harness("devices", "ssh://no-such-host.invalid"), 14, "name that nobody knows")
+    fails(harness("devices", "ssh://no-such-host.invalid"), 14, "name that cannot be resolved")
 
 
 def test_an_old_python_is_one_line(board: Device, harness: Command, real_bundle: Path) -> None:
@@ -286,13 +290,16 @@ def test_a_disk_that_is_too_small_is_one_line(
 def test_a_disk_that_fills_up_on_the_way_is_one_line(
     board: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from bssl_tf.devices.devices_file import find_device
+    from bssl_tf.devices import find_device
+    from bssl_tf.devices.python_device import PythonDevice
     from bssl_tf.devices.session import open_session
     from bssl_tf.errors import DeviceError
 
     small_disk(board, "1m", tmp_path / "left")
     monkeypatch.setenv("PATH", board.path)
-    with open_session(find_device(board.address)) as session:
+    device = find_device(board.address)
+    assert isinstance(device, PythonDevice)
+    with open_session(device) as session:
         session.ask({"do": "open", "folder": session.folder})
         session.put("small", bytes(100_000))
         with pytest.raises(DeviceError, match=r"disk of .* is full"):

@@ -14,6 +14,22 @@ from bssl_tf.evaluation.predictions import Answers, Predictions, write_predictio
 from bssl_tf.evaluation.records import RAW_PIXELS, STUDENT, Evaluation, SubjectScores, as_record, untrained
 from bssl_tf.evaluation.verdict import Facts, make_verdict
 from bssl_tf.settings import BackboneConfig, DataConfig, PretrainConfig, TeacherConfig, TrainingConfig
+from bssl_tf_deploy.record import (
+    Count,
+    Golden,
+    Latency,
+    Machine,
+    Network,
+    OperatorTime,
+    Profile,
+    Record,
+    Run,
+    Start,
+    State,
+    Subject,
+    Sustained,
+    Window,
+)
 from tests.cli.test_inspect import small_model
 from tests.deploy.bundles import write
 
@@ -75,79 +91,113 @@ def evaluation(found: Answers | None = None, **changes: Any) -> dict[str, Any]:
     return record | changes
 
 
-def benchmark(bundle: str = "bundle-arm64", **changes: Any) -> dict[str, Any]:
-    """A record as `bssl-tf bench` wrote it first."""
-    figures = {"first_ms": 0.5, "min_ms": 0.2, "p50_ms": 0.25, "p90_ms": 0.3, "p99_ms": 0.4, "spread_ms": 0.01}
-    return {
-        **{"bundle": f"runs/x/{bundle}", "backbone": "binary_resnet", "machine": MACHINE, "threads": 1},
-        **{"repetitions": 100, "warmup": 10, "runtime": "own", "versions": {"ai-edge-litert": "2.3.0"}},
-        "command": f"bssl-tf bench runs/x/{bundle} --threads 1",
-        "networks": {
-            "binary": figures | {"kernel": "ours", "model_size_bytes": 4096, "repetitions": 100},
-            "float": figures | {"kernel": "XNNPACK", "model_size_bytes": 65536, "p50_ms": 0.5, "repetitions": 100},
-        },
-    } | changes
+_MACHINE = Machine("local", "local", "a board", 4, "Linux", "aarch64")
+_LATENCY = Latency(p50_ms=0.25, calls=100, min_ms=0.2, p90_ms=0.3, p99_ms=0.4, spread_ms=0.01)
 
 
-def device_benchmark() -> dict[str, Any]:
+def benchmark(bundle: str = "bundle-arm64", **changes: Any) -> Record:
+    """A record as `bssl-tf bench` writes it, but without the calls themselves."""
+    threads = changes.pop("threads", 1)
+    networks = {
+        "binary": Network("subject", "ours", 4096, latency=_LATENCY, start=Start(first_ms=0.5)),
+        "float32": Network(
+            "stock", "XNNPACK", 65536, latency=dataclasses.replace(_LATENCY, p50_ms=0.5), start=Start(first_ms=0.5)
+        ),
+    }
+    record = Record(
+        command=f"bssl-tf bench runs/x/{bundle} --threads 1",
+        commit="0123456789ab",
+        time="2026-01-02T03:04:05Z",
+        machine=_MACHINE,
+        versions={"ai-edge-litert": "2.3.0"},
+        subject=Subject("binary_resnet", bundle=f"runs/x/{bundle}", target="arm64", input_shape=(1, 28, 28, 1)),
+        golden=Golden(4, (threads,)),
+        runs=(Run(threads, networks),),
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def with_network(record: Record, name: str, **changes: Any) -> Record:
+    """A record one of whose networks is another in every run."""
+    runs = tuple(
+        dataclasses.replace(run, networks=run.networks | {name: dataclasses.replace(run.networks[name], **changes)})
+        for run in record.runs
+    )
+    return dataclasses.replace(record, runs=runs)
+
+
+def device_benchmark() -> Record:
     """A record as `bssl-tf bench --device` writes it: a run for each number of threads."""
-    network = {"model_size_bytes": 4096, "min_ms": 0.9, "p50_ms": 1.0, "p90_ms": 1.1, "p99_ms": 1.2, "spread_ms": 0.1}
-    rows = [
-        {"type": "LceBconv2d", "mean_ms": 0.7, "name": "conv_1/Conv2D"},
-        {"type": "ADD", "mean_ms": 0.1, "name": "a"},
-    ]
-    durations = [900_000 + 1000 * call for call in range(30)]
-    profile = [
-        {"operator": "CONV_2D", "layer": "stem", "output": "a", "ours": False, "p50_ms": 0.2, "spread_ms": 0.01},
-        {"operator": "LceBconv2d+ADD", "layer": "conv_1", "output": "b", "ours": True, "p50_ms": 0.8, "spread_ms": 0.1},
-    ]
-    windows = [
-        {"start_s": 3.0 * place, "p50_ms": 1 + 0.1 * place, "p90_ms": 1.2 + 0.1 * place, "repetitions": 100}
-        | {"temperature_c": 50.0 + place, "clock_mhz": 1800.0, "throttled": ["throttled now"] * (place > 2)}
-        for place in range(5)
-    ]
-    return {
-        **{"bundle": "runs/x/bundle-arm64", "device": {"name": "kitchen", "address": "ssh://pi"}, "emulated": False},
-        **{"command": "bssl-tf bench runs/x/bundle-arm64 --device kitchen", "kernel": "ours", "runtime": "own"},
-        "facts": {"processor": "Cortex-A72", "cores": 4, "system": "Linux", "machine": "aarch64"},
-        "versions": {"bssl-tf runtime": "0.1.0"},
-        "operators": {"threads": 2, "rows": rows},
-        "sustained": {
-            **{"threads": 2, "seconds": 15.0, "windows": windows, "slower": True, "throttled": ["throttled now"]},
-            "energy_mj_per_inference": 1.5,
-        },
-        "runs": [
-            {
-                "threads": threads,
-                **({"operators": {"threads": 1, "rows": profile}} if threads == 1 else {}),
-                "networks": {name: network | {"durations_ns": durations} for name in ("binary", "float32")},
-            }
-            for threads in (1, 2)
-        ],
+    latency = dataclasses.replace(
+        _LATENCY,
+        p50_ms=1.0,
+        min_ms=0.9,
+        p90_ms=1.1,
+        p99_ms=1.2,
+        calls=30,
+        durations_ns=tuple(900_000 + 1000 * call for call in range(30)),
+    )
+    start = Start(load_ms=1.0, first_ms=2.0, memory_before_kib=1024, peak_memory_kib=3072)
+    networks = {
+        "binary": Network("subject", "ours, the rest XNNPACK", 4096, latency=latency, start=start),
+        "float32": Network("stock", "XNNPACK", 4096, latency=latency, start=start),
     }
+    tool = Profile(
+        "benchmark_model",
+        (
+            OperatorTime("LceBconv2d", "", "conv_1/Conv2D", mean_ms=0.7),
+            OperatorTime("ADD", "", "a", mean_ms=0.1),
+        ),
+    )
+    own = Profile(
+        "runtime",
+        (
+            OperatorTime("CONV_2D", "stem", "a", ours=False, p50_ms=0.2, spread_ms=0.01, share=0.2),
+            OperatorTime("LceBconv2d+ADD", "conv_1", "b", ours=True, p50_ms=0.8, spread_ms=0.1, share=0.8),
+        ),
+        *(20, 1.0, 0.9, 0.0),
+    )
+    flags = [(), (), (), ("throttled now",), ("throttled now",)]
+    windows = tuple(
+        Window(
+            *(3.0 * place, 1 + 0.1 * place, 1.2 + 0.1 * place, 100),
+            State(temperature_c=50.0 + place, clock_mhz=1800.0, throttled=seen),
+        )
+        for place, seen in enumerate(flags)
+    )
+    return benchmark(
+        command="bssl-tf bench runs/x/bundle-arm64 --device kitchen",
+        machine=Machine("kitchen", "ssh://pi", "Cortex-A72", 4, "Linux", "aarch64"),
+        versions={"bssl-tf runtime": "0.1.0"},
+        runs=(Run(1, networks, (tool, own)), Run(2, networks, (tool,))),
+        sustained=Sustained(2, 15.0, windows, 1.4, True, ("throttled now",), 1.5),
+    )
 
 
-def emulated_benchmark() -> dict[str, Any]:
+def emulated_benchmark() -> Record:
     """A record as `bssl-tf bench --device qemu-arm64` writes it."""
-    return {
-        **{"bundle": "runs/x/bundle-arm64", "device": {"name": "qemu-arm64", "address": "qemu-arm64"}},
-        **{"emulated": True, "facts": {"processor": "aarch64", "cores": 2, "system": "Linux", "machine": "aarch64"}},
-        **{"golden": {"images": 4, "threads": [1], "as_expected": True}, "kernel": "ours", "runtime": "own"},
-        "command": "bssl-tf bench runs/x/bundle-arm64 --device qemu-arm64",
-        "instructions": {"processor": "cortex-a72", "instructions": 1_250_000, "vector": 900_000, "cnt": 1000},
-    }
+    return benchmark(
+        command="bssl-tf bench runs/x/bundle-arm64 --device qemu-arm64",
+        machine=Machine("qemu-arm64", "qemu-arm64", "aarch64", 2, "Linux", "aarch64", emulated=True),
+        runs=(),
+        counts=(Count("binary", "cortex-a72", 1_250_000, 900_000, 1000, 0.01, ("neon_8x32",)),),
+    )
 
 
-def rich_benchmark() -> dict[str, Any]:
-    """A record with every call and every operator."""
+def rich_benchmark() -> Record:
+    """A record with every call, and with the times of every operator."""
     record = benchmark(threads=2)
-    for number, network in enumerate(record["networks"].values(), start=1):
-        network["durations_ns"] = [1_000_000 * number + 1000 * call for call in range(200)]
-        network["operators"] = [
-            {"operator": "LceBconv2d", "layer": "conv_1", "p50_ms": 0.1},
-            {"operator": "ADD", "layer": "add_1", "p50_ms": 0.05},
-        ]
-    return record
+    for number, name in enumerate(("binary", "float32"), start=1):
+        durations = tuple(1_000_000 * number + 1000 * call for call in range(200))
+        record = with_network(record, name, latency=dataclasses.replace(_LATENCY, calls=200, durations_ns=durations))
+    rows = (
+        OperatorTime("LceBconv2d", "conv_1", "a", ours=True, p50_ms=0.1, spread_ms=0.0, share=2 / 3),
+        OperatorTime("ADD", "add_1", "b", ours=False, p50_ms=0.05, spread_ms=0.0, share=1 / 3),
+    )
+    runs = tuple(
+        dataclasses.replace(run, profiles=(Profile("runtime", rows, 20, 0.2, 0.2, 0.05),)) for run in record.runs
+    )
+    return dataclasses.replace(record, runs=runs)
 
 
 def student_run(folder: Path, *, name: str = "bssl", bundle: bool = True, **files: Any) -> Path:
@@ -167,7 +217,8 @@ def student_run(folder: Path, *, name: str = "bssl", bundle: bool = True, **file
     if bundle:
         write(folder / "bundle-arm64", small_model())
     records = files.get("benchmarks", [benchmark(), rich_benchmark(), device_benchmark(), emulated_benchmark()])
-    (folder / "bench.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    lines = (record.to_json() if isinstance(record, Record) else json.dumps(record) for record in records)
+    (folder / "bench.jsonl").write_text("".join(line + "\n" for line in lines))
     return folder
 
 

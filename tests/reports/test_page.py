@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -31,7 +32,8 @@ from bssl_tf.reports.document import (
 from bssl_tf.reports.page import as_html
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
-from tests.reports.run_folders import answers, evaluation, rich_benchmark, student_run, teacher_run
+from bssl_tf_deploy.record import OperatorTime, Profile, Run
+from tests.reports.run_folders import answers, evaluation, rich_benchmark, student_run, teacher_run, with_network
 
 VOID = {"meta", "link", "img", "br"}
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
@@ -156,10 +158,16 @@ def test_no_text_becomes_markup(name: str) -> None:
 def test_hostile_names_in_a_run_stay_text(tmp_path: Path) -> None:
     odd = {HOSTILE: answers()[STUDENT], untrained(HOSTILE): answers()[RAW_PIXELS]}
     names = tuple(HOSTILE + str(number) for number in range(3))
-    record = rich_benchmark() | {"machine": HOSTILE, "command": HOSTILE}
-    record["networks"]["binary"]["kernel"] = HOSTILE
-    record["networks"]["binary"]["operators"] = [{"operator": HOSTILE, "layer": HOSTILE, "p50_ms": 1.0}]
-    record["networks"][HOSTILE] = record["networks"].pop("float")
+    record = with_network(rich_benchmark(), "binary", kernel=HOSTILE)
+    [timed] = record.runs
+    profile = Profile("runtime", (OperatorTime(HOSTILE, HOSTILE, HOSTILE, p50_ms=1.0),))
+    networks = {"binary": timed.networks["binary"], HOSTILE: timed.networks["float32"]}
+    record = dataclasses.replace(
+        record,
+        command=HOSTILE,
+        machine=dataclasses.replace(record.machine, processor=HOSTILE),
+        runs=(Run(timed.threads, networks, (profile,)),),
+    )
     run = student_run(
         tmp_path / "a<b>&'c",
         name=HOSTILE,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bssl_tf.bench_records import append_benchmarks
+from bssl_tf.bench_records import read_benchmarks as strict_benchmarks
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.records import RAW_PIXELS, STUDENT
-from bssl_tf.reports.benchmarks import read_benchmarks, read_emulated
+from bssl_tf.reports.benchmarks import read_benchmarks
 from bssl_tf.reports.classes import class_section
 from bssl_tf.reports.document import Figure, Group, Headline, Table
-from bssl_tf.reports.fields import number, numbers, printable, table, text, whole
+from bssl_tf.reports.fields import number, printable, table, text, whole
 from bssl_tf.reports.formats import FORMATS
 from bssl_tf.reports.latency import latency_section
 from bssl_tf.reports.page import as_html
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
 from bssl_tf.reports.training import training_section
+from bssl_tf_deploy.record import Latency, Run
 from tests.reports.run_folders import (
     answers,
     benchmark,
@@ -35,6 +40,7 @@ from tests.reports.run_folders import (
     rich_benchmark,
     student_run,
     teacher_run,
+    with_network,
 )
 
 ANYTHING = st.recursive(
@@ -51,7 +57,6 @@ def test_fields_take_anything_and_give_one_type(record: dict[str, Any], path: li
     assert value is None or (not isinstance(value, bool) and np.isfinite(float(value)))
     assert whole(record, *path) is None or isinstance(whole(record, *path), int)
     assert isinstance(text(record, *path), str) and isinstance(table(record, *path), dict)
-    assert all(np.isfinite(float(value)) for value in numbers(record, *path))
     assert printable(text(record, *path)).isprintable()
 
 
@@ -67,7 +72,8 @@ def altered(record: Any, draw: st.DrawFn) -> Any:
 def damaged(draw: st.DrawFn) -> tuple[Any, Any, list[Any]]:
     """An evaluation, a record of training and records of benchmarks that were tampered with."""
     records = [
-        altered(record, draw) for record in (benchmark(), rich_benchmark(), device_benchmark(), emulated_benchmark())
+        altered(record.to_dict(), draw)
+        for record in (benchmark(), rich_benchmark(), device_benchmark(), emulated_benchmark())
     ]
     return altered(evaluation(), draw), altered({"epoch": 1, "loss": 2.0, "stage": "x", "seconds": 1.0}, draw), records
 
@@ -86,22 +92,22 @@ def test_a_report_is_made_of_whatever_the_records_hold(
     assert {"result-0", "runs"} <= {table.name for table in document.tables()}
 
 
-def test_the_first_form_of_a_benchmark_and_a_richer_one(tmp_path: Path) -> None:
+def test_the_benchmark_of_this_machine_with_and_without_every_call(tmp_path: Path) -> None:
     run = student_run(tmp_path / "run")
-    plain, float_plain, rich, *_ = read_benchmarks(run)
-    assert (plain.variant, plain.p50_ms, plain.threads, plain.durations_ms, plain.operators) == (
+    (plain, float_plain, rich, *_), _, faults = read_benchmarks(run)
+    assert (plain.name, plain.p50_ms, plain.run.threads, plain.durations_ms, plain.operators) == (
         *("binary", 0.25, 1, (), ()),
     )
-    assert (float_plain.variant, float_plain.size_bytes) == ("float", 65536)
-    assert plain.versions == "ai-edge-litert 2.3.0" and plain.command.startswith("bssl-tf bench")
-    assert len(rich.durations_ms) == 200 and rich.durations_ms[0] == 1.0 and rich.threads == 2
+    assert (float_plain.title, float_plain.network.model_size_bytes) == ("same shape in float32", 65536)
+    assert plain.versions == "ai-edge-litert 2.3.0" and plain.command.startswith("bssl-tf bench") and not faults
+    assert len(rich.durations_ms) == 200 and rich.durations_ms[0] == 1.0 and rich.run.threads == 2
     assert [(one.layer, one.milliseconds) for one in rich.operators] == [("conv_1", 0.1), ("add_1", 0.05)]
 
 
 def test_the_record_of_a_device(tmp_path: Path) -> None:
     run = student_run(tmp_path / "run", benchmarks=[device_benchmark()])
-    found = read_benchmarks(run)
-    assert [(one.variant, one.threads) for one in found] == [
+    found, _, _ = read_benchmarks(run)
+    assert [(one.name, one.run.threads) for one in found] == [
         *(("binary", 1), ("float32", 1), ("binary", 2), ("float32", 2)),
     ]
     assert {one.device for one in found} == {"kitchen: Cortex-A72, 4 cores, Linux aarch64"}
@@ -112,24 +118,20 @@ def test_the_record_of_a_device(tmp_path: Path) -> None:
     ]
     assert [one.sustained is not None for one in found] == [False, False, True, False]
     sustained = found[2].sustained
-    assert sustained is not None and sustained.slower and sustained.energy_mj == 1.5
-    assert [window.throttled for window in sustained.windows] == [()] * 3 + [("throttled now",)] * 2
-    assert sustained.windows[4].p50_ms == pytest.approx(1.4) and sustained.windows[4].temperature_c == 54
-    assert next((one.operator, one.layer, one.milliseconds) for one in found[2].operators) == (
-        *("LceBconv2d", "conv_1/Conv2D", 0.7),
-    )
-    assert found[0].kernel == "ours" and found[1].kernel == ""  # an old record does not tell the other's
+    assert sustained is not None and sustained.slower and sustained.energy_mj_per_inference == 1.5
+    first = found[2].operators[0]
+    assert (first.operator, first.layer, first.output, first.milliseconds) == ("LceBconv2d", "", "conv_1/Conv2D", 0.7)
+    assert (found[0].peak_mib, found[0].added_mib) == (3.0, 2.0)
 
 
 def test_networks_beside_have_names_kernels_and_a_place(tmp_path: Path) -> None:
-    network = {"p50_ms": 1.0}
-    record = device_benchmark() | {
-        "kernel": "ours, the rest XNNPACK",
-        "command": "bssl-tf bench b --beside mine=m.tflite",
-    }
-    record["runs"] = [{"threads": 1, "networks": dict.fromkeys(("binary", "float32", "int8", "mine"), network)}]
-    found = read_benchmarks(student_run(tmp_path / "run", benchmarks=[record, benchmark()]))
-    assert [(one.network, one.where, one.kernel) for one in found] == [
+    record = device_benchmark()
+    [run, _] = record.runs
+    networks = dict.fromkeys(("float32", "int8", "mine"), run.networks["float32"])
+    networks["mine"] = dataclasses.replace(networks["mine"], role="beside")
+    record = dataclasses.replace(record, runs=(Run(1, {"binary": run.networks["binary"]} | networks),))
+    found, _, _ = read_benchmarks(student_run(tmp_path / "run", benchmarks=[record, benchmark()]))
+    assert [(one.title, one.record.machine.name, one.network.kernel) for one in found] == [
         ("binary", "kitchen", "ours, the rest XNNPACK"),
         ("same shape in float32", "kitchen", "XNNPACK"),
         ("same shape in int8", "kitchen", "XNNPACK"),
@@ -137,36 +139,36 @@ def test_networks_beside_have_names_kernels_and_a_place(tmp_path: Path) -> None:
         ("binary", "local", "ours"),
         ("same shape in float32", "local", "XNNPACK"),
     ]
-    record["command"] = "bssl-tf bench b --beside int8=m.tflite"
-    found = read_benchmarks(student_run(tmp_path / "own", benchmarks=[record]))
-    assert [one.network for one in found] == ["binary", "same shape in float32", "int8", "mine"]
+    # A model of the user's own keeps its name, whatever that is and whatever the command is.
+    own = with_network(record, "int8", role="beside")
+    found, _, _ = read_benchmarks(student_run(tmp_path / "own", benchmarks=[own]))
+    assert [one.title for one in found] == ["binary", "same shape in float32", "int8", "mine"]
 
 
-def test_an_emulated_run_has_no_times_and_says_so(tmp_path: Path) -> None:
+def test_an_emulated_run_has_no_times_and_the_report_states_that(tmp_path: Path) -> None:
     run = student_run(tmp_path / "run", benchmarks=[emulated_benchmark()])
-    assert read_benchmarks(run) == []
-    [found] = read_emulated(run)
-    assert (found.processor, found.instructions, found.as_expected) == ("cortex-a72", 1_250_000, True)
+    timed, [found], _ = read_benchmarks(run)
+    assert timed == [] and found.count is not None
+    assert (found.processor, found.count.instructions, found.kernel) == ("cortex-a72", 1_250_000, "neon_8x32")
     [table] = [one for one in make_document(read_runs([run]), "c", "m").tables() if one.name == "emulated"]
     assert "no times" in table.title and table.rows[0][4:7] == ("as expected", 1.25, 0.9)
 
 
 def test_the_newest_benchmark_of_the_same_conditions_counts(tmp_path: Path) -> None:
-    older, newer, elsewhere = benchmark(), benchmark(), benchmark(machine="another")
-    newer["networks"]["binary"]["p50_ms"] = 0.125
+    older = benchmark()
+    newer = with_network(older, "binary", latency=Latency(p50_ms=0.125, calls=100))
+    elsewhere = benchmark(machine=dataclasses.replace(older.machine, processor="another"))
     run = student_run(tmp_path / "run", benchmarks=[older, elsewhere, newer])
-    found = {(one.device, one.variant): one.p50_ms for one in read_benchmarks(run)}
-    assert found[(older["machine"], "binary")] == 0.125
-    assert found[("another", "binary")] == 0.25
+    found = {(one.device, one.name): one.p50_ms for one in read_benchmarks(run)[0]}
+    assert found[(str(older.machine), "binary")] == 0.125
+    assert found[(str(elsewhere.machine), "binary")] == 0.25
     assert len(found) == 4
 
 
 def test_kernels_of_one_network_are_told_apart(tmp_path: Path) -> None:
     records = [benchmark(threads=threads) for threads in (1, 2)]
-    for record in records[:]:
-        other = json.loads(json.dumps(record))
-        other["networks"]["binary"] |= {"kernel": "LCE", "p50_ms": 0.75}
-        records.append(other)
+    slower = Latency(p50_ms=0.75, calls=100, min_ms=0.7, p90_ms=0.8, p99_ms=0.9)
+    records += [with_network(record, "binary", kernel="LCE", latency=slower) for record in records]
     section = latency_section(read_runs([student_run(tmp_path / "run", benchmarks=records)]))
     shown = [block.table for block in section.blocks if isinstance(block, Figure)]
     assert len(shown) == 3
@@ -177,25 +179,41 @@ def test_kernels_of_one_network_are_told_apart(tmp_path: Path) -> None:
         assert all(sum(f"binary, local, {kernel}" in label for label in labels) == 1 for kernel in ("ours", "LCE"))
 
 
-def test_emulated_runs_give_no_times(tmp_path: Path) -> None:
-    run = student_run(tmp_path / "run", benchmarks=[benchmark(emulated=True)])
-    assert read_benchmarks(run) == []
-
-
-@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50))
-@settings(max_examples=30, deadline=None)
-def test_quantiles_from_calls_are_those_of_the_benchmark(
-    tmp_path_factory: pytest.TempPathFactory, nanoseconds: list[int]
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda record: record.pop("runs"), "record has the missing key 'runs'"),
+        (lambda record: record.update(mood="good"), "record has the unknown key 'mood'"),
+        (lambda record: record.update(format=0), "it is in format 0, and this version of bssl-tf reads 1"),
+        (lambda record: record.pop("format"), "it is in format None"),
+        (lambda record: record["runs"][0].update(threads="1"), "record.runs[0].threads is not of type int"),
+        (lambda record: record["machine"].update(emulated=True), "record.runs is not empty, as it is of an emulated"),
+        (
+            lambda record: record["runs"][0]["networks"]["binary"].update(latency=None),
+            "record.runs[0].networks.binary is not either timed or refused",
+        ),
+    ],
+)
+def test_a_line_that_is_no_record_is_named_and_the_others_are_read(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], fault: str
 ) -> None:
-    from bssl_tf_deploy.benchmark import summarise
+    wrong = benchmark().to_dict()
+    change(wrong)
+    run = student_run(tmp_path / "run", bundle=False, benchmarks=[benchmark(), wrong, rich_benchmark()])
+    timed, _, faults = read_benchmarks(run)
+    assert len(timed) == 4
+    [named] = faults
+    assert f"line 2 in {run}/bench.jsonl is not a benchmark record: {fault}" in named
+    assert fault.split(",")[0] in "\n".join(make_document(read_runs([run]), "command", "made").missing())
+    with pytest.raises(RunFolderError, match=r"line 2 in .* is not a benchmark record"):
+        strict_benchmarks(run / "bench.jsonl")
 
-    folder = tmp_path_factory.mktemp("run")
-    record = {"bundle": "b", "networks": {"binary": {"durations_ns": nanoseconds}}}
-    (folder / "bench.jsonl").write_text(json.dumps(record) + "\n")
-    [one] = read_benchmarks(folder)
-    expected = summarise(0, nanoseconds)
-    for mine, theirs in ((one.p50_ms, expected.p50_ms), (one.p90_ms, expected.p90_ms), (one.p99_ms, expected.p99_ms)):
-        assert mine == pytest.approx(theirs, rel=1e-12)
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    records = [benchmark(), rich_benchmark(), device_benchmark(), emulated_benchmark()]
+    append_benchmarks(tmp_path / "bench.jsonl", *records)
+    assert strict_benchmarks(tmp_path / "bench.jsonl") == records
+    assert strict_benchmarks(tmp_path / "none.jsonl") == []
 
 
 def test_what_is_damaged_or_missing_is_named(tmp_path: Path) -> None:

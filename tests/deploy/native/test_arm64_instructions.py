@@ -45,10 +45,10 @@ def test_every_bit_is_counted_once(tmp_path: Path) -> None:
     model = tmp_path / "model.tflite"
     model.write_bytes(case.original)
     found = count(rig, "cortex-a72", build_plugin(tmp_path), model, built_library("arm64"))
-    assert found["cnt"] == 2 * (14 * 15) * 64 * (3 * 3 * 64) / 128
+    assert found.cnt == 2 * (14 * 15) * 64 * (3 * 3 * 64) / 128
     # The others have noise: starting Python takes a million instructions more or less, more than so small a model.
-    assert found["vector"] > found["cnt"]
-    assert found["kernels"][0].startswith("neon_")
+    assert found.vector > found.cnt
+    assert found.kernels is not None and found.kernels[0].startswith("neon_")
 
 
 @pytest.mark.parametrize("missing", ["not there", "broken"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bssl_tf.cli.stock_networks import stock_networks
 from bssl_tf.models import registry
+from bssl_tf.workflows.stock_networks import stock_networks
 from bssl_tf_converters.lce import float_reference
 from bssl_tf_deploy.tasks.classification import Table
 from tests.deploy.bundles import manifest
@@ -31,11 +32,13 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[tuple
 
 
 def test_networks_are_made_once_for_each_shape(
-    made: list[tuple[object, ...]], capsys: pytest.CaptureFixture[str]
+    made: list[tuple[object, ...]], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     first = stock_networks(manifest())
-    assert "about half a minute, kept for the next time" in capsys.readouterr().err
-    assert stock_networks(manifest()) == first and capsys.readouterr().err == ""
+    assert "about half a minute, kept for the next time" in caplog.text
+    caplog.clear()
+    assert stock_networks(manifest()) == first and not caplog.records
     assert made == [("binary_resnet", 8, 3, {"depth": 1}, 3)]
     other = manifest()
     others = [
@@ -66,9 +69,9 @@ def test_a_damaged_file_is_made_again(made: list[tuple[object, ...]], tmp_path: 
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(
-    made: list[tuple[object, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: list[tuple[object, ...]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").write_text("a file")
     for number in (1, 2):
         assert stock_networks(manifest())["int8"] == b"int8" * 1000
-        assert "they are not kept: cannot write" in capsys.readouterr().err and len(made) == number
+        assert "they are not kept: cannot write" in caplog.text and len(made) == number

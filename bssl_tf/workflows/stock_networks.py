@@ -12,16 +12,17 @@ import hashlib
 import importlib.util
 import io
 import json
+import logging
 import zipfile
 from importlib import metadata
 from pathlib import Path
 
-from bssl_tf.cli.options import prose
 from bssl_tf.errors import StorageError
 from bssl_tf.files import cache_dir, write_bytes
 from bssl_tf_deploy.manifest import Manifest
 
 NAMES = ("float32", "int8")
+log = logging.getLogger(__name__)
 _PACKAGES = ("bssl-tf", "tensorflow", "tf-keras", "larq")
 # In a checkout they change under the same version.
 _SOURCES = {"bssl_tf": ("models/*.py",), "bssl_tf_converters": ("lce/float_reference.py", "lce/deployable.py")}
@@ -47,9 +48,9 @@ def stock_networks(manifest: Manifest) -> dict[str, bytes]:
     kept = _read(path)
     if kept is not None:
         return kept
-    prose(
-        f"making the float32 and int8 networks of {network.backbone}'s shape (about half a minute, kept for the next "
-        "time)"
+    log.info(
+        "making the float32 and int8 networks of %s's shape (about half a minute, kept for the next time)",
+        network.backbone,
     )
     # Loads TensorFlow, which nothing that was refused before should wait for.
     from bssl_tf.models.registry import build_backbone
@@ -61,7 +62,7 @@ def stock_networks(manifest: Manifest) -> dict[str, bytes]:
         write_bytes(path, _packed(made))
     except StorageError as error:
         # They can be timed all the same.
-        prose(f"they are not kept: {error.what}")
+        log.warning("they are not kept: %s", error.what)
     return made
 
 

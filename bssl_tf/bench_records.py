@@ -1,0 +1,84 @@
+"""Files of benchmark records: a line of JSON each, every one of them a `bssl_tf_deploy.record.Record`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bssl_tf.errors import RunFolderError
+from bssl_tf.files import append_record
+from bssl_tf_deploy.record import Record
+from bssl_tf_deploy.strict import StrictError
+
+_MAKE_AGAIN = "Remove that line, or make it again with the command in it"
+
+
+def append_benchmarks(path: Path, *records: Record) -> None:
+    """Appends records, a line each. Raises `StorageError`."""
+    append_record(path, *(record.to_dict() for record in records))
+
+
+def read_benchmarks(path: Path) -> list[Record]:
+    """All records of a file; none where there is no file.
+
+    Raises:
+        RunFolderError: a line is not a record.
+    """
+    records, faults = parse_benchmarks(path)
+    if faults:
+        raise RunFolderError(faults[0], _MAKE_AGAIN)
+    return records
+
+
+def parse_benchmarks(path: Path) -> tuple[list[Record], list[str]]:
+    """All records of a file, and what is wrong with its other lines, a sentence each without a full stop.
+
+    The last line of a file without a line break at its end was cut by a process that was killed, and is not a fault.
+
+    Raises:
+        RunFolderError: the file cannot be read.
+    """
+    records: list[Record] = []
+    faults: list[str] = []
+    if not path.exists():
+        return records, faults
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
+    *lines, _ = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(Record.from_dict(json.loads(line)))
+        except (ValueError, RecursionError):
+            faults.append(f"line {number} in {path} is not JSON")
+        except StrictError as error:
+            faults.append(f"line {number} in {path} is not a benchmark record: {error}")
+    return records, faults
+
+
+def bench_command(bundle: str | Path, options: Mapping[str, Any]) -> str:
+    """The command that gives a record again."""
+    words = ["bssl-tf", "bench", str(bundle)]
+    for name, value in options.items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, list):
+            words += [word for one in value for word in (option, one)]
+        elif value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
+
+
+def keep_benchmark(record: Record, file: Path | None, bundle: Path, name: str) -> None:
+    """Appends a record to `file`, or with None to the file `name` of the run folder that the bundle lies in, if any."""
+    run = bundle.resolve().parent
+    # Not in the zoo, which is the package's.
+    if file is None and (run / "config.toml").exists() and not (run / "entry.json").exists():
+        file = run / name
+    if file is not None:
+        append_benchmarks(file, record)

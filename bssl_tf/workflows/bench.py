@@ -1,0 +1,163 @@
+"""What `bssl-tf bench` does: a bundle's network timed on this machine, or checked and timed on a device."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from bssl_tf.bench_records import bench_command, keep_benchmark
+from bssl_tf.environment import environment
+from bssl_tf.errors import UsageError
+from bssl_tf.workflows.bench_devices import DeviceBenchSettings, bench_devices
+from bssl_tf.workflows.stock_networks import has_stock_networks, stock_networks
+from bssl_tf_deploy.bench import bench_bundle, require_profile
+from bssl_tf_deploy.cli import prepare
+from bssl_tf_deploy.record import Record
+
+_OPERATORS_S = 3.0
+log = logging.getLogger(__name__)
+
+
+def bench(
+    bundle: str | Path,
+    *,
+    device: str | None = None,
+    threads: int = 1,
+    runtime: str | None = None,
+    trust_bundle_library: bool = False,
+    repetitions: int | None = None,
+    warmup: int | None = None,
+    operators: bool = False,
+    record: str | Path | None = None,
+    all_threads: bool = False,
+    budget: float | None = None,
+    sustained: float = 0.0,
+    beside: Mapping[str, str | Path] | None = None,
+    stock: bool = True,
+    devices_file: str | Path | None = None,
+    remote_dir: str | None = None,
+    benchmark_model: str | Path | None = None,
+    tflite_library: str | Path | None = None,
+    clean: bool = False,
+) -> Record:
+    """Times a bundle's network with one image, beside the float32 and int8 networks of its shape.
+
+    Nothing is timed unless the model gives its golden outputs.
+
+    Args:
+        bundle: a folder that `export` wrote.
+        device: a device of the devices file, or an address: `local`, `ssh://user@host`, `adb`, `qemu-arm64`; None times
+            in this process.
+        threads: for one image, 1 to 64.
+        runtime: this process: `own`, `lce`, or `auto`, see `bssl_tf_deploy.load`; None for `auto`.
+        trust_bundle_library: see `bssl_tf_deploy.load`.
+        repetitions: this process: timed calls of each network, 1 or more; None for 100.
+        warmup: this process: untimed calls of each network, 0 or more; None for 10.
+        operators: this process: also take the times of single operators; a device always gives them.
+        record: takes the record as a line of JSON; None for `bench.jsonl`, or `bench-devices.jsonl`, of the run folder
+            that the bundle lies in, if it lies in one.
+        all_threads: device: instead of `threads`, 1, 2, 4 and so on up to all cores.
+        budget: device: seconds of timed calls for each number of threads; None for 30.
+        sustained: device: seconds of calls without a pause, to see whether it slows down; 0 for none.
+        beside: device: name -> .tflite file of the same input shape, float32 in and out, timed interleaved.
+        stock: device: also time the float32 and int8 networks of the bundle's shape.
+        devices_file: device: where devices have names; None for the usual file.
+        remote_dir: device: where to work there; None for what the file has.
+        benchmark_model: device: TensorFlow Lite's program for it.
+        tflite_library: device: TensorFlow Lite's library for a phone.
+        clean: device: remove what was installed there at the end.
+
+    Returns:
+        The record, which is also written.
+
+    Raises:
+        UsageError: an argument for devices without `device`, or one for this process with it.
+        ConfigError: there is no such device, or it cannot do what is asked.
+        DeviceError: the device cannot be reached, was lost, or has no room.
+        BundleError: the bundle is not sound, or does not give its golden outputs.
+        RuntimeUnavailableError: nothing there runs it; or `operators` without our own runtime.
+        StorageError: the record cannot be written.
+    """
+    given = {"remote_dir": remote_dir, "benchmark_model": benchmark_model, "tflite_library": tflite_library}
+    of_devices = given | {"all_threads": all_threads, "budget": budget, "sustained": sustained, "beside": beside}
+    of_devices |= {"stock": not stock, "devices_file": devices_file, "clean": clean}
+    here = {"runtime": runtime, "repetitions": repetitions, "warmup": warmup, "operators": operators or None}
+    wrong = [name for name, value in (of_devices if device is None else here).items() if value not in (None, False, 0)]
+    if wrong and device is None:
+        raise UsageError(f"{wrong[0]} is for devices", "Name one with device, or omit it")
+    if wrong:
+        raise UsageError(f"{wrong[0]} does not go with device", "Omit one of them")
+    record_file = None if record is None else Path(record)
+    if device is None:
+        return bench_here(
+            bundle,
+            threads=threads,
+            runtime=runtime or "auto",
+            repetitions=100 if repetitions is None else repetitions,
+            warmup=10 if warmup is None else warmup,
+            operators=operators,
+            trust_bundle_library=trust_bundle_library,
+            record_file=record_file,
+        )
+    files = {key: Path(value) for key, value in given.items() if value is not None and key != "remote_dir"}
+    settings = DeviceBenchSettings(
+        threads=threads,
+        all_threads=all_threads,
+        budget_s=budget,
+        sustained_s=sustained,
+        beside={name: Path(file) for name, file in (beside or {}).items()},
+        stock=stock,
+        trust_bundle_library=trust_bundle_library,
+        clean=clean,
+        devices_file=None if devices_file is None else Path(devices_file),
+        given=files | ({} if remote_dir is None else {"remote_dir": remote_dir}),
+    )
+    [found] = bench_devices(bundle, [device], settings, record_file=record_file)
+    if found.record is None:
+        assert found.error is not None
+        raise found.error
+    return found.record
+
+
+def bench_here(
+    bundle: str | Path,
+    *,
+    threads: int,
+    runtime: str,
+    repetitions: int,
+    warmup: int,
+    operators: bool,
+    trust_bundle_library: bool,
+    record_file: Path | None,
+) -> Record:
+    """As `bench` without `device`."""
+    predictor, binary = prepare(str(bundle), threads, runtime, trust_bundle_library)
+    log.info("golden outputs: as expected, from %s", binary.kernel)
+    content = predictor.bundle
+    if operators:
+        # Before the networks are made, which takes long.
+        require_profile(binary)
+    stock: Mapping[str, bytes] = {}
+    if not has_stock_networks(content.manifest):
+        name = content.manifest.network.backbone
+        log.info(
+            "%s is not a classifier that was trained here: there is no float network of its shape to compare with", name
+        )
+    else:
+        stock = stock_networks(content.manifest)
+    found = bench_bundle(
+        content,
+        binary,
+        stock,
+        threads=threads,
+        warmup=warmup,
+        repetitions=repetitions,
+        operators_s=_OPERATORS_S if operators else 0.0,
+    )
+    options = {"threads": threads, "runtime": binary.name, "warmup": warmup, "repetitions": repetitions}
+    options |= {"operators": operators, "trust_bundle_library": trust_bundle_library}
+    found = dataclasses.replace(found, commit=environment(1)["commit"], command=bench_command(bundle, options))
+    keep_benchmark(found, record_file, Path(bundle), "bench.jsonl")  # where `summary` looks
+    return found
