@@ -7,11 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPP_FILES := $(shell find deploy/native bssl_tf/devices -name '*.cc' -o -name '*.h' -o -name '*.c')
+CORE := .venv-core
+CORE_TESTS := tests/models tests/methods tests/engine tests/converters tests/zoo tests/test_packaging.py
 # Files of tests run beside each other, one to a processor.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime bench wheels demo demo-seeds test test-slow test-native arm64-rig docs lint format clean
+.PHONY: help setup runtime bench wheels demo demo-seeds test test-core test-slow tables test-native arm64-rig docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +79,20 @@ demo-seeds: setup ## the demo's accuracy for three seeds, into results/demo.json
 test: setup ## set up, check style and types, run the tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL)
+
+# What depends on the versions of TensorFlow, Keras and LCE. Without CI in its environment, as tests that need larq-zoo
+# skip here.
+test-core: $(CORE)/.installed runtime ## the quick tests of training and conversion without the extra `zoo`, so with the newest TensorFlow
+	CI= $(CORE)/bin/python -m pytest -q -m 'not slow' $(PARALLEL) $(CORE_TESTS)
+
+$(CORE)/.installed: pyproject.toml deploy/pyproject.toml deploy/setup.py
+	$(PYTHON) -m venv $(CORE)
+	$(CORE)/bin/python -m pip install --quiet --upgrade pip
+	$(CORE)/bin/python -m pip install --quiet --editable ./deploy --editable '.[dev]'
+	@touch $@
+
+tables: setup ## write the tables of README and docs anew from the records in results/
+	PYTHONPATH=. $(BIN)/python -m docs.tables
 
 test-slow: setup ## run the minutes-long tests too
 	$(BIN)/python -m pytest

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import html
 import inspect
 import os
 import re
@@ -265,7 +266,8 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 def _escape(text: str) -> str:
     """Text that is not Markdown; what stands between backticks already stays as it is."""
     parts = text.split("`")
-    parts[::2] = [re.sub(r"([<>*\[\]])", r"\\\1", part) for part in parts[::2]]
+    # Markdown knows no backslash in front of < and >.
+    parts[::2] = [re.sub(r"([*\[\]])", r"\\\1", html.escape(part, quote=False)) for part in parts[::2]]
     return "`".join(parts)
 
 

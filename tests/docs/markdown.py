@@ -11,7 +11,10 @@ from tests.docs.conftest import ROOT
 
 PAGES = sorted((ROOT / "docs" / "pages").rglob("*.md"))
 READMES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "deploy/README.md", "bssl_tf/models/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "bssl_tf/models/README.md")
+    ),
     ROOT / "converters/bssl_tf_converters/lce/checks/README.md",
     *sorted((ROOT / "results").glob("*.md")),
 ]

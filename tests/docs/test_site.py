@@ -36,6 +36,12 @@ def test_every_page_is_built(pages: dict[Path, Page], site: Path) -> None:
         assert "generated:" not in path.read_text(encoding="utf-8")
 
 
+def test_ranges_are_shown_without_backslashes(site: Path) -> None:
+    text = (site / "reference" / "commands.html").read_text(encoding="utf-8")
+    assert "1&lt;=x&lt;=64" in text or "x&gt;=1" in text
+    assert not re.search(r"\\(?:&lt;|&gt;|[<>\[\]*])", text)
+
+
 def test_every_link_leads_somewhere(pages: dict[Path, Page]) -> None:
     for path, page in pages.items():
         assert len(page.links) > len(pages)

@@ -1,0 +1,199 @@
+"""The tables of README and pages, made from the raw records in results/; `make tables` writes them where they stand.
+
+A document holds a table between two marks, `<!-- table: NAME -->` and `<!-- end: NAME -->`; a test fails where what
+stands there is not what the records give today.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bssl_tf.bench_records import read_benchmarks
+from bssl_tf.comparison.grid import Grid, Row, read_grid
+from bssl_tf.comparison.records import STUDENT, measured
+from bssl_tf.files import read_records, write_text
+from bssl_tf_deploy.record import Latency, Run
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+# In the README, where they convince; on the page of results, with what belongs to them.
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "pages" / "results.md")
+_BLOCK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+_CIFAR10, _TINY_IMAGENET, _FASHION_MNIST = "tfds:cifar10_jpeg75", "tfds:tiny_imagenet_100", "embedded"
+
+
+def render(text: str) -> str:
+    """A document with its tables made anew. Raises `KeyError` for a name that is not in `TABLES`."""
+    return _BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+
+
+def demo() -> str:
+    """Accuracy of the demo over three seeds: mean and standard deviation."""
+    records = read_records(RESULTS / "demo.jsonl")
+    rows = []
+    for place, row in enumerate(records[0]["rows"]):
+        cells = [_mean_and_spread([record["rows"][place]["scores"][name][0] for record in records]) for name in _DEMO]
+        name = "**student (1-bit)**" if row["features"] == "student" else row["features"]
+        rows.append((name, str(row["width"]), *cells))
+    return _markdown(("features", "width", "linear probe", "20-NN"), rows)
+
+
+_DEMO = ("linear-probe", "knn-20")
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    spread = float(np.std(values, ddof=1))
+    return f"{np.mean(values):.1f}" + (f" ± {spread:.1f}" if spread else "")
+
+
+def demo_margins() -> str:
+    """How far the demo's student is above its controls, seed by seed."""
+    rows = []
+    for record in read_records(RESULTS / "demo.jsonl"):
+        scores = {row["features"]: row["scores"] for row in record["rows"]}
+        probe = scores["student"]["linear-probe"][0]
+        untrained = scores["control: untrained student"]["linear-probe"][0]
+        pixels = scores["control: raw pixels"]["knn-20"][0]
+        rows.append((str(record["seed"]), f"{probe:.2f}", f"{probe - untrained:+.2f}", f"{probe - pixels:+.2f}"))
+    return _markdown(("seed", "student's probe", "above the untrained student's", "above 20-NN on raw pixels"), rows)
+
+
+def int8() -> str:
+    """Top-1 of each exported form of the students, on all of their test images."""
+    records = read_records(RESULTS / "int8.jsonl")
+    rows = []
+    for source in dict.fromkeys(record["source"] for record in records):
+        own = {(r["input"], bool(r["int8_operators"])): r["accuracy"] for r in records if r["source"] == source}
+        some = next(iter(own.values()))
+        cells = [f"{own[form]['top1_percent']:.2f}" if form in own else "" for form in _FORMS]
+        name = Path(source).name
+        rows.append((f"`{name}`", str(some["images"]), f"{some['keras_top1_percent']:.2f}", *cells))
+    head = ("run", "test images", "Keras", "float32 input", "uint8 input", "int8, uint8 input", "int8, int8 input")
+    return _markdown(head, rows)
+
+
+_FORMS = (("float32", False), ("uint8", False), ("uint8", True), ("int8", True))
+
+
+def comparison() -> str:
+    """All rows of the comparison, by the protocols that most readers ask for."""
+    grid, records = _comparison()
+    rows = [_compared(row, records) for row in grid.rows if row.variant != _CACHED]
+    for name in ("float teacher", "control: untrained student", "control: raw pixels"):
+        cells = [str(measured(records, features=name, dataset=_CIFAR10, protocol=one) or "") for one in _DEMO]
+        rows.append((f"_{name}_", "", *cells, "", ""))
+    return _markdown(("method", "seeds", "linear probe", "20-NN", "Tiny ImageNet-100", "Fashion-MNIST"), rows)
+
+
+_CACHED = "teacher cached, views repeat"
+
+
+def methods() -> str:
+    """The headline rows alone: the best of each kind, with the controls."""
+    grid, records = _comparison()
+    rows = [_compared(row, records)[:3] for row in grid.rows if row.headline]
+    for name in ("float teacher", "control: untrained student", "control: raw pixels"):
+        rows.append((f"_{name}_", "", str(measured(records, features=name, dataset=_CIFAR10, protocol=_DEMO[0]))))
+    return _markdown(("method", "seeds", "linear probe"), rows)
+
+
+def _comparison() -> tuple[Grid, list[dict[str, Any]]]:
+    return read_grid("cifar10", {}), read_records(RESULTS / "cifar10.jsonl")
+
+
+def _compared(row: Row, records: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    own = [r for r in records if (r["method"], r["variant"], r["features"]) == (row.method, row.variant, STUDENT)]
+    columns = [(_CIFAR10, "linear-probe"), (_CIFAR10, "knn-20")]
+    columns += [(data, "linear-probe") for data in (_TINY_IMAGENET, _FASHION_MNIST)]
+    cells = [str(measured(own, dataset=data, protocol=protocol) or "") for data, protocol in columns]
+    name = f"**{row.name}**" if row.headline and not row.variant else row.name
+    return (name, str(len({record["seed"] for record in own})), *cells)
+
+
+def speed() -> str:
+    """Latencies of some networks and of the one that a user would pick instead, with one and with two threads."""
+    rows = []
+    for name in _TIMED:
+        runs = _timed()[name]
+        cells = [
+            " / ".join(_milliseconds(runs[threads].networks[variant].latency) for threads in (1, 2))
+            if variant in runs[1].networks
+            else ""
+            for variant in ("ours", "int8", "float32", "lce")
+        ]
+        rows.append((name, *cells))
+    head = (
+        "ms, 1 thread / 2 threads",
+        "our runtime",
+        "the same in int8",
+        "the same in float32",
+        "LCE, its fastest kernel",
+    )
+    return _markdown(head, rows)
+
+
+_TIMED = ("QuickNet", "MobileNetV2", "BiRealNet", "ReActNet-A", "XNORNet")
+
+
+def threads() -> str:
+    """By how much two threads are faster than one."""
+    rows = []
+    for name, runs in _timed().items():
+        ratio = runs[2].networks["ours"].ratio_to_one_thread if "ours" in runs[2].networks else None
+        if ratio is not None:
+            met = "met" if ratio.low >= _WANTED_OF_TWO_THREADS else "missed"
+            rows.append((name, f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})", met))
+    return _markdown(("network", "two threads over one", f"aim of {_WANTED_OF_TWO_THREADS}"), rows)
+
+
+_WANTED_OF_TWO_THREADS = 1.7
+
+
+def _timed() -> dict[str, dict[int, Run]]:
+    """Network -> number of threads -> what was timed, the newest of each."""
+    found: dict[str, dict[int, Run]] = {}
+    for record in read_benchmarks(RESULTS / "runtime-bench.jsonl"):
+        assert record.subject is not None
+        found.setdefault(record.subject.network, {}).update({run.threads: run for run in record.runs})
+    return found
+
+
+def _milliseconds(latency: Latency | None) -> str:
+    assert latency is not None and latency.p50_ms is not None
+    return f"{latency.p50_ms:.2f}" if latency.p50_ms < 10 else f"{latency.p50_ms:.1f}"
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "comparison": comparison,
+    "demo": demo,
+    "demo-margins": demo_margins,
+    "int8": int8,
+    "methods": methods,
+    "speed": speed,
+    "threads": threads,
+}
+
+
+def main() -> None:
+    """Writes every table where it stands, and names the documents that changed."""
+    for path in DOCUMENTS:
+        before = path.read_text(encoding="utf-8")
+        after = render(before)
+        if after != before:
+            write_text(path, after)
+            sys.stdout.write(f"{path.relative_to(ROOT)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""README and pages show what results/ holds, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from docs import tables
+from tests.docs.conftest import ROOT
+from tests.docs.markdown import PAGES, inline_code, name_of, prose
+
+
+@pytest.mark.parametrize("path", tables.DOCUMENTS, ids=name_of)
+def test_tables_are_those_of_the_records(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert tables.render(text) == text, "run `make tables`"
+
+
+def test_every_table_stands_somewhere() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in tables.DOCUMENTS)
+    assert set(re.findall(r"<!-- table: ([a-z0-9-]+) -->", text)) == set(tables.TABLES)
+
+
+def test_a_changed_figure_is_found() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    changed = re.sub(r"(<!-- table: demo -->.*?)(\d)\.(\d)", r"\1\2.9\3", text, count=1, flags=re.DOTALL)
+    assert changed != text and tables.render(changed) == text
+
+
+# A table of the tutorial shows what one run of the commands above it printed; it has no record of its own.
+_SHOWN = {"docs/pages/tutorial.md"}
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=name_of)
+def test_figures_stand_in_no_other_table(path: Path) -> None:
+    if name_of(path) in _SHOWN:
+        return
+    rest = re.sub(r"<!-- table: .*?<!-- end: [a-z0-9-]+ -->", "", prose(path), flags=re.DOTALL)
+    rows = [line for line in rest.splitlines() if line.startswith("|")]
+    assert not [row for row in rows if re.search(r"\| *[*_]*\d+\.\d+[*_]* *(?:±[^|]*|/[^|]*)?\|", row)]
+
+
+def test_places_that_contributors_are_sent_to_exist() -> None:
+    named = [code for code in inline_code(ROOT / "CONTRIBUTING.md") if re.fullmatch(r"[\w.-]+/[\w./-]*", code)]
+    places = [name for name in named if "NAME" not in name]
+    rooms = (ROOT, ROOT / "converters" / "bssl_tf_converters")
+    assert len(places) > 30
+    assert [name for name in places if not any((room / name).exists() for room in rooms)] == []
