@@ -71,6 +71,6 @@ def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...
     wanted = settle("pretrain", preset, settings, options)
     from bssl_tf.workflows.pretrain import pretrain
 
-    saved = pretrain(wanted, Path(out), resume=resume, report=prose)
+    saved = pretrain(wanted, Path(out), resume=resume)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} (and --data FOLDER, if these images have no labels)")
     click.echo(saved)

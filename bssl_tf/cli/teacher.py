@@ -65,7 +65,7 @@ def command(
     wanted = settle("teacher", preset, settings, options)
     from bssl_tf.workflows.train_teacher import train_teacher
 
-    saved = train_teacher(wanted, Path(out), resume=resume, report=prose)
+    saved = train_teacher(wanted, Path(out), resume=resume)
     prose(f"next: bssl-tf pretrain --teacher {shlex.quote(out)} --data ... --out ...")
     click.echo(saved)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import shlex
 import signal
 import subprocess
@@ -36,7 +37,7 @@ from bssl_tf.settings import (
     read_settings,
 )
 
-Report = Callable[[str], None]
+_log = logging.getLogger(__name__)
 # One evaluation by this protocol gives several figures: few-shot-svm-1, few-shot-svm-2, ...
 _SEVERAL = "few-shot-svm"
 
@@ -60,9 +61,7 @@ class Place:
     teacher_data: dict[str, Any]
 
 
-def run_grid(
-    grid: Grid, place: Place, *, only: Iterable[str], report: Report, recorded: Callable[[], None] = lambda: None
-) -> None:
+def run_grid(grid: Grid, place: Place, *, only: Iterable[str], recorded: Callable[[], None] = lambda: None) -> None:
     """Trains and evaluates what the records do not have yet.
 
     Seeds are interleaved, the first of every row before the second of any, so that a table is there early. A row that
@@ -72,7 +71,6 @@ def run_grid(
         grid: rows and protocols.
         place: where things are.
         only: slugs of the rows to run; empty for all.
-        report: takes lines of prose for the user.
         recorded: called after new records.
 
     Raises:
@@ -86,22 +84,22 @@ def run_grid(
     with locked(place.runs / "compare.lock", "another comparison runs", "--runs"):
         for row, seed in filter(None, itertools.chain.from_iterable(turns)):
             try:
-                if _run(grid, row, seed, place, report):
+                if _run(grid, row, seed, place):
                     recorded()
             except Interrupted:
                 raise
             except BsslError as error:
-                report(str(error))
+                _log.warning(str(error))
                 failed.append(f"{row.slug} seed {seed}")
     if failed:
         raise RunFolderError(f"these rows failed: {', '.join(failed)}", "See their messages above, then run it again")
 
 
-def _run(grid: Grid, row: Row, seed: int, place: Place, report: Report) -> bool:
+def _run(grid: Grid, row: Row, seed: int, place: Place) -> bool:
     """One row and seed; whether there was anything to do."""
     settings = merge(row.settings, {"data": place.data, "training": {"seed": seed}})
     own = read_settings(DataConfig, settings.get("data", {}))
-    teacher = _teacher_of(row, grid, place, report)
+    teacher = _teacher_of(row, grid, place)
     # What takes long is measured for the first seed.
     headline = row.headline and seed == row.seeds[0]
     wanted = [(own, grid.protocols + (grid.headline_protocols if headline else ()))]
@@ -113,7 +111,7 @@ def _run(grid: Grid, row: Row, seed: int, place: Place, report: Report) -> bool:
     missing = [(data, lacking) for data, names in wanted if (lacking := _lacking(ours, data.source, names))]
     if not missing:
         return False
-    report(f"{row.name}, seed {seed}")
+    _log.info(f"{row.name}, seed {seed}")
     folder = place.runs / f"{row.slug}-seed{seed}"
     if teacher is not None:
         settings = merge(settings, {"teacher": str(place.teacher)})
@@ -134,7 +132,7 @@ def _run(grid: Grid, row: Row, seed: int, place: Place, report: Report) -> bool:
     return True
 
 
-def _teacher_of(row: Row, grid: Grid, place: Place, report: Report) -> str | None:
+def _teacher_of(row: Row, grid: Grid, place: Place) -> str | None:
     """A short hash of the teacher's weights, None for a method without; trains it where it is missing."""
     if not find(row.method).needs_teacher:
         return None
@@ -142,7 +140,7 @@ def _teacher_of(row: Row, grid: Grid, place: Place, report: Report) -> str | Non
     if place.teacher.is_file():
         saved = place.teacher
     elif not (place.teacher / "teacher" / "network.json").exists():
-        report(f"training the teacher in {place.teacher}")
+        _log.info(f"training the teacher in {place.teacher}")
         try:
             table = read_preset(grid.source, "teacher")
         except ConfigError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import AugmentationConfig, check_choice
 
 _FEW_STEPS = 10
-Report = Callable[[str], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,12 @@ class Prepared(Generic[AnySections]):
         return RunFolder(self.out)
 
 
-def prepare(run: RunConfig[AnySections], out: Path, *, report: Report) -> Prepared[AnySections]:
+def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
     """Configures TensorFlow and opens the data of a run that goes on, or is to be begun, in `out`.
 
     Args:
         run: see `configuration.configured`.
         out: the run folder.
-        report: takes lines of prose for the user.
 
     Raises:
         BsslError: see `bssl_tf.errors`.
@@ -106,10 +106,10 @@ def prepare(run: RunConfig[AnySections], out: Path, *, report: Report) -> Prepar
             f"{data.name} has no labels, and {run.method.name} training needs them",
             "Pass --data with one sub-folder for each class, or choose a method that needs no labels",
         )
-    report(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
+    _log.info(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
     if not begun:
         for line in few_images(run, len(data.train)):
-            report(f"warning: {line}")
+            _log.warning(line)
         channels = dataclasses.replace(config.data, channels=data.train.channels)
         run = dataclasses.replace(run, sections=dataclasses.replace(config, data=channels))
     return Prepared(run, data, augmentation, out)

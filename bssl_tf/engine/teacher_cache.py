@@ -8,8 +8,8 @@ Runs that share data, teacher, views, batch size and seed share the file; it lie
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,11 @@ from bssl_tf.methods.recipe import Recipe
 from bssl_tf.progress import progress
 from bssl_tf.settings import TrainingConfig
 
-Report = Callable[[str], None]
+_log = logging.getLogger(__name__)
 
 
 def with_teacher_cache(
-    inputs: Inputs, recipe: Recipe, config: TrainingConfig, epochs: int, teacher_fingerprint: str, report: Report
+    inputs: Inputs, recipe: Recipe, config: TrainingConfig, epochs: int, teacher_fingerprint: str
 ) -> tuple[Inputs, float]:
     """`inputs` whose views repeat every `epochs` epochs, with the teacher's outputs for them; and the seconds spent.
 
@@ -40,7 +40,6 @@ def with_teacher_cache(
         config: batch size, seed and precision.
         epochs: epochs of different views, at least 1.
         teacher_fingerprint: see `Teacher.fingerprint`.
-        report: takes lines of prose for the user.
 
     Raises:
         StorageError: the cache cannot be written.
@@ -61,7 +60,7 @@ def with_teacher_cache(
     path = cache_dir() / f"{key}.teacher.npy"
     began = time.monotonic()
     if not path.exists():
-        report(f"computing the teacher's outputs once for the views of {epochs} epochs, kept in {path}")
+        _log.info(f"computing the teacher's outputs once for the views of {epochs} epochs, kept in {path}")
         _write(path, inputs, recipe, config, steps)
     try:
         outputs = np.load(path, mmap_mode="r", allow_pickle=False)

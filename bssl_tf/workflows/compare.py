@@ -89,7 +89,7 @@ def compare(
             figure(grid, records, grid.protocols[0], done.figure)
 
     if not report_only:
-        run_grid(grid, place, only=only, report=_log.info, recorded=write_report)
+        run_grid(grid, place, only=only, recorded=write_report)
     if not load(done.records):
         raise RunFolderError(f"{done.records} has no records", "Run the comparison without --report-only")
     write_report()

@@ -11,7 +11,7 @@ from bssl_tf.backend import keras
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.configuration import configured
 from bssl_tf.engine.loop import train
-from bssl_tf.engine.preparation import Report, prepare, refuse_begun
+from bssl_tf.engine.preparation import prepare, refuse_begun
 from bssl_tf.engine.stages import STAGES, Stage
 from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.errors import ConfigError
@@ -27,14 +27,13 @@ from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
 from bssl_tf.workflows.probing import probe_for
 
 
-def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Report) -> Path:
+def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     """Trains a binary student: from a float teacher without labels, or with one of the baselines.
 
     Args:
         settings: tables of `PretrainConfig` and of its method; with `resume` they may only repeat what the run has.
         out: the run folder.
         resume: go on with the run in `out`, if there is one already.
-        report: takes lines of prose for the user.
 
     Returns:
         `out/student`, where the trained network is saved.
@@ -47,7 +46,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
     configuration = configured(PretrainConfig, settings, out)
     if configuration.method.needs_teacher:
         check_teacher(configuration.sections.teacher, configuration.sections.teacher_pixels)
-    prepared = prepare(configuration, out, report=report)
+    prepared = prepare(configuration, out)
     run, config, data = prepared.run, prepared.run.sections, prepared.data
     preprocessing = fit_preprocessing(data.train, config.data.image_size)
     made_from = {"data": data.train.fingerprint()}
@@ -81,7 +80,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, report: Repor
     with folder.locked():
         if config.teacher_cache_epochs:
             inputs, seconds = with_teacher_cache(
-                inputs, recipe, config.training, config.teacher_cache_epochs, made_from["teacher"], report
+                inputs, recipe, config.training, config.teacher_cache_epochs, made_from["teacher"]
             )
             if not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
                 write_json(out / "teacher_cache.json", {"seconds": round(seconds, 1)})

@@ -133,9 +133,7 @@ def train_teacher(
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
-    saved = teaching.train_teacher(
-        _settled("teacher", preset, given, settings), Path(out), resume=resume, report=_log.info
-    )
+    saved = teaching.train_teacher(_settled("teacher", preset, given, settings), Path(out), resume=resume)
     return Run(Path(out), saved)
 
 
@@ -196,9 +194,7 @@ def pretrain(
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
-    saved = pretraining.pretrain(
-        _settled("pretrain", preset, given, settings), Path(out), resume=resume, report=_log.info
-    )
+    saved = pretraining.pretrain(_settled("pretrain", preset, given, settings), Path(out), resume=resume)
     return Run(Path(out), saved)
 
 

@@ -10,7 +10,7 @@ from bssl_tf.backend import keras
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.configuration import configured
 from bssl_tf.engine.loop import train
-from bssl_tf.engine.preparation import Report, prepare, refuse_begun
+from bssl_tf.engine.preparation import prepare, refuse_begun
 from bssl_tf.engine.stages import Stage
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
@@ -20,14 +20,13 @@ from bssl_tf.settings import TeacherConfig
 from bssl_tf.workflows.probing import hint_at_pretrained, probe_for
 
 
-def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: Report) -> Path:
+def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     """Trains a float teacher without labels.
 
     Args:
         settings: tables of `TeacherConfig` and of its method; with `resume` they may only repeat what the run has.
         out: the run folder.
         resume: go on with the run in `out`, if there is one already.
-        report: takes lines of prose for the user.
 
     Returns:
         `out/teacher`, where the trained network is saved.
@@ -36,7 +35,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, report: 
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     refuse_begun(out, resume)
-    prepared = prepare(configured(TeacherConfig, settings, out), out, report=report)
+    prepared = prepare(configured(TeacherConfig, settings, out), out)
     run, config, data = prepared.run, prepared.run.sections, prepared.data
     preprocessing = fit_preprocessing(data.train, config.data.image_size)
     network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()))

@@ -50,5 +50,5 @@ def test_a_wrong_setting_is_refused_before_anything_is_loaded(
     settings: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BsslError, match=message):
-        pretrain({"data": {"source": "/nowhere"}, **settings}, tmp_path / "run", resume=False, report=print)
+        pretrain({"data": {"source": "/nowhere"}, **settings}, tmp_path / "run", resume=False)
     assert not (tmp_path / "run").exists()
