@@ -18,12 +18,12 @@ from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.environment import environment
 from bssl_tf.errors import ConfigError, UsageError
 from bssl_tf.files import append_record
+from bssl_tf.keras_files.models import ZOO_PREFIX
 from bssl_tf.progress import progress
 from bssl_tf.tasks.task import Arrays
 from bssl_tf.workflows.subjects import Subject, from_model, from_run, is_run
 from bssl_tf_converters.lce.answers import both_outputs
 from bssl_tf_converters.lce.export import Converted, convert_model
-from bssl_tf_converters.lce.keras_models import ZOO_PREFIX
 from bssl_tf_deploy import manifest as m
 from bssl_tf_deploy.bundle import check_free, write_bundle
 from bssl_tf_deploy.library import TARGETS, Library, library_for, refuse_32_bit

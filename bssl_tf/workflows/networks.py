@@ -9,10 +9,10 @@ import bssl_tf.models.layers  # noqa: F401
 from bssl_tf.backend import keras
 from bssl_tf.errors import ConfigError
 from bssl_tf.evaluation.linear_probe import load_probe
+from bssl_tf.keras_files.models import open_model
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.workflows.evaluable import run_config
 from bssl_tf_converters.lce.deployable import with_classifier
-from bssl_tf_converters.lce.keras_models import open_model
 
 
 def open_network(source: str, weights: Path | None = None) -> keras.Model:
@@ -20,7 +20,7 @@ def open_network(source: str, weights: Path | None = None) -> keras.Model:
 
     Args:
         source: a run folder of `bssl-tf pretrain` (its student, with the linear probe on top if there is one), or what
-            `bssl_tf_converters.lce.keras_models.open_model` takes.
+            `bssl_tf.keras_files.models.open_model` takes.
         weights: a weights file for a network of larq-zoo, which has random ones without.
 
     Raises:

@@ -16,6 +16,7 @@ from bssl_tf.data.open import open_data
 from bssl_tf.errors import ConfigError, ConversionError, MissingDataError
 from bssl_tf.evaluation.linear_probe import load_probe
 from bssl_tf.files import read_regular
+from bssl_tf.keras_files.models import ZOO_MEAN, ZOO_PREFIX, ZOO_STD
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
@@ -25,7 +26,6 @@ from bssl_tf.workflows.evaluable import run_config
 from bssl_tf.workflows.networks import open_network
 from bssl_tf_converters.lce.deployable import with_classifier
 from bssl_tf_converters.lce.export import without_softmax
-from bssl_tf_converters.lce.keras_models import ZOO_MEAN, ZOO_PREFIX, ZOO_STD
 from bssl_tf_deploy.manifest import NetworkDescription, Training
 from bssl_tf_deploy.tasks.classification import NAME, Probe, Table
 

@@ -190,10 +190,10 @@ def _processor_seconds() -> float:
 
 
 def test_the_names_are_those_that_the_commands_take() -> None:
+    from bssl_tf.keras_files.models import zoo_networks
     from bssl_tf.models.registry import BACKBONES
     from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
     from bssl_tf_converters.lce.checks import AFTER, BEFORE, RUNNING
-    from bssl_tf_converters.lce.keras_models import zoo_networks
 
     assert sorted((*completion.STUDENTS, *completion.FLOAT_NETWORKS)) == sorted(BACKBONES)
     assert sorted(completion.larq_zoo_names()) == sorted(zoo_networks())

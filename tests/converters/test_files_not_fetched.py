@@ -9,9 +9,9 @@ import pytest
 
 from bssl_tf.backend import keras
 from bssl_tf.errors import BsslError
+from bssl_tf.keras_files.models import open_model
+from bssl_tf.keras_files.weights import load_weights_file
 from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint
-from bssl_tf_converters.lce.keras_models import open_model
-from bssl_tf_converters.lce.keras_weights import load_weights_file
 from bssl_tf_converters.tflite.inspection import inspect_model, read_file
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 12345\n"

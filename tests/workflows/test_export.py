@@ -19,11 +19,11 @@ from bssl_tf.backend import keras, lq
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.errors import BsslError, ConfigError, ConversionError, UsageError
+from bssl_tf.keras_files.models import zoo_networks
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
 from bssl_tf.workflows.export import Exported
 from bssl_tf.workflows.export import export as export_anywhere
-from bssl_tf_converters.lce.keras_models import zoo_networks
 from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.library import host_target

@@ -11,9 +11,9 @@ from PIL import Image
 
 from bssl_tf.backend import keras, lq
 from bssl_tf.errors import ConfigError, ConversionError, UsageError
+from bssl_tf.keras_files import models as keras_models
 from bssl_tf.workflows.check import check
 from bssl_tf.workflows.export import export
-from bssl_tf_converters.lce import keras_models
 from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.library import host_target

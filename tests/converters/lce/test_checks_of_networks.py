@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bssl_tf.backend import keras
+from bssl_tf.keras_files.models import open_model, zoo_networks
 from bssl_tf.models.registry import BACKBONES, build_backbone
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce.checks import allow, find_after, find_before
-from bssl_tf_converters.lce.keras_models import open_model, zoo_networks
 from tests.conftest import require_or_skip
 
 # Those that are not here convert without any finding.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bssl_tf.backend import keras, lq, tf
+from bssl_tf.keras_files.models import KERAS_2_HINT
 from bssl_tf_converters.lce.checks.findings import BEFORE, Note, register
 from bssl_tf_converters.lce.checks.layers import (
     activation_function,
@@ -38,9 +39,6 @@ def keras_3(model: Any) -> Iterator[Note]:
     if not isinstance(model, keras.Model):
         kind = f"{type(model).__module__}.{type(model).__name__}"
         yield Note("", f"this is a {kind}, not a Keras 2 model", KERAS_2_HINT)
-
-
-KERAS_2_HINT = "Build it with tf-keras: set TF_USE_LEGACY_KERAS=1 and use tf.keras, then save it again"
 
 
 @register(BEFORE, "one-input", "error", allowable=False)

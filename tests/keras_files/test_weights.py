@@ -14,9 +14,9 @@ import pytest
 
 from bssl_tf.backend import keras, lq
 from bssl_tf.errors import ConfigError, ConversionError
-from bssl_tf_converters.lce import keras_models
-from bssl_tf_converters.lce.keras_models import open_model, zoo_networks
-from bssl_tf_converters.lce.keras_weights import load_weights_file
+from bssl_tf.keras_files import models as keras_models
+from bssl_tf.keras_files.models import open_model, zoo_networks
+from bssl_tf.keras_files.weights import load_weights_file
 from tests.conftest import require_or_skip
 
 layers = keras.layers

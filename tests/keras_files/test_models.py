@@ -16,9 +16,9 @@ import pytest
 
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import BsslError, ConversionError
+from bssl_tf.keras_files.models import open_model
 from bssl_tf.models.layers import LearnedShift
 from bssl_tf.workflows.networks import open_network
-from bssl_tf_converters.lce.keras_models import open_model
 from bssl_tf_deploy.quiet import captured_output
 from tests.converters.networks import backbone, embedded_images, write_run_folder
 from tests.converters.tflite.test_model import mutated

@@ -22,12 +22,12 @@ import h5py  # type: ignore[import-untyped]
 
 from bssl_tf.backend import keras, keras_safe_mode, keras_saved_metadata, lq
 from bssl_tf.errors import BsslError, ConfigError, ConversionError
-from bssl_tf_converters.lce.checks.before import KERAS_2_HINT
-from bssl_tf_converters.lce.keras_weights import load_weights_file, require_fetched, require_whole
+from bssl_tf.keras_files.weights import load_weights_file, require_fetched, require_whole
 
 ZOO_PREFIX = "larq_zoo:"
 # What `larq_zoo.preprocess_input` does to colours, of pixels from 0 to 1: all of its networks were trained on that.
 ZOO_MEAN, ZOO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+KERAS_2_HINT = "Build it with tf-keras: set TF_USE_LEGACY_KERAS=1 and use tf.keras, then save it again"
 _MAX_CONFIG_BYTES = 64 * 2**20
 _HINT = "Give a Keras 2 model: a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME"
 # What TensorFlow ops in a functional model may be called (`tf.nn.relu(x)` becomes a layer of that name).
@@ -57,7 +57,7 @@ def open_model(source: str, weights: Path | None = None) -> keras.Model:
     Args:
         source: a file .h5, .hdf5 or .keras; a folder with a SavedModel of Keras 2; or `larq_zoo:` and a network's
             name.
-        weights: a weights file for a network of larq-zoo, which has random ones without; see `keras_weights`.
+        weights: a weights file for a network of larq-zoo, which has random ones without; see `keras_files.weights`.
 
     Raises:
         ConfigError: `weights` for a model that has its own.
