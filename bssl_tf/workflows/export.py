@@ -240,7 +240,8 @@ def _both(
         evaluation_views(subject.image_set, subject.preprocessing, indices[start : start + _BATCH]) for start in steps
     )
     pixels = subject.preprocessing if wanted.input == "uint8" else None
-    return both_outputs(subject.model, converted.model, views, subject.task.outputs(subject.model), pixels)
+    outputs = subject.task.outputs(subject.model)
+    return both_outputs(subject.model, converted.model, views, outputs, pixels, xnnpack=converted.xnnpack)
 
 
 def _record(source: str, manifest: m.Manifest, converted: Converted, calibration_images: int) -> dict[str, Any]:

@@ -232,6 +232,18 @@ def test_accuracy_is_on_all_test_images_unless_their_number_is_given(
     assert fewer.table.accuracy is not None and (fewer.parity.images, fewer.table.accuracy.images) == (3, 3)
 
 
+def test_accuracy_comes_from_an_interpreter_that_is_right(pictures: Path, export: Export, tmp_path: Path) -> None:
+    """XNNPACK in LCE's interpreter gives zeros for a stride larger than the kernel: always the first class."""
+    keras.utils.set_random_seed(2)
+    image = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, strides=4, padding="same")(image))
+    keras.Model(image, keras.layers.Dense(3, use_bias=False)(x), name="strided").save(tmp_path / "strided.h5")
+    accuracy = export(tmp_path / "strided.h5", data=pictures, mean=MEAN, std=STD).manifest.table.accuracy
+    data = open_data(DataConfig(str(pictures), "", image_size=SIZE, channels=3), labels_needed=True)
+    assert data.test is not None and data.test.labels is not None
+    assert accuracy.top1_percent == accuracy.keras_top1_percent != 100 * np.mean(data.test.labels == 0)
+
+
 def test_images_without_a_label_and_labels_without_an_image_are_named(
     models: dict[str, Path], pictures: Path, export: Export, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:

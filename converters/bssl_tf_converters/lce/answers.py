@@ -18,6 +18,8 @@ def both_outputs(
     batches: Iterable[np.ndarray],
     outputs: Sequence[str],
     preprocessing: Preprocessing | None = None,
+    *,
+    xnnpack: bool = True,
 ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
     """The outputs of both networks by name, float32 [B, ...]; only a batch at a time is held in memory.
 
@@ -27,11 +29,12 @@ def both_outputs(
         batches: float32 [B, H, W, C], preprocessed.
         outputs: names of the model's outputs, as given to the converter.
         preprocessing: that of the images, where the converted network takes pixels.
+        xnnpack: whether LCE's interpreter computes with XNNPACK; see `export.Converted.xnnpack`.
 
     Yields:
         For each batch the outputs of the Keras network, and those of the converted one.
     """
-    interpreter, names = LceInterpreter(converted), output_names(converted)
+    interpreter, names = LceInterpreter(converted, xnnpack=xnnpack), output_names(converted)
     [taken] = interpreter.input_quantizations
     for batch in batches:
         expected = [tensor.numpy() for tensor in tf.nest.flatten(model(batch, training=False))]

@@ -26,7 +26,7 @@ from bssl_tf_converters.lce.checks import (
 )
 from bssl_tf_converters.lce.explain import explain, images_to_explain
 from bssl_tf_converters.lce.explanation import require_no_fault
-from bssl_tf_converters.lce.interpreters import ask, right_interpreter
+from bssl_tf_converters.lce.interpreters import ask, uses_xnnpack
 from bssl_tf_converters.lce.parity import Agree, compare, require, require_rounded
 from bssl_tf_converters.lce.signs import hard_images
 from bssl_tf_deploy.manifest import ParityFigures, TensorSignature
@@ -60,6 +60,7 @@ class Converted:
         golden_outputs: for each output float32 [G, ...], what LCE's interpreter makes of them, with the
             kernels that agree with Keras.
         created_by: versions of the packages that made it.
+        xnnpack: whether LCE's interpreter gave all this with XNNPACK; without, where only that is right.
     """
 
     model: bytes
@@ -74,6 +75,7 @@ class Converted:
     golden_inputs: tuple[np.ndarray, ...]
     golden_outputs: tuple[np.ndarray, ...]
     created_by: dict[str, str]
+    xnnpack: bool
 
 
 def convert_model(
@@ -149,7 +151,8 @@ def convert_model(
     refuse(running)
     if calibration is None:
         _warn(running)
-    interpreter = right_interpreter(converted, answers)
+    xnnpack = uses_xnnpack(answers)
+    interpreter = lce.LceInterpreter(converted, xnnpack=xnnpack)
     names = lce.output_names(converted)
     made = dict(zip(names, interpreter.run([inputs]), strict=True))
     found = {name: made[name] for name in outputs}
@@ -190,6 +193,7 @@ def convert_model(
         (np.ascontiguousarray(inputs[chosen]),),
         tuple(np.ascontiguousarray(made[name][chosen], np.float32) for name in names),
         {name: metadata.version(name) for name in _PACKAGES},
+        xnnpack,
     )
 
 

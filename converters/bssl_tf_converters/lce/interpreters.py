@@ -54,11 +54,6 @@ def ask(name: str, converted: bytes, inputs: np.ndarray, expected: Mapping[str, 
     return Answers(name, count, tuple(answers))
 
 
-def right_interpreter(converted: bytes, answers: Answers) -> LceInterpreter:
-    """LCE's interpreter for this model, without XNNPACK where only that is right."""
-    return LceInterpreter(converted, xnnpack=uses_xnnpack(answers))
-
-
 def uses_xnnpack(answers: Answers) -> bool:
     """Whether LCE's interpreter with XNNPACK is to be believed, rather than the one without."""
     by_name = {one.interpreter: one for one in answers.answers}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from bssl_tf.backend import keras
 from bssl_tf.errors import ConversionError
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce import interpreters
+from bssl_tf_converters.lce.answers import both_outputs
 from bssl_tf_converters.lce.checks import find_running, refuse
 from bssl_tf_converters.lce.checks.running import Answer, Answers
 from bssl_tf_converters.lce.explain import explain
@@ -41,6 +44,10 @@ def test_a_stride_larger_than_the_kernel_is_compared_without_xnnpack(caplog: pyt
         "interpreter without XNNPACK gives Keras's"
     )
     assert explain(model, converted.model, pictures()).fault is None
+    # What accuracy is made of.
+    batches = (pictures()[:8], pictures()[8:])
+    both = list(both_outputs(model, converted.model, batches, ("logits",), xnnpack=converted.xnnpack))
+    np.testing.assert_allclose(np.concatenate([found["logits"] for _, found in both]), expected, atol=1e-5)
 
 
 def test_where_all_agree_nothing_is_found_and_xnnpack_is_taken() -> None:
@@ -49,7 +56,7 @@ def test_where_all_agree_nothing_is_found_and_xnnpack_is_taken() -> None:
     answers = interpreters.ask("strided", converted, pictures(), {"logits": model(pictures()).numpy()})
     assert {one.share_within for one in answers.answers} == {1.0}
     assert find_running(answers) == [] and interpreters.uses_xnnpack(answers)
-    assert interpreters.right_interpreter(converted, answers).kernel.endswith("XNNPACK")
+    assert convert_model(model, pictures(), "x86_64").xnnpack
 
 
 def test_only_a_fault_of_the_interpreter_that_runs_bundles_is_an_error() -> None:
@@ -77,8 +84,8 @@ def test_a_wrong_interpreter_of_bundles_stops_the_export_unless_it_is_allowed(mo
         def __init__(self, *arguments: object) -> None:
             pass
 
-        def predict(self, batch: np.ndarray) -> np.ndarray:
-            return np.zeros((len(batch), 8), np.float32)
+        def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            return [np.zeros((len(inputs[0]), 8), np.float32)]
 
     monkeypatch.setattr(interpreters, "LiteRtInterpreter", Zeros)
     with pytest.raises(ConversionError, match="own-interpreter"):
