@@ -17,7 +17,9 @@ from bssl_tf.devices.phone import PhoneFolder, model_file, verify_outputs
 from bssl_tf.errors import DeviceError, RuntimeUnavailableError
 from bssl_tf_deploy.bench import subject_of
 from bssl_tf_deploy.bundle import Bundle
+from bssl_tf_deploy.files import read_regular
 from bssl_tf_deploy.library import LIBRARY
+from bssl_tf_deploy.manifest import MAX_FILE_BYTES
 from bssl_tf_deploy.record import BINARY, Golden, Latency, Machine, Network, Profile, Record, Run, Start, now
 
 _ROUNDS = 3
@@ -41,7 +43,7 @@ class BenchmarkModel:
 
     def __init__(self, file: Path) -> None:
         try:
-            self.files = {self.program: file.read_bytes()}
+            self.files = {self.program: read_regular(file, MAX_FILE_BYTES)}
         except OSError as error:
             raise DeviceError(
                 f"{file} cannot be read ({error.strerror})",

@@ -16,6 +16,8 @@ from bssl_tf.errors import BsslError, ConfigError, UsageError
 from bssl_tf.workflows.stock_networks import NAMES, has_stock_networks, stock_networks
 from bssl_tf_deploy.bench import subject_of
 from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.files import read_regular
+from bssl_tf_deploy.manifest import MAX_FILE_BYTES
 from bssl_tf_deploy.record import BINARY, Record, Run
 
 log = logging.getLogger(__name__)
@@ -149,7 +151,7 @@ def _read(beside: Mapping[str, Path]) -> dict[str, bytes]:
         if not name.isidentifier() or name == BINARY:
             raise ConfigError(f"{name!r} cannot name a network", "Name it for example int8: --beside int8=FILE")
         try:
-            found[name] = file.read_bytes()
+            found[name] = read_regular(file, MAX_FILE_BYTES)
         except OSError as error:
             raise ConfigError(f"{file} cannot be read ({error.strerror})", "Check the path") from error
     return found

@@ -22,8 +22,10 @@ from bssl_tf_deploy.bench import described, subject_of
 from bssl_tf_deploy.benchmark import Clock, summarise, timed
 from bssl_tf_deploy.bundle import MODEL, Bundle, checked_file, read_bundle
 from bssl_tf_deploy.errors import RuntimeUnavailableError, StorageError
+from bssl_tf_deploy.files import read_regular
 from bssl_tf_deploy.library import bundled_name, host_target, own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
+from bssl_tf_deploy.manifest import MAX_FILE_BYTES
 from bssl_tf_deploy.operators import profile_operators
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.preprocess import normalised
@@ -254,6 +256,6 @@ def thread_counts(text: str, cores: int) -> tuple[int, ...]:
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_regular(file, MAX_FILE_BYTES)
     except OSError as error:
         raise StorageError(f"{file} cannot be read ({error.strerror})", "Check the path") from error

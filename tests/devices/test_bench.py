@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 
 from bssl_tf.devices.android import MOST_NETWORKS
+from bssl_tf.devices.android_benchmark_model import BenchmarkModel
+from bssl_tf.errors import BsslError, ConfigError, DeviceError, StorageError
+from bssl_tf.workflows import bench_devices
+from bssl_tf_deploy import measure
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.record import Record
 from tests.devices.test_ssh import fails
@@ -74,6 +78,21 @@ def test_a_model_of_ones_own_is_timed_beside_it(harness: Any, real_bundle: Path,
     ):
         fails(harness(*arguments, wrong), 3, words)
     fails(harness(*arguments, "mine=/nonexistent"), 3, "cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("read", "kind"),
+    [
+        (lambda file: bench_devices._read({"mine": file}), ConfigError),
+        (measure._read, StorageError),
+        (BenchmarkModel, DeviceError),
+    ],
+    ids=["--beside", "bssl-tf-deploy measure --beside", "--benchmark-model"],
+)
+def test_only_regular_files_are_read_where_a_model_or_a_program_is_named(read: Any, kind: type[BsslError]) -> None:
+    """A pipe would be waited on for ever, and /dev/zero never ends; /dev/null stands for both."""
+    with pytest.raises(kind, match=r"/dev/null cannot be read \(Not a regular file\)"):
+        read(Path(os.devnull))
 
 
 def test_devices_are_reached_before_the_networks_are_made(real_bundle: Path, tmp_path: Path) -> None:
