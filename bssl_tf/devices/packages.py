@@ -108,7 +108,11 @@ def collect_packages(address: str, facts: Mapping[str, Any], library: Library, *
 def runtime_archive(library: bytes) -> bytes:
     """Our package as a zip file that is ready to import; the same bytes for the same content."""
     package = Path(bssl_tf_deploy.__file__).parent
-    contents = {f"bssl_tf_deploy/{file.name}": file.read_bytes() for file in sorted(package.glob("*.py"))}
+    files = {file.relative_to(package).as_posix(): file for file in sorted(package.rglob("*.py"))}
+    # Installed, it has the runtime's sources too, which nothing there builds.
+    contents = {
+        f"bssl_tf_deploy/{name}": file.read_bytes() for name, file in files.items() if not name.startswith("native/")
+    }
     contents[f"bssl_tf_deploy/lib/{LIBRARY}"] = library
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:

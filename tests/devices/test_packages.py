@@ -58,13 +58,17 @@ def test_the_archive_is_ready_to_import_and_always_the_same(tmp_path: Path) -> N
     assert runtime_archive(library.read_bytes()) == content
     zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path)
     program = (
-        "from bssl_tf_deploy.library import describe, own_library; import bssl_tf_deploy;"
-        "print(bssl_tf_deploy.__file__, describe(own_library())[0])"
+        "import sys; from bssl_tf_deploy.library import describe, own_library; import bssl_tf_deploy.cli;"
+        "from bssl_tf_deploy.tasks import find_task; find_task('classification');"
+        "files = [module.__file__ for name, module in sys.modules.items() if name.startswith('bssl_tf_deploy')];"
+        "print(describe(own_library())[0], *files)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}, check=True
     )
-    assert done.stdout.split() == [str(tmp_path / "bssl_tf_deploy" / "__init__.py"), "0.1.0"]
+    version, *files = done.stdout.split()
+    assert version == "0.1.0" and str(tmp_path / "bssl_tf_deploy/tasks/classification.py") in files
+    assert [file for file in files if not file.startswith(str(tmp_path))] == []
 
 
 def test_a_device_with_packages_is_brought_only_the_runtime(real_bundle: Path) -> None:
