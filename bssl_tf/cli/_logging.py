@@ -7,6 +7,8 @@ import sys
 
 import click
 
+from bssl_tf_deploy.text import printable
+
 PACKAGES = ("bssl_tf", "bssl_tf_converters", "bssl_tf_deploy")
 
 
@@ -15,7 +17,8 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes `record`; errors of the stream are the caller's, as those of print are."""
-        line = record.getMessage()
+        # What strangers wrote, a file name say, is in it.
+        line = "\n".join(map(printable, record.getMessage().split("\n")))
         if record.levelno >= logging.WARNING:
             line = f"warning: {line}"
         bars = sys.modules.get("tqdm")

@@ -31,6 +31,7 @@ from pydantic import BaseModel
 from bssl_tf.data.image_set import DataSplits, ImageSet, SkippedFile
 from bssl_tf.errors import StorageError
 from bssl_tf.files import held_lock, new_folder, write_bytes
+from bssl_tf_deploy.text import printable
 
 # Part of every key: raise it when decoding or the layout changes.
 FORMAT: Literal[2] = 2
@@ -163,7 +164,7 @@ def open_or_build(
         _log.warning("%s: %s: %s", name, "1 image" if count == 1 else f"{count} images", remark)
     if len(splits.skipped_files) == 1:
         [file] = splits.skipped_files
-        _log.warning("1 file was skipped as unreadable: %s (%s)", file.path.translate(_ESCAPES), file.cause)
+        _log.warning("1 file was skipped as unreadable: %s (%s)", printable(file.path), printable(file.cause))
     elif splits.skipped_files:
         listed = unreadable_file(cache_dir, key)
         _log.warning("%d files were skipped as unreadable: see %s", len(splits.skipped_files), listed)

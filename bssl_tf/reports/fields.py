@@ -39,8 +39,3 @@ def at(record: Any, *path: str) -> Any:
     for key in path:
         record = record.get(key) if isinstance(record, Mapping) else None
     return record
-
-
-def printable(value: object) -> str:
-    """Text without what would steer a terminal or break a page."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(value))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bssl_tf.reports.fields import printable
+from bssl_tf_deploy.text import printable
 
 # What stands for the page's colours in a plot -> the page's name for them.
 _INK, _GRID = "#010203", "#a1a2a3"

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from bssl_tf.reports.document import Cell, Column, Document, Table
-from bssl_tf.reports.fields import printable
+from bssl_tf_deploy.text import printable
 
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|&])")
 

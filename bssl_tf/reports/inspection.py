@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from bssl_tf_converters.tflite.inspection import Inspection, OperatorInfo, TensorInfo
+from bssl_tf_deploy.text import printable
 
 WIDTH = 120
 _GAP = "  "
@@ -19,9 +20,9 @@ _LONGEST = {"operator": 26, "output": 32}
 
 def table(file: str, found: Inspection) -> list[str]:
     """The lines that a person reads, `WIDTH` columns wide unless the file's own name is wider."""
-    lines = [f"{_printable(file)}: {_bytes(found.file_bytes)}, {_operators(len(found.operators))}"]
+    lines = [f"{printable(file)}: {_bytes(found.file_bytes)}, {_operators(len(found.operators))}"]
     for role, tensors in (("input", found.inputs), ("output", found.outputs)):
-        lines += [_cut(f"{role:6}  {_form(one)}  {_printable(one.name)}", WIDTH) for one in tensors[:_SHOWN]]
+        lines += [_cut(f"{role:6}  {_form(one)}  {printable(one.name)}", WIDTH) for one in tensors[:_SHOWN]]
         if len(tensors) > _SHOWN:
             lines.append(f"{role:6}  and {len(tensors) - _SHOWN} more")
     lines += ["", *_rows(found.operators), ""]
@@ -66,8 +67,8 @@ def _cells(one: OperatorInfo) -> dict[str, str]:
     weights = sum(one.weight_bytes.values())
     return {
         "#": str(one.index),
-        "operator": _printable(one.operator),
-        "layer": _printable(one.layer),
+        "operator": printable(one.operator),
+        "layer": printable(one.layer),
         "output": _form(one.outputs[0]) + more if one.outputs else "-",
         "MACs": macs,
         "weights": _bytes(weights) if weights else "-",
@@ -86,7 +87,7 @@ def _memory(found: Inspection) -> str:
     if found.peak_operator is None:
         return "no operator runs"
     least = "at least " if found.unknown_sizes else ""
-    name = _printable(found.operators[found.peak_operator].operator)
+    name = printable(found.operators[found.peak_operator].operator)
     return (
         f"{least}{_bytes(found.peak_bytes)} of activations at the peak, operator {found.peak_operator} ({name}); "
         "scratch and the interpreter come on top"
@@ -95,7 +96,7 @@ def _memory(found: Inspection) -> str:
 
 def _by_number(histogram: dict[str, int]) -> list[str]:
     ordered = sorted(histogram.items(), key=lambda item: (-item[1], item[0]))
-    return [f"{count}{_JOINT}{_cut(_printable(name), 60)}" for name, count in ordered]
+    return [f"{count}{_JOINT}{_cut(printable(name), 60)}" for name, count in ordered]
 
 
 def _operators(count: int) -> str:
@@ -136,8 +137,3 @@ def _cut(text: str, width: int) -> str:
         return text
     head = (width - 2) // 2
     return f"{text[:head]}..{text[len(text) - (width - 2 - head) :]}"
-
-
-def _printable(text: str) -> str:
-    """Without what would steer a terminal; a file may have been made to do that."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -18,8 +18,8 @@ from markupsafe import Markup, escape
 
 from bssl_tf.reports import figures
 from bssl_tf.reports.document import Block, Document, Figure, Grid, Group, Headline, Section, Table
-from bssl_tf.reports.fields import printable
 from bssl_tf.reports.formats import cells
+from bssl_tf_deploy.text import printable
 
 # More runs than these are folded away, to be opened one by one.
 _OPEN_GROUPS = 2

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssl_tf.reports.document import Column, Document, Section, Table
-from bssl_tf.reports.fields import printable
 from bssl_tf.reports.formats import as_csv, as_json, as_markdown, as_text
+from bssl_tf_deploy.text import printable
 
 SPECIAL = ("=1+1", "+1", "-1", "@a", "a | b", "a\\|b", "`a`", "[a](b)", "<b>", "*a*", "a&lt;", "\r", "\n", "\x1b[31m")
 NAMES = st.sampled_from(SPECIAL) | st.text(max_size=12)

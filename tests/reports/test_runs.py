@@ -22,7 +22,7 @@ from bssl_tf.evaluation.records import RAW_PIXELS, STUDENT
 from bssl_tf.reports.benchmarks import read_benchmarks
 from bssl_tf.reports.classes import class_section
 from bssl_tf.reports.document import Figure, Group, Headline, Table
-from bssl_tf.reports.fields import number, printable, table, text, whole
+from bssl_tf.reports.fields import number, table, text, whole
 from bssl_tf.reports.formats import FORMATS
 from bssl_tf.reports.latency import latency_section
 from bssl_tf.reports.page import as_html
@@ -30,6 +30,7 @@ from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
 from bssl_tf.reports.training import training_section
 from bssl_tf_deploy.record import Latency, Run
+from bssl_tf_deploy.text import printable
 from tests.reports.run_folders import (
     answers,
     benchmark,
