@@ -29,7 +29,7 @@ _CIFAR10, _TINY_IMAGENET, _FASHION_MNIST = "tfds:cifar10_jpeg75", "tfds:tiny_ima
 
 
 def render(text: str) -> str:
-    """A document with its tables made anew. Raises `KeyError` for a name that is not in `TABLES`."""
+    """A document with its tables regenerated. Raises `KeyError` for a name that is not in `TABLES`."""
     return _BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
 
 
@@ -61,7 +61,7 @@ def demo_margins() -> str:
         untrained = scores["control: untrained student"]["linear-probe"][0]
         pixels = scores["control: raw pixels"]["knn-20"][0]
         rows.append((str(record["seed"]), f"{probe:.2f}", f"{probe - untrained:+.2f}", f"{probe - pixels:+.2f}"))
-    return _markdown(("seed", "student's probe", "above the untrained student's", "above 20-NN on raw pixels"), rows)
+    return _markdown(("seed", "student's probe", "margin over the untrained student's", "margin over 20-NN on raw pixels"), rows)
 
 
 def int8() -> str:
@@ -131,9 +131,9 @@ def speed() -> str:
     head = (
         "ms, 1 thread / 2 threads",
         "our runtime",
-        "the same in int8",
-        "the same in float32",
-        "LCE, its fastest kernel",
+        "same network, int8",
+        "same network, float32",
+        "LCE, fastest kernel",
     )
     return _markdown(head, rows)
 
@@ -149,7 +149,7 @@ def threads() -> str:
         if ratio is not None:
             met = "met" if ratio.low >= _WANTED_OF_TWO_THREADS else "missed"
             rows.append((name, f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})", met))
-    return _markdown(("network", "two threads over one", f"aim of {_WANTED_OF_TWO_THREADS}"), rows)
+    return _markdown(("network", "speed-up with two threads", f"target of {_WANTED_OF_TWO_THREADS}"), rows)
 
 
 _WANTED_OF_TWO_THREADS = 1.7
