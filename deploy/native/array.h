@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,7 @@ class Array {
     ::free(data_);
     data_ = nullptr;
     size_ = 0;
-    constexpr size_t limit = (static_cast<size_t>(-1) >> 1) - kAlignment;
+    constexpr size_t limit = PTRDIFF_MAX - kAlignment;
     if (count > limit / sizeof(T)) return false;
     const size_t bytes = (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
     void* memory = nullptr;

@@ -15,8 +15,8 @@ enum Type : unsigned { kInt = 1, kUInt = 2, kIndirectInt = 6, kIndirectUInt = 7,
 
 bool is_width(uint64_t width) { return width == 1 || width == 2 || width == 4 || width == 8; }
 
-int64_t sign_extended(uint64_t value, unsigned width) {
-  const unsigned unused = 64 - 8 * width;
+int64_t sign_extended(uint64_t value, size_t width) {
+  const size_t unused = 64 - 8 * width;
   return static_cast<int64_t>(value << unused) >> unused;
 }
 
@@ -24,22 +24,22 @@ int64_t sign_extended(uint64_t value, unsigned width) {
 
 Attributes::Attributes(const void* bytes, size_t size) : bytes_(static_cast<const uint8_t*>(bytes)), size_(size) {
   if (bytes == nullptr || size < 3) return;
-  const unsigned root_width = bytes_[size - 1];
+  const size_t root_width = bytes_[size - 1];
   const unsigned type = bytes_[size - 2];
   if (!is_width(root_width) || type >> 2 != kMap || size - 2 < root_width) return;
   size_t map;
   if (!follow(size - 2 - root_width, root_width, &map)) return;
-  width_ = 1u << (type & 3);
-  if (map < 3 * static_cast<size_t>(width_)) return;
+  width_ = size_t{1} << (type & 3);
+  if (map < 3 * width_) return;
   const uint64_t keys_width = read(map - 2 * width_, width_);
   const uint64_t count = read(map - width_, width_);
   // Each value takes its width and one byte of type; so the count is bounded before anything is multiplied.
   if (!is_width(keys_width) || count > (size_ - map) / (width_ + 1)) return;
-  keys_width_ = static_cast<unsigned>(keys_width);
+  keys_width_ = keys_width;
   if (!follow(map - 3 * width_, width_, &keys_)) return;
   if (count > (size_ - keys_) / keys_width_) return;
   values_ = map;
-  count_ = static_cast<size_t>(count);
+  count_ = count;
   ok_ = true;
 }
 
@@ -54,11 +54,11 @@ bool Attributes::find(const char* name, int32_t* value) const {
 
     const unsigned type = bytes_[values_ + count_ * width_ + i];
     size_t at = values_ + i * width_;
-    unsigned width = width_;
+    size_t width = width_;
     unsigned kind = type >> 2;
     if (kind == kIndirectInt || kind == kIndirectUInt) {
       if (!follow(at, width, &at)) return false;
-      width = 1u << (type & 3);
+      width = size_t{1} << (type & 3);
       if (size_ - at < width) return false;
       kind = kind == kIndirectInt ? kInt : kUInt;
     }
@@ -76,17 +76,17 @@ bool Attributes::find(const char* name, int32_t* value) const {
   return false;
 }
 
-uint64_t Attributes::read(size_t at, unsigned width) const {
+uint64_t Attributes::read(size_t at, size_t width) const {
   uint64_t value = 0;
-  for (unsigned i = 0; i < width; ++i) value |= static_cast<uint64_t>(bytes_[at + i]) << (8 * i);
+  for (size_t i = 0; i < width; ++i) value |= static_cast<uint64_t>(bytes_[at + i]) << (8 * i);
   return value;
 }
 
-bool Attributes::follow(size_t at, unsigned width, size_t* target) const {
+bool Attributes::follow(size_t at, size_t width, size_t* target) const {
   if (at > size_ || size_ - at < width) return false;
   const uint64_t offset = read(at, width);
   if (offset == 0 || offset > at) return false;
-  *target = at - static_cast<size_t>(offset);
+  *target = at - offset;
   return true;
 }
 

@@ -22,18 +22,18 @@ class Attributes {
 
  private:
   // Reads `width` bytes (1, 2, 4 or 8) at `at`; the caller has checked that they are there.
-  uint64_t read(size_t at, unsigned width) const;
+  uint64_t read(size_t at, size_t width) const;
   // Follows the offset stored at `at`: it points back from where it stands.
-  bool follow(size_t at, unsigned width, size_t* target) const;
+  bool follow(size_t at, size_t width, size_t* target) const;
 
   const uint8_t* bytes_;
   size_t size_;
   bool ok_ = false;
-  size_t values_ = 0;   // where the map's values begin
-  size_t count_ = 0;    // how many
-  unsigned width_ = 0;  // bytes of each
-  size_t keys_ = 0;     // where the offsets of the keys begin
-  unsigned keys_width_ = 0;
+  size_t values_ = 0;  // where the map's values begin
+  size_t count_ = 0;   // how many
+  size_t width_ = 0;   // bytes of each
+  size_t keys_ = 0;    // where the offsets of the keys begin
+  size_t keys_width_ = 0;
 };
 
 }  // namespace bssl

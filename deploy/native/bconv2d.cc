@@ -10,13 +10,13 @@ namespace {
 // A chunk's input should stay in the second-level cache beside a block's weights.
 constexpr size_t kChunkBytes = 96 * 1024;
 // With several threads: chunks for each, so that a thread that was held up does not hold up the rest.
-constexpr int kChunksPerThread = 4;
-constexpr int kTileAlignmentInts = 16;
+constexpr size_t kChunksPerThread = 4;
+constexpr size_t kTileAlignmentInts = 16;
 constexpr size_t kMaxTapTable = size_t{1} << 24;  // bytes, of which taps lie outside where
 
-const MicroKernel* kernel_for(const KernelChoice& choice, int channels) {
+const MicroKernel* kernel_for(const KernelChoice& choice, size_t channels) {
   const MicroKernel* best = nullptr;
-  for (int i = 0; i < kMicroKernelCount; ++i) {
+  for (size_t i = 0; i < kMicroKernelCount; ++i) {
     const MicroKernel* kernel = kMicroKernels[i];
     if (kernel->isa != choice.isa) continue;
     // The narrowest that holds all channels, else the widest.
@@ -31,7 +31,7 @@ const MicroKernel* kernel_for(const KernelChoice& choice, int channels) {
 }
 
 // Copies `words` words in the layout that the kernels read.
-uint8_t* copy_words(uint8_t* out, const uint32_t* words, size_t count, int word_bytes) {
+uint8_t* copy_words(uint8_t* out, const uint32_t* words, size_t count, size_t word_bytes) {
   if (word_bytes == 4) {
     memcpy(out, words, count * 4);
     return out + count * 4;
@@ -60,13 +60,13 @@ const char* Bconv2d::init(const TfLiteContext* context, const TfLiteNode* node, 
   if (filter->type != kTfLiteInt32 || rank(filter) != 4) {
     return "LceBconv2d: the filter is not bitpacked with 4 dimensions";
   }
-  if (!is_constant(filter) || !is_whole(filter) || elements(filter) <= 0) {
+  if (!is_constant(filter) || !is_whole(filter) || elements(filter) == 0) {
     return "LceBconv2d: the filter is not constant";
   }
-  output_channels_ = filter->dims->data[0];
-  filter_height_ = filter->dims->data[1];
-  filter_width_ = filter->dims->data[2];
-  group_words_ = filter->dims->data[3];
+  output_channels_ = dimension(filter, 0);
+  filter_height_ = dimension(filter, 1);
+  filter_width_ = dimension(filter, 2);
+  group_words_ = dimension(filter, 3);
   input_words_ = words_for(input_channels_);
   if (group_words_ != input_words_) {
     if (input_words_ % group_words_ != 0) return "LceBconv2d: the filter's depth does not divide the input's";
@@ -76,8 +76,8 @@ const char* Bconv2d::init(const TfLiteContext* context, const TfLiteNode* node, 
     }
   }
   // Twice a count must fit 32 bits; so must the offsets of taps, which prepare() checks.
-  const int64_t depth = static_cast<int64_t>(filter_height_) * filter_width_ * group_words_ * 32;
-  if (depth > (int64_t{1} << 28)) return "LceBconv2d: the filter is too large";
+  const size_t depth = filter_height_ * filter_width_ * group_words_ * 32;
+  if (depth > (size_t{1} << 28)) return "LceBconv2d: the filter is too large";
   if (const char* wrong = read_output_transform(context, node, output)) return wrong;
   filter_ = static_cast<const uint32_t*>(filter->data);
   steps_ = &steps_for(choice.isa);
@@ -87,21 +87,20 @@ const char* Bconv2d::init(const TfLiteContext* context, const TfLiteNode* node, 
 const char* Bconv2d::read_attributes(const TfLiteNode* node) {
   const Attributes attributes = attributes_of(node);
   int32_t padding, pad_values, activation;
-  if (!attributes.find("stride_height", &stride_height_) || !attributes.find("stride_width", &stride_width_) ||
-      !attributes.find("dilation_height_factor", &dilation_height_) ||
-      !attributes.find("dilation_width_factor", &dilation_width_) || !attributes.find("padding", &padding) ||
-      !attributes.find("pad_values", &pad_values) || !attributes.find("channels_in", &input_channels_) ||
+  if (!find_size(attributes, "stride_height", &stride_height_) ||
+      !find_size(attributes, "stride_width", &stride_width_) ||
+      !find_size(attributes, "dilation_height_factor", &dilation_height_) ||
+      !find_size(attributes, "dilation_width_factor", &dilation_width_) || !attributes.find("padding", &padding) ||
+      !attributes.find("pad_values", &pad_values) || !find_size(attributes, "channels_in", &input_channels_) ||
       !attributes.find("fused_activation_function", &activation)) {
     return "LceBconv2d: an attribute is missing or does not fit an integer";
   }
-  if (stride_height_ <= 0 || stride_width_ <= 0 || dilation_height_ <= 0 || dilation_width_ <= 0 ||
-      stride_height_ > kMaxDimension || stride_width_ > kMaxDimension || dilation_height_ > kMaxDimension ||
-      dilation_width_ > kMaxDimension) {
+  if (stride_height_ == 0 || stride_width_ == 0 || dilation_height_ == 0 || dilation_width_ == 0) {
     return "LceBconv2d: a stride or dilation is out of range";
   }
   if (padding != 0 && padding != 1) return "LceBconv2d: padding is neither SAME (0) nor VALID (1)";
   if (pad_values != 0 && pad_values != 1) return "LceBconv2d: pad_values is neither 0 nor 1";
-  if (input_channels_ <= 0 || input_channels_ > kMaxDimension) return "LceBconv2d: channels_in is out of range";
+  if (input_channels_ == 0) return "LceBconv2d: channels_in is out of range";
   same_padding_ = padding == 0;
   pad_with_zero_ = same_padding_ && pad_values == 0;
   // Other numbers mean no activation: so does LCE read them.
@@ -112,7 +111,6 @@ const char* Bconv2d::read_attributes(const TfLiteNode* node) {
 const char* Bconv2d::read_output_transform(const TfLiteContext* context, const TfLiteNode* node,
                                            const TfLiteTensor* output) {
   output_type_ = output->type;
-  const size_t channels = output_channels_;
   const size_t padded = padded_channels(output_channels_);
   if (output_type_ == kTfLiteInt32) {
     const TfLiteTensor* tensor = tensor_at(context, node->inputs->data[4]);
@@ -120,7 +118,7 @@ const char* Bconv2d::read_output_transform(const TfLiteContext* context, const T
     if (thresholds == nullptr) return "LceBconv2d: the thresholds are not a constant integer for each output channel";
     if (!thresholds_.allocate(padded) || !doubled_thresholds_.allocate(padded)) return "out of memory";
     constexpr int32_t limit = 1 << 30;  // no count reaches it
-    for (size_t c = 0; c < channels; ++c) {
+    for (size_t c = 0; c < output_channels_; ++c) {
       thresholds_[c] = thresholds[c];
       const int32_t limited = thresholds[c] > limit - 1 ? limit - 1 : thresholds[c] < -limit ? -limit : thresholds[c];
       doubled_thresholds_[c] = limited * 2;
@@ -146,9 +144,9 @@ const char* Bconv2d::read_output_transform(const TfLiteContext* context, const T
     zero_point = output->params.zero_point;
   }
   if (!multiplier_.allocate(padded) || !bias_.allocate(padded)) return "out of memory";
-  const int32_t depth = filter_height_ * filter_width_ * (input_channels_ / groups_);
+  const int32_t depth = static_cast<int32_t>(filter_height_ * filter_width_ * (input_channels_ / groups_));
   // In double, as LCE does: then both round to the same floats.
-  for (size_t c = 0; c < channels; ++c) {
+  for (size_t c = 0; c < output_channels_; ++c) {
     const double post_multiplier = static_cast<double>(multiplier[c]);
     const double post_bias = static_cast<double>(bias[c]);
     multiplier_[c] = static_cast<float>(-1 * post_multiplier / scale);
@@ -167,10 +165,9 @@ const char* Bconv2d::read_output_transform(const TfLiteContext* context, const T
 }
 
 const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
-  const int group_channels = output_channels_ / groups_;
-  const int taps = filter_height_ * filter_width_;
-  const size_t words = static_cast<size_t>(taps) * group_words_;
-  int blocks = 0;
+  const size_t group_channels = output_channels_ / groups_;
+  const size_t words = filter_height_ * filter_width_ * group_words_;
+  size_t blocks = 0;
   size_t bytes = 0;
   // Twice: to count, then to fill.
   for (int filling = 0; filling < 2; ++filling) {
@@ -179,13 +176,14 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
       blocks = 0;
       bytes = 0;
     }
-    for (int group = 0; group < groups_; ++group) {
-      for (int done = 0; done < group_channels;) {
-        const int left = group_channels - done;
+    for (size_t group = 0; group < groups_; ++group) {
+      for (size_t done = 0; done < group_channels;) {
+        const size_t left = group_channels - done;
         // Blocks but the last are whole words of output bits: 48 channels are 32 and 16, not 64.
         const MicroKernel* kernel = kernel_for(choice, left > 32 && left <= 48 ? 32 : left);
         if (kernel == nullptr) return "no micro-kernel for this processor";
-        const int count = left < kernel->channels ? left : kernel->channels;
+        const size_t width = kernel->channels;
+        const size_t count = left < width ? left : width;
         if (filling) {
           word_bytes_ = bytes_per_word(kernel->layout);  // one set of instructions has one layout
           ChannelBlock& block = blocks_[blocks];
@@ -195,22 +193,19 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
           block.group_offset = group * group_words_ * word_bytes_;
           block.weights_offset = bytes;
           uint8_t* packed = weights_.data() + bytes;
-          for (int c = 0; c < count; ++c) {
-            const uint32_t* row = filter + static_cast<size_t>(block.first + c) * words;
+          for (size_t c = 0; c < count; ++c) {
+            const uint32_t* row = filter + (block.first + c) * words;
             for (size_t w = 0; w < words; ++w) {
-              const size_t width = kernel->channels;
               if (kernel->layout == Layout::kWords) {
-                memcpy(packed + (w * width + static_cast<size_t>(c)) * 4, &row[w], 4);
+                memcpy(packed + (w * width + c) * 4, &row[w], 4);
               } else {
-                for (size_t n = 0; n < 8; ++n) {
-                  packed[(w * 8 + n) * width + static_cast<size_t>(c)] = row[w] >> (4 * n) & 0xf;
-                }
+                for (size_t n = 0; n < 8; ++n) packed[(w * 8 + n) * width + c] = row[w] >> (4 * n) & 0xf;
               }
             }
           }
         }
         ++blocks;
-        bytes += words * static_cast<size_t>(kernel->channels * bytes_per_word(kernel->layout));
+        bytes += words * width * bytes_per_word(kernel->layout);
         bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
         done += count;
       }
@@ -219,75 +214,72 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
   return nullptr;
 }
 
-const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
-  if (rank(input) != 4 || elements(input) <= 0 || !is_readable(input)) {
+const char* Bconv2d::prepare(const TfLiteTensor* input, size_t threads) {
+  if (rank(input) != 4 || elements(input) == 0 || !is_readable(input)) {
     return "LceBconv2d: the input has not 4 dimensions, or is empty";
   }
-  if (input->dims->data[3] != input_words_) return "LceBconv2d: the input's depth is not channels_in, bitpacked";
-  images_ = input->dims->data[0];
-  input_height_ = input->dims->data[1];
-  input_width_ = input->dims->data[2];
+  if (dimension(input, 3) != input_words_) return "LceBconv2d: the input's depth is not channels_in, bitpacked";
+  images_ = dimension(input, 0);
+  input_height_ = dimension(input, 1);
+  input_width_ = dimension(input, 2);
   if (!output_size(input_height_, filter_height_, stride_height_, dilation_height_, same_padding_, &output_height_,
                    &pad_top_) ||
       !output_size(input_width_, filter_width_, stride_width_, dilation_width_, same_padding_, &output_width_,
                    &pad_left_)) {
     return "LceBconv2d: the input is smaller than the filter, or far smaller than its dilation";
   }
-  const int64_t outputs = static_cast<int64_t>(images_) * output_height_ * output_width_ * output_channels_;
+  const size_t outputs = images_ * output_height_ * output_width_ * output_channels_;
   if (outputs > kMaxElements) return "LceBconv2d: the output is too large";
 
-  const int64_t reach_height = static_cast<int64_t>(filter_height_ - 1) * dilation_height_ + 1;
-  const int64_t reach_width = static_cast<int64_t>(filter_width_ - 1) * dilation_width_ + 1;
-  const int64_t rows_needed = static_cast<int64_t>(output_height_ - 1) * stride_height_ + reach_height;
-  const int64_t width_needed = static_cast<int64_t>(output_width_ - 1) * stride_width_ + reach_width;
+  const size_t reach_height = (filter_height_ - 1) * dilation_height_ + 1;
+  const size_t reach_width = (filter_width_ - 1) * dilation_width_ + 1;
+  const size_t rows_needed = (output_height_ - 1) * stride_height_ + reach_height;
+  const size_t width_needed = (output_width_ - 1) * stride_width_ + reach_width;
   copies_ = word_bytes_ != 4 || rows_needed > input_height_ || width_needed > input_width_;
   pads_ = rows_needed > input_height_ || width_needed > input_width_;
   // A thread's copy: 64 MB of words. A padded image beyond that is not an image, and offsets fit 32 bits. By division,
   // as products of what a model may say overflow 64 bits.
-  constexpr int64_t kMaxWords = int64_t{1} << 24;
-  const int64_t row_pixels = copies_ ? width_needed : input_width_;
+  constexpr size_t kMaxWords = size_t{1} << 24;
+  const size_t row_pixels = copies_ ? width_needed : input_width_;
   if (row_pixels > kMaxWords / input_words_) return "LceBconv2d: the input is too large";
-  const int64_t row_words = row_pixels * input_words_;
-  if (reach_height + stride_height_ > kMaxWords / row_words) return "LceBconv2d: the input is too large";
-  row_words_ = static_cast<size_t>(row_words);
+  row_words_ = row_pixels * input_words_;
+  if (reach_height + stride_height_ > kMaxWords / row_words_) return "LceBconv2d: the input is too large";
 
   // Chunks: small enough for the cache and, with several threads, enough of them.
-  int64_t rows = output_height_;
+  size_t rows = output_height_;
   if (copies_) {
-    const int64_t fitting =
-        (static_cast<int64_t>(kChunkBytes) / word_bytes_ / row_words - reach_height) / stride_height_ + 1;
-    if (rows > fitting) rows = fitting < 1 ? 1 : fitting;
+    const size_t input_rows = kChunkBytes / word_bytes_ / row_words_;
+    const size_t fitting = input_rows < reach_height ? 1 : (input_rows - reach_height) / stride_height_ + 1;
+    if (rows > fitting) rows = fitting;
   }
   parts_ = 1;
   bool whole_words = true;  // else threads would write to one word
   for (size_t b = 0; b < blocks_.size(); ++b) whole_words &= blocks_[b].first % 32 == 0;
-  if (threads > 1 && whole_words && blocks_.size() >= 2 * static_cast<size_t>(threads)) {
-    const size_t most = static_cast<size_t>(threads) * kChunksPerThread;
-    parts_ = static_cast<int>(blocks_.size() < most ? blocks_.size() : most);
+  const size_t most = threads * kChunksPerThread;
+  if (threads > 1 && whole_words && blocks_.size() >= 2 * threads) {
+    parts_ = blocks_.size() < most ? blocks_.size() : most;
   } else if (threads > 1) {
-    const int64_t shared = (output_height_ + static_cast<int64_t>(threads) * kChunksPerThread - 1) /
-                           (static_cast<int64_t>(threads) * kChunksPerThread);
+    const size_t shared = (output_height_ + most - 1) / most;
     if (rows > shared) rows = shared;
   }
-  chunk_rows_ = static_cast<int>(rows);
+  chunk_rows_ = rows;
   chunks_ = (output_height_ + chunk_rows_ - 1) / chunk_rows_;
   chunk_words_ = 0;
   if (copies_) {
-    chunk_words_ = static_cast<size_t>((rows - 1) * stride_height_ + reach_height) * row_words_;
+    chunk_words_ = ((rows - 1) * stride_height_ + reach_height) * row_words_;
     chunk_words_ = (chunk_words_ + kTileAlignmentInts - 1) / kTileAlignmentInts * kTileAlignmentInts;
     if (!copies_memory_.allocate(chunk_words_ * threads * word_bytes_)) {
       return "out of memory";
     }
   }
 
-  const size_t words = static_cast<size_t>(filter_height_) * filter_width_ * group_words_;
+  const size_t words = filter_height_ * filter_width_ * group_words_;
   if (!offsets_.allocate(words)) return "out of memory";
   size_t i = 0;
-  for (int y = 0; y < filter_height_; ++y) {
-    for (int x = 0; x < filter_width_; ++x) {
-      const int64_t tap = static_cast<int64_t>(y) * dilation_height_ * row_words +
-                          static_cast<int64_t>(x) * dilation_width_ * input_words_;
-      for (int w = 0; w < group_words_; ++w) offsets_[i++] = static_cast<int32_t>((tap + w) * word_bytes_);
+  for (size_t y = 0; y < filter_height_; ++y) {
+    for (size_t x = 0; x < filter_width_; ++x) {
+      const size_t tap = y * dilation_height_ * row_words_ + x * dilation_width_ * input_words_;
+      for (size_t w = 0; w < group_words_; ++w) offsets_[i++] = static_cast<int32_t>((tap + w) * word_bytes_);
     }
   }
   return pad_with_zero_ && pads_ ? prepare_correction() : nullptr;
@@ -297,47 +289,41 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, int threads) {
 // channels - 2 * popcount(weights). Each output row sees some of the filter's rows outside, each column some of its
 // columns; few such cases differ, and each has its correction for each channel, in units of half a count.
 const char* Bconv2d::prepare_correction() {
-  const int heights[2] = {output_height_, output_width_};
-  Array<int32_t>* classes[2] = {&row_class_, &column_class_};
+  Array<uint32_t>* classes[2] = {&row_class_, &column_class_};
   Array<uint8_t> outside[2];  // [class][tap]
-  int counts[2] = {0, 0};
+  size_t counts[2] = {0, 0};
   for (int axis = 0; axis < 2; ++axis) {
-    const int taps = axis == 0 ? filter_height_ : filter_width_;
-    const int stride = axis == 0 ? stride_height_ : stride_width_;
-    const int dilation = axis == 0 ? dilation_height_ : dilation_width_;
-    const int padding = axis == 0 ? pad_top_ : pad_left_;
-    const int size = axis == 0 ? input_height_ : input_width_;
-    const size_t outputs = static_cast<size_t>(heights[axis]);
-    // Positions with a tap outside differ at most as often as there are taps before and behind, and there is the
+    const size_t taps = axis == 0 ? filter_height_ : filter_width_;
+    const size_t stride = axis == 0 ? stride_height_ : stride_width_;
+    const size_t dilation = axis == 0 ? dilation_height_ : dilation_width_;
+    const size_t padding = axis == 0 ? pad_top_ : pad_left_;
+    const size_t size = axis == 0 ? input_height_ : input_width_;
+    const size_t outputs = axis == 0 ? output_height_ : output_width_;
+    // Positions with a tap outside differ at most as often as there are taps before and after, and there is the
     // middle.
-    size_t most = 2 * static_cast<size_t>(taps) + 2;
+    size_t most = 2 * taps + 2;
     if (most > outputs) most = outputs;
     if (most + 1 > kMaxTapTable / taps) return "LceBconv2d: the padding is beyond reason";
-    if (!classes[axis]->allocate(outputs) || !outside[axis].allocate((most + 1) * static_cast<size_t>(taps))) {
+    if (!classes[axis]->allocate(outputs) || !outside[axis].allocate((most + 1) * taps)) {
       return "out of memory";
     }
     for (size_t o = 0; o < outputs; ++o) {
-      uint8_t* row = outside[axis].data() + static_cast<size_t>(counts[axis]) * taps;
-      for (int t = 0; t < taps; ++t) {
-        const int64_t at = static_cast<int64_t>(o) * stride - padding + static_cast<int64_t>(t) * dilation;
-        row[t] = at < 0 || at >= size;
+      uint8_t* row = outside[axis].data() + counts[axis] * taps;
+      for (size_t t = 0; t < taps; ++t) {
+        const size_t at = o * stride + t * dilation;  // from the padding's edge
+        row[t] = at < padding || at - padding >= size;
       }
-      int found = -1;
-      for (int k = 0; k < counts[axis] && found < 0; ++k) {
-        if (memcmp(outside[axis].data() + static_cast<size_t>(k) * taps, row, static_cast<size_t>(taps)) == 0) {
-          found = k;
-        }
+      size_t found = 0;
+      while (found < counts[axis] && memcmp(outside[axis].data() + found * taps, row, taps) != 0) ++found;
+      if (found == counts[axis]) {
+        if (found >= most) return "LceBconv2d: the padding is beyond reason";
+        ++counts[axis];
       }
-      if (found < 0) {
-        if (static_cast<size_t>(counts[axis]) >= most) return "LceBconv2d: the padding is beyond reason";
-        found = counts[axis]++;
-      }
-      (*classes[axis])[o] = found;
+      (*classes[axis])[o] = static_cast<uint32_t>(found);
     }
-    int first = 0, end = heights[axis];
-    const auto inside = [&](int o) {
-      const uint8_t* row = outside[axis].data() + static_cast<size_t>((*classes[axis])[o]) * static_cast<size_t>(taps);
-      return memchr(row, 1, static_cast<size_t>(taps)) == nullptr;
+    size_t first = 0, end = outputs;
+    const auto inside = [&](size_t o) {
+      return memchr(outside[axis].data() + (*classes[axis])[o] * taps, 1, taps) == nullptr;
     };
     while (first < end && !inside(first)) ++first;
     while (end > first && !inside(end - 1)) --end;
@@ -346,8 +332,8 @@ const char* Bconv2d::prepare_correction() {
   }
   column_classes_ = counts[1];
   const size_t channels = output_channels_;
-  const size_t size = static_cast<size_t>(counts[0]) * static_cast<size_t>(counts[1]) * channels;
-  const int taps = filter_height_ * filter_width_;
+  const size_t size = counts[0] * counts[1] * channels;
+  const size_t taps = filter_height_ * filter_width_;
   // A bound for hostile models: a 7 x 7 filter with 1,024 channels needs a hundredth of it.
   if (size > (size_t{1} << 24) || size * taps > (size_t{1} << 30)) {
     return "LceBconv2d: the padding is beyond reason";
@@ -355,20 +341,21 @@ const char* Bconv2d::prepare_correction() {
   Array<int32_t> sums;  // [channel][tap]: sum of the weights
   if (!corrections_.allocate(size) || !sums.allocate(channels * taps)) return "out of memory";
   const uint32_t* word = filter_;
+  const int32_t group_channels = static_cast<int32_t>(input_channels_ / groups_);
   for (size_t i = 0; i < channels * taps; ++i) {
-    int ones = 0;
-    for (int w = 0; w < group_words_; ++w) ones += __builtin_popcount(*word++);
-    sums[i] = input_channels_ / groups_ - 2 * ones;
+    int32_t ones = 0;
+    for (size_t w = 0; w < group_words_; ++w) ones += __builtin_popcount(*word++);
+    sums[i] = group_channels - 2 * ones;
   }
-  for (int row = 0; row < counts[0]; ++row) {
-    for (int column = 0; column < counts[1]; ++column) {
-      int32_t* out = corrections_.data() + static_cast<size_t>(row * counts[1] + column) * channels;
+  for (size_t row = 0; row < counts[0]; ++row) {
+    for (size_t column = 0; column < counts[1]; ++column) {
+      int32_t* out = corrections_.data() + (row * counts[1] + column) * channels;
       for (size_t c = 0; c < channels; ++c) {
         int32_t sum = 0;
-        for (int y = 0; y < filter_height_; ++y) {
-          for (int x = 0; x < filter_width_; ++x) {
+        for (size_t y = 0; y < filter_height_; ++y) {
+          for (size_t x = 0; x < filter_width_; ++x) {
             if (outside[0][row * filter_height_ + y] || outside[1][column * filter_width_ + x]) {
-              sum += sums[c * static_cast<size_t>(taps) + static_cast<size_t>(y * filter_width_ + x)];
+              sum += sums[c * taps + y * filter_width_ + x];
             }
           }
         }
@@ -380,90 +367,89 @@ const char* Bconv2d::prepare_correction() {
   return nullptr;
 }
 
-int64_t Bconv2d::work() const {
-  const int64_t outputs = static_cast<int64_t>(images_) * output_height_ * output_width_ * output_channels_;
-  return outputs * static_cast<int64_t>(offsets_.size()) * 32;
+size_t Bconv2d::work() const {
+  return images_ * output_height_ * output_width_ * output_channels_ * offsets_.size() * 32;
 }
 
 void Bconv2d::correct(const Tile& tile, int32_t* accum) const {
-  const int stride = tile.block->kernel->channels;
-  for (int p = 0; p < tile.pixels; ++p) {
-    const int pixel = tile.first_pixel + p;
-    const int row = row_class_[pixel / output_width_];
-    const int column = column_class_[pixel % output_width_];
-    const int32_t* correction =
-        corrections_.data() +
-        static_cast<size_t>(row * column_classes_ + column) * static_cast<size_t>(output_channels_) + tile.block->first;
-    steps_->correct(accum + p * stride, correction, tile.block->count);
+  const ChannelBlock& block = *tile.block;
+  size_t row = tile.first_pixel / output_width_, column = tile.first_pixel % output_width_;
+  for (size_t p = 0; p < tile.pixels; ++p, accum += block.kernel->channels) {
+    const size_t pixel_class = row_class_[row] * column_classes_ + column_class_[column];
+    const int32_t* correction = corrections_.data() + pixel_class * output_channels_ + block.first;
+    steps_->correct(accum, correction, static_cast<int>(block.count));
+    if (++column == output_width_) {
+      column = 0;
+      ++row;
+    }
   }
 }
 
-bool Bconv2d::touches_padding(int first_pixel, int pixels) const {
-  const int last_pixel = first_pixel + pixels - 1;
-  const int top = first_pixel / output_width_, bottom = last_pixel / output_width_;
-  if (top < inner_top_ || bottom >= inner_bottom_ || top != bottom) return true;
-  const int left = first_pixel - top * output_width_, right = last_pixel - top * output_width_;
-  return left < inner_left_ || right >= inner_right_;
+// A tile of more than one row touches it as well: its right end lies beyond the last column.
+bool Bconv2d::touches_padding(size_t first_pixel, size_t pixels) const {
+  const size_t row = first_pixel / output_width_, left = first_pixel % output_width_, right = left + pixels - 1;
+  return row < inner_top_ || row >= inner_bottom_ || left < inner_left_ || right >= inner_right_;
 }
 
-void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, void* context) {
-  const size_t part = static_cast<size_t>(task % parts_), parts = static_cast<size_t>(parts_);
+void Bconv2d::run_task(const void* input, size_t task, size_t thread, TileWork work, void* context) {
+  const size_t part = task % parts_;
   task /= parts_;
-  const int image = task / chunks_;
-  const int first_row = task % chunks_ * chunk_rows_;
-  const int end_row = first_row + chunk_rows_ < output_height_ ? first_row + chunk_rows_ : output_height_;
-  const size_t image_words = static_cast<size_t>(input_height_) * input_width_ * input_words_;
-  const uint32_t* source = static_cast<const uint32_t*>(input) + static_cast<size_t>(image) * image_words;
-  const int64_t first_input_row = static_cast<int64_t>(first_row) * stride_height_ - pad_top_;
-  const uint8_t* rows = reinterpret_cast<const uint8_t*>(
-      source + static_cast<size_t>(first_input_row < 0 ? 0 : first_input_row) * row_words_);
+  const size_t image = task / chunks_;
+  const size_t first_row = task % chunks_ * chunk_rows_;
+  const size_t end_row = first_row + chunk_rows_ < output_height_ ? first_row + chunk_rows_ : output_height_;
+  const size_t image_words = input_height_ * input_width_ * input_words_;
+  const uint32_t* source = static_cast<const uint32_t*>(input) + image * image_words;
+  const size_t first_input_row = first_row * stride_height_;  // from the padding's edge
+  const uint8_t* rows;
   if (copies_) {
-    uint8_t* copy = copies_memory_.data() + static_cast<size_t>(thread) * chunk_words_ * word_bytes_;
-    const int64_t count = static_cast<int64_t>(end_row - first_row - 1) * stride_height_ +
-                          static_cast<int64_t>(filter_height_ - 1) * dilation_height_ + 1;
-    const size_t before = static_cast<size_t>(pad_left_) * input_words_;
-    size_t middle = static_cast<size_t>(input_width_) * input_words_;
+    uint8_t* copy = copies_memory_.data() + thread * chunk_words_ * word_bytes_;
+    const size_t count = (end_row - first_row - 1) * stride_height_ + (filter_height_ - 1) * dilation_height_ + 1;
+    const size_t before = pad_left_ * input_words_;
+    size_t middle = input_width_ * input_words_;
     const size_t source_words = middle;
     if (before + middle > row_words_) middle = row_words_ - before;
     const size_t after = row_words_ - before - middle;
     const size_t bytes = word_bytes_;
     uint8_t* out = copy;
     uint8_t* row_end = copy;
-    for (int64_t y = first_input_row; y < first_input_row + count; ++y, out = row_end) {
+    for (size_t y = first_input_row; y < first_input_row + count; ++y, out = row_end) {
       row_end = out + row_words_ * bytes;
-      if (y < 0 || y >= input_height_) {
+      if (y < pad_top_ || y - pad_top_ >= input_height_) {
         memset(out, 0, row_words_ * bytes);
         continue;
       }
       memset(out, 0, before * bytes);
-      out = copy_words(out + before * bytes, source + static_cast<size_t>(y) * source_words, middle, word_bytes_);
+      out = copy_words(out + before * bytes, source + (y - pad_top_) * source_words, middle, word_bytes_);
       memset(out, 0, after * bytes);
     }
     rows = copy;
+  } else {
+    // Nothing is padded.
+    rows = reinterpret_cast<const uint8_t*>(source + first_input_row * row_words_);
   }
 
   const bool correcting = pad_with_zero_ && pads_;
   const int words = static_cast<int>(offsets_.size());
-  const ptrdiff_t step = static_cast<ptrdiff_t>(stride_width_) * input_words_ * word_bytes_;
-  const ptrdiff_t row_step = static_cast<ptrdiff_t>(row_words_) * stride_height_ * word_bytes_;
+  const size_t step = stride_width_ * input_words_ * word_bytes_;
+  const size_t row_step = row_words_ * stride_height_ * word_bytes_;
   alignas(kAlignment) int32_t accum[kMaxTile];
   const uint8_t* inputs[kMaxTilePixels];
-  for (size_t b = blocks_.size() * part / parts; b < blocks_.size() * (part + 1) / parts; ++b) {
+  for (size_t b = blocks_.size() * part / parts_; b < blocks_.size() * (part + 1) / parts_; ++b) {
     const ChannelBlock& block = blocks_[b];
     const MicroKernel& kernel = *block.kernel;
     const uint8_t* weights = weights_.data() + block.weights_offset;
     const uint8_t* row_start = rows + block.group_offset;
     const uint8_t* at = row_start;
-    int column = 0;
+    size_t column = 0;
     Tile tile;
     tile.thread = thread;
     tile.image = image;
     tile.block = &block;
     tile.accum = accum;
-    const int end = end_row * output_width_;
-    for (int pixel = first_row * output_width_; pixel < end; pixel += kernel.pixels) {
-      const int count = end - pixel < kernel.pixels ? end - pixel : kernel.pixels;
-      for (int p = 0; p < count; ++p) {
+    const size_t end = end_row * output_width_;
+    for (size_t pixel = first_row * output_width_; pixel < end; pixel += kernel.pixels) {
+      const size_t count = end - pixel < kernel.pixels ? end - pixel : kernel.pixels;
+      for (size_t p = 0; p < count; ++p) {
         inputs[p] = at;
         at += step;
         if (++column == output_width_) {
@@ -472,7 +458,7 @@ void Bconv2d::run_task(const void* input, int task, int thread, TileWork work, v
           at = row_start;
         }
       }
-      kernel.run(inputs, count, offsets_.data(), words, weights, accum);
+      kernel.run(inputs, static_cast<int>(count), offsets_.data(), words, weights, accum);
       tile.first_pixel = pixel;
       tile.pixels = count;
       const bool corrected = correcting && touches_padding(pixel, count);

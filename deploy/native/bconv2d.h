@@ -26,9 +26,9 @@ struct KernelChoice {
 // A block of output channels that one micro-kernel does at once. All of them read the same group of input channels.
 struct ChannelBlock {
   const MicroKernel* kernel;
-  int first;              // output channel
-  int count;              // at most kernel->channels
-  int group_offset;       // bytes from a pixel's first word to the group's
+  size_t first;           // output channel
+  size_t count;           // at most kernel->channels
+  size_t group_offset;    // bytes from a pixel's first word to the group's
   size_t weights_offset;  // bytes
 };
 
@@ -38,13 +38,13 @@ class Bconv2d {
   const char* init(const TfLiteContext* context, const TfLiteNode* node, const KernelChoice& choice);
 
   // Takes up the input's size, which may have changed, for `threads` threads. Null, or what is wrong.
-  const char* prepare(const TfLiteTensor* input, int threads);
+  const char* prepare(const TfLiteTensor* input, size_t threads);
 
   struct Tile {
-    int thread;
-    int image;
-    int first_pixel;  // of the image
-    int pixels;
+    size_t thread;
+    size_t image;
+    size_t first_pixel;  // of the image
+    size_t pixels;
     const ChannelBlock* block;
     const int32_t* accum;  // [pixel][block->kernel->channels]
     int shift;             // see StepArgs
@@ -52,17 +52,17 @@ class Bconv2d {
   using TileWork = void (*)(void* context, const Tile& tile);
 
   // Independent pieces of work, for any thread.
-  int tasks() const { return images_ * chunks_ * parts_; }
-  void run_task(const void* input, int task, int thread, TileWork work, void* context);
+  size_t tasks() const { return images_ * chunks_ * parts_; }
+  void run_task(const void* input, size_t task, size_t thread, TileWork work, void* context);
 
   // Binary multiply-adds of one invocation.
-  int64_t work() const;
+  size_t work() const;
 
   TfLiteType output_type() const { return output_type_; }
-  int images() const { return images_; }
-  int output_height() const { return output_height_; }
-  int output_width() const { return output_width_; }
-  int output_channels() const { return output_channels_; }
+  size_t images() const { return images_; }
+  size_t output_height() const { return output_height_; }
+  size_t output_width() const { return output_width_; }
+  size_t output_channels() const { return output_channels_; }
   const float* multiplier() const { return multiplier_.data(); }
   const float* bias() const { return bias_.data(); }
   int32_t clamp_min() const { return clamp_min_; }
@@ -76,18 +76,18 @@ class Bconv2d {
   const char* pack(const uint32_t* filter, const KernelChoice& choice);
   const char* prepare_correction();
   void correct(const Tile& tile, int32_t* accum) const;
-  bool touches_padding(int first_pixel, int pixels) const;
+  bool touches_padding(size_t first_pixel, size_t pixels) const;
 
   // Attributes.
-  int stride_height_ = 0, stride_width_ = 0, dilation_height_ = 0, dilation_width_ = 0;
+  size_t stride_height_ = 0, stride_width_ = 0, dilation_height_ = 0, dilation_width_ = 0;
   bool same_padding_ = false, pad_with_zero_ = false;
-  int input_channels_ = 0;
+  size_t input_channels_ = 0;
   Activation activation_ = Activation::kNone;
   TfLiteType output_type_ = kTfLiteNoType;
 
   // From the filter.
-  int filter_height_ = 0, filter_width_ = 0, output_channels_ = 0, group_words_ = 0, groups_ = 1, input_words_ = 0;
-  int word_bytes_ = 4;                // of the kernels' layout
+  size_t filter_height_ = 0, filter_width_ = 0, output_channels_ = 0, group_words_ = 0, groups_ = 1, input_words_ = 0;
+  size_t word_bytes_ = 4;             // of the kernels' layout
   const uint32_t* filter_ = nullptr;  // the model's own, constant
   Array<uint8_t> weights_;
   Array<ChannelBlock> blocks_;
@@ -96,22 +96,22 @@ class Bconv2d {
   int32_t clamp_min_ = 0, clamp_max_ = 0;
 
   // From the input's size.
-  int images_ = 0, input_height_ = 0, input_width_ = 0, output_height_ = 0, output_width_ = 0;
-  int pad_top_ = 0, pad_left_ = 0;
+  size_t images_ = 0, input_height_ = 0, input_width_ = 0, output_height_ = 0, output_width_ = 0;
+  size_t pad_top_ = 0, pad_left_ = 0;
   bool copies_ = true, pads_ = true;
-  int chunks_ = 0, chunk_rows_ = 0;  // output rows
-  int parts_ = 1;                    // of the blocks
-  size_t row_words_ = 0;             // of a copied, or direct, input row
-  size_t chunk_words_ = 0;           // of a thread's copy
+  size_t chunks_ = 0, chunk_rows_ = 0;  // output rows
+  size_t parts_ = 1;                    // of the blocks
+  size_t row_words_ = 0;                // of a copied, or direct, input row
+  size_t chunk_words_ = 0;              // of a thread's copy
   Array<int32_t> offsets_;
   Array<uint8_t> copies_memory_;
 
   // What zero padding adds: corrections_[row class * column_classes_ + column class][output channel].
-  Array<int32_t> row_class_, column_class_;
-  int column_classes_ = 0;
+  Array<uint32_t> row_class_, column_class_;
+  size_t column_classes_ = 0;
   const Steps* steps_ = nullptr;
   // Rows and columns whose taps all lie inside: from the first to before the last.
-  int inner_top_ = 0, inner_bottom_ = 0, inner_left_ = 0, inner_right_ = 0;
+  size_t inner_top_ = 0, inner_bottom_ = 0, inner_left_ = 0, inner_right_ = 0;
   Array<int32_t> corrections_;
 };
 

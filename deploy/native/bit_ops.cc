@@ -8,32 +8,34 @@
 namespace bssl {
 namespace {
 
-constexpr int64_t kRowsBytes = 64 * 1024;  // what a task moves
+constexpr size_t kRowsBytes = 64 * 1024;  // what a task moves
 
 struct Job {
   const void* input;
   void* output;
-  int64_t rows;
-  int64_t rows_per_task;
-  int channels;
-  int words;
+  size_t rows;
+  size_t rows_per_task;
+  size_t channels;
+  size_t words;
   TfLiteType type;
   int32_t zero_point;
   int8_t zero_bit, one_bit;
 };
 
-void quantize_rows(void* context, int task, int) {
+void quantize_rows(void* context, size_t task, size_t) {
   const Job& job = *static_cast<const Job*>(context);
-  const int64_t first = task * job.rows_per_task;
-  const int64_t end = first + job.rows_per_task < job.rows ? first + job.rows_per_task : job.rows;
+  const size_t first = task * job.rows_per_task;
+  const size_t end = first + job.rows_per_task < job.rows ? first + job.rows_per_task : job.rows;
   const int32_t below = job.type == kTfLiteBool ? 1 : job.zero_point;  // false is -1
-  for (int64_t row = first; row < end; ++row) {
+  for (size_t row = first; row < end; ++row) {
     const int8_t* in = static_cast<const int8_t*>(job.input) + row * job.channels;
     uint32_t* out = static_cast<uint32_t*>(job.output) + row * job.words;
-    for (int w = 0; w < job.words; ++w) {
-      const int count = job.channels - 32 * w < 32 ? job.channels - 32 * w : 32;
+    for (size_t w = 0; w < job.words; ++w) {
+      const int8_t* values = in + 32 * w;
+      const size_t left = job.channels - 32 * w;
+      const int count = left < 32 ? static_cast<int>(left) : 32;
       uint32_t word = 0;
-      for (int c = 0; c < count; ++c) word |= static_cast<uint32_t>(in[32 * w + c] < below) << c;
+      for (int c = 0; c < count; ++c) word |= static_cast<uint32_t>(values[c] < below) << c;
       out[w] = word;
     }
   }
@@ -54,30 +56,30 @@ constexpr FloatTable make_float_table() {
 
 constexpr FloatTable kFloats = make_float_table();
 
-void dequantize_rows(void* context, int task, int) {
+void dequantize_rows(void* context, size_t task, size_t) {
   const Job& job = *static_cast<const Job*>(context);
-  const int64_t first = task * job.rows_per_task;
-  const int64_t end = first + job.rows_per_task < job.rows ? first + job.rows_per_task : job.rows;
-  for (int64_t row = first; row < end; ++row) {
+  const size_t first = task * job.rows_per_task;
+  const size_t end = first + job.rows_per_task < job.rows ? first + job.rows_per_task : job.rows;
+  for (size_t row = first; row < end; ++row) {
     const uint32_t* in = static_cast<const uint32_t*>(job.input) + row * job.words;
     if (job.type == kTfLiteFloat32) {
       float* out = static_cast<float*>(job.output) + row * job.channels;
-      int c = 0;
+      size_t c = 0;
       for (; c + 4 <= job.channels; c += 4) memcpy(out + c, kFloats.values[in[c / 32] >> (c % 32) & 0xf], 16);
       for (; c < job.channels; ++c) out[c] = in[c / 32] >> (c % 32) & 1 ? -1.0f : 1.0f;
     } else {
       int8_t* out = static_cast<int8_t*>(job.output) + row * job.channels;
-      for (int c = 0; c < job.channels; ++c) out[c] = in[c / 32] >> (c % 32) & 1 ? job.one_bit : job.zero_bit;
+      for (size_t c = 0; c < job.channels; ++c) out[c] = in[c / 32] >> (c % 32) & 1 ? job.one_bit : job.zero_bit;
     }
   }
 }
 
 // Bits do not tell how many channels there were: that is the model's word. The rest is the input's, which may change.
 const char* check_sizes(const TfLiteTensor* input, const TfLiteTensor* output) {
-  if (rank(input) < 1 || elements(input) < 0 || !is_readable(input)) {
+  if (rank(input) == 0 || !is_sized(input) || !is_readable(input)) {
     return "LceDequantize: the input has no dimensions, or too large ones";
   }
-  if (rank(output) != rank(input) || elements(output) < 0) {
+  if (rank(output) != rank(input) || !is_sized(output)) {
     return "LceDequantize: the output has another number of dimensions";
   }
   if (last_dimension(input) != words_for(last_dimension(output))) {
@@ -87,14 +89,14 @@ const char* check_sizes(const TfLiteTensor* input, const TfLiteTensor* output) {
 }
 
 // What LceQuantize or LceDequantize does, cut into tasks of some rows.
-Job job_for(const TfLiteTensor* input, const TfLiteTensor* unpacked, void* output, int* tasks) {
+Job job_for(const TfLiteTensor* input, const TfLiteTensor* unpacked, void* output, size_t* tasks) {
   Job job = {};
   job.input = input->data;
   job.output = output;
   job.channels = last_dimension(unpacked);
   job.words = words_for(job.channels);
   *tasks = 0;
-  if (job.channels <= 0) return job;
+  if (job.channels == 0) return job;
   job.rows = elements(unpacked) / job.channels;
   job.type = unpacked->type;
   job.zero_point = unpacked->params.zero_point;
@@ -112,7 +114,7 @@ Job job_for(const TfLiteTensor* input, const TfLiteTensor* unpacked, void* outpu
     job.one_bit = static_cast<int8_t>(low < -128 ? -128 : low);
   }
   job.rows_per_task = kRowsBytes / job.channels + 1;
-  *tasks = static_cast<int>((job.rows + job.rows_per_task - 1) / job.rows_per_task);
+  *tasks = (job.rows + job.rows_per_task - 1) / job.rows_per_task;
   return job;
 }
 
@@ -123,7 +125,7 @@ const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op
   if (count_of(node->inputs) != 1 || count_of(node->outputs) != 1) return "an Lce op wants 1 input and 1 output";
   input_ = node->inputs->data[0];
   output_ = node->outputs->data[0];
-  for (int i = 0; i < count_of(outputs); ++i) is_unread_ &= outputs->data[i] != output_;
+  for (size_t i = 0; i < count_of(outputs); ++i) is_unread_ &= outputs->data[i] != output_;
   const TfLiteTensor* input = tensor_at(context, input_);
   const TfLiteTensor* output = tensor_at(context, output_);
   if (input == nullptr || output == nullptr) return "an Lce op lacks a tensor";
@@ -147,14 +149,13 @@ const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op
     }
     const Attributes attributes = attributes_of(node);
     int32_t padding;
-    if (!attributes.find("filter_height", &filter_height_) || !attributes.find("filter_width", &filter_width_) ||
-        !attributes.find("stride_height", &stride_height_) || !attributes.find("stride_width", &stride_width_) ||
-        !attributes.find("padding", &padding)) {
+    if (!find_size(attributes, "filter_height", &filter_height_) ||
+        !find_size(attributes, "filter_width", &filter_width_) ||
+        !find_size(attributes, "stride_height", &stride_height_) ||
+        !find_size(attributes, "stride_width", &stride_width_) || !attributes.find("padding", &padding)) {
       return "LceBMaxPool2d: an attribute is missing or does not fit an integer";
     }
-    if (filter_height_ <= 0 || filter_width_ <= 0 || stride_height_ <= 0 || stride_width_ <= 0 ||
-        filter_height_ > kMaxDimension || filter_width_ > kMaxDimension || stride_height_ > kMaxDimension ||
-        stride_width_ > kMaxDimension) {
+    if (filter_height_ == 0 || filter_width_ == 0 || stride_height_ == 0 || stride_width_ == 0) {
       return "LceBMaxPool2d: a filter or stride is out of range";
     }
     if (padding != 0 && padding != 1) return "LceBMaxPool2d: padding is neither SAME (0) nor VALID (1)";
@@ -169,16 +170,16 @@ const char* BitOp::unpack_constant(TfLiteContext* context) {
   const TfLiteTensor* input = &context->tensors[input_];
   TfLiteTensor* output = &context->tensors[output_];
   if (const char* wrong = check_sizes(input, output)) return wrong;
-  for (int d = 0; d + 1 < rank(input); ++d) {
+  for (size_t d = 0; d + 1 < rank(input); ++d) {
     if (input->dims->data[d] != output->dims->data[d]) {
       return "LceDequantize: a constant's output has another size than it";
     }
   }
-  const size_t bytes = static_cast<size_t>(elements(output)) * width_of(output->type);
+  const size_t bytes = elements(output) * width_of(output->type);
   if (!constant_.allocate(bytes)) return "out of memory";
-  int tasks;
+  size_t tasks;
   Job job = job_for(input, output, constant_.data(), &tasks);
-  for (int task = 0; task < tasks; ++task) dequantize_rows(&job, task, 0);
+  for (size_t task = 0; task < tasks; ++task) dequantize_rows(&job, task, 0);
   output->data = constant_.data();
   output->bytes = bytes;
   output->allocation_type = kTfLiteMmapRo;
@@ -189,7 +190,7 @@ const char* BitOp::unpack_constant(TfLiteContext* context) {
 const char* BitOp::prepare(TfLiteContext* context) {
   const TfLiteTensor* input = &context->tensors[input_];
   TfLiteTensor* output = &context->tensors[output_];
-  if (rank(input) < 1 || elements(input) < 0 || !is_readable(input)) {
+  if (rank(input) == 0 || !is_sized(input) || !is_readable(input)) {
     return "an Lce op's input has no dimensions, or too large ones";
   }
   if (op_ == LceOp::kBMaxPool2d) return prepare_pool(context, input, output);
@@ -197,18 +198,18 @@ const char* BitOp::prepare(TfLiteContext* context) {
     if (const char* wrong = check_sizes(input, output)) return wrong;
     if (is_done_) return nullptr;
   }
-  const int last = op_ == LceOp::kQuantize ? words_for(last_dimension(input)) : last_dimension(output);
+  const size_t last = op_ == LceOp::kQuantize ? words_for(last_dimension(input)) : last_dimension(output);
   return resize(context, output, input->dims->data, rank(input), last);
 }
 
 const char* BitOp::prepare_pool(TfLiteContext* context, const TfLiteTensor* input, TfLiteTensor* output) {
-  if (rank(input) != 4 || elements(input) <= 0) return "LceBMaxPool2d: the input has not 4 dimensions, or is empty";
-  int height, width;
-  if (!output_size(input->dims->data[1], filter_height_, stride_height_, 1, same_padding_, &height, &pad_top_) ||
-      !output_size(input->dims->data[2], filter_width_, stride_width_, 1, same_padding_, &width, &pad_left_)) {
+  if (rank(input) != 4 || elements(input) == 0) return "LceBMaxPool2d: the input has not 4 dimensions, or is empty";
+  size_t height, width;
+  if (!output_size(dimension(input, 1), filter_height_, stride_height_, 1, same_padding_, &height, &pad_top_) ||
+      !output_size(dimension(input, 2), filter_width_, stride_width_, 1, same_padding_, &width, &pad_left_)) {
     return "LceBMaxPool2d: the input is smaller than the filter";
   }
-  const int size[4] = {input->dims->data[0], height, width, input->dims->data[3]};
+  const size_t size[4] = {dimension(input, 0), height, width, dimension(input, 3)};
   return resize(context, output, size, 4, size[3]);
 }
 
@@ -217,25 +218,23 @@ void BitOp::run(TfLiteContext* context, ThreadPool* pool) {
   const TfLiteTensor* input = &context->tensors[input_];
   TfLiteTensor* output = &context->tensors[output_];
   if (op_ == LceOp::kBMaxPool2d) {
-    const int* in = input->dims->data;
-    const int* out = output->dims->data;
-    const size_t words = static_cast<size_t>(in[3]);
+    const size_t images = dimension(output, 0), height = dimension(output, 1), width = dimension(output, 2);
+    const size_t input_height = dimension(input, 1), input_width = dimension(input, 2), words = dimension(input, 3);
+    // Rows and columns count from the padding's edge: the image lies from the padding's size to before these.
+    const size_t image_bottom = pad_top_ + input_height, image_right = pad_left_ + input_width;
     uint32_t* to = static_cast<uint32_t*>(output->data);
-    for (int image = 0; image < out[0]; ++image) {
-      const uint32_t* from = static_cast<const uint32_t*>(input->data) + static_cast<size_t>(image) *
-                                                                             static_cast<size_t>(in[1]) *
-                                                                             static_cast<size_t>(in[2]) * words;
-      for (int y = 0; y < out[1]; ++y) {
-        for (int x = 0; x < out[2]; ++x, to += words) {
-          const int64_t top = static_cast<int64_t>(y) * stride_height_ - pad_top_,
-                        left = static_cast<int64_t>(x) * stride_width_ - pad_left_;
-          const int64_t bottom = top + filter_height_ < in[1] ? top + filter_height_ : in[1];
-          const int64_t right = left + filter_width_ < in[2] ? left + filter_width_ : in[2];
+    for (size_t image = 0; image < images; ++image) {
+      const uint32_t* from = static_cast<const uint32_t*>(input->data) + image * input_height * input_width * words;
+      for (size_t y = 0; y < height; ++y) {
+        for (size_t x = 0; x < width; ++x, to += words) {
+          const size_t top = y * stride_height_, left = x * stride_width_;
+          const size_t bottom = top + filter_height_ < image_bottom ? top + filter_height_ : image_bottom;
+          const size_t right = left + filter_width_ < image_right ? left + filter_width_ : image_right;
           memset(to, 0xff, words * 4);
           // The largest of -1 and 1: a bit stays 1 where all are.
-          for (int64_t row = top < 0 ? 0 : top; row < bottom; ++row) {
-            for (int64_t column = left < 0 ? 0 : left; column < right; ++column) {
-              const uint32_t* pixel = from + static_cast<size_t>(row * in[2] + column) * words;
+          for (size_t row = top < pad_top_ ? pad_top_ : top; row < bottom; ++row) {
+            for (size_t column = left < pad_left_ ? pad_left_ : left; column < right; ++column) {
+              const uint32_t* pixel = from + ((row - pad_top_) * input_width + column - pad_left_) * words;
               for (size_t w = 0; w < words; ++w) to[w] &= pixel[w];
             }
           }
@@ -244,7 +243,7 @@ void BitOp::run(TfLiteContext* context, ThreadPool* pool) {
     }
     return;
   }
-  int tasks;
+  size_t tasks;
   Job job = job_for(input, op_ == LceOp::kQuantize ? input : output, output->data, &tasks);
   pool->run(tasks, op_ == LceOp::kQuantize ? quantize_rows : dequantize_rows, &job);
 }

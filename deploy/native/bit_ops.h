@@ -21,9 +21,9 @@ class BitOp {
   LceOp op_ = LceOp::kNone;
   int input_ = -1, output_ = -1;
   // LceBMaxPool2d's.
-  int filter_height_ = 0, filter_width_ = 0, stride_height_ = 0, stride_width_ = 0;
+  size_t filter_height_ = 0, filter_width_ = 0, stride_height_ = 0, stride_width_ = 0;
   bool same_padding_ = false;
-  int pad_top_ = 0, pad_left_ = 0;
+  size_t pad_top_ = 0, pad_left_ = 0;
   // A constant LceDequantize is done when the model is loaded, and its output is a constant then.
   const char* unpack_constant(TfLiteContext* context);
   bool is_done_ = false;

@@ -74,7 +74,7 @@ void* op_init(TfLiteContext* context, const char* buffer, size_t) {
   op->delegate = static_cast<Delegate*>(params->delegate->data);
   TfLiteNode* node = nullptr;
   TfLiteRegistration* registration = nullptr;
-  if (count_of(params->nodes_to_replace) < 1 ||
+  if (count_of(params->nodes_to_replace) == 0 ||
       context->GetNodeAndRegistration(context, params->nodes_to_replace->data[0], &node, &registration) != kTfLiteOk) {
     op->wrong = "the interpreter handed over an empty node";
     return op;
@@ -107,7 +107,9 @@ TfLiteStatus op_prepare(TfLiteContext* context, TfLiteNode* node) {
   return kTfLiteError;
 }
 
-void run_program_task(void* program, int task, int thread) { static_cast<Program*>(program)->run_task(task, thread); }
+void run_program_task(void* program, size_t task, size_t thread) {
+  static_cast<Program*>(program)->run_task(task, thread);
+}
 
 void run(TfLiteContext* context, Op* op) {
   if (!op->is_program) {
@@ -119,7 +121,7 @@ void run(TfLiteContext* context, Op* op) {
   if (program.worth_threads()) {
     op->delegate->pool.run(program.tasks(), &run_program_task, &program);
   } else {
-    for (int task = 0; task < program.tasks(); ++task) program.run_task(task, 0);
+    for (size_t task = 0; task < program.tasks(); ++task) program.run_task(task, 0);
   }
 }
 
@@ -160,7 +162,7 @@ TfLiteStatus delegate_prepare(TfLiteContext* context, TfLiteDelegate* base) {
   registration.invoke = op_invoke;
   registration.custom_name = "BsslBinary";
   registration.version = 1;
-  for (int i = 0; i < groups.count(); ++i) {
+  for (size_t i = 0; i < groups.count(); ++i) {
     const TfLiteStatus status =
         context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, groups.nodes(i), base);
     if (status != kTfLiteOk) return status;
@@ -214,7 +216,7 @@ void name_kernels() {
   const KernelChoice best = best_choice();
   size_t used = 0;
   for (int others = 0; others < 2; ++others) {
-    for (int i = 0; i < kMicroKernelCount; ++i) {
+    for (size_t i = 0; i < kMicroKernelCount; ++i) {
       const MicroKernel& kernel = *kMicroKernels[i];
       const bool chosen = kernel.isa == best.isa;
       if (!cpu().has(kernel.isa) || chosen == (others != 0)) continue;

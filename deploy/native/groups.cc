@@ -7,7 +7,7 @@
 namespace bssl {
 namespace {
 
-constexpr int kWindow = 64;  // how far behind its first op a group looks for more
+constexpr size_t kWindow = 64;  // how far after its first op a group looks for more
 
 }  // namespace
 
@@ -20,7 +20,6 @@ const char* Groups::find(TfLiteContext* context) {
       !inside_of_.allocate(context->tensors_size + 1) || !memory_.allocate(2 * size) || !starts_.allocate(size)) {
     return "out of memory";
   }
-  for (size_t t = 0; t < made_at_.size(); ++t) made_at_[t] = -1;
   for (size_t i = 0; i < size; ++i) {
     PlannedNode& planned = plan_[i];
     planned.index = plan->data[i];
@@ -28,20 +27,20 @@ const char* Groups::find(TfLiteContext* context) {
     if (context->GetNodeAndRegistration(context, planned.index, &planned.node, &planned.registration) != kTfLiteOk) {
       return "the interpreter does not know a node of its own";
     }
-    for (int k = 0; k < count_of(planned.node->outputs); ++k) {
+    for (size_t k = 0; k < count_of(planned.node->outputs); ++k) {
       const int tensor = planned.node->outputs->data[k];
-      if (tensor_at(context, tensor) != nullptr) made_at_[tensor] = static_cast<int>(i);
+      if (tensor_at(context, tensor) != nullptr) made_at_[tensor] = i + 1;
     }
   }
 
   size_t used = 0;
-  int group[kMaxOps];
-  for (int i = 0; i < static_cast<int>(size); ++i) {
+  size_t group[kMaxOps];
+  for (size_t i = 0; i < size; ++i) {
     if (plan_[i].claimed) continue;
     const PlannedNode& planned = plan_[i];
     const LceOp op = lce_op(planned.registration);
     const StepOp step = step_op(planned.node, planned.registration);
-    int members = 0;
+    size_t members = 0;
     if (op == LceOp::kBconv2d || (op == LceOp::kNone && step != StepOp::kNone)) {
       bool quantizes = false;
       members = grow(context, i, group, &quantizes);
@@ -52,9 +51,9 @@ const char* Groups::find(TfLiteContext* context) {
       members = 1;
     }
     if (members == 0) continue;
-    starts_[static_cast<size_t>(count_++)] = used;
-    memory_[used++] = members;
-    for (int k = 0; k < members; ++k) {
+    starts_[count_++] = used;
+    memory_[used++] = static_cast<int>(members);
+    for (size_t k = 0; k < members; ++k) {
       plan_[group[k]].claimed = true;
       memory_[used++] = plan_[group[k]].index;
     }
@@ -62,19 +61,19 @@ const char* Groups::find(TfLiteContext* context) {
   return nullptr;
 }
 
-int Groups::grow(TfLiteContext* context, int seed, int* group, bool* quantizes) {
+size_t Groups::grow(TfLiteContext* context, size_t seed, size_t* group, bool* quantizes) {
   const PlannedNode& first = plan_[seed];
-  int members = 0;
+  size_t members = 0;
   group[members++] = seed;
   if (count_of(first.node->outputs) != 1) return members;
   const int out = first.node->outputs->data[0];
   const TfLiteTensor* like = tensor_at(context, out);
-  if (like == nullptr || like->type != kTfLiteFloat32 || rank(like) < 1 || elements(like) <= 0) return members;
+  if (like == nullptr || like->type != kTfLiteFloat32 || rank(like) == 0 || elements(like) == 0) return members;
   const bool convolution = lce_op(first.registration) == LceOp::kBconv2d;
   if (!convolution) {
     // The first op's own operands: one at least is as large as the result.
     bool same = false;
-    for (int k = 0; k < count_of(first.node->inputs); ++k) {
+    for (size_t k = 0; k < count_of(first.node->inputs); ++k) {
       const TfLiteTensor* tensor = tensor_at(context, first.node->inputs->data[k]);
       const Shape shape = tensor == nullptr ? Shape::kNone : shape_beside(tensor, like);
       if (shape == Shape::kNone || (shape == Shape::kScalar && !is_constant(tensor))) return 0;
@@ -83,8 +82,8 @@ int Groups::grow(TfLiteContext* context, int seed, int* group, bool* quantizes) 
     if (!same) return 0;
   }
   inside_of_[out] = seed + 1;
-  const int end = seed + kWindow < static_cast<int>(plan_.size()) ? seed + kWindow : static_cast<int>(plan_.size());
-  for (int i = seed + 1; i < end && members < kMaxOps; ++i) {
+  const size_t end = seed + kWindow < plan_.size() ? seed + kWindow : plan_.size();
+  for (size_t i = seed + 1; i < end && members < kMaxOps; ++i) {
     const PlannedNode& planned = plan_[i];
     if (planned.claimed || !fits(context, i, seed, like, quantizes)) continue;
     inside_of_[planned.node->outputs->data[0]] = seed + 1;
@@ -93,14 +92,15 @@ int Groups::grow(TfLiteContext* context, int seed, int* group, bool* quantizes) 
   return members;
 }
 
-bool Groups::fits(TfLiteContext* context, int position, int seed, const TfLiteTensor* like, bool* quantizes) {
+bool Groups::fits(TfLiteContext* context, size_t position, size_t seed, const TfLiteTensor* like, bool* quantizes) {
   const PlannedNode& planned = plan_[position];
   const StepOp op = step_op(planned.node, planned.registration);
   if (op == StepOp::kNone) return false;
   const TfLiteTensor* output = tensor_at(context, planned.node->outputs->data[0]);
   if (output == nullptr) return false;
   bool any_inside = false;
-  for (int k = 0; k < planned.node->inputs->size; ++k) {
+  const size_t inputs = count_of(planned.node->inputs);
+  for (size_t k = 0; k < inputs; ++k) {
     const int index = planned.node->inputs->data[k];
     const TfLiteTensor* tensor = tensor_at(context, index);
     if (tensor == nullptr) return false;
@@ -110,14 +110,14 @@ bool Groups::fits(TfLiteContext* context, int position, int seed, const TfLiteTe
       continue;
     }
     // PRELU's slopes and what LceQuantize reads.
-    if (k == 0 && (op == StepOp::kPrelu || planned.node->inputs->size == 1)) return false;
+    if (k == 0 && (op == StepOp::kPrelu || inputs == 1)) return false;
     const Shape shape = shape_beside(tensor, like);
     if (is_constant(tensor)) {
       if (shape != Shape::kPerChannel && shape != Shape::kScalar) return false;
       continue;
     }
     if (op == StepOp::kPrelu || shape == Shape::kNone || shape == Shape::kScalar) return false;
-    if (made_at_[index] >= seed) return false;
+    if (made_at_[index] > seed) return false;
   }
   if (!any_inside) return false;
   if (op == StepOp::kQuantize) {

@@ -15,9 +15,9 @@ class Groups {
   // Null, or what is wrong.
   const char* find(TfLiteContext* context);
 
-  int count() const { return count_; }
+  size_t count() const { return count_; }
   // Indices of group `i`'s nodes, in the order of execution.
-  const TfLiteIntArray* nodes(int i) const {
+  const TfLiteIntArray* nodes(size_t i) const {
     return reinterpret_cast<const TfLiteIntArray*>(memory_.data() + starts_[i]);
   }
 
@@ -29,15 +29,15 @@ class Groups {
     bool claimed;
   };
 
-  int grow(TfLiteContext* context, int seed, int* group, bool* quantizes);
-  bool fits(TfLiteContext* context, int position, int seed, const TfLiteTensor* like, bool* quantizes);
+  size_t grow(TfLiteContext* context, size_t seed, size_t* group, bool* quantizes);
+  bool fits(TfLiteContext* context, size_t position, size_t seed, const TfLiteTensor* like, bool* quantizes);
 
   Array<PlannedNode> plan_;
-  Array<int> made_at_;    // by tensor: position in the plan of the op that makes it, or -1
-  Array<int> inside_of_;  // by tensor: the seed of the group that makes it, plus 1
-  Array<int> memory_;     // groups one behind the other, each its size and its nodes
+  Array<size_t> made_at_;    // by tensor: position in the plan of the op that makes it, plus 1; or 0
+  Array<size_t> inside_of_;  // by tensor: the seed of the group that makes it, plus 1; or 0
+  Array<int> memory_;        // groups one after the other, each its size and its nodes
   Array<size_t> starts_;
-  int count_ = 0;
+  size_t count_ = 0;
 };
 
 }  // namespace bssl

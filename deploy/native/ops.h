@@ -34,8 +34,16 @@ inline LceOp lce_op(const TfLiteRegistration* registration) {
 
 // The attributes of a custom op, which live as long as the model.
 inline Attributes attributes_of(const TfLiteNode* node) {
-  const int size = node->custom_initial_data_size;
-  return Attributes(node->custom_initial_data, size < 0 ? 0 : static_cast<size_t>(size));
+  return Attributes(node->custom_initial_data, size_from(node->custom_initial_data_size));
+}
+
+// Sets `size` to the attribute called `name`, or to 0 where it is not from 1 to kMaxDimension. False when there is
+// none, or it does not fit 32 bits.
+inline bool find_size(const Attributes& attributes, const char* name, size_t* size) {
+  int32_t value;
+  if (!attributes.find(name, &value)) return false;
+  *size = value > kMaxDimension ? 0 : size_from(value);
+  return true;
 }
 
 }  // namespace bssl

@@ -7,10 +7,10 @@ namespace bssl {
 namespace {
 
 // Element-wise ops without a convolution: a tile of theirs.
-constexpr int kTilePixels = 4;
+constexpr size_t kTilePixels = 4;
 constexpr size_t kChunkElements = 16384;
 // A few microseconds' worth of binary multiply-adds; handing over work costs about as much.
-constexpr int64_t kSerialWork = 8'000'000;
+constexpr size_t kSerialWork = 8'000'000;
 
 // The first member of TfLiteAddParams, TfLiteSubParams and TfLiteMulParams.
 int activation_of(const TfLiteNode* node) {
@@ -29,7 +29,7 @@ void limits_of(int activation, float* low, float* high) {
 
 StepOp step_op(const TfLiteNode* node, const TfLiteRegistration* registration) {
   StepOp op = StepOp::kNone;
-  int inputs = 2;
+  size_t inputs = 2;
   switch (registration->builtin_code) {
     case kBuiltinAdd: op = StepOp::kAdd; break;
     case kBuiltinSub: op = StepOp::kSub; break;
@@ -62,15 +62,15 @@ StepOp step_op(const TfLiteNode* node, const TfLiteRegistration* registration) {
 }
 
 Shape shape_beside(const TfLiteTensor* tensor, const TfLiteTensor* like) {
-  if (tensor->type != kTfLiteFloat32 || rank(like) < 1 || rank(tensor) > rank(like)) return Shape::kNone;
+  if (tensor->type != kTfLiteFloat32 || rank(like) == 0 || rank(tensor) > rank(like)) return Shape::kNone;
   if (same_dimensions(tensor, like)) return Shape::kSame;
-  const int64_t count = elements(tensor);
+  const size_t count = elements(tensor);
   if (count == 1) return Shape::kScalar;
-  if (count <= 0 || last_dimension(tensor) != last_dimension(like)) return Shape::kNone;
+  if (count == 0 || last_dimension(tensor) != last_dimension(like)) return Shape::kNone;
   if (count == last_dimension(like)) return Shape::kPerChannel;
   // [images, 1, 1, channels], as a squeeze-and-excitation's.
   if (rank(tensor) == rank(like) && tensor->dims->data[0] == like->dims->data[0] &&
-      count == static_cast<int64_t>(like->dims->data[0]) * last_dimension(like)) {
+      count == dimension(like, 0) * last_dimension(like)) {
     return Shape::kPerImage;
   }
   return Shape::kNone;
@@ -80,23 +80,23 @@ const char* Program::init(TfLiteContext* context, const TfLiteIntArray* nodes, c
                           const KernelChoice& choice) {
   steps_ = &steps_for(choice.isa);
   if (!output_list_.allocate(count_of(outputs))) return "out of memory";
-  for (int i = 0; i < count_of(outputs); ++i) output_list_[i] = outputs->data[i];
-  if (count_of(nodes) < 1 || count_of(nodes) > kMaxOps) return "a fused node has too many ops";
+  for (size_t i = 0; i < count_of(outputs); ++i) output_list_[i] = outputs->data[i];
+  if (count_of(nodes) == 0 || count_of(nodes) > kMaxOps) return "a fused node has too many ops";
 
   TfLiteNode* node = nullptr;
   TfLiteRegistration* registration = nullptr;
   size_t constants = 0;
-  for (int i = 0; i < count_of(nodes); ++i) {
+  for (size_t i = 0; i < count_of(nodes); ++i) {
     if (context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration) != kTfLiteOk) {
       return "the interpreter does not know a node of its own";
     }
     if (step_op(node, registration) == StepOp::kNone) continue;
-    for (int k = 0; k < count_of(node->inputs); ++k) {
+    for (size_t k = 0; k < count_of(node->inputs); ++k) {
       const TfLiteTensor* tensor = tensor_at(context, node->inputs->data[k]);
       constants += tensor != nullptr && is_constant(tensor);
     }
   }
-  for (int i = 0; i < count_of(nodes); ++i) {
+  for (size_t i = 0; i < count_of(nodes); ++i) {
     context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration);
     const StepOp op = step_op(node, registration);
     const char* wrong = nullptr;
@@ -107,7 +107,7 @@ const char* Program::init(TfLiteContext* context, const TfLiteIntArray* nodes, c
         if (like == nullptr || input == nullptr) return "an element-wise op lacks a tensor";
         like_ = op == StepOp::kQuantize ? node->inputs->data[0] : node->outputs->data[0];
         channels_ = last_dimension(tensor_at(context, like_));
-        if (channels_ <= 0 || channels_ > kMaxDimension) return "an element-wise op has no channels";
+        if (channels_ == 0 || channels_ > kMaxDimension) return "an element-wise op has no channels";
       }
       if (constants_.size() == 0 && constants > 0 && !constants_.allocate(constants * padded_channels(channels_))) {
         return "out of memory";
@@ -213,7 +213,7 @@ void Program::drop_unread(const Instruction& last) {
 }
 
 const char* Program::operand_for(TfLiteContext* context, int index, Operand* operand) {
-  for (int i = 0; i < inner_count_; ++i) {
+  for (size_t i = 0; i < inner_count_; ++i) {
     if (inner_[i] == index) {
       operand->kind = Operand::kRegister;
       operand->index = i;
@@ -263,23 +263,23 @@ bool Program::copy_constant(const TfLiteTensor* tensor, size_t* offset) {
   if (constants_used_ + length > constants_.size()) return false;
   const float* values = static_cast<const float*>(tensor->data);
   const bool scalar = elements(tensor) == 1;
-  for (int c = 0; c < channels_; ++c) constants_[constants_used_ + static_cast<size_t>(c)] = values[scalar ? 0 : c];
+  for (size_t c = 0; c < channels_; ++c) constants_[constants_used_ + c] = values[scalar ? 0 : c];
   *offset = constants_used_;
   constants_used_ += length;
   return true;
 }
 
-// A convolution's result that only the ADD behind it reads is added to in one step: it saves a pass over the tile.
+// A convolution's result that only the ADD after it reads is added to in one step: it saves a pass over the tile.
 void Program::fuse_residual() {
   if (count_ < 2 || instructions_[0].step != &Steps::transform || instructions_[0].out.kind != Operand::kRegister) {
     return;
   }
-  const int value = instructions_[0].out.index;
+  const size_t value = instructions_[0].out.index;
   Instruction& add = instructions_[1];
   if (add.step != &Steps::add) return;
   const bool first = add.a.is_register(value), second = add.b.is_register(value);
   if (first == second) return;
-  for (int i = 2; i < count_; ++i) {
+  for (size_t i = 2; i < count_; ++i) {
     if (instructions_[i].a.is_register(value) || instructions_[i].b.is_register(value)) return;
   }
   add.step = &Steps::transform_add;
@@ -287,37 +287,36 @@ void Program::fuse_residual() {
   if (first) add.a = add.b;
   add.b = add.a;
   add.a = Operand();
-  for (int i = 1; i < count_; ++i) instructions_[i - 1] = instructions_[i];
+  for (size_t i = 1; i < count_; ++i) instructions_[i - 1] = instructions_[i];
   --count_;
 }
 
 // Values become registers; one that is not read any more gives its register to the next, so that few stay in the cache.
 const char* Program::assign_registers() {
-  int owner[kMaxRegisters];
-  for (int& value : owner) value = -1;
-  int assigned[kMaxOps];
-  for (int i = 0; i < count_; ++i) {
+  bool taken[kMaxRegisters] = {};
+  size_t assigned[kMaxOps] = {};
+  for (size_t i = 0; i < count_; ++i) {
     Operand* read[2] = {&instructions_[i].a, &instructions_[i].b};
-    int value_of[2] = {-1, -1};
+    size_t value_of[2] = {};
     for (int k = 0; k < 2; ++k) {
       if (read[k]->kind != Operand::kRegister) continue;
       value_of[k] = read[k]->index;
       read[k]->index = assigned[value_of[k]];
     }
     for (int k = 0; k < 2; ++k) {
-      if (value_of[k] < 0) continue;
+      if (read[k]->kind != Operand::kRegister) continue;
       bool later = false;
-      for (int j = i + 1; j < count_; ++j) {
+      for (size_t j = i + 1; j < count_; ++j) {
         later |= instructions_[j].a.is_register(value_of[k]) || instructions_[j].b.is_register(value_of[k]);
       }
-      if (!later) owner[assigned[value_of[k]]] = -1;
+      if (!later) taken[assigned[value_of[k]]] = false;
     }
     Operand& out = instructions_[i].out;
     if (out.kind != Operand::kRegister) continue;
-    int free = 0;
-    while (free < kMaxRegisters && owner[free] >= 0) ++free;
+    size_t free = 0;
+    while (free < kMaxRegisters && taken[free]) ++free;
     if (free == kMaxRegisters) return "a fused node keeps too many values";
-    owner[free] = out.index;
+    taken[free] = true;
     assigned[out.index] = free;
     out.index = free;
     if (free + 1 > registers_) registers_ = free + 1;
@@ -325,10 +324,10 @@ const char* Program::assign_registers() {
   return nullptr;
 }
 
-const char* Program::prepare(TfLiteContext* context, int threads) {
+const char* Program::prepare(TfLiteContext* context, size_t threads) {
   TfLiteTensor* like = &context->tensors[like_];
-  int dimensions[8] = {};
-  int ranks;
+  size_t dimensions[8] = {};
+  size_t ranks;
   if (has_convolution_) {
     if (const char* wrong = convolution_.prepare(&context->tensors[convolution_input_], threads)) return wrong;
     ranks = 4;
@@ -337,11 +336,11 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
     dimensions[2] = convolution_.output_width();
     dimensions[3] = channels_;
     images_ = convolution_.images();
-    pixels_ = static_cast<size_t>(convolution_.output_height()) * static_cast<size_t>(convolution_.output_width());
+    pixels_ = convolution_.output_height() * convolution_.output_width();
   } else {
     // The size is that of the first operand that lies outside, and is as large as the result.
     const TfLiteTensor* source = nullptr;
-    for (int i = 0; i < count_ && source == nullptr; ++i) {
+    for (size_t i = 0; i < count_ && source == nullptr; ++i) {
       if (instructions_[i].a.kind == Operand::kTensor) source = &context->tensors[tensors_[instructions_[i].a.index]];
       if (source == nullptr && instructions_[i].b.kind == Operand::kTensor) {
         source = &context->tensors[tensors_[instructions_[i].b.index]];
@@ -349,24 +348,24 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
     }
     if (source == nullptr) source = like;
     ranks = rank(source);
-    if (ranks < 1 || ranks > 8 || elements(source) <= 0) {
+    if (ranks == 0 || ranks > 8 || elements(source) == 0) {
       return "an element-wise op's operand is empty, or has more than 8 dimensions";
     }
-    for (int i = 0; i < ranks; ++i) dimensions[i] = source->dims->data[i];
+    for (size_t i = 0; i < ranks; ++i) dimensions[i] = dimension(source, i);
     if (dimensions[ranks - 1] != channels_) return "the number of channels changed";
     images_ = ranks > 1 ? dimensions[0] : 1;
-    pixels_ = static_cast<size_t>(elements(source)) / static_cast<size_t>(images_) / static_cast<size_t>(channels_);
-    chunk_pixels_ = kChunkElements / static_cast<size_t>(channels_);
+    pixels_ = elements(source) / images_ / channels_;
+    chunk_pixels_ = kChunkElements / channels_;
     if (chunk_pixels_ < kTilePixels) chunk_pixels_ = kTilePixels;
-    chunks_ = static_cast<int>((pixels_ + chunk_pixels_ - 1) / chunk_pixels_);
+    chunks_ = (pixels_ + chunk_pixels_ - 1) / chunk_pixels_;
   }
 
   // Results take the size; what is read must have it.
-  for (int i = 0; i < count_; ++i) {
+  for (size_t i = 0; i < count_; ++i) {
     const Instruction& instruction = instructions_[i];
     if (instruction.out.kind == Operand::kTensor) {
       TfLiteTensor* tensor = &context->tensors[tensors_[instruction.out.index]];
-      const int last = instruction.to_bits ? words_for(channels_) : channels_;
+      const size_t last = instruction.to_bits ? words_for(channels_) : channels_;
       if (const char* wrong = resize(context, tensor, dimensions, ranks, last)) return wrong;
     }
     const Operand* operands[2] = {&instruction.a, &instruction.b};
@@ -376,23 +375,23 @@ const char* Program::prepare(TfLiteContext* context, int threads) {
       bool fits = elements(tensor) > 0 && is_readable(tensor);
       if (operand->kind == Operand::kTensor) {
         fits = fits && rank(tensor) == ranks;
-        for (int d = 0; fits && d < ranks; ++d) fits = tensor->dims->data[d] == dimensions[d];
+        for (size_t d = 0; fits && d < ranks; ++d) fits = dimension(tensor, d) == dimensions[d];
       } else {
         // One row for all images, or one for each.
-        const bool each = elements(tensor) == static_cast<int64_t>(images_) * channels_;
+        const bool each = elements(tensor) == images_ * channels_;
         fits = fits && (each || elements(tensor) == channels_);
-        image_strides_[operand->index] = each && images_ > 1 ? static_cast<size_t>(channels_) : 0;
+        image_strides_[operand->index] = each && images_ > 1 ? channels_ : 0;
       }
       if (!fits) return "an element-wise op's operands do not fit each other";
     }
   }
-  if (registers_ > 0 && !register_memory_.allocate(static_cast<size_t>(threads) * registers_ * kMaxTile)) {
+  if (registers_ > 0 && !register_memory_.allocate(threads * registers_ * kMaxTile)) {
     return "out of memory";
   }
   return nullptr;
 }
 
-int Program::tasks() const {
+size_t Program::tasks() const {
   if (count_ == 0) return 0;  // nobody reads what it would give
   return has_convolution_ ? convolution_.tasks() : images_ * chunks_;
 }
@@ -400,11 +399,11 @@ int Program::tasks() const {
 bool Program::worth_threads() const { return !has_convolution_ || convolution_.work() > kSerialWork; }
 
 void Program::start(TfLiteContext* context) {
-  for (int i = 0; i < tensor_count_; ++i) memory_[i] = context->tensors[tensors_[i]].data;
+  for (size_t i = 0; i < tensor_count_; ++i) memory_[i] = context->tensors[tensors_[i]].data;
   if (has_convolution_) input_ = context->tensors[convolution_input_].data;
 }
 
-void Program::run_task(int task, int thread) {
+void Program::run_task(size_t task, size_t thread) {
   if (has_convolution_) {
     convolution_.run_task(input_, task, thread, &Program::run_tile, this);
   } else {
@@ -412,18 +411,18 @@ void Program::run_task(int task, int thread) {
   }
 }
 
-void Program::run_elementwise(int task, int thread) {
+void Program::run_elementwise(size_t task, size_t thread) {
   // Without a kernel, all that a tile needs of it is its width.
   static const MicroKernel kNone = {"", Isa::kPortable, kTilePixels, kMaxTileChannels, Layout::kWords, nullptr};
   Bconv2d::Tile tile = {};
   tile.thread = thread;
   tile.image = task / chunks_;
-  const size_t first = static_cast<size_t>(task % chunks_) * chunk_pixels_;
+  const size_t first = task % chunks_ * chunk_pixels_;
   const size_t end = first + chunk_pixels_ < pixels_ ? first + chunk_pixels_ : pixels_;
   for (size_t pixel = first; pixel < end; pixel += kTilePixels) {
-    tile.first_pixel = static_cast<int>(pixel);
-    tile.pixels = static_cast<int>(end - pixel < kTilePixels ? end - pixel : kTilePixels);
-    for (int c = 0; c < channels_; c += kMaxTileChannels) {
+    tile.first_pixel = pixel;
+    tile.pixels = end - pixel < kTilePixels ? end - pixel : kTilePixels;
+    for (size_t c = 0; c < channels_; c += kMaxTileChannels) {
       const ChannelBlock block = {&kNone, c, channels_ - c < kMaxTileChannels ? channels_ - c : kMaxTileChannels, 0, 0};
       tile.block = &block;
       run_tile(this, tile);
@@ -435,17 +434,18 @@ void Program::run_tile(void* program, const Bconv2d::Tile& tile) {
   Program& self = *static_cast<Program*>(program);
   const ChannelBlock& block = *tile.block;
   const size_t channels = self.channels_;
-  const size_t pixel = static_cast<size_t>(tile.image) * self.pixels_ + static_cast<size_t>(tile.first_pixel);
+  const size_t pixel = tile.image * self.pixels_ + tile.first_pixel;
   const size_t first = block.first;
-  const ptrdiff_t tile_stride = block.kernel->channels;
+  const ptrdiff_t tile_stride = static_cast<ptrdiff_t>(block.kernel->channels);
+  const ptrdiff_t row_stride = static_cast<ptrdiff_t>(channels);
   float* registers = self.register_memory_.data();
-  if (registers != nullptr) registers += static_cast<size_t>(tile.thread * self.registers_) * kMaxTile;
+  if (registers != nullptr) registers += tile.thread * self.registers_ * kMaxTile;
 
   StepArgs args = {};
-  args.pixels = tile.pixels;
-  args.channels = block.count;
+  args.pixels = static_cast<int>(tile.pixels);
+  args.channels = static_cast<int>(block.count);
   args.accum = tile.accum;
-  args.accum_stride = block.kernel->channels;
+  args.accum_stride = static_cast<int>(block.kernel->channels);
   args.shift = tile.shift;
   args.clamp_min = self.convolution_.clamp_min();
   args.clamp_max = self.convolution_.clamp_max();
@@ -458,12 +458,12 @@ void Program::run_tile(void* program, const Bconv2d::Tile& tile) {
     switch (operand.kind) {
       case Operand::kRegister: *stride = tile_stride; return registers + operand.index * kMaxTile;
       case Operand::kTensor:
-        *stride = self.channels_;
+        *stride = row_stride;
         return static_cast<float*>(self.memory_[operand.index]) + pixel * channels + first;
       case Operand::kPerImage:
         *stride = 0;
-        return static_cast<float*>(self.memory_[operand.index]) +
-               self.image_strides_[operand.index] * static_cast<size_t>(tile.image) + first;
+        return static_cast<float*>(self.memory_[operand.index]) + self.image_strides_[operand.index] * tile.image +
+               first;
       case Operand::kConstant: *stride = 0; return self.constants_.data() + operand.offset + first;
       case Operand::kNone: break;
     }
@@ -471,7 +471,7 @@ void Program::run_tile(void* program, const Bconv2d::Tile& tile) {
     return nullptr;
   };
 
-  for (int i = 0; i < self.count_; ++i) {
+  for (size_t i = 0; i < self.count_; ++i) {
     const Instruction& instruction = self.instructions_[i];
     args.low = instruction.low;
     args.high = instruction.high;
@@ -481,11 +481,11 @@ void Program::run_tile(void* program, const Bconv2d::Tile& tile) {
       const size_t words = words_for(self.channels_);
       args.bits = static_cast<uint32_t*>(self.memory_[instruction.out.index]) + pixel * words + first / 32;
       args.bits_stride = static_cast<ptrdiff_t>(words);
-      args.first_bit = block.first % 32;
+      args.first_bit = static_cast<int>(first % 32);
       if (instruction.from_accum) args.thresholds = self.convolution_.thresholds(tile.shift) + first;
     } else if (instruction.to_bytes) {
       args.bytes = static_cast<int8_t*>(self.memory_[instruction.out.index]) + pixel * channels + first;
-      args.bytes_stride = self.channels_;
+      args.bytes_stride = row_stride;
     } else {
       args.out = locate(instruction.out, &args.out_stride);
     }

@@ -15,9 +15,9 @@
 namespace bssl {
 
 // Bounds for the ops of one node. What is beyond them becomes a node of its own.
-constexpr int kMaxOps = 12;
-constexpr int kMaxOperands = 3 * kMaxOps;
-constexpr int kMaxRegisters = kMaxOps;
+constexpr size_t kMaxOps = 12;
+constexpr size_t kMaxOperands = 3 * kMaxOps;
+constexpr size_t kMaxRegisters = kMaxOps;
 
 // Whether the op can be a step, judged by its types and by what is known of sizes before they are: an element-wise op
 // on float tensors like `like`, or LceQuantize of one.
@@ -35,21 +35,21 @@ class Program {
                    const KernelChoice& choice);
 
   // Checks sizes and gives the outputs theirs.
-  const char* prepare(TfLiteContext* context, int threads);
+  const char* prepare(TfLiteContext* context, size_t threads);
 
-  int tasks() const;
+  size_t tasks() const;
   // Whether there is so much to do that waking helpers pays.
   bool worth_threads() const;
   void start(TfLiteContext* context);  // looks up where the tensors lie now
-  void run_task(int task, int thread);
+  void run_task(size_t task, size_t thread);
 
  private:
   struct Operand {
     enum Kind { kNone, kRegister, kTensor, kPerImage, kConstant } kind = kNone;
-    int index = 0;      // of the register, or in tensors_
+    size_t index = 0;   // of the register, or in tensors_
     size_t offset = 0;  // of the constant, in constants_
 
-    bool is_register(int number) const { return kind == kRegister && index == number; }
+    bool is_register(size_t number) const { return kind == kRegister && index == number; }
   };
   struct Instruction {
     Step Steps::* step = nullptr;
@@ -71,34 +71,34 @@ class Program {
   const char* assign_registers();
 
   static void run_tile(void* program, const Bconv2d::Tile& tile);
-  void run_elementwise(int task, int thread);
+  void run_elementwise(size_t task, size_t thread);
 
   bool has_convolution_ = false;
   Bconv2d convolution_;
   int convolution_input_ = -1;
   const Steps* steps_ = nullptr;
   int like_ = -1;  // a tensor of the size that all have
-  int channels_ = 0;
+  size_t channels_ = 0;
   size_t pixels_ = 0;  // of an image
-  int images_ = 0;
+  size_t images_ = 0;
 
   Array<int> output_list_;
   Instruction instructions_[kMaxOps];
-  int count_ = 0;
+  size_t count_ = 0;
   // Tensors that steps read or write, and where they lie during an invocation.
   int tensors_[kMaxOperands];
   void* memory_[kMaxOperands];
   size_t image_strides_[kMaxOperands] = {};  // of a kPerImage operand, in elements
-  int tensor_count_ = 0;
+  size_t tensor_count_ = 0;
   // Values that stay inside: the tensor each stands for, until registers are assigned.
   int inner_[kMaxOps];
-  int inner_count_ = 0;
-  int registers_ = 0;
+  size_t inner_count_ = 0;
+  size_t registers_ = 0;
   Array<float> constants_;
   size_t constants_used_ = 0;
   Array<float> register_memory_;
   const void* input_ = nullptr;
-  int chunks_ = 0;
+  size_t chunks_ = 0;
   size_t chunk_pixels_ = 0;
 };
 

@@ -53,8 +53,9 @@ void ThreadPool::start(int threads) {
   if (threads > kMaxThreads) threads = kMaxThreads;
   // Otherwise a child would wait for helpers that it does not have.
   if (threads < 1 || !can_tell_processes()) threads = 1;
-  int undecided = 0;
-  __atomic_compare_exchange_n(&threads_, &undecided, threads, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+  size_t undecided = 0;
+  __atomic_compare_exchange_n(&threads_, &undecided, static_cast<size_t>(threads), false, __ATOMIC_SEQ_CST,
+                              __ATOMIC_SEQ_CST);
   if (this->threads() > 1) has_helpers();
 }
 
@@ -85,7 +86,7 @@ void ThreadPool::start_helpers() {
     return;
   }
   for (size_t i = 1; i < count; ++i) {
-    helper_list_[i] = Helper{this, pthread_t(), static_cast<int>(i)};
+    helper_list_[i] = Helper{this, pthread_t(), i};
     if (pthread_create(&helper_list_[i].thread, nullptr, &ThreadPool::entry, &helper_list_[i]) != 0) break;
     ++helpers_;
   }
@@ -96,24 +97,24 @@ ThreadPool::~ThreadPool() {
   if (process_ != this_process()) return;
   __atomic_store_n(&stopping_, true, __ATOMIC_SEQ_CST);
   call_helpers();
-  for (int i = 1; i <= helpers_; ++i) pthread_join(helper_list_[i].thread, nullptr);
+  for (size_t i = 1; i <= helpers_; ++i) pthread_join(helper_list_[i].thread, nullptr);
   pthread_cond_destroy(&wake_);
   pthread_cond_destroy(&done_);
   pthread_mutex_destroy(&mutex_);
 }
 
-void ThreadPool::run(int count, Work work, void* context) {
+void ThreadPool::run(size_t count, Work work, void* context) {
   // A caller who finds the pool at work, another interpreter with the same delegate, does it all alone.
   if (threads() == 1 || count <= 1 || !has_helpers() || __atomic_exchange_n(&taken_, true, __ATOMIC_ACQUIRE)) {
-    for (int task = 0; task < count; ++task) work(context, task, 0);
+    for (size_t task = 0; task < count; ++task) work(context, task, 0);
     return;
   }
   work_ = work;
   context_ = context;
-  const int64_t workers = helpers_ + 1;
-  for (int64_t i = 0; i < workers; ++i) {
-    shares_[i].end = static_cast<int>(count * (i + 1) / workers);
-    __atomic_store_n(&shares_[i].next, static_cast<int>(count * i / workers), __ATOMIC_RELAXED);
+  const size_t workers = helpers_ + 1;
+  for (size_t i = 0; i < workers; ++i) {
+    shares_[i].end = count * (i + 1) / workers;
+    __atomic_store_n(&shares_[i].next, count * i / workers, __ATOMIC_RELAXED);
   }
   __atomic_store_n(&open_, true, __ATOMIC_SEQ_CST);
   call_helpers();
@@ -143,11 +144,11 @@ void ThreadPool::call_helpers() {
   pthread_mutex_unlock(&mutex_);
 }
 
-void ThreadPool::work_off(int thread) {
-  for (int i = 0; i <= helpers_; ++i) {
+void ThreadPool::work_off(size_t thread) {
+  for (size_t i = 0; i <= helpers_; ++i) {
     Share& share = shares_[(thread + i) % (helpers_ + 1)];
     for (;;) {
-      const int task = __atomic_fetch_add(&share.next, 1, __ATOMIC_RELAXED);
+      const size_t task = __atomic_fetch_add(&share.next, 1, __ATOMIC_RELAXED);
       if (task >= share.end) break;
       work_(context_, task, thread);
     }
@@ -160,7 +161,7 @@ void* ThreadPool::entry(void* helper) {
   return nullptr;
 }
 
-void ThreadPool::help(int number) {
+void ThreadPool::help(size_t number) {
   uint32_t seen = 0;
   const auto called = [&] { return __atomic_load_n(&round_, __ATOMIC_SEQ_CST) != seen; };
   for (;;) {

@@ -22,7 +22,7 @@ constexpr int kMaxThreads = 64;
 class ThreadPool {
  public:
   // `task` numbers the piece of work, `thread` the worker: 0 .. threads - 1.
-  using Work = void (*)(void* context, int task, int thread);
+  using Work = void (*)(void* context, size_t task, size_t thread);
 
   ThreadPool() = default;
   ThreadPool(const ThreadPool&) = delete;
@@ -33,14 +33,14 @@ class ThreadPool {
   // fewer, the pool has fewer. From any thread, several at once.
   void start(int threads);
   // At most that many work: the numbers that workers have are below.
-  int threads() const {
-    const int decided = __atomic_load_n(&threads_, __ATOMIC_RELAXED);
-    return decided < 1 ? 1 : decided;
+  size_t threads() const {
+    const size_t decided = __atomic_load_n(&threads_, __ATOMIC_RELAXED);
+    return decided == 0 ? 1 : decided;
   }
 
   // Runs tasks 0 .. count - 1 and returns when all are done. From several threads at once, all but one
   // of them work alone, each as thread 0.
-  void run(int count, Work work, void* context);
+  void run(size_t count, Work work, void* context);
 
  private:
   static constexpr uint32_t kNoProcess = ~uint32_t{0};
@@ -48,27 +48,27 @@ class ThreadPool {
   struct Helper {
     ThreadPool* pool;
     pthread_t thread;
-    int number;
+    size_t number;
   };
 
   // The tasks next .. end - 1 of one thread, in a line of the cache of its own.
   struct alignas(64) Share {
-    int next;
-    int end;
+    size_t next;
+    size_t end;
   };
 
   // Whether helpers of this process are there; starts them where they are not. False while another thread does so.
   bool has_helpers();
   void start_helpers();
   static void* entry(void* helper);
-  void help(int number);
+  void help(size_t number);
   void call_helpers();
-  void work_off(int thread);
+  void work_off(size_t thread);
 
-  int threads_ = 0;  // once it is decided it stays, as users have memory for so many
+  size_t threads_ = 0;  // once it is decided it stays, as users have memory for so many
   // The process (see threads.cc) whose helpers these are, and the one in which somebody has begun to start them.
   uint32_t process_ = kNoProcess, starting_ = kNoProcess;
-  int helpers_ = 0;
+  size_t helpers_ = 0;
   Array<Helper> helper_list_;
   Array<Share> shares_;
   // For sleeping and waking alone: a helper that waits actively takes no lock, as it would meet the caller's.

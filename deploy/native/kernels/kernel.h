@@ -18,16 +18,16 @@ enum class Layout {
   kNibbles,
 };
 
-constexpr int bytes_per_word(Layout layout) { return layout == Layout::kNibbles ? 8 : 4; }
+constexpr size_t bytes_per_word(Layout layout) { return layout == Layout::kNibbles ? 8 : 4; }
 
 // Widest tile of any micro-kernel.
-constexpr int kMaxTilePixels = 12;
-constexpr int kMaxTileChannels = 64;
-constexpr int kMaxTile = 256;  // pixels x channels
+constexpr size_t kMaxTilePixels = 12;
+constexpr size_t kMaxTileChannels = 64;
+constexpr size_t kMaxTile = 256;  // pixels x channels
 
 // How long a row must be that steps read for each channel: they work on whole blocks.
-constexpr size_t padded_channels(int channels) {
-  return ((static_cast<size_t>(channels) + kMaxTileChannels - 1) / kMaxTileChannels + 1) * kMaxTileChannels;
+constexpr size_t padded_channels(size_t channels) {
+  return ((channels + kMaxTileChannels - 1) / kMaxTileChannels + 1) * kMaxTileChannels;
 }
 
 // Counts, for `count` output pixels (1 to `pixels`) and `channels` output channels, the bits in which the input differs
@@ -38,8 +38,8 @@ constexpr size_t padded_channels(int channels) {
 struct MicroKernel {
   const char* name;
   Isa isa;
-  int pixels;
-  int channels;
+  size_t pixels;
+  size_t channels;
   Layout layout;
   void (*run)(const uint8_t* const* inputs, int count, const int32_t* offsets, int words, const void* weights,
               int32_t* accum);
@@ -100,7 +100,7 @@ struct Steps {
 
 // The list of micro-kernels, best first within a set of instructions and a width: list.inc.
 extern const MicroKernel* const kMicroKernels[];
-extern const int kMicroKernelCount;
+extern const size_t kMicroKernelCount;
 
 const Steps& steps_for(Isa isa);
 

@@ -11,7 +11,7 @@ const MicroKernel* const kMicroKernels[] = {
 #include "list.inc"
 #undef BSSL_MICRO_KERNEL
 };
-const int kMicroKernelCount = static_cast<int>(sizeof(kMicroKernels) / sizeof(kMicroKernels[0]));
+const size_t kMicroKernelCount = sizeof(kMicroKernels) / sizeof(kMicroKernels[0]);
 
 extern const Steps kPortableSteps;
 #if defined(__x86_64__)

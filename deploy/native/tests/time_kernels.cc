@@ -103,11 +103,11 @@ double median(std::vector<double> values) {
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 31;
   constexpr int kWords = 18;  // 3 x 3 taps of 64 channels
-  for (int i = 0; i < bssl::kMicroKernelCount; ++i) {
+  for (size_t i = 0; i < bssl::kMicroKernelCount; ++i) {
     const MicroKernel& kernel = *bssl::kMicroKernels[i];
     if (!bssl::cpu().has(kernel.isa)) continue;
-    const size_t bytes = static_cast<size_t>(bssl::bytes_per_word(kernel.layout));
-    const size_t weight_bytes = kWords * static_cast<size_t>(kernel.channels) * bytes + 64;
+    const size_t bytes = bssl::bytes_per_word(kernel.layout);
+    const size_t weight_bytes = kWords * kernel.channels * bytes + 64;
     auto* weights = static_cast<uint8_t*>(std::aligned_alloc(64, (weight_bytes + 63) / 64 * 64));
     std::vector<uint8_t> input(4096);
     std::memset(weights, 0x05, weight_bytes);
@@ -115,14 +115,15 @@ int main(int argc, char** argv) {
     int32_t offsets[kWords + 1] = {};
     for (int w = 0; w < kWords; ++w) offsets[w] = static_cast<int32_t>((w / 6 * 64 + w % 6) * static_cast<int>(bytes));
     const uint8_t* inputs[bssl::kMaxTilePixels];
-    for (int p = 0; p < kernel.pixels; ++p) inputs[p] = input.data() + static_cast<size_t>(2 * p) * bytes;
+    for (size_t p = 0; p < kernel.pixels; ++p) inputs[p] = input.data() + 2 * p * bytes;
     alignas(64) int32_t accum[bssl::kMaxTile];
-    const double macs = static_cast<double>(kernel.pixels) * kernel.channels * 32 * kWords;
+    const double macs = static_cast<double>(kernel.pixels * kernel.channels * 32 * kWords);
+    const int pixels = static_cast<int>(kernel.pixels);
     const long calls = static_cast<long>(2e9 / macs / (kernel.isa == Isa::kPortable ? 20 : 1));
     std::vector<double> speeds, bounds, shares;
     for (int r = 0; r < rounds; ++r) {
       const double begin = now();
-      for (long c = 0; c < calls; ++c) kernel.run(inputs, kernel.pixels, offsets, kWords, weights, accum);
+      for (long c = 0; c < calls; ++c) kernel.run(inputs, pixels, offsets, kWords, weights, accum);
       const double speed = macs * static_cast<double>(calls) / (now() - begin);
       const double most = bound(kernel.isa, 200000);
       speeds.push_back(speed);
