@@ -264,13 +264,15 @@ def _record(source: str, manifest: m.Manifest, converted: Converted, calibration
 
 def _manifest(subject: Subject, converted: Converted, table: Any, library: Library) -> m.Manifest:
     binary = dataclasses.asdict(converted.report)
+    # On Android there is no glibc.
+    of_library = {"runtime-compiler": library.compiler, "runtime-glibc": library.glibc}
     p = subject.preprocessing
     return m.Manifest(
         format=m.FORMAT,
         task=subject.task.name,
         commit=environment(0)["commit"],
         target=converted.target,
-        created_by=converted.created_by | {"runtime-compiler": library.compiler, "runtime-glibc": library.glibc},
+        created_by=converted.created_by | {name: version for name, version in of_library.items() if version},
         files={},
         inputs=converted.inputs,
         outputs=converted.outputs,

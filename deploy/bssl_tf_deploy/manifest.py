@@ -196,7 +196,7 @@ class Manifest(_Common):
         task: a name that `bssl_tf_deploy.tasks` knows.
         target: what it was exported for: arm64, x86_64 or android-arm64.
         commit: of the bssl-tf that exported it, with `+` where its files had changed; None where that is not known.
-        created_by: version of each package.
+        created_by: version of each package, and of what compiled the runtime library; only what is known.
         files: every file but the manifest.
         inputs: of the model, in its order; the first is the image. Others are fed as tensors only.
         outputs: of the model, in its order.

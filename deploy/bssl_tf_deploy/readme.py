@@ -29,8 +29,23 @@ _ANDROID = """    adb push model.tflite {library} benchmark_model /data/local/tm
         --external_delegate_path=/data/local/tmp/libbssl_tf_runtime.so \\
         --external_delegate_options=num_threads:4 --num_threads=4
 
-`benchmark_model` is TensorFlow Lite's, prebuilt for android_aarch64; it times the model. In an app, load the library as
-an external delegate of TFLite. It needs 64-bit Android 7 or newer and has not been tried on a phone.
+`benchmark_model` is TensorFlow Lite's, prebuilt for android_aarch64; it times the model. So does
+`bssl-tf bench . --device adb --tflite-library tensorflow-lite-2.16.1.aar`, with a runner of its own.
+
+In an app, put the library into `jniLibs/arm64-v8a`. It is an external delegate of TFLite: native code makes one for
+each interpreter, and hands it over in TFLite's C interface before the interpreter is made:
+
+    void* library = dlopen("libbssl_tf_runtime.so", RTLD_NOW);
+    TfLiteDelegate* (*create)(char**, char**, size_t, void (*)(const char*)) =
+        dlsym(library, "tflite_plugin_create_delegate");
+    void (*destroy)(TfLiteDelegate*) = dlsym(library, "tflite_plugin_destroy_delegate");
+    char *keys[] = {{"num_threads"}}, *values[] = {{"4"}};
+    TfLiteDelegate* delegate = create(keys, values, 1, NULL);
+    TfLiteInterpreterOptionsAddDelegate(options, delegate);
+    /* make the interpreter, run it, delete it; then: */
+    destroy(delegate);
+
+It needs 64-bit Android 7 or newer and has not been tried on a phone.
 
 On Linux, `bssl-tf run . examples/*.png` runs this bundle on the examples.
 """
@@ -59,7 +74,7 @@ def readme(manifest: Manifest, *, library: bool) -> str:
         convolutions += f", {binary.int8_operators} convolutions and dense operators in int8"
     ends = [f"  - input `{one.name}` {one.dtype} {list(one.shape)}" for one in manifest.inputs]
     ends += [f"  - output `{one.name}` {one.dtype} {list(one.shape)}, {meanings[one.name]}" for one in manifest.outputs]
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.created_by.items()))
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.created_by.items()) if version)
     commit = f" of commit {manifest.commit}" if manifest.commit else ""
     points = [
         f"Preprocessing: {_preprocessing(manifest)}",

@@ -144,7 +144,11 @@ def test_export_for_android_says_how_to_run_it_there(run_folder: Path, bssl_tf: 
     readme = (tmp_path / "bundle" / "README.md").read_text()
     assert "benchmark_model" in readme
     assert "--external_delegate_path=/data/local/tmp/libbssl_tf_runtime.so" in readme
-    assert read_bundle(tmp_path / "bundle").manifest.files[bundled_name("android-arm64")].bytes > 10_000
+    manifest = read_bundle(tmp_path / "bundle").manifest
+    assert manifest.files[bundled_name("android-arm64")].bytes > 10_000
+    # No glibc there.
+    assert all(manifest.created_by.values()) and "runtime-compiler" in manifest.created_by
+    assert "runtime-glibc" not in readme
 
 
 def test_export_without_a_compiler_says_how_to_get_one(run_folder: Path, tmp_path: Path) -> None:

@@ -304,6 +304,25 @@ def test_the_readme_states_which_labels_the_backbone_learned_from(tmp_path: Path
     assert "of commit 0123456789ab" in text
 
 
+def test_the_readme_shows_no_version_that_is_not_known(tmp_path: Path) -> None:
+    about = manifest(created_by={"bssl-tf": "0.1.0", "numpy": "", "runtime-glibc": ""}, commit=None)
+    write_bundle(tmp_path / "b", about, b"model", *golden(), ["a", "b", "c", "d"], library=b"library")
+    text = readme_of(tmp_path / "b")
+    assert "Made by bssl-tf with bssl-tf 0.1.0." in text
+    assert "with 64-bit Linux:" in text and "glibc" not in text and "numpy ," not in text
+
+
+def test_the_readme_for_android_shows_the_calls_for_an_app_as_the_tutorial_promises(tmp_path: Path) -> None:
+    content = [*golden(), ["a", "b", "c", "d"]]
+    write_bundle(tmp_path / "b", manifest(target="android-arm64"), b"model", *content, library=b"library")
+    lines = (tmp_path / "b" / "README.md").read_text().splitlines()
+    assert '    char *keys[] = {"num_threads"}, *values[] = {"4"};' in lines and max(map(len, lines)) <= 120
+    text = " ".join(lines)
+    assert text.index("tflite_plugin_create_delegate") < text.index("TfLiteInterpreterOptionsAddDelegate")
+    tutorial = (Path(__file__).parents[2] / "docs/pages/tutorial.md").read_text()
+    assert "`README.md` shows the calls" in " ".join(tutorial.split())
+
+
 def second_output(content: dict[str, Any]) -> None:
     content["outputs"].append(content["outputs"][0] | {"name": "boxes"})
     content["parity"]["outputs"]["boxes"] = content["parity"]["outputs"]["logits"]

@@ -18,10 +18,10 @@ _SHOWN_LABELS = 12
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 on the images that parity was measured on, percent.
+    """Top-1 on test images, percent.
 
     Attributes:
-        images: how many.
+        images: how many: all that have a label of these classes, unless the export was told to take fewer.
         top1_percent: of the model in the bundle.
         keras_top1_percent: of the Keras network before conversion, in float32.
     """
