@@ -10,6 +10,11 @@ from bssl_tf.errors import ConfigError
 from bssl_tf.settings import DataConfig
 
 
+def data_name(source: str) -> str:
+    """What a data set is called elsewhere: of a folder its name, as where it lay means nothing on another machine."""
+    return source if source == "embedded" or source.startswith("tfds:") else Path(source).absolute().name
+
+
 def open_data(config: DataConfig, *, labels_needed: bool) -> DataSplits:
     """Loads the data set that `config` names.
 

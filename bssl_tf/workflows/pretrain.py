@@ -8,6 +8,7 @@ from typing import Any
 
 from bssl_tf import zoo
 from bssl_tf.backend import keras
+from bssl_tf.data.open import data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.configuration import configured
 from bssl_tf.engine.loop import train
@@ -94,7 +95,7 @@ def _labels_used(run: RunConfig[PretrainConfig], teacher: Teacher | None) -> str
     config = run.sections
     found = [teacher.labels_used] if teacher is not None else []
     if run.method.needs_labels:
-        found.append(f"the labels of {config.data.source}")
+        found.append(f"the labels of {data_name(config.data.source)}")
     if config.initial:
         found.append(read_network(zoo.find(config.initial.removeprefix(zoo.PREFIX)).folder).labels_used)
     return " and ".join(dict.fromkeys(clause for clause in found if clause)) or None

@@ -12,7 +12,7 @@ from typing import Any
 
 from bssl_tf.backend import keras
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.open import open_data
+from bssl_tf.data.open import data_name, open_data
 from bssl_tf.errors import ConfigError, ConversionError, MissingDataError
 from bssl_tf.evaluation.linear_probe import load_probe
 from bssl_tf.files import read_regular
@@ -92,19 +92,14 @@ def from_run(run: Path, data_dir: str | None) -> Subject:
         ) from error
     return Subject(
         find_task(NAME),
-        Table(probe.class_names, Probe(_data_name(source), probe.top1), None),
+        Table(probe.class_names, Probe(data_name(source), probe.top1), None),
         with_classifier(student, probe.weights, probe.bias),
         network.preprocessing,
         data.test if data.test is not None and len(data.test) else data.train,
         data.train,
         NetworkDescription(network.backbone, network.arguments),
-        Training(config.method, _data_name(config.data.source), network.labels_used, config.training.seed),
+        Training(config.method, data_name(config.data.source), network.labels_used, config.training.seed),
     )
-
-
-def _data_name(source: str) -> str:
-    """A folder's name is enough; where it lay on this machine means nothing elsewhere."""
-    return source if source == "embedded" or source.startswith("tfds:") else Path(source).name
 
 
 def from_model(

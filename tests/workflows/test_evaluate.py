@@ -112,7 +112,7 @@ def test_labels_behind_a_teacher_are_behind_its_student(tiny_teacher: Path, tiny
     config = read_run(PretrainConfig, {})
     assert _labels_used(config, plain) is None and read_network(tiny_student / "student").labels_used is None
     assert _labels_used(config, labelled) == "ImageNet's labels"
-    supervised = read_run(PretrainConfig, {"method": "supervised", "data": {"source": "photos"}})
+    supervised = read_run(PretrainConfig, {"method": "supervised", "data": {"source": "/home/somebody/photos/"}})
     assert _labels_used(supervised, None) == "the labels of photos"
     described["labels_used"] = 3
     (teacher_folder / "teacher" / "network.json").write_text(json.dumps(described))

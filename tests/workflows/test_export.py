@@ -312,6 +312,23 @@ def test_a_run_folder_takes_pixels_too(export: Export, tmp_path: Path) -> None:
         refused(call, f"--{option} does not go with a run folder", kind=UsageError)
 
 
+def test_labels_behind_a_student_are_in_its_bundle_and_nothing_claims_the_contrary(
+    export: Export, tmp_path: Path
+) -> None:
+    run = write_run_folder(tmp_path / "run")
+    unlabelled = export(run, images=8, out=tmp_path / "unlabelled")
+    assert unlabelled.manifest.training is not None and unlabelled.manifest.training.labels_used is None
+    assert "trained without labels" in (tmp_path / "unlabelled" / "README.md").read_text()
+    about = run / "student" / "network.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"labels_used": "ImageNet's labels (x)"}))
+    done = export(run, images=8, record=tmp_path / "record.jsonl")
+    assert done.manifest.training is not None and done.manifest.training.labels_used == "ImageNet's labels (x)"
+    assert json.loads((tmp_path / "record.jsonl").read_text())["training"]["labels_used"] == "ImageNet's labels (x)"
+    text = " ".join((tmp_path / "bundle" / "README.md").read_text().split())
+    assert "The backbone was trained with ImageNet's labels (x) (method s2bnn" in text
+    assert "without labels" not in text
+
+
 def test_export_explains_on_demand(
     models: dict[str, Path], pictures: Path, export: Export, said: pytest.LogCaptureFixture
 ) -> None:
