@@ -282,5 +282,8 @@ def _check_tensor(tensor: TensorSignature, where: str, dtypes: tuple[str, ...]) 
     quantization = tensor.quantization
     expect((quantization is not None) == (tensor.dtype == "int8"), f"{where}.quantization", "that of int8")
     if quantization is not None:
-        expect(quantization.scale > 0, f"{where}.quantization.scale", "above zero")
+        # In float32, as it is used.
+        with np.errstate(over="ignore", under="ignore"):
+            scale = np.float32(quantization.scale)
+        expect(bool(0 < scale < np.inf), f"{where}.quantization.scale", "above zero and within float32")
         expect(-128 <= quantization.zero_point <= 127, f"{where}.quantization.zero_point", "in -128 to 127")

@@ -144,23 +144,32 @@ def _decoded(file: IO[bytes], mode: str, stored: int) -> Picture:
         upright, remarks = _upright(image)
         if image.mode.startswith("I"):
             values = np.asarray(upright)
-        elif layout in _WIDE_COLOURS and (np.asarray(upright) < _DARK).all():
+        elif layout in _WIDE_COLOURS and (np.asarray(upright)[..., :3] < _DARK).all():
             values = _wide_colours(file, image, upright)
         else:
             return Picture(_eight_bit(upright, mode), remarks)
-        levels, scaled = _levels(values, significant_bits(file))
+        colours = values[..., :3] if values.ndim == 3 else values
+        bits = _bits_in_use(colours, significant_bits(file))
+        levels = _levels(colours, bits)
+        if colours.shape != values.shape:
+            # Opaque is all of 16 bits even where the colours use fewer, unless it uses as few.
+            alpha = values[..., 3:]
+            levels = np.concatenate([levels, _levels(alpha, bits if alpha.max() < 1 << bits else 16)], axis=-1)
+        scaled = () if bits == 16 else (f"{bits} bits in 16 were scaled to 8",)
         return Picture(_eight_bit(Image.fromarray(levels), mode), (*remarks, *scaled))
 
 
-def _levels(values: NDArray[np.integer], declared: int | None) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """16-bit values scaled to 8 bits by those in use, and a remark where they are fewer than 16."""
+def _bits_in_use(values: NDArray[np.integer], declared: int | None) -> int:
     if values.min() < 0 or values.max() > _SIXTEEN_BIT_MAX:
         raise ValueError("pixels beyond 16 bits have no known range")
-    bits = next((n for n in ([declared] if declared else _BITS) if values.max() < 1 << n), 16)
+    return next((n for n in ([declared] if declared else _BITS) if values.max() < 1 << n), 16)
+
+
+def _levels(values: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
+    """Values of `bits` bits to the nearest of 8 bits."""
     largest = (1 << bits) - 1
-    # To the nearest.
     levels = np.minimum((np.arange(_SIXTEEN_BIT_MAX + 1) * 255 + largest // 2) // largest, 255).astype(np.uint8)
-    return levels[values], () if bits == 16 else (f"{bits} bits in 16 were scaled to 8",)
+    return levels[values]
 
 
 def _wide_colours(file: IO[bytes], image: Image.Image, upright: Image.Image) -> NDArray[np.uint16]:

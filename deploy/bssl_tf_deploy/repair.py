@@ -29,6 +29,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Markers without a length: TEM, RST0 to RST7, SOI.
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 _REPLACED = 8  # bytes
+_MOST_BITS = 16
 _STRIP = 256  # rows compared at once
 # Looks like pixels to a decoder, and holds no marker.
 _NOISE = bytes(random.Random(0).choices(range(1, 255), k=1024))
@@ -55,14 +56,15 @@ def repaired(content: bytes) -> Iterator[tuple[bytes, tuple[str, ...]]]:
 
 
 def significant_bits(file: IO[bytes]) -> int | None:
-    """What a PNG's sBIT chunk says of its first channel; None without one, and for other kinds of files."""
+    """The bits in use, 1 to 16, by the first number of a PNG's sBIT chunk; None without one, or where it is another."""
     file.seek(0)
     if file.read(len(_PNG)) != _PNG:
         return None
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if kind == b"sBIT" and length:
-            return file.read(1)[0] or None
+            bits = file.read(1)
+            return bits[0] if bits and 1 <= bits[0] <= _MOST_BITS else None
         if kind == b"IDAT":
             return None
         file.seek(length + 4, io.SEEK_CUR)

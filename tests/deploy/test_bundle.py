@@ -415,6 +415,8 @@ def test_sizes_out_of_range_are_refused(tmp_path: Path, size: int) -> None:
             lambda m: m["outputs"][0].update(int8_of(0, 0)),
             "above zero",
         ),
+        (lambda m: m["outputs"][0].update(int8_of(1e-60, 0)), "above zero and within float32"),
+        (lambda m: m["outputs"][0].update(int8_of(1e60, 0)), "above zero and within float32"),
         (lambda m: m["outputs"][0].update(int8_of(1, 128)), "to 127"),
         (
             lambda m: m["table"].update(accuracy={"images": 1, "top1_percent": 101, "keras_top1_percent": 0}),

@@ -216,8 +216,10 @@ def test_colours_of_fewer_bits_in_sixteen_use_all_of_eight(bits: int) -> None:
     expected = values >> 8 if bits == 16 else np.round(values / (2**bits - 1) * 255)
     np.testing.assert_array_equal(np.asarray(picture.image), expected)
     assert picture.remarks == (() if bits == 16 else (f"{bits} bits in 16 were scaled to 8",))
-    opaque = np.concatenate([values, np.full((16, 16, 1), 2**bits - 1, np.uint16)], axis=2)
-    np.testing.assert_array_equal(np.asarray(open_picture(wide_png(opaque), 3, stored=16).image), expected)
+    # Writers make an opaque picture of all 16 bits, or of those in use.
+    for alpha in (2**bits - 1, 2**16 - 1):
+        opaque = np.concatenate([values, np.full((16, 16, 1), alpha, np.uint16)], axis=2)
+        np.testing.assert_array_equal(np.asarray(open_picture(wide_png(opaque), 3, stored=16).image), expected)
 
 
 def test_wide_colours_are_turned_upright() -> None:
@@ -236,6 +238,11 @@ def test_the_bits_that_a_png_declares_decide() -> None:
     whole = with_chunk(encoded(values, "PNG"), chunk(b"sBIT", b"\x10"))
     picture = open_picture(whole, 1, stored=2)
     assert np.asarray(picture.image).tolist() == [[0, 0], [2, 4]] and picture.remarks == ()
+    # More than the samples have, or none, is an error of the writer and decides nothing.
+    for bits in (0, 17, 64, 255):
+        picture = open_picture(with_chunk(encoded(values, "PNG"), chunk(b"sBIT", bytes([bits]))), 1, stored=2)
+        assert np.asarray(picture.image).tolist() == [[0, 25], [125, 249]]
+        assert picture.remarks == ("10 bits in 16 were scaled to 8",)
     # The standard's way: samples are scaled to 16 bits, and the chunk states how many there were.
     scaled = with_chunk(encoded(values * 65, "PNG"), chunk(b"sBIT", b"\x0c"))
     assert np.asarray(open_picture(scaled, 1, stored=2).image).tolist() == [[0, 25], [126, 253]]
