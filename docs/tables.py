@@ -61,7 +61,8 @@ def demo_margins() -> str:
         untrained = scores["control: untrained student"]["linear-probe"][0]
         pixels = scores["control: raw pixels"]["knn-20"][0]
         rows.append((str(record["seed"]), f"{probe:.2f}", f"{probe - untrained:+.2f}", f"{probe - pixels:+.2f}"))
-    return _markdown(("seed", "student's probe", "margin over the untrained student's", "margin over 20-NN on raw pixels"), rows)
+    heads = ("seed", "student's probe", "margin over the untrained student's", "margin over 20-NN on raw pixels")
+    return _markdown(heads, rows)
 
 
 def int8() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -127,11 +126,6 @@ def training_options(function: Function) -> Function:
 def record_option(help_text: str) -> Callable[[Function], Function]:
     """--record, where records may be kept."""
     return click.option("--record", "record_file", metavar="FILE", shell_complete=completion.files, help=help_text)
-
-
-def is_run_folder(path: Path) -> bool:
-    """Whether records of what is done with a bundle in `path` belong there: not in the zoo, which is the package's."""
-    return (path / "config.toml").exists() and not (path / "entry.json").exists()
 
 
 def prose(line: str) -> None:

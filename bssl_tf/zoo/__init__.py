@@ -27,7 +27,6 @@ from bssl_tf.files import read_json, storage_errors, write_json
 from bssl_tf_deploy.bundle import check_free, read_bundle
 
 PREFIX = "zoo:"
-_FILES = ("network.json", "weights.safetensors", "config.toml")
 _BUNDLE = "bundle"
 
 

@@ -34,7 +34,7 @@ def convert_missing(folder: Path, network: Network) -> dict[str, Any]:
         What was made: kind -> what its JSON file says beside versions.
 
     Raises:
-        ConversionError: a converter refuses the network, or LCE's interpreter does not say what Keras says.
+        ConversionError: a converter refuses the network, or LCE's interpreter does not give what Keras gives.
         StorageError: a file cannot be written.
     """
     missing = [kind for kind in network.kinds if cache.load(folder, network.name, kind) is None]
@@ -168,7 +168,7 @@ def _parity(model: keras.Model, content: bytes, network: Network) -> dict[str, A
     fault = found.fault(min_share_of_images=2 / _CHECKED_IMAGES)
     if fault is not None:
         raise ConversionError(
-            f"{network.name} says other things in LCE than in Keras: {fault}",
+            f"{network.name} gives other numbers in LCE than in Keras: {fault}",
             "Convert it layer by layer to find the one that differs",
         )
     return {"keras_" + name: value for name, value in dataclasses.asdict(found).items()}

@@ -145,7 +145,7 @@ def _decoded(file: IO[bytes], mode: str, stored: int) -> Picture:
         if image.mode.startswith("I"):
             values = np.asarray(upright)
         elif layout in _WIDE_COLOURS and (np.asarray(upright)[..., :3] < _DARK).all():
-            values = _wide_colours(file, image, upright)
+            values = _wide_colours(file, upright)
         else:
             return Picture(_eight_bit(upright, mode), remarks)
         colours = values[..., :3] if values.ndim == 3 else values
@@ -172,7 +172,7 @@ def _levels(values: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
     return levels[values]
 
 
-def _wide_colours(file: IO[bytes], image: Image.Image, upright: Image.Image) -> NDArray[np.uint16]:
+def _wide_colours(file: IO[bytes], upright: Image.Image) -> NDArray[np.uint16]:
     """16-bit colours of a PNG, of which Pillow reads the high bytes alone: these, `upright`, with the low ones."""
     file.seek(0)
     with Image.open(file) as low:

@@ -313,8 +313,8 @@ def test_the_readme_shows_no_version_that_is_not_known(tmp_path: Path) -> None:
 
 
 def test_the_readme_for_android_shows_the_calls_for_an_app_as_the_tutorial_promises(tmp_path: Path) -> None:
-    content = [*golden(), ["a", "b", "c", "d"]]
-    write_bundle(tmp_path / "b", manifest(target="android-arm64"), b"model", *content, library=b"library")
+    about = manifest(target="android-arm64")
+    write_bundle(tmp_path / "b", about, b"model", *golden(), ["a", "b", "c", "d"], library=b"library")
     lines = (tmp_path / "b" / "README.md").read_text().splitlines()
     assert '    char *keys[] = {"num_threads"}, *values[] = {"4"};' in lines and max(map(len, lines)) <= 120
     text = " ".join(lines)
