@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from typing import Literal
 
 from bssl_tf.evaluation.predictions import Answers
 from bssl_tf.evaluation.records import RAW_PIXELS, Comparison, Verdict, untrained
@@ -21,6 +22,8 @@ _PROTOCOLS = ("linear-probe", "knn-20", "linear-probe-sgd", "knn-200", "finetune
 # A gain of this many points that is not significant may be real: then too few test images are the trouble.
 _WORTH_MORE_LABELS = 5.0
 LEARNED, NOT_ABOVE_PIXELS, NOT_SHOWN, UNKNOWN = "learned", "not above pixels", "not shown", "unknown"
+# A network of a run, of `bssl-tf import-teacher`, or a Keras file. Nobody trains the last two longer.
+Origin = Literal["trained here", "imported", "saved model"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,16 @@ class Facts:
     Attributes:
         run: the folder that was evaluated, as a command takes it.
         photos: images that it was trained on without labels; None where that is not known.
-        image_size: pixels a side.
+        image_size: pixels per side.
         pretrained: whether it, or its teacher, came from weights that were not trained here.
+        origin: where the network itself comes from.
     """
 
     run: str
     photos: int | None
     image_size: int
     pretrained: bool
+    origin: Origin = "trained here"
 
 
 def make_verdict(subject: str, answers: Answers, facts: Facts) -> Verdict:
@@ -46,13 +51,11 @@ def make_verdict(subject: str, answers: Answers, facts: Facts) -> Verdict:
     who = f"the {subject.removeprefix('float ')}"
     protocol = next((name for name in _PROTOCOLS if name in own and name in plain), None)
     if protocol is None:
-        return Verdict(
-            UNKNOWN,
-            "",
-            f"Whether {who} learned anything is not known: it was not measured beside its controls.",
-            f"Run `bssl-tf evaluate {shlex.quote(facts.run)}` without --no-controls",
-            (),
-        )
+        again, lacking = f"Run `bssl-tf evaluate {shlex.quote(facts.run)}`", "it was not measured beside its controls"
+        if plain:
+            lacking = f"that takes one of the protocols {', '.join(_PROTOCOLS)}"
+        step = f"{again} with --protocol {_PROTOCOLS[0]}" if plain else f"{again} without --no-controls"
+        return Verdict(UNKNOWN, "", f"Whether {who} learned anything is not known: {lacking}.", step, ())
     comparisons = _comparisons(subject, protocol, answers)
     gain, over_pixels = comparisons[0], comparisons[1] if len(comparisons) > 1 else None
     measured = own[protocol]
@@ -101,8 +104,21 @@ def _next_step(one: Comparison, facts: Facts, images: int) -> str:
         return (
             f"Label more images: a gain of {one.points:.1f} points cannot be told from chance with {images} test images"
         )
+    if facts.origin == "saved model":
+        return (
+            "Check that `--pixels` and `--image-size` are those that it was trained with, or label more images to fit "
+            "the probe on"
+        )
+    if facts.origin == "imported":
+        return (
+            f"Import it again for larger images (`--image-size`, now {facts.image_size}), or label more images to fit "
+            "the probe on"
+        )
     if facts.pretrained:
-        return "Train longer, or on more photos like those to be classified, or on larger pictures (`--image-size`)"
+        return (
+            "Give `bssl-tf pretrain` more epochs, more photos like those to be classified, or larger images "
+            f"(`--image-size` of teacher and student, now {facts.image_size})"
+        )
     if facts.photos is None or facts.photos < PHOTOS_FOR_AN_OWN_TEACHER:
         return pretrained_advice(facts.image_size, facts.photos)
     return "Train longer, or choose another method or a larger network; then evaluate again"

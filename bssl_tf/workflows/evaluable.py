@@ -12,6 +12,7 @@ from bssl_tf.backend import keras
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.protocols import Subject, compiled, features_of
 from bssl_tf.evaluation.records import STUDENT, TEACHER, untrained
+from bssl_tf.evaluation.verdict import Origin
 from bssl_tf.files import read_json
 from bssl_tf.methods.registry import read_run
 from bssl_tf.models.saved import load_weights, read_network
@@ -42,6 +43,7 @@ class Evaluable:
         photos: images that it was trained on; None where that is not known.
         labels_used: see `models.saved.Network`.
         pretrained: whether it, or its teacher, has weights that were not trained here.
+        origin: where it comes from itself.
         teacher: of a student, with the pixels that it takes; "" for none.
     """
 
@@ -54,6 +56,7 @@ class Evaluable:
     backbone: str
     labels_used: str | None
     pretrained: bool
+    origin: Origin = "trained here"
     folder: bool = True
     seed: int = 0
     epochs: int = 0
@@ -79,7 +82,8 @@ def find_evaluable(path: Path, *, pixels: str = "normalized", image_size: int = 
         return _keras(path, pixels, image_size)
     if not (path / "config.toml").exists() and (path / "import.json").exists():
         about = read_json(path / "import.json")
-        return _saved(path, TEACHER, DataConfig(), f"imported ({about.get('format')})", pretrained=True)
+        method = f"imported ({about.get('format')})"
+        return _saved(path, TEACHER, DataConfig(), method, pretrained=True, origin="imported")
     content = read_run_config(path)
     if content["command"] == "teacher":
         teacher = read_run(TeacherConfig, content).sections
@@ -123,6 +127,7 @@ def _saved(
     method: str,
     *,
     pretrained: bool,
+    origin: Origin = "trained here",
     config: PretrainConfig | TeacherConfig | None = None,
     teacher: tuple[str, str] = ("", ""),
 ) -> Evaluable:
@@ -153,6 +158,7 @@ def _saved(
         backbone=network.backbone,
         labels_used=network.labels_used,
         pretrained=pretrained or network.labels_used is not None,
+        origin=origin,
         seed=seed,
         epochs=training.epochs if training is not None else 0,
         threads=training.threads if training is not None else 0,
@@ -177,6 +183,7 @@ def _keras(path: Path, pixels: str, image_size: int) -> Evaluable:
     return Evaluable(
         path=path,
         name=TEACHER,
+        origin="saved model",
         folder=False,
         data=DataConfig(image_size=image_size or _DEFAULT_SIZE),
         preprocessing=None,

@@ -103,7 +103,7 @@ def evaluate(
         rows.append(SubjectScores.of(subject.name, bank.train_features.shape[1], answers[subject.name], bank.solution))
         if save and subject.name == STUDENT and bank.linear_probe is not None:
             _save_probe(run, bank, answers[STUDENT]["linear-probe"].accuracies[0], data_config)
-    facts = Facts(str(run), found.photos, preprocessing.image_size, found.pretrained)
+    facts = Facts(str(run), found.photos, preprocessing.image_size, found.pretrained, found.origin)
     evaluation = Evaluation(
         run=str(run),
         subject=found.name,

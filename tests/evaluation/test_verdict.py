@@ -12,7 +12,7 @@ from scipy import stats
 
 from bssl_tf.evaluation.predictions import Answers, Predictions
 from bssl_tf.evaluation.records import RAW_PIXELS, STUDENT, TEACHER, untrained
-from bssl_tf.evaluation.verdict import LEARNED, NOT_ABOVE_PIXELS, NOT_SHOWN, UNKNOWN, Facts, make_verdict
+from bssl_tf.evaluation.verdict import LEARNED, NOT_ABOVE_PIXELS, NOT_SHOWN, UNKNOWN, Facts, Origin, make_verdict
 
 FACTS = Facts("runs/a b", 4303, 64, pretrained=False)
 
@@ -59,6 +59,20 @@ def test_a_pretrained_teacher_is_advised_for_few_photos_and_to_those_who_have_no
     assert ("teacher --pretrained" in found.next_step) == advised and found.next_step
 
 
+@pytest.mark.parametrize(
+    ("origin", "advised"),
+    [
+        ("trained here", "more epochs, more photos like those to be classified, or larger images"),
+        ("imported", "Import it again for larger images (`--image-size`, now 64)"),
+        ("saved model", "Check that `--pixels` and `--image-size` are those that it was trained with"),
+    ],
+)
+def test_only_a_network_of_a_run_is_advised_to_be_trained_longer(origin: Origin, advised: str) -> None:
+    found = make_verdict(STUDENT, shares(300, 150, 150, 140), Facts("run", None, 64, True, origin))
+    assert found.outcome == NOT_SHOWN and advised in found.next_step
+    assert ("epochs" in found.next_step) == (origin == "trained here")
+
+
 def test_a_student_that_is_only_as_good_as_raw_pixels_is_told_so() -> None:
     found = make_verdict(STUDENT, shares(2000, 1724, 1398, 1724), FACTS)
     assert found.outcome == NOT_ABOVE_PIXELS
@@ -83,7 +97,14 @@ def test_without_controls_nothing_is_claimed() -> None:
     alone = {STUDENT: shares(100, 90, 1, 1)[STUDENT]}
     found = make_verdict(STUDENT, alone, FACTS)
     assert found.outcome == UNKNOWN and "not known" in found.sentence and found.comparisons == ()
-    assert "bssl-tf evaluate 'runs/a b'" in found.next_step
+    assert found.next_step == "Run `bssl-tf evaluate 'runs/a b'` without --no-controls"
+
+
+def test_protocols_that_no_verdict_rests_on_are_not_taken_for_missing_controls() -> None:
+    few = {name: {"few-shot-svm-1": found["linear-probe"]} for name, found in shares(100, 90, 50, 50).items()}
+    found = make_verdict(STUDENT, few, FACTS)
+    assert found.outcome == UNKNOWN and "controls" not in found.sentence and "linear-probe" in found.sentence
+    assert found.next_step == "Run `bssl-tf evaluate 'runs/a b'` with --protocol linear-probe"
 
 
 def test_the_protocol_is_one_that_all_were_measured_by() -> None:
