@@ -6,7 +6,7 @@ What the commands of `bssl-tf` do, Python can call, with the same settings as ke
 
     teacher = bt.train_teacher("photos/", out="runs/teacher")
     student = bt.pretrain("photos/", teacher=teacher, out="runs/student")
-    print(student.evaluate(data="labelled/"))
+    print(student.evaluate(data="labelled/").verdict.sentence)
     bundle = student.export(target="arm64")
 
 Errors are `bssl_tf.errors.BsslError`, with one line that ends in the next step. Progress is logged below the logger

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import append_record
@@ -58,20 +55,6 @@ def parse_benchmarks(path: Path) -> tuple[list[Record], list[str]]:
         except StrictError as error:
             faults.append(f"line {number} in {path} is not a benchmark record: {error}")
     return records, faults
-
-
-def bench_command(bundle: str | Path, options: Mapping[str, Any]) -> str:
-    """The command that gives a record again."""
-    words = ["bssl-tf", "bench", str(bundle)]
-    for name, value in options.items():
-        option = "--" + name.replace("_", "-")
-        if isinstance(value, list):
-            words += [word for one in value for word in (option, one)]
-        elif value is True:
-            words.append(option)
-        elif value is not None and value is not False:
-            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join(words)
 
 
 def keep_benchmark(record: Record, file: Path | None, bundle: Path, name: str) -> None:

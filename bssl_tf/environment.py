@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shlex
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,26 @@ def environment(threads: int) -> dict[str, Any]:
         "versions": versions,
         "threads": resolved_threads(threads),
     }
+
+
+def command_line(name: str, subject: str, options: Mapping[str, Any]) -> str:
+    """The `bssl-tf` command that does the same as a call from Python, to be typed in a shell.
+
+    Args:
+        name: of the command.
+        subject: its argument.
+        options: by their names in Python; those that are None or False are left out, a list is one option for each.
+    """
+    words = ["bssl-tf", name, subject]
+    for key, value in options.items():
+        option = "--" + key.replace("_", "-")
+        if isinstance(value, list):
+            words += [word for one in value for word in (option, one)]
+        elif value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
 
 
 def _commit() -> str | None:

@@ -15,7 +15,8 @@ import pytest
 
 import bssl_tf as bt
 from bssl_tf.cli.main import cli
-from bssl_tf.errors import ConfigError, UsageError
+from bssl_tf.errors import BundleError, ConfigError, ConversionError, NetworkError, RunFolderError, UsageError
+from bssl_tf.workflows.import_teacher import ImportedTeacher
 from tests.cli.test_inspect import small_model
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +94,27 @@ def test_results_are_frozen_and_say_where_things_are(tmp_path: Path) -> None:
         found.graphs = 2  # type: ignore[misc]
     run = bt.Run(tmp_path, tmp_path / "student")
     assert Path(run) == tmp_path and str(tmp_path) in repr(run)
+
+
+def test_what_a_step_returns_is_taken_by_the_next(tmp_path: Path) -> None:
+    """Each refuses a folder that is not what it seems, by its path; none takes the object's own text for a path."""
+    imported, run = (
+        ImportedTeacher(tmp_path / "gone", tmp_path / "gone/teacher", True),
+        bt.Run(tmp_path, tmp_path / "student"),
+    )
+    with pytest.raises(NetworkError, match=f"there is no teacher at {re.escape(str(imported.path))}"):
+        bt.pretrain("embedded", teacher=imported, out=tmp_path / "run")
+    place = re.escape(str(tmp_path)) + "( is neither| is not|/manifest|/student)"
+    with pytest.raises(RunFolderError, match=place):
+        bt.evaluate(run)
+    with pytest.raises(RunFolderError, match=place):
+        bt.report(run)
+    with pytest.raises(ConversionError, match=place):
+        bt.check(run, convert=False)
+    with pytest.raises(ConversionError, match=place):
+        bt.export(run, target="arm64", out=tmp_path / "bundle", data="embedded")
+    with pytest.raises(BundleError, match=str(tmp_path)):
+        bt.bench(run)
 
 
 def test_mistakes_are_errors_of_ours(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from bssl_tf.bench_records import bench_command, keep_benchmark
-from bssl_tf.environment import environment
+from bssl_tf.bench_records import keep_benchmark
+from bssl_tf.environment import command_line, environment
 from bssl_tf.errors import UsageError
 from bssl_tf.workflows.bench_devices import DeviceBenchSettings, bench_devices
 from bssl_tf.workflows.stock_networks import has_stock_networks, stock_networks
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def bench(
-    bundle: str | Path,
+    bundle: str | os.PathLike[str],
     *,
     device: str | None = None,
     threads: int = 1,
@@ -80,6 +81,7 @@ def bench(
         RuntimeUnavailableError: nothing there runs it; or `operators` without our own runtime.
         StorageError: the record cannot be written.
     """
+    bundle = os.fspath(bundle)
     given = {"remote_dir": remote_dir, "benchmark_model": benchmark_model, "tflite_library": tflite_library}
     of_devices = given | {"all_threads": all_threads, "budget": budget, "sustained": sustained, "beside": beside}
     of_devices |= {"stock": not stock, "devices_file": devices_file, "clean": clean}
@@ -158,6 +160,8 @@ def bench_here(
     )
     options = {"threads": threads, "runtime": binary.name, "warmup": warmup, "repetitions": repetitions}
     options |= {"operators": operators, "trust_bundle_library": trust_bundle_library}
-    found = dataclasses.replace(found, commit=environment(1)["commit"], command=bench_command(bundle, options))
+    found = dataclasses.replace(
+        found, commit=environment(1)["commit"], command=command_line("bench", str(bundle), options)
+    )
     keep_benchmark(found, record_file, Path(bundle), "bench.jsonl")  # where `summary` looks
     return found

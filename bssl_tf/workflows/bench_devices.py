@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bssl_tf.bench_records import bench_command, keep_benchmark
+from bssl_tf.bench_records import keep_benchmark
 from bssl_tf.devices import Device, Job, find_device
-from bssl_tf.environment import environment
+from bssl_tf.environment import command_line, environment
 from bssl_tf.errors import BsslError, ConfigError, UsageError
 from bssl_tf.workflows.stock_networks import NAMES, has_stock_networks, stock_networks
 from bssl_tf_deploy.bench import subject_of
@@ -182,4 +182,4 @@ def _device_command(bundle: str | Path, device: Device, settings: DeviceBenchSet
     options |= {"budget": settings.budget_s, "sustained": settings.sustained_s or None}
     options |= {"beside": [f"{name}={file}" for name, file in settings.beside.items()], "no_float": not settings.stock}
     options |= {"trust_bundle_library": settings.trust_bundle_library, **settings.given, "clean": settings.clean}
-    return bench_command(bundle, options)
+    return command_line("bench", str(bundle), options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Checked:
 
 
 def check(
-    model: str | Path,
+    model: str | os.PathLike[str],
     *,
     weights: str | Path | None = None,
     allow: Sequence[str] = (),
@@ -85,10 +86,11 @@ def check(
         )
     # Before all the work, not after.
     checks.allow((), allow)
-    network = open_network(str(model), Path(weights) if weights else None)
+    source = os.fspath(model)
+    network = open_network(source, Path(weights) if weights else None)
     findings = checks.allow(checks.find_before(network), allow)
     if not convert or any(finding.severity == "error" for finding in findings):
-        return Checked(str(model), tuple(findings), None, None)
+        return Checked(source, tuple(findings), None, None)
     _log.info(f"converting {network.name} with LCE")
     converted = lce_convert(network, "arm64")
     conversion, more = checks.find_after(network, converted, findings)
@@ -97,7 +99,7 @@ def check(
     if explain:
         images = lce_explain.images_to_explain(network)
         explanation = lce_explain.explain(network, converted, images)
-    return Checked(str(model), tuple(findings), conversion.report, explanation)
+    return Checked(source, tuple(findings), conversion.report, explanation)
 
 
 def known_checks() -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Compared:
 def compare(
     preset: str,
     *,
-    teacher: str | Path | None = None,
+    teacher: str | os.PathLike[str] | None = None,
     runs: str | Path | None = None,
     results: str | Path = "results",
     data_dir: str | Path | None = None,

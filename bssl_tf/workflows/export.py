@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shlex
-import sys
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from bssl_tf.data.image_set import spread_indices
 from bssl_tf.data.preprocessing import evaluation_views
-from bssl_tf.environment import environment
+from bssl_tf.environment import command_line, environment
 from bssl_tf.errors import ConfigError, UsageError
 from bssl_tf.files import append_record
 from bssl_tf.keras_files.models import ZOO_PREFIX
@@ -51,6 +50,9 @@ class Exported:
     converted: Converted
     library: Library
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     def __repr__(self) -> str:
         return f"Exported({str(self.path)!r}, target={self.manifest.target!r})"
 
@@ -68,7 +70,7 @@ class Conversion:
 
 
 def export(
-    model: str | Path,
+    model: str | os.PathLike[str],
     *,
     target: str,
     out: str | Path | None = None,
@@ -118,7 +120,7 @@ def export(
         BsslError: see `bssl_tf.errors`.
     """
     _check_choices(target, input)
-    source = str(model)
+    source = os.fspath(model)
     int8 = int8 or input == "int8"
     if int8 and explain:
         raise UsageError("--explain compares with Keras to the last bit, which int8 does not keep", "Omit one of them")
@@ -139,7 +141,17 @@ def export(
     wanted = Conversion(target, input, calibrated, images, tuple(allow), explain)
     done = export_subject(subject, wanted, path, overwrite=overwrite)
     if record:
-        append_record(Path(record), _record(source, done.manifest, done.converted, calibrated))
+        options: dict[str, Any] = {
+            "target": target,
+            "out": out,
+            "overwrite": overwrite,
+            "input": None if input == "float32" else input,
+        }
+        options |= {"int8": int8 and input != "int8", "calibrate": calibrate, "images": images, "allow": list(allow)}
+        options |= {"explain": explain, "data": data, "data_dir": data_dir, "labels": labels, "weights": weights}
+        options |= {name: ",".join(map(str, given)) for name, given in (("mean", mean), ("std", std)) if given}
+        command = command_line("export", source, options)
+        append_record(Path(record), _record(source, command, done.manifest, done.converted, calibrated))
     return done
 
 
@@ -244,11 +256,13 @@ def _both(
     return both_outputs(subject.model, converted.model, views, outputs, pixels, xnnpack=converted.xnnpack)
 
 
-def _record(source: str, manifest: m.Manifest, converted: Converted, calibration_images: int) -> dict[str, Any]:
+def _record(
+    source: str, command: str, manifest: m.Manifest, converted: Converted, calibration_images: int
+) -> dict[str, Any]:
     """What a conversion costs, for comparisons."""
     return {
         "source": source,
-        "command": shlex.join(["bssl-tf", *sys.argv[1:]]),
+        "command": command,
         "target": manifest.target,
         "input": manifest.inputs[0].dtype,
         "int8_operators": manifest.binary.int8_operators,

@@ -10,7 +10,7 @@ from bssl_tf_converters.tflite.inspection import Inspection, inspect_model, read
 from bssl_tf_deploy.bundle import read_bundle
 
 
-def inspect(file: str | Path) -> Inspection:
+def inspect(file: str | os.PathLike[str]) -> Inspection:
     """Operators, MACs, weights and memory of a model.
 
     Args:

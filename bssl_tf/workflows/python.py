@@ -6,6 +6,7 @@ The commands `bssl-tf teacher`, `pretrain`, `evaluate` and `compare` go through 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ def pretrain(
     data: str | Path | None = None,
     *,
     out: str | Path,
-    teacher: str | Path | Run | None = None,
+    teacher: str | os.PathLike[str] | None = None,
     method: str | None = None,
     student: str | None = None,
     width: int | None = None,
@@ -199,7 +200,7 @@ def pretrain(
 
 
 def evaluate(
-    run: str | Path | Run,
+    run: str | os.PathLike[str],
     *,
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
@@ -260,5 +261,5 @@ def _settled(
 
 
 def _plain(value: Any) -> Any:
-    """Paths and runs as the text that config.toml holds."""
-    return str(Path(value)) if isinstance(value, (Path, Run)) else value
+    """Paths, runs and imported teachers as the text that config.toml holds."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class Reported:
 
 
 def report(
-    runs: str | Path | Sequence[str | Path],
+    runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     out: str | Path | None = None,
     format: str = HTML,
@@ -61,7 +62,7 @@ def report(
     """
     if format != HTML and format not in FORMATS:
         raise ConfigError(f"format is {format!r}", f"Choose one of {', '.join((HTML, *FORMATS))}")
-    folders = [Path(run) for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    folders = [Path(run) for run in ([runs] if isinstance(runs, (str, os.PathLike)) else runs)]
     known = read_runs(folders)
     mistakes, pictures = [], []
     if format == HTML and images:

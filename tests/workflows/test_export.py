@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from bssl_tf.backend import keras, lq
+from bssl_tf.cli.export import command as cli_export
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.errors import BsslError, ConfigError, ConversionError, UsageError
@@ -180,6 +182,12 @@ def test_int8_is_told_with_its_accuracy_and_runs_everywhere_alike(
     [record] = map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines())
     assert record["table"]["accuracy"] == dataclasses.asdict(accuracy) and record["calibration_images"] == 30
     assert (record["input"], record["int8_operators"]) == (ends, 2) and record["versions"]
+    # Not what this program was started with.
+    words = shlex.split(record["command"])
+    assert words[:5] == ["bssl-tf", "export", str(models["h5"]), "--target", host_target()]
+    context = cli_export.make_context("export", words[2:])
+    assert (context.params["input"], context.params["int8"]) == (ends, ends != "int8")
+    assert (context.params["calibrate"], context.params["mean"]) == (30, MEAN)
     own, lce = (load(bundle, runtime=runtime) for runtime in ("own", "lce"))
     own.verify_golden()
     lce.verify_golden()
