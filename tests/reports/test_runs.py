@@ -302,7 +302,7 @@ def test_it_opens_with_verdict_accuracy_latency_and_size_and_the_bundles_accurac
     """The bundle's manifest has 90 % of 200 images; the float probe, 60 % of 50, is not drawn for it."""
     run = student_run(tmp_path / "run")
     manifest = json.loads((run / "bundle-arm64" / "manifest.json").read_text())
-    manifest["accuracy"] = {"images": 200, "top1_percent": 90.0, "keras_top1_percent": 91.0}
+    manifest["table"]["accuracy"] = {"images": 200, "top1_percent": 90.0, "keras_top1_percent": 91.0}
     (run / "bundle-arm64" / "manifest.json").write_text(json.dumps(manifest))
     [found] = read_runs([run])
     document = make_document([found], "command", "made")
