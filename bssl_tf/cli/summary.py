@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def command(run: str, as_json: bool) -> None:
     """Show what is known of RUN: its accuracy and the verdict on it, its bundles, and the newest benchmark."""
     folder = Path(run)
-    read_run_config(folder)
+    trained_by = read_run_config(folder)["command"]
     from bssl_tf.evaluation.records import as_record, read_evaluation
 
     evaluation = read_evaluation(folder)
@@ -45,10 +45,11 @@ def command(run: str, as_json: bool) -> None:
         raise RunFolderError(
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
         ) from error
-    if not lines and (folder / "teacher").is_dir():
+    part = "teacher" if trained_by == "teacher" else "student"
+    if not lines and not (folder / part / "network.json").exists():
+        lines = [("not finished; next", f"bssl-tf {trained_by} --out {shlex.quote(run)} --resume")]
+    elif not lines and trained_by == "teacher":
         lines = [("a teacher; next", f"bssl-tf pretrain --teacher {shlex.quote(run)} --data ... --out ...")]
-    elif not (folder / "student" / "network.json").exists() and not lines:
-        lines = [("not finished; next", f"bssl-tf pretrain --out {shlex.quote(run)} --resume")]
     elif not lines:
         lines = [("nothing known yet; next", f"bssl-tf evaluate {shlex.quote(run)}")]
     click.echo("\n".join(f"{name:<50} {value}" for name, value in lines))

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from bssl_tf.bench_records import read_benchmarks
+from bssl_tf.cli.summary import command as summary
 from bssl_tf.files import read_records
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -107,6 +109,13 @@ def test_the_summary_of_a_fresh_run_names_the_next_step(tiny_teacher: Path, bssl
     done = bssl_tf("summary", tiny_teacher)
     assert done.returncode == 0
     assert f"bssl-tf pretrain --teacher {tiny_teacher}" in done.stdout
+
+
+@pytest.mark.parametrize("trained_by", ["teacher", "pretrain"])
+def test_the_summary_of_an_unfinished_run_names_the_command_that_finishes_it(trained_by: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'command = "{trained_by}"\n')
+    done = CliRunner().invoke(summary, [str(tmp_path)])
+    assert done.exit_code == 0 and f"bssl-tf {trained_by} --out {tmp_path} --resume" in done.output
 
 
 def test_the_summary_of_no_run_or_a_damaged_one_is_one_clear_line(run: Path, tmp_path: Path, bssl_tf: Command) -> None:
