@@ -14,7 +14,7 @@ _TERMINAL_S, _LOG_S = 0.1, 30.0
 def progress(steps: Iterable[Any] | None = None, *, total: int, description: str, done: int = 0) -> tqdm:
     """A bar over `steps`, or one to `update()` by hand.
 
-    It is drawn anew ten times a second on a terminal, and else twice a minute.
+    It is redrawn ten times a second on a terminal, and else twice a minute.
 
     Args:
         steps: what to go through, or None.

@@ -75,7 +75,7 @@ def _runtime(packages: dict[str, Finding], stock: Finding) -> Finding:
     except RuntimeUnavailableError as error:
         wrong = error.what
     if packages["larq-compute-engine"].there:
-        return Finding("runtime", True, f"LCE's interpreter only ({wrong}); to mend it: {step}")
+        return Finding("runtime", True, f"LCE's interpreter only ({wrong}); to fix it: {step}")
     return Finding("runtime", False, wrong, step)
 
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from bssl_tf.settings import write_config
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\.safetensors")
 _KEPT_CHECKPOINTS = 2
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: Any = None
 
     @property
     def config_path(self) -> Path:
@@ -136,7 +136,7 @@ class RunFolder:
                 return _read_checkpoint(path)
             except RunFolderError as error:
                 failure = failure or error
-                print(f"warning: {error} Trying the checkpoint before it.", file=sys.stderr)
+                _log.warning(f"{error} Trying the checkpoint before it.")
         if failure is not None:
             raise RunFolderError(
                 f"no checkpoint in {self.path / 'checkpoints'} is whole", "Remove the run folder and train again"

@@ -84,7 +84,7 @@ class Predictions:
     def confident_mistakes(self, count: int) -> NDArray[np.int64]:
         """Places of the wrong answers of the first draw that it is surest of, the surest first; at most `count`.
 
-        None where there is no confidence to go by.
+        Empty where there is no confidence to go by.
         """
         if self.confidence is None:
             return np.zeros(0, np.int64)

@@ -85,8 +85,7 @@ class Run:
 
     @property
     def method(self) -> str:
-        # Runs of version 0.1 do not say it; there was one method for teachers.
-        return text(self.settings, "method") or ("moco" if self.command == "teacher" else "?")
+        return text(self.settings, "method") or "?"
 
 
 def conditions(records: Sequence[dict[str, Any]], command: str) -> str:

@@ -67,7 +67,7 @@ def _about(run: Run) -> tuple[Cell, ...]:
         _network(s),
         _teacher(run),
         source if source == "embedded" or source.startswith("tfds:") else Path(source).name,
-        # Not the probe's, which may be fitted on other data. Older runs do not say it.
+        # Not the probe's, which may be fitted on other data.
         whole(run.environment, "training_images"),
         whole(s, "data", "image_size"),
         whole(s, "data", "channels"),
@@ -98,7 +98,7 @@ def _teacher(run: Run) -> str:
     if not path:
         return ""
     name = Path(path).name
-    return f"{name} ({text(run.teacher, 'method') or 'moco'}, {_network(run.teacher)})" if run.teacher else name
+    return f"{name} ({text(run.teacher, 'method')}, {_network(run.teacher)})" if run.teacher else name
 
 
 def _labelled(settings: dict[str, Any], section: str, key: str, label: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from bssl_tf.comparison.runner import Place, run_grid
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import write_text
 from bssl_tf.workflows.given import tables_of
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ The commands `bssl-tf teacher`, `pretrain`, `evaluate` and `compare` go through 
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from bssl_tf.workflows.export import Exported
     from bssl_tf.workflows.report import Reported
 
-_log = logging.getLogger(__name__)
 # Keyword argument -> setting of config.toml, where they are not called alike.
 _PLACES = {
     "data": "data.source",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf.backend import keras
+from bssl_tf.data.open import data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.configuration import configured
 from bssl_tf.engine.loop import train
@@ -38,7 +39,8 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     prepared = prepare(configured(TeacherConfig, settings, out), out)
     run, config, data = prepared.run, prepared.run.sections, prepared.data
     preprocessing = fit_preprocessing(data.train, config.data.image_size)
-    network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()))
+    labels_used = f"the labels of {data_name(config.data.source)}" if run.method.needs_labels else None
+    network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()), labels_used=labels_used)
     stages = (Stage(run.method.name, False, config.training.epochs),)
 
     def build(stage: Stage) -> Recipe:
