@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,14 +84,16 @@ def test_an_imported_efficientnet_lite0_computes_what_pytorch_computes(size: int
 
 
 def test_the_command_says_what_was_imported_and_that_labels_were_used(
-    lite0: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lite0: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "bssl_tf.workflows.import_teacher")
     out, checkpoint = tmp_path / "out", lite0 / "lite0.pth"
     arguments = ["efficientnet-lite0", str(checkpoint), "--out", str(out), "--image-size", "32"]
     command.main(arguments, standalone_mode=False)
     printed = capsys.readouterr()
     assert printed.out == f"{out / 'teacher'}\n"
-    assert "trained with ImageNet's labels" in printed.err
+    assert "trained with ImageNet's labels" in caplog.text
+    assert f"bssl-tf evaluate {out} --data" in printed.err and "--image-size 32 --channels 3 --data" in printed.err
     about = json.loads((out / "import.json").read_text())
     assert about["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert (about["format"], about["source"], about["labels_used"]) == ("efficientnet_lite0", "lite0.pth", True)
