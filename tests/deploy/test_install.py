@@ -105,7 +105,8 @@ def test_a_bundle_runs_where_nothing_else_is_installed(device: Command, real_bun
         assert "ModuleNotFoundError" in device("python", "-c", f"import {absent}").stderr
     bundle = read_bundle(real_bundle)
     examples = sorted((real_bundle / "examples").iterdir())
-    best = [bundle.manifest.table.labels[index] for index in np.argmax(bundle.golden_outputs, axis=1)]
+    [logits] = bundle.golden_outputs
+    best = [bundle.manifest.table.labels[index] for index in np.argmax(logits, axis=1)]
 
     done = device("bssl-tf-deploy", "run", real_bundle, *examples, "--top", 1)
     assert (done.returncode, done.stderr) == (0, "")
@@ -113,8 +114,8 @@ def test_a_bundle_runs_where_nothing_else_is_installed(device: Command, real_bun
     assert [row[:2] for row in rows] == [[str(file), label] for file, label in zip(examples, best, strict=True)]
 
     done = device("bssl-tf-deploy", "run", real_bundle, *examples, "--outputs", "--json", "--threads", 2)
-    outputs = [record["outputs"] for record in json.loads(done.stdout)]
-    np.testing.assert_allclose(outputs, bundle.golden_outputs, rtol=1e-3, atol=1e-3)
+    outputs = [record["outputs"]["logits"] for record in json.loads(done.stdout)]
+    np.testing.assert_allclose(outputs, logits, rtol=1e-3, atol=1e-3)
 
     done = device("bssl-tf-deploy", "bench", real_bundle, "--repetitions", 5, "--json")
     record = Record.from_dict(json.loads(done.stdout))
@@ -140,7 +141,7 @@ def test_errors_are_one_line_with_a_status(device: Command, real_bundle: Path, t
     for arguments, status, message in (
         (("run", tmp_path / "none", example), 7, "does not exist"),
         (("run", real_bundle, example, "--runtime", "lce"), 10, "LCE's interpreter is not installed here"),
-        (("bench", tmp_path), 7, "is no bundle"),
+        (("bench", tmp_path), 7, "is not a bundle"),
     ):
         done = device("bssl-tf-deploy", *arguments)
         assert (done.returncode, done.stdout) == (status, "")
