@@ -11,15 +11,15 @@ weights_option = click.option(
     metavar="FILE",
     shell_complete=completion.files,
     show_default="random ones",
-    help="Weights of larq_zoo:NAME, HDF5.",
+    help="HDF5 file with weights for larq_zoo:NAME.",
 )
 allow_option = click.option(
     "--allow",
     multiple=True,
     metavar="CODE",
     shell_complete=completion.codes,
-    help="Count errors of this check as warnings.",
+    help="Treat errors of this check as warnings.",
 )
 explain_option = click.option(
-    "--explain", is_flag=True, help="Compare layer by layer, and name the first layer that differs."
+    "--explain", is_flag=True, help="Compare layer by layer and name the first layer that differs."
 )

@@ -19,12 +19,12 @@ _HERE_ALONE = {"runtime", "repetitions", "warmup", "operators"}
 @runtime_options
 @click.option("--repetitions", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls of each.")
 @click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0), help="Untimed calls of each.")
-@click.option("--operators", is_flag=True, help="Also where the time of a call goes, by operator and Keras layer.")
+@click.option("--operators", is_flag=True, help="Also break down the time by operator and Keras layer.")
 @record_option(
-    "Append the record to FILE, a line of JSON each.  [default: bench.jsonl, or with --device bench-devices.jsonl, of "
-    "the run that BUNDLE lies in]"
+    "Append the record to FILE as a line of JSON.  [default: bench.jsonl, or with --device bench-devices.jsonl, in "
+    "the run that contains BUNDLE]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON, with --device a list of records.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON; with --device, a list of records.")
 @device_options
 def command(
     bundle: str,
@@ -38,15 +38,16 @@ def command(
     as_json: bool,
     **device_settings: Any,
 ) -> None:
-    """Time BUNDLE on this machine or on devices, beside the float32 and int8 networks of the same shape.
+    """Time BUNDLE on this machine or on devices, next to the float32 and int8 networks of the same shape.
 
-    The binary network runs in our runtime, or with --runtime lce in LCE's interpreter with its fastest kernel
-    (indirect_bgemm); the float one runs in LiteRT. XNNPACK computes what is float in all. They are called alternately
-    with one image, and all times include the copies of input and output. Nothing is timed unless the model gives its
-    golden outputs.
+    The binary network runs in our runtime or, with --runtime lce, in LCE's interpreter with its fastest kernel
+    (indirect_bgemm); the float and int8 networks run in LiteRT. XNNPACK computes the float parts of all of them. The
+    networks are called in alternation with one image, and all times include copying the input and output. Nothing is
+    timed unless the model gives its golden outputs.
 
-    With --device the same is done there, with what else a device can report: start, memory, operators, temperature,
-    throttling; repeated until the median is known to 1 % or --budget ends. Emulated devices give answers and no times.
+    With --device, the same is done on each device, which also reports start-up time, memory, operators, temperature and
+    throttling. Calls are repeated until the median is known to 1 % or --budget runs out. Emulated devices check answers
+    but give no timings.
     """
     _refuse_mixture(click.get_current_context(), on_devices=bool(device_settings["devices"]))
     if device_settings["devices"]:

@@ -30,44 +30,50 @@ def device_options(function: Function) -> Function:
                 multiple=True,
                 metavar="DEVICE",
                 shell_complete=complete_devices,
-                help="local, ssh://user@host[:port], adb[:serial], qemu-arm64, or a name of the devices file. Repeat.",
+                help="local, ssh://user@host[:port], adb[:serial], qemu-arm64, or a name from the devices file; "
+                "may be repeated.",
             ),
-            click.option("--all-threads", is_flag=True, help="Devices: 1, 2, 4 ... up to all cores, not --threads."),
+            click.option(
+                "--all-threads", is_flag=True, help="Devices: use 1, 2, 4 ... up to all cores instead of --threads."
+            ),
             click.option(
                 "--budget",
                 type=_SECONDS,
                 metavar="SECONDS",
-                help="Devices: timed calls for each number of threads.  [default: 30]",
+                help="Devices: duration of timed calls for each number of threads.  [default: 30]",
             ),
             click.option(
                 "--sustained",
                 default=0.0,
                 type=_SECONDS,
                 metavar="SECONDS",
-                help="Devices: call without a pause for SECONDS, and watch for throttling.",
+                help="Devices: also run without a pause for SECONDS, and watch for throttling.",
             ),
             click.option(
                 "--beside",
                 multiple=True,
                 metavar="NAME=FILE",
-                help="Devices: another .tflite of the same input shape, float32 in and out, timed interleaved. Repeat.",
+                help="Devices: another .tflite model of the same input shape, with float32 input and output, to time "
+                "interleaved; may be repeated.",
             ),
-            click.option("--no-float", is_flag=True, help="Devices: omit the float32 and int8 networks of its shape."),
+            click.option("--no-float", is_flag=True, help="Devices: omit the float32 and int8 networks."),
             click.option(
                 "--devices-file",
                 type=_FILE,
                 metavar="FILE",
-                help="Where devices have names.  [default: ~/.config/bssl-tf/devices.toml]",
+                help="File that names devices.  [default: ~/.config/bssl-tf/devices.toml]",
             ),
             click.option(
-                "--remote-dir", metavar="DIR", help="Where to work there.  [default: ~/.cache/bssl-tf-device]"
+                "--remote-dir",
+                metavar="DIR",
+                help="Working folder on the device.  [default: ~/.cache/bssl-tf-device]",
             ),
             click.option(
                 "--benchmark-model",
                 type=_FILE,
                 metavar="FILE",
-                help="TensorFlow Lite's benchmark_model for the device: runs models on Android, elsewhere it adds "
-                "operators.",
+                help="TensorFlow Lite's benchmark_model for the device: on Android it runs the models, elsewhere it "
+                "adds times by operator.",
             ),
             click.option(
                 "--tflite-library",
@@ -75,7 +81,7 @@ def device_options(function: Function) -> Function:
                 metavar="FILE",
                 help="Android without benchmark_model: the .aar of org.tensorflow:tensorflow-lite, or its arm64 .so.",
             ),
-            click.option("--clean", is_flag=True, help="Devices: remove what was installed there at the end."),
+            click.option("--clean", is_flag=True, help="Devices: remove everything installed there at the end."),
         ]
     ):
         function = option(function)

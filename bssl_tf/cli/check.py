@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @click.argument("model", required=False, shell_complete=completion.models)
 @weights_option
 @allow_option
-@click.option("--no-convert", is_flag=True, help="Look at the Keras model only, which needs no LCE and takes a moment.")
+@click.option("--no-convert", is_flag=True, help="Inspect the Keras model only: quick, and needs no LCE.")
 @explain_option
-@click.option("--list", "as_list", is_flag=True, help="List all checks with their codes, and exit.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--list", "as_list", is_flag=True, help="List all checks with their codes and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(
     model: str | None,
     weights: str | None,
@@ -33,12 +33,12 @@ def command(
     as_list: bool,
     as_json: bool,
 ) -> None:
-    """Check before the export whether LCE will keep MODEL binary, layer by layer, and what to change.
+    """Check layer by layer, before exporting, whether LCE will keep MODEL binary, and what to change if not.
 
-    MODEL is a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; all of Keras 2. No code in it is
-    run. The status is 0 without errors, and 6 with some.
+    MODEL is a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; it must be from Keras 2. No code
+    in it is run. The exit status is 0 if there are no errors, and 6 if there are.
 
-    With --explain the converted network is compared with Keras on noise, at the input of each binary layer.
+    With --explain, the converted network is compared with Keras on noise, at the input of each binary layer.
     """
     from bssl_tf.workflows import check as workflow
 

@@ -17,27 +17,29 @@ from bssl_tf.cli._given import assigned
     metavar="DIR",
     shell_complete=completion.folders,
     show_default="RUNS/teacher, trained first if needed",
-    help="The teacher of all runs.",
+    help="The teacher for all runs.",
 )
 @click.option(
-    "--runs", metavar="DIR", shell_complete=completion.folders, show_default="runs/PRESET", help="Where the runs are."
+    "--runs", metavar="DIR", shell_complete=completion.folders, show_default="runs/PRESET", help="Folder of the runs."
 )
 @click.option(
     "--results",
     default="results",
     metavar="DIR",
     shell_complete=completion.folders,
-    help="Where records, table and figure go.",
+    help="Folder for the records, table and figure.",
 )
 @click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
 @click.option("--download/--no-download", default=None, show_default="download", help="Allow TFDS to download.")
-@click.option("--only", multiple=True, metavar="ROW", help="Run this row only, as in `bssl-frozen-classifier`.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of every run's config.toml.")
-@click.option("--report-only", is_flag=True, help="Make table and figure again from the records, and train nothing.")
+@click.option("--only", multiple=True, metavar="ROW", help="Run only this row, for example `bssl-frozen-classifier`.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting in every run's config.toml."
+)
+@click.option("--report-only", is_flag=True, help="Redraw the table and figure from the records without training.")
 def command(preset: str, settings: tuple[str, ...], **options: Any) -> None:
     """Compare methods: run PRESET's grid of methods and seeds, and write records, a table and a figure.
 
-    One process at a time, resumable: what RESULTS/PRESET.jsonl already has is not run again.
+    Rows run one at a time. The comparison can be resumed: rows already in RESULTS/PRESET.jsonl are not run again.
     """
     from bssl_tf.workflows.compare import compare
 

@@ -30,7 +30,7 @@ Completer = Callable[[click.Context, click.Parameter, str], Offers]
 @click.command("completion")
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def command(shell: str) -> None:
-    """Print the script that lets SHELL complete commands, options, files and names on Tab.
+    """Print a script that makes SHELL complete commands, options, files and names when you press Tab.
 
     \b
     bash (4.4 or newer), in ~/.bashrc:

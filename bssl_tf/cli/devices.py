@@ -35,18 +35,18 @@ def complete_devices(context: click.Context, parameter: click.Parameter, typed: 
     "--devices-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where devices have names.  [default: ~/.config/bssl-tf/devices.toml]",
+    help="File that names devices.  [default: ~/.config/bssl-tf/devices.toml]",
 )
-@click.option("--remote-dir", metavar="DIR", help="Where to work on the devices.  [default: ~/.cache/bssl-tf-device]")
-@click.option("--clean", is_flag=True, help="Remove what bssl-tf keeps on the devices.")
-@click.option("--json", "as_json", is_flag=True, help="Print what is found as JSON.")
+@click.option("--remote-dir", metavar="DIR", help="Working folder on the devices.  [default: ~/.cache/bssl-tf-device]")
+@click.option("--clean", is_flag=True, help="Remove everything that bssl-tf keeps on the devices.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def command(
     devices: tuple[str, ...], devices_file: Path | None, remote_dir: str | None, clean: bool, as_json: bool
 ) -> None:
-    """List devices and check them: local, ssh://user@host[:port], adb[:serial], qemu-arm64, or names of a file.
+    """List and check devices: local, ssh://user@host[:port], adb[:serial], qemu-arm64, or names from the devices file.
 
-    Without DEVICE, this machine and all devices of the file. Nothing is installed; `bssl-tf bench BUNDLE --device` does
-    that. The exit status is that of the first device that cannot be used.
+    Without DEVICE, checks this machine and all devices in the file. Nothing is installed; `bssl-tf bench BUNDLE
+    --device` does that. The exit status is that of the first device that cannot be used.
     """
     from bssl_tf.workflows.devices import check_devices
 

@@ -16,14 +16,14 @@ _MARKS = {"ready": "✓", "limited": "~", "missing": "✗"}
 
 
 @click.command("doctor")
-@click.option("--deep", is_flag=True, help="Also import TensorFlow, LCE and others, each in a process of its own.")
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--deep", is_flag=True, help="Also import TensorFlow, LCE and others, each in its own process.")
+@click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON.")
 @click.pass_context
 def command(context: click.Context, deep: bool, as_json: bool) -> None:
-    """Show what is installed, what is missing for which command, and the exact next step.
+    """Show what is installed, what is missing, which commands need it, and the exact command that installs it.
 
-    The exit status is 0 when every command can run, and 1 when something is missing. Without --deep it looks at what is
-    installed and loads nothing but the small runtime library.
+    The exit status is 0 if every command can run, and 1 if something is missing. Without --deep, only the small runtime
+    library is loaded.
     """
     from bssl_tf.doctor.diagnosis import examine
 

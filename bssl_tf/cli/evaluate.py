@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "source",
     metavar="SOURCE",
     shell_complete=completion.sources,
-    show_default="the one it was trained on",
+    show_default="the one used in training",
     help="A labelled data set.",
 )
 @click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
@@ -47,18 +47,22 @@ if TYPE_CHECKING:
     " finetune-10%; may be repeated.",
 )
 @click.option(
-    "--image-size", type=int, metavar="PX", show_default="224", help="Pixels a side that a saved Keras model sees."
+    "--image-size",
+    type=int,
+    metavar="PX",
+    show_default="224",
+    help="Input size of a saved Keras model, pixels per side.",
 )
 @click.option(
     "--pixels",
     default="normalized",
     metavar="RANGE",
     shell_complete=completion.words("normalized", "0..1", "-1..1", "0..255"),
-    help="What a saved Keras model takes: normalized, 0..1, -1..1 or 0..255.",
+    help="Pixel range of a saved Keras model's input: normalized, 0..1, -1..1 or 0..255.",
 )
-@click.option("--controls/--no-controls", default=True, help="Measure the controls too.")
-@click.option("--save/--no-save", default=True, help="Replace the table, the answers and the probe in RUN.")
-@record_option("Append the record to FILE, a line of JSON each.")
+@click.option("--controls/--no-controls", default=True, help="Also measure the controls.")
+@click.option("--save/--no-save", default=True, help="Replace the table, the predictions and the probe in RUN.")
+@record_option("Append the record to FILE as a line of JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(
     run: str,
@@ -70,14 +74,14 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Probe the network in RUN beside its controls: a student's or a teacher's run, an imported teacher, or a .keras or
+    """Measure the accuracy of RUN, with controls: a student's or a teacher's run, an imported teacher, or a .keras or
     .h5 file.
 
-    Each protocol for the network, for the same network untrained, for raw pixels (averaged down to 32 px a side or
-    less), and for a student's teacher. Fine-tuning is for networks of ours alone. Ends in a verdict: whether the
-    network is above its controls, by paired tests on the same test images, and what to do if it is not.
-    Saves the table, what each test image was taken for, and a student's linear probe, which `bssl-tf export` puts on
-    top of the network.
+    Applies each protocol to the network, to the same network untrained, to raw pixels (averaged down to at most 32 px
+    per side) and, for a student, to its teacher. Fine-tuning works only for bssl-tf's own networks. Ends with a
+    verdict: whether paired tests on the same test images show the network to be above its controls, and what to do if
+    not. Saves the table, the prediction for each test image, and a student's linear probe, which `bssl-tf export`
+    adds to the network.
     """
     overrides = collect(options)
     from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS

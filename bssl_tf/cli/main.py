@@ -19,20 +19,20 @@ from bssl_tf.errors import BsslError, Interrupted
 COMMANDS = {
     "teacher": "Train a float teacher on unlabelled images (MoCo v2, BYOL).",
     "import-teacher": "Make a teacher from a PyTorch checkpoint: MoCo v2, SwAV, EfficientNet-Lite0.",
-    "pretrain": "Train a binary student without labels (s2bnn, bssl), or by one of the baselines.",
-    "evaluate": "Probe a student beside its controls.",
+    "pretrain": "Train a binary student without labels (s2bnn, bssl), or with one of the baselines.",
+    "evaluate": "Measure the accuracy of a student or teacher, with controls.",
     "compare": "Compare methods over seeds: records, a table, a figure.",
     "zoo": "List pretrained students, or make a run folder from one.",
     "check": "Check whether LCE will keep a Keras model binary, and what to change.",
     "export": "Convert a student and its probe, or any Keras 2 classifier, into a bundle for a device.",
     "inspect": "Show what a .tflite file or a bundle consists of: operators, MACs, weights, memory.",
     "run": "Classify images with a bundle.",
-    "bench": "Time a bundle on this machine or on devices, beside the float network of the same shape.",
-    "devices": "List devices and check them: processor, clock, memory, temperature, what is installed.",
-    "summary": "Show what is known of a run: accuracy, bundles, the newest benchmark.",
-    "report": "Show and compare runs on one page: accuracy, size, latency, training, pictures.",
-    "completion": "Print the script that lets bash, zsh or fish complete commands, options and names.",
-    "doctor": "Show what is installed, what is missing for which command, and the next step.",
+    "bench": "Time a bundle on this machine or on devices, next to the float network of the same shape.",
+    "devices": "List and check devices: processor, clock, memory, temperature, installed packages.",
+    "summary": "Summarise a run: accuracy, bundles, the newest benchmark.",
+    "report": "Show and compare runs on one page: accuracy, size, latency, training, images.",
+    "completion": "Print a script that makes bash, zsh or fish complete commands, options and names.",
+    "doctor": "Show what is installed, what is missing, which commands need it, and the next step.",
 }
 # Where a shell that wants to complete a line says so.
 COMPLETE_VARIABLE = "_BSSL_TF_COMPLETE"
@@ -74,12 +74,12 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(__version__, prog_name="bssl-tf")
-@click.option("--debug", is_flag=True, help="Show the traceback behind an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """From unlabelled images to a 1-bit vision network on a device.
 
-    In order: teacher, pretrain, evaluate, export, run, bench.
+    Usual order of commands: teacher, pretrain, evaluate, export, run, bench.
     """
     ctx.obj = {"debug": debug}
 

@@ -50,7 +50,7 @@ def data_options(function: Function) -> Function:
                 "data__max_unreadable_share",
                 type=float,
                 show_default="0.05",
-                help="Skip unreadable files up to this share of all, 0 to 1.",
+                help="Skip unreadable files up to this share of all files, 0 to 1.",
             ),
             click.option(
                 "--limit",
@@ -75,12 +75,12 @@ def runtime_options(function: Function) -> Function:
                 "--runtime",
                 default="auto",
                 type=click.Choice(("auto", "own", "lce")),
-                help="Our own library in a stock interpreter, LCE's interpreter, or our own if it is there.",
+                help="own: our library in a stock interpreter; lce: LCE's interpreter; auto: own if available.",
             ),
             click.option(
                 "--trust-bundle-library",
                 is_flag=True,
-                help="Without a library of our own here, load the one in BUNDLE: code of whoever made it.",
+                help="If our library is not installed here, load the one in BUNDLE, which is its author's code.",
             ),
         ]
     ):
@@ -100,7 +100,7 @@ def training_options(function: Function) -> Function:
                 "--preset",
                 metavar="NAME",
                 shell_complete=completion.presets,
-                help="A preset of the package (demo), or a TOML file.",
+                help="A built-in preset (demo), or a TOML file.",
             ),
             click.option("--epochs", "training__epochs", type=int, help="Epochs per stage."),
             click.option("--batch-size", "training__batch_size", type=int, help="Images per step."),
@@ -111,7 +111,8 @@ def training_options(function: Function) -> Function:
                 "training__probe_data",
                 metavar="SOURCE",
                 shell_complete=completion.sources,
-                help="A labelled set to measure the network with while it trains, beside untrained and raw pixels.",
+                help="A labelled set to probe the network with during training, next to the untrained network and raw "
+                "pixels.",
             ),
             click.option(
                 "--threads", "training__threads", type=int, show_default="all cores", help="Threads of one op."

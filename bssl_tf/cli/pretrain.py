@@ -22,7 +22,7 @@ from bssl_tf.methods.registry import names
     shell_complete=lambda context, parameter, typed: completion.fitting(names(), typed),
     show_default="s2bnn",
     help="s2bnn (guided distillation) or bssl (joint classifier); baselines without a teacher: moco, byol, swav,"
-    " supervised; or one that an installed package brings.",
+    " supervised; or one provided by an installed package.",
 )
 @click.option(
     "--classifier",
@@ -65,8 +65,8 @@ from bssl_tf.methods.registry import names
 def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
     """Train a binary student from a teacher, without labels.
 
-    Two stages: binary activations, then binary weights too. Ctrl-C and kill -9 lose nothing but the steps since the
-    last checkpoint; the same command with --resume ends in the same weights, bit for bit.
+    Training has two stages: binary activations, then binary weights as well. Ctrl-C and kill -9 lose at most the steps
+    since the last checkpoint; the same command with --resume ends with the same weights, bit for bit.
     """
     wanted = settle("pretrain", preset, settings, options)
     from bssl_tf.workflows.pretrain import pretrain

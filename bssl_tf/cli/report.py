@@ -14,7 +14,7 @@ from bssl_tf.cli.options import prose
     "--out",
     metavar="FILE",
     shell_complete=completion.files,
-    show_default="html: RUN/report.html, of several runs report.html; others: the screen",
+    show_default="html: RUN/report.html, or report.html for several runs; others: the screen",
     help="Write to FILE.",
 )
 @click.option(
@@ -22,11 +22,11 @@ from bssl_tf.cli.options import prose
     "form",
     type=click.Choice(("html", "table", "markdown", "csv", "json")),
     default="html",
-    help="One page with plots and pictures, or the tables alone.",
+    help="One page with plots and images, or only the tables.",
 )
 @click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option("--images", default=8, type=click.IntRange(1, 64), help="Sample images of each run (html only).")
-@click.option("--no-images", is_flag=True, help="Omit mistakes, views, neighbours and map, which load TensorFlow.")
+@click.option("--no-images", is_flag=True, help="Omit mistakes, views, neighbours and map, which need TensorFlow.")
 @click.option(
     "--data-dir",
     metavar="DIR",
@@ -37,12 +37,12 @@ from bssl_tf.cli.options import prose
 def command(
     runs: tuple[str, ...], out: str | None, form: str, images: int, no_images: bool, data_dir: str | None
 ) -> None:
-    """Show all that is known of each RUN, a folder of `bssl-tf pretrain` or `bssl-tf teacher`, and compare them.
+    """Report everything known about each RUN, a folder of `bssl-tf pretrain` or `bssl-tf teacher`, and compare them.
 
-    The verdict first, then accuracy beside controls and teacher, the classes and their confusions, size, latency and
-    training curves; with html as one page that works offline, with plots, the most confident mistakes, views as the
-    network sees them, nearest neighbours and a map of the features. What is missing is named, with the command that
-    makes it. Nothing is downloaded, and RUN gets no other file.
+    The verdict comes first, then accuracy with controls and teacher, confusions between classes, size, latency and
+    training curves. In html it is one page that works offline, with plots, the most confident mistakes, views as the
+    network sees them, nearest neighbours and a map of the features. Anything missing is listed with the command that
+    produces it. Nothing is downloaded, and no other file is written to RUN.
     """
     from bssl_tf.workflows.report import report
 

@@ -13,7 +13,7 @@ from bssl_tf.cli.options import runtime_options
 @click.command("run")
 @click.argument("bundle", shell_complete=completion.folders)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.files)
-@click.option("--top", default=3, type=click.IntRange(min=1), help="Classes to print.")
+@click.option("--top", default=3, type=click.IntRange(min=1), help="Number of classes to print.")
 @click.option("--outputs", is_flag=True, help="Print the network's outputs instead of classes.")
 @runtime_options
 @click.option("--check", is_flag=True, help="Run each IMAGE in our runtime and in LCE's, which must agree.")
@@ -31,8 +31,8 @@ def command(
 ) -> None:
     """Classify each IMAGE with BUNDLE, on this machine.
 
-    First the bundle's files are checked against their hashes, and its model against its golden outputs. An image that
-    cannot be read is reported; the others are classified.
+    Before that, the bundle's files are checked against their hashes, and its model against its golden outputs. Images
+    that cannot be read are reported; the others are still classified.
     """
     from bssl_tf_deploy.cli import prepare, run_images
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("run", shell_complete=completion.folders)
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def command(run: str, as_json: bool) -> None:
-    """Show what is known of RUN: its accuracy and the verdict on it, its bundles, and the newest benchmark."""
+    """Summarise RUN: its accuracy with the verdict, its bundles, and the newest benchmark."""
     folder = Path(run)
     trained_by = read_run_config(folder)["command"]
     from bssl_tf.evaluation.records import as_record, read_evaluation

@@ -23,7 +23,7 @@ _IMAGENET_SIZE = 224
     metavar="NAME",
     shell_complete=lambda context, parameter, typed: completion.fitting(names_for_teachers(), typed),
     show_default="moco",
-    help="moco (MoCo v2), byol, or another that trains teachers.",
+    help="moco (MoCo v2), byol, or another method that trains teachers.",
 )
 @click.option(
     "--pretrained",
@@ -31,8 +31,8 @@ _IMAGENET_SIZE = 224
     flag_value="efficientnet_lite0",
     metavar="[NAME]",
     shell_complete=completion.words("efficientnet_lite0"),
-    help="Train nothing: take EfficientNet-Lite0, trained with ImageNet's labels, at --image-size. Advised below 50,000"
-    " photos.",
+    help="Skip training and use EfficientNet-Lite0, trained with ImageNet's labels, at --image-size. Recommended below"
+    " 50,000 photos.",
 )
 @data_options
 @training_options
@@ -55,9 +55,9 @@ def command(
     pretrained: str | None,
     **options: Any,
 ) -> None:
-    """Train a float teacher on unlabelled images (MoCo v2 or BYOL), or take a pretrained one.
+    """Train a float teacher on unlabelled images (MoCo v2 or BYOL), or use a pretrained one.
 
-    Leaves a folder for `bssl-tf pretrain --teacher`.
+    Writes a folder for `bssl-tf pretrain --teacher`.
     """
     if pretrained is not None:
         _take(click.get_current_context(), pretrained, out, options["data__image_size"])
@@ -76,11 +76,11 @@ def _take(context: click.Context, name: str, out: str, image_size: int | None) -
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if given and parameter.name not in kept:
-            raise click.UsageError(f"{parameter.opts[0]} is for training; with --pretrained omit it")
+            raise click.UsageError(f"{parameter.opts[0]} is for training; omit it with --pretrained")
     from bssl_tf.workflows.import_teacher import import_teacher
 
     size = image_size or _IMAGENET_SIZE
     made = import_teacher(name, out=out, image_size=size)
-    prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see what it knows of your classes; then")
+    prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see how well it separates your classes; then")
     prose(f"bssl-tf pretrain --teacher {shlex.quote(out)} --image-size {size} --channels 3 --data ... --out ...")
     click.echo(made.network)

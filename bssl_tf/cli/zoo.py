@@ -29,8 +29,10 @@ def _names(context: click.Context, parameter: click.Parameter, typed: str) -> co
 @click.command("zoo")
 @click.argument("name", required=False, shell_complete=_names)
 @click.option("--out", metavar="DIR", shell_complete=completion.folders, help="Make a run folder from NAME here.")
-@click.option("--bundle", metavar="DIR", shell_complete=completion.folders, help="Copy the ready bundle of NAME here.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option(
+    "--bundle", metavar="DIR", shell_complete=completion.folders, help="Copy the ready-made bundle of NAME here."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def command(name: str | None, out: str | None, bundle: str | None, as_json: bool) -> None:
     """List pretrained students, or make a run folder or a bundle from the one called NAME.
 
@@ -62,6 +64,6 @@ def command(name: str | None, out: str | None, bundle: str | None, as_json: bool
             f"  {entry.method} on {entry.data}"
         )
         if zoo.bundle_of(entry):
-            click.echo(f"{'':33}with a ready bundle (--bundle DIR)")
+            click.echo(f"{'':33}with a ready-made bundle (--bundle DIR)")
         if name:
             click.echo(f"  trained by: {entry.command} (commit {entry.commit})\n  sha256: {entry.weights_sha256}")

@@ -188,35 +188,39 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the network on images")
     timing = commands.add_parser("bench", help="time the network with one image")
-    everything = commands.add_parser("measure", help="all figures: start, latency, memory, sustained")
+    everything = commands.add_parser("measure", help="measure everything: start-up, latency, memory, sustained load")
     for command in (run, timing, everything):
         command.add_argument("bundle", metavar="BUNDLE", help="the folder that `bssl-tf export` wrote")
         if command is not everything:
             command.add_argument(
                 "--threads", default=1, type=_whole(1, MAX_THREADS), help="threads for one image [default: 1]"
             )
-            command.add_argument("--runtime", default="auto", choices=RUNTIMES, help="what computes [default: auto]")
+            command.add_argument(
+                "--runtime", default="auto", choices=RUNTIMES, help="which runtime to use [default: auto]"
+            )
         command.add_argument(
             "--trust-bundle-library",
             action="store_true",
-            help="if this installation has no runtime, load the one in BUNDLE: code of whoever made it",
+            help="if this installation has no runtime, load the one in BUNDLE, which is its author's code",
         )
         command.add_argument("--json", action="store_true", dest="as_json", help="print the record as JSON")
-        command.add_argument("--debug", action="store_true", help="show the traceback behind an error")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     run.add_argument("images", nargs="+", metavar="IMAGE")
     run.add_argument("--top", default=3, type=_whole(1), help="classes to print for each image [default: 3]")
     run.add_argument("--outputs", action="store_true", help="print the network's outputs instead of answers")
-    timing.add_argument("--repetitions", default=100, type=_whole(1), help="timed calls [default: 100]")
-    timing.add_argument("--warmup", default=10, type=_whole(0), help="untimed calls [default: 10]")
-    everything.add_argument("--threads", default="1", metavar="N,N", help="numbers of threads, or all [default: 1]")
+    timing.add_argument("--repetitions", default=100, type=_whole(1), help="number of timed calls [default: 100]")
+    timing.add_argument("--warmup", default=10, type=_whole(0), help="number of untimed calls [default: 10]")
+    everything.add_argument("--threads", default="1", metavar="N,N", help="thread counts, or all [default: 1]")
     everything.add_argument(
-        "--budget", default=30.0, type=_seconds, help="seconds of timed calls, each thread count [default: 30]"
+        "--budget", default=30.0, type=_seconds, help="seconds of timed calls per thread count [default: 30]"
     )
-    everything.add_argument("--sustained", default=0.0, type=_seconds, help="seconds without a pause [default: none]")
+    everything.add_argument(
+        "--sustained", default=0.0, type=_seconds, help="seconds to run without a pause [default: none]"
+    )
     everything.add_argument(
         "--beside", nargs=2, action="append", default=[], metavar=("NAME", "FILE"), help="a model to time, interleaved"
     )
-    everything.add_argument("--no-times", action="store_true", help="compare the golden outputs and no more")
+    everything.add_argument("--no-times", action="store_true", help="only compare the golden outputs")
     return parser
 
 

@@ -31,7 +31,7 @@ def test_a_pretrained_teacher_names_its_labels_and_the_next_steps(tmp_path: Path
 @pytest.mark.parametrize("option", [("--epochs", "3"), ("--method", "byol"), ("--resume",), ("--data", "embedded")])
 def test_options_of_training_are_refused_beside_it(option: tuple[str, ...], tmp_path: Path) -> None:
     done = CliRunner().invoke(command, ["--pretrained", "--out", str(tmp_path / "teacher"), *option])
-    assert done.exit_code == 2 and f"{option[0]} is for training; with --pretrained omit it" in done.output
+    assert done.exit_code == 2 and f"{option[0]} is for training; omit it with --pretrained" in done.output
     assert not (tmp_path / "teacher").exists()
 
 
