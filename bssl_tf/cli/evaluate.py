@@ -104,7 +104,7 @@ def command(
         click.echo(json.dumps(record, indent=2))
         return
     said = [f"Its weights were trained with {result.labels_used}."] if result.labels_used else []
-    click.echo("\n".join([*_table(result), result.verdict.sentence, *said]))
+    click.echo("\n".join([*_table(result), *said, result.verdict.sentence]))
     _advise(result, save)
 
 

@@ -54,9 +54,9 @@ def command(run: str, as_json: bool) -> None:
         lines = [("nothing known yet; next", f"bssl-tf evaluate {shlex.quote(run)}")]
     click.echo("\n".join(f"{name:<50} {value}" for name, value in lines))
     if evaluation is not None:
-        click.echo(evaluation.verdict.sentence)
         if evaluation.labels_used:
             click.echo(f"Its weights were trained with {evaluation.labels_used}.")
+        click.echo(evaluation.verdict.sentence)
         if evaluation.verdict.next_step:
             prose(f"next: {evaluation.verdict.next_step}")
 
@@ -107,12 +107,17 @@ def _benchmark(record: Record | None) -> Lines:
     bundle = Path(record.subject.bundle or "").name if record and record.subject else ""
     for run in record.runs if record else ():
         binary = run.networks[BINARY]
-        for name, other in run.networks.items():
-            if other.role != "stock" or binary.latency is None or other.latency is None:
-                continue
+        if binary.latency is None:
+            continue
+        threads = f"{run.threads} thread{'s' * (run.threads > 1)}"
+        stock = {name: one for name, one in run.networks.items() if one.role == "stock" and one.latency is not None}
+        if not stock:
+            lines.append((f"{bundle}: median latency, {threads}", f"{binary.latency.p50_ms:.3f} ms"))
+        for name, other in stock.items():
+            assert other.latency is not None
             lines += [
                 (
-                    f"{bundle}: median latency, {run.threads} thread{'s' * (run.threads > 1)}, binary / {name}",
+                    f"{bundle}: median latency, {threads}, binary / {name}",
                     f"{binary.latency.p50_ms:.3f} ms / {other.latency.p50_ms:.3f} ms",
                 ),
                 (

@@ -126,7 +126,7 @@ def _next_step(one: Comparison, facts: Facts, images: int) -> str:
 
 def pretrained_advice(image_size: int, photos: int | None) -> str:
     """The advice to take a pretrained teacher, with its command and what it means for claims."""
-    few = "so few" if photos is None else f"{photos:,}"
+    few = f"fewer than {PHOTOS_FOR_AN_OWN_TEACHER:,}" if photos is None else f"{photos:,}"
     return (
         f"Take a pretrained teacher, since {few} photos seldom teach one from scratch: `bssl-tf teacher --pretrained "
         f"--image-size {max(image_size, 32)} --out runs/pretrained`, then `bssl-tf pretrain --teacher runs/pretrained "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -14,9 +15,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bssl_tf.bench_records import read_benchmarks
+from bssl_tf.bench_records import append_benchmarks, read_benchmarks
+from bssl_tf.cli.evaluate import command as evaluate
 from bssl_tf.cli.summary import command as summary
+from bssl_tf.evaluation.records import read_evaluation
 from bssl_tf.files import read_records
+from bssl_tf_deploy.record import BINARY
+from tests.reports.run_folders import benchmark, evaluation
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -109,6 +114,31 @@ def test_the_summary_of_a_fresh_run_names_the_next_step(tiny_teacher: Path, bssl
     done = bssl_tf("summary", tiny_teacher)
     assert done.returncode == 0
     assert f"bssl-tf pretrain --teacher {tiny_teacher}" in done.stdout
+
+
+def test_a_bundle_that_was_timed_alone_has_its_latency_in_the_summary(tmp_path: Path) -> None:
+    record = benchmark()
+    alone = [dataclasses.replace(one, networks={BINARY: one.networks[BINARY]}) for one in record.runs]
+    (tmp_path / "config.toml").write_text('command = "pretrain"\n')
+    append_benchmarks(tmp_path / "bench.jsonl", dataclasses.replace(record, runs=tuple(alone)))
+    done = CliRunner().invoke(summary, [str(tmp_path)])
+    assert done.exit_code == 0 and re.search(r"^bundle-arm64: median latency, 1 thread +0\.250 ms$", done.output, re.M)
+
+
+def test_the_verdict_is_the_last_word_of_the_summary_and_of_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text('command = "pretrain"\n')
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(labels_used="ImageNet's labels")))
+    found = read_evaluation(tmp_path)
+    assert found is not None
+    monkeypatch.setattr("bssl_tf.workflows.evaluate.evaluate", lambda *arguments, **options: found)
+    for command in (summary, evaluate):
+        lines = CliRunner().invoke(command, [str(tmp_path)]).output.splitlines()
+        place = lines.index(found.verdict.sentence)
+        assert lines[place - 1] == "Its weights were trained with ImageNet's labels."
+        # What follows is advice, on stderr.
+        assert all(line.startswith(("next: ", "to export it")) for line in lines[place + 1 :])
 
 
 @pytest.mark.parametrize("trained_by", ["teacher", "pretrain"])

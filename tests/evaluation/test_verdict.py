@@ -57,6 +57,8 @@ def test_a_pretrained_teacher_is_advised_for_few_photos_and_to_those_who_have_no
 ) -> None:
     found = make_verdict(STUDENT, shares(300, 150, 150, 140), Facts("run", photos, 64, pretrained))
     assert ("teacher --pretrained" in found.next_step) == advised and found.next_step
+    # Of photos that nobody counted it is not claimed that they are few.
+    assert ("since fewer than 50,000 photos" in found.next_step) == (photos is None)
 
 
 @pytest.mark.parametrize(
