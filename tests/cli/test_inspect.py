@@ -161,7 +161,7 @@ def test_what_is_no_model_is_one_line_with_its_status(model: Path, tmp_path: Pat
     for name, garbled, why in (
         ("empty", b"", "0 bytes"),
         ("cut", content[: len(content) // 2], "it may be cut"),
-        ("text", b"Not a model at all.\n" * 20, "it does not say TFL3"),
+        ("text", b"Not a model at all.\n" * 20, "the identifier TFL3 is missing"),
         ("long", content[:8] + b"\xff" * 400, "not a sound TFLite model"),
     ):
         path = tmp_path / f"{name}.tflite"
@@ -174,7 +174,7 @@ def test_what_is_no_model_is_one_line_with_its_status(model: Path, tmp_path: Pat
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(2**33)  # a hole, on a file system that has them
     one_line(bssl_tf("inspect", tmp_path / "huge", timeout=30), 6, "no flatbuffer has 2 GiB")
-    one_line(bssl_tf("inspect", tmp_path), 7, "error[bundle]", "is no bundle")
+    one_line(bssl_tf("inspect", tmp_path), 7, "error[bundle]", "is not a bundle")
     if os.geteuid() != 0:
         model.chmod(0)
         one_line(bssl_tf("inspect", model), 6, "cannot be read (Permission denied)", "Check its permissions")
