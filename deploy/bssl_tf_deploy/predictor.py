@@ -72,6 +72,7 @@ class Predictor:
             BundleError: they differ by more than rounding explains.
             ImageError: see `outputs`.
         """
+        _require_some(images)
         inputs = [np.concatenate([self._input(image)[0] for image in images])]
         expected, outputs = other.run(inputs), self._interpreter.run(inputs)
         difference = self._difference(outputs, expected)
@@ -109,8 +110,7 @@ class Predictor:
         Raises:
             ImageError: a file cannot be read, an array is not one image that the network takes, or there are none.
         """
-        if not images:
-            raise ImageError("there are no images to run", "Give at least one")
+        _require_some(images)
         # One after another, so that many images need no more memory than one.
         rows = [self._run([self._input(image)[0]]) for image in images]
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
@@ -165,6 +165,7 @@ class Predictor:
         Raises:
             ImageError: see `outputs`.
         """
+        _require_some(images)
         return [self.answer_and_outputs(image, limit)[0] for image in images]
 
     def answer_and_outputs(self, image: Image, limit: int) -> tuple[Any, dict[str, np.ndarray]]:
@@ -192,3 +193,8 @@ class Predictor:
                 f"{self.bundle.path} is for {self.bundle.manifest.task}, not for classification", "Use answers instead"
             )
         return self.answers(images, top)
+
+
+def _require_some(images: Sequence[Image]) -> None:
+    if not len(images):
+        raise ImageError("there are no images to run", "Give at least one")

@@ -192,8 +192,11 @@ def test_two_images_in_one_array_are_a_batch_for_run_tensor_and_refused_elsewher
 
 def test_no_images_and_inputs_of_other_names_are_refused(bundle: Bundle) -> None:
     predictor, [good] = Predictor(bundle, Recorder()), bundle.first_inputs
+    for call in (predictor.outputs, predictor.answers, predictor.classify):
+        with pytest.raises(ImageError, match="there are no images"):
+            call([])
     with pytest.raises(ImageError, match="there are no images"):
-        predictor.outputs([])
+        predictor.check_against(Recorder(), [])
     with pytest.raises(ImageError, match="the inputs are picture; the network takes image"):
         predictor.run_tensor({"picture": good})
     with pytest.raises(ImageError, match=r"image is a list; the network takes float32 \[N, 8, 8, 3\]"):
