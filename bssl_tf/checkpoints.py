@@ -41,7 +41,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise RunFolderError(f"{path} is missing", "Check the path, or train again") from error
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise RunFolderError(
-            f"{path} is not a whole safetensors file ({error})", "Restore it or train again"
+            f"{path} is not a complete safetensors file ({error})", "Restore it or train again"
         ) from error
 
 

@@ -43,13 +43,13 @@ def test_no_bytes_crash_the_reader(tmp_path_factory: pytest.TempPathFactory, con
     try:
         read_tensors(path)
     except RunFolderError as error:
-        assert "is not a whole safetensors file" in str(error)
+        assert "is not a complete safetensors file" in str(error)
 
 
 def test_a_header_of_terabytes_is_refused_at_once(tmp_path: Path) -> None:
     header = b'{"a":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4000000000000]}}'
     (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(RunFolderError, match="is not a whole safetensors file"):
+    with pytest.raises(RunFolderError, match="is not a complete safetensors file"):
         read_tensors(tmp_path / "file")
 
 

@@ -38,6 +38,13 @@ FORMS = {
     r"\bHow fast\b": "Benchmarks",
     r"\bWhere things are\b": "Layout",
     r"\b[Bb]eing behind\b|\bsteps behind\b|\bepochs behind\b": "after",
+    r"\bLook whether\b": "Check whether",
+    r"\b[Gg]o on with\b|\bgoes on with\b": "continue, resume",
+    r"\bbegun with\b": "started with",
+    r"\btake[ns]? for classes\b": "treat as",
+    r"\bof an? \w+ of (?:ours|its own)\b": "our, its own",
+    r"\bstands? in no\b|\bwhat was aimed at\b": "target; appears in no ...",
+    r"\b(?:says|tells) (?:how|what|which|on|so)\b": "states, explains, reports",
 }
 SHOWN = {
     "echo",

@@ -108,7 +108,7 @@ def _find_splits(tree: _Tree, labels_needed: bool) -> dict[str, Listing]:
         if unknown:
             raise DataError(
                 f"{test_root} has classes that {train_root} lacks: {', '.join(unknown)}",
-                "Name the class folders alike in both",
+                "Give the class folders the same names in both",
             )
         labels = [train.class_names.index(test.class_names[label]) for label in test.labels or ()]
         return {"train": train, "test": Listing(test.files, tuple(labels), train.class_names)}
@@ -193,7 +193,7 @@ def _list(place: Path, tree: _Tree) -> Listing:
     if loose or not by_class:
         if loose and by_class:
             _log.warning(
-                "%s has images beside its sub-folders, so the sub-folders are not taken for classes and the images "
+                "%s has images beside its sub-folders, so the sub-folders are not treated as classes and the images "
                 "have no labels",
                 place,
             )

@@ -65,7 +65,7 @@ def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options
     match = _SPEC.fullmatch(spec.strip())
     if match is None:
         raise DataError(
-            f"{spec!r} is not a name of a TFDS data set", "Write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.2.3"
+            f"{spec!r} is not the name of a TFDS data set", "Write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.2.3"
         )
     request = _Request(spec.strip(), match["name"], match["config"], match["version"])
     root = Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir).expanduser()
@@ -227,9 +227,7 @@ def _prepare(root: Path, request: _Request, download: bool, options: Options) ->
             )
         close = difflib.get_close_matches(request.name, [*local, *public], n=1)
         hint = f"Did you mean tfds:{close[0]}?" if close else "See https://www.tensorflow.org/datasets/catalog"
-        raise DataError(
-            f"TFDS knows no data set {request.name}, and none is in {root}", f"{hint} Or set the data folder"
-        )
+        raise DataError(f"TFDS has no data set {request.name}, and none is in {root}", f"{hint} Or set the data folder")
     if not download:
         raise DataError(
             f"tfds:{request.spec} is not in {root}, and downloads are not allowed",

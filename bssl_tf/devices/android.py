@@ -54,7 +54,7 @@ class Phone(Device):
         has_tool = self.settings.benchmark_model is not None
         if not has_tool and len(beside) >= MOST_NETWORKS:
             raise ConfigError(
-                f"{len(beside)} networks are to be timed beside the bundle's ({', '.join(list(beside)[:3])} ...), and "
+                f"{len(beside)} networks are to be timed next to the bundle's ({', '.join(list(beside)[:3])} ...), and "
                 f"the runner on {self.name} takes {MOST_NETWORKS - 1}",
                 "Name fewer with --beside, and the rest in another call",
             )

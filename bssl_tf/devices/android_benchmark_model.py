@@ -47,7 +47,7 @@ class BenchmarkModel:
         except OSError as error:
             raise DeviceError(
                 f"{file} cannot be read ({error.strerror})",
-                "Get Google's prebuilt android_aarch64 benchmark_model and name it with --benchmark-model",
+                "Download Google's prebuilt android_aarch64 benchmark_model and name it with --benchmark-model",
             ) from error
 
     def verify(self, phone: PhoneFolder, bundle: Bundle, threads: int) -> None:
@@ -65,7 +65,7 @@ class BenchmarkModel:
                 outputs.append(phone.pull("output"))
             except (DeviceError, OSError) as error:
                 raise RuntimeUnavailableError(
-                    "this benchmark_model writes no outputs, so that it is not known whether they are right",
+                    "this benchmark_model writes no outputs, so they cannot be checked",
                     "Take a newer version, one with --output_filepath",
                 ) from error
             phone.connection.shell("rm", "-f", phone.path("output"))
@@ -156,7 +156,7 @@ def figures(texts: Sequence[str]) -> dict[str, float]:
         lines = [line for line in text.splitlines() if _TEXT.search(line)]
         start = _START.search(text)
         if not lines or start is None:
-            raise DeviceError("benchmark_model printed no times", "Take another version of it")
+            raise DeviceError("benchmark_model printed no times", "Use another version")
         timed, median, memory = _TEXT.search(lines[-1]), _MEDIAN.search(lines[-1]), _MEMORY.search(text)
         assert timed is not None
         row = {"load_ms": start["init"], "first_ms": start["first"], "mean_ms": timed["avg"], "min_ms": timed["min"]}

@@ -60,7 +60,7 @@ _TYPES = {1: "float32", 3: "uint8", 9: "int8"}
 # Exit statuses of the runner (deploy/native/runner/support.h) and what to do then.
 _FILE, _MEMORY = 3, 7
 _NEXT = {
-    4: "Take another version of TensorFlow Lite's library, one for Android on arm64-v8a",
+    4: "Use another version of TensorFlow Lite's library, one for Android on arm64-v8a",
     5: "Export the bundle for android-arm64 again, or take a newer TensorFlow Lite library",
     6: "Export the bundle for android-arm64 again",
     _MEMORY: "Close other programs there",
@@ -186,7 +186,7 @@ def _finite(phone: PhoneFolder, bundle: Bundle, name: str, threads: int) -> None
     _run(phone, bundle, name, threads)
     outputs = phone.pull("output")
     if len(outputs) % 4 or not np.isfinite(np.frombuffer(outputs, np.float32)).all():
-        raise RuntimeUnavailableError(f"{name} gives no finite numbers", "Make that model again")
+        raise RuntimeUnavailableError(f"{name} gives numbers that are not finite", "Rebuild that model")
 
 
 def _start(phone: PhoneFolder, bundle: Bundle, name: str, threads: int) -> Start:
@@ -235,19 +235,19 @@ def _failed(phone: PhoneFolder, status: int, out: str) -> BsslError:
         return DeviceError(
             f"the runner on {address} was killed (signal {status - 128})",
             # By itself it ends with another signal when a library in it does what it must not.
-            "Look whether the phone has enough memory" if killed else _NEXT[4],
+            "Check whether the phone has enough memory" if killed else _NEXT[4],
         )
     if status in _NOT_EXECUTED:
         return DeviceError(
             f"{address} does not execute the runner: {said}", "Name a place where it may, with --remote-dir"
         )
     return RuntimeUnavailableError(
-        f"the runner on {address} stopped: {said}", _NEXT.get(status, "Take another version of TensorFlow Lite")
+        f"the runner on {address} stopped: {said}", _NEXT.get(status, "Use another version of TensorFlow Lite")
     )
 
 
 def _no_record(phone: PhoneFolder) -> DeviceError:
-    return DeviceError(f"the runner on {phone.connection.address} gave no record", "Run the same command again")
+    return DeviceError(f"the runner on {phone.connection.address} returned no record", "Run the same command again")
 
 
 def _repeated(row: Mapping[str, Any]) -> Repeated:

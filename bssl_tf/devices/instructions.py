@@ -58,7 +58,7 @@ def count_instructions(
         said = _run(python(arguments))
     counts = [[int(number) for number in found.groups()] for found in _COUNT.finditer(said)]
     if len(counts) != 3:
-        raise DeviceError(f"qemu did not count {model.name}", "Look whether it was built with plugins")
+        raise DeviceError(f"qemu did not count {model.name}", "Check whether it was built with plugins")
     before, between, after = counts
     instructions, vector, bits = (round((b - a) / (2 * images)) for a, b in zip(before, after, strict=True))
     halves = between[0] - before[0], after[0] - between[0]

@@ -140,7 +140,7 @@ def _measured(device: PythonDevice, session: Session, job: Job, path: Sequence[s
     try:
         return Record.from_dict(json.loads(done["stdout"]))
     except (ValueError, StrictError) as error:
-        raise DeviceError(f"{device.name} gave no record ({error})", "Run the same command again") from error
+        raise DeviceError(f"{device.name} returned no record ({error})", "Run the same command again") from error
 
 
 def _operators(name: str, session: Session, path: Sequence[str], tool: Path, threads: int) -> Profile:
@@ -200,10 +200,10 @@ def _failed(name: str, done: Mapping[str, Any]) -> BsslError:
     for kind in (BundleError, StorageError, ImageError, RuntimeUnavailableError):
         if done["status"] == kind.exit_status and lines[-1].startswith(f"error[{kind.code}]: "):
             what, _, next_step = lines[-1].removeprefix(f"error[{kind.code}]: ").rstrip(".").partition(". ")
-            return kind(f"on {name}: {what}", next_step or "Look at the device")
+            return kind(f"on {name}: {what}", next_step or "Check the device")
     if done["status"] < 0:
         return DeviceError(
             f"the measurement on {name} was killed (signal {-done['status']})",
-            "Look whether the device has enough memory",
+            "Check whether the device has enough memory",
         )
-    return DeviceError(f"the measurement on {name} failed ({lines[-1][:300]})", "Look at the device")
+    return DeviceError(f"the measurement on {name} failed ({lines[-1][:300]})", "Check the device")

@@ -90,7 +90,7 @@ def collect_packages(address: str, facts: Mapping[str, Any], library: Library, *
     if bring_wheels:
         if not facts["glibc"]:
             raise DeviceError(
-                f"{address} has another C library than glibc, and LiteRT has no wheels for it",
+                f"{address} has a C library other than glibc, and LiteRT has no wheels for it",
                 "Use Raspberry Pi OS, Debian, Ubuntu or another system with glibc",
             )
         wheels = fetched_wheels(facts["machine"], facts["python"], facts["glibc"])

@@ -54,7 +54,7 @@ class PhoneFolder:
         status, out = self.connection.shell("sha256sum", self.path(name))
         if status != 0 or out.split()[:1] != [hashlib.sha256(content).hexdigest()]:
             raise BundleError(
-                f"{name} arrived changed on {self.connection.address} (its SHA-256 differs)",
+                f"{name} was corrupted on the way to {self.connection.address} (its SHA-256 differs)",
                 "Run the same command again",
             )
 
@@ -154,7 +154,7 @@ def verify_outputs(bundle: Bundle, outputs: bytes) -> None:
     except ValueError as error:
         raise RuntimeUnavailableError(
             f"{len(outputs)} bytes came back, which are not the outputs of {count} images",
-            "Take another version of TensorFlow Lite",
+            "Use another version of TensorFlow Lite",
         ) from error
     logits = numbers if signature.quantization is None else signature.quantization.floats(numbers)
 

@@ -215,7 +215,7 @@ class Session:
             return StorageError(f"{name} cannot write: {message}", "Name another place there with --remote-dir")
         if kind == "changed":
             return BundleError(
-                f"{message} arrived changed on {name} (its SHA-256 differs)", "Run the same command again"
+                f"{message} was corrupted on the way to {name} (its SHA-256 differs)", "Run the same command again"
             )
         if kind == "busy":
             return DeviceError(f"{name} is in use: {message}", "Wait for the other session to end")
@@ -224,9 +224,9 @@ class Session:
         if kind == "pip":
             return DeviceError(
                 f"{name} lacks packages, none could be fetched here, and its own pip fails: {message}",
-                "Give this machine or the device a network",
+                "Connect this machine or the device to a network",
             )
-        return DeviceError(f"{name} does not do what it is asked ({kind}: {message})", "Install bssl-tf again")
+        return DeviceError(f"{name} could not carry out a request ({kind}: {message})", "Install bssl-tf again")
 
 
 @contextlib.contextmanager

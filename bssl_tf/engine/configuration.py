@@ -69,13 +69,13 @@ def _resumed(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunCo
     command, wanted = tables["command"], kind().command
     if command != wanted:
         raise RunFolderError(
-            f"{out} holds a run of `bssl-tf {command}`", f"Go on with `bssl-tf {command} --out {out} --resume`"
+            f"{out} holds a run of `bssl-tf {command}`", f"Continue with `bssl-tf {command} --out {out} --resume`"
         )
     run = read_run(kind, tables)
     changed = differences(run.tables(), settings)
     if changed:
         raise ConfigError(
-            f"--resume goes on with the run in {out}, but {changed[0]}",
+            f"--resume continues the run in {out}, but {changed[0]}",
             "Omit that setting, or start another run with another --out",
         )
     return run

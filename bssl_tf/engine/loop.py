@@ -182,7 +182,7 @@ class _StageLoop:
                 if stop_requested():
                     raise Interrupted(
                         f"stopped after step {self._done}, which is saved",
-                        f"Go on with the same command and --out {shlex.quote(str(self._run.path))} --resume",
+                        f"Continue with the same command and --out {shlex.quote(str(self._run.path))} --resume",
                     )
 
     def _schedule(self, step: int, steps: int) -> float:
@@ -225,7 +225,7 @@ def _check_place(found: Checkpoint, stages: Sequence[Stage], ends: Sequence[int]
     number = next((i for i, end in enumerate(ends) if found.step <= end), None)
     if number is None or stages[number].name != found.stage:
         raise RunFolderError(
-            f"{found.path} is of step {found.step} in stage {found.stage}, which the run's config.toml has no room for",
+            f"{found.path} is from step {found.step} of stage {found.stage}, which the run's config.toml lacks",
             "Put config.toml back as it was, or start another run with another --out",
         )
 

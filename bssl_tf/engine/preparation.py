@@ -118,7 +118,7 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
 def refuse_begun(out: Path, resume: bool) -> None:
     """Raises `RunFolderError` where `out` holds a run already that is not to be resumed."""
     if (out / "config.toml").exists() and not resume:
-        raise RunFolderError(f"{out} already holds a run", "Add --resume to go on with it, or choose another --out")
+        raise RunFolderError(f"{out} already holds a run", "Add --resume to continue it, or choose another --out")
 
 
 def augmentation_of(config: AugmentationConfig) -> Augmentation:
@@ -151,11 +151,11 @@ def _check_same(begun: dict[str, Any], now: dict[str, Any], out: Path, images: s
         known = fingerprints.get(part) if isinstance(fingerprints, dict) else None
         if part in now["fingerprints"] and known != now["fingerprints"][part]:
             raise RunFolderError(
-                f"the {name} are not those that the run in {out} was begun with",
+                f"the {name} are not those with which the run in {out} was started",
                 "Restore them, or start another run with another --out",
             )
     if begun.get("threads") != now["threads"]:
         raise RunFolderError(
-            f"the run in {out} was begun with {begun.get('threads')} threads, and now there are {now['threads']}",
+            f"the run in {out} was started with {begun.get('threads')} threads, but now there are {now['threads']}",
             "Resume it where as many cores are free; sums are split by thread, so the result would differ",
         )

@@ -136,10 +136,10 @@ class RunFolder:
                 return _read_checkpoint(path)
             except RunFolderError as error:
                 failure = failure or error
-                _log.warning(f"{error} Trying the checkpoint before it.")
+                _log.warning(f"{error} Trying the previous checkpoint.")
         if failure is not None:
             raise RunFolderError(
-                f"no checkpoint in {self.path / 'checkpoints'} is whole", "Remove the run folder and train again"
+                f"no checkpoint in {self.path / 'checkpoints'} is intact", "Remove the run folder and train again"
             ) from failure
         return None
 

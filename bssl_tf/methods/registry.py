@@ -112,7 +112,7 @@ def read_run(kind: type[Sections], tables: dict[str, Any]) -> RunConfig[Sections
     if others:
         raise ConfigError(
             f"[{others[0]}] is not for method {name}, which is chosen here",
-            f"Remove what is set of {others[0]}, or choose it with --method {others[0]}",
+            f"Remove the settings of {others[0]}, or choose it with --method {others[0]}",
         )
     check_known(tables, [*known, name])
     own = tables.get(name, {})

@@ -63,7 +63,7 @@ def count(model: keras.Model) -> Counts:
         else:
             raise NetworkError(
                 f"the work of layer {layer.name} ({type(layer).__name__}) is not known",
-                "Say in bssl_tf/models/counts.py what it costs",
+                "State its cost in bssl_tf/models/counts.py",
             )
         # Channels of a depthwise kernel do not mix, so that its MACs are its size times the positions too.
         kernel = layer.depthwise_kernel if isinstance(layer, _l.DepthwiseConv2D) else layer.kernel

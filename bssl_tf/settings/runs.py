@@ -79,7 +79,7 @@ def read_run_config(run: Path) -> dict[str, Any]:
     content = read_toml(path)
     if content.get("command") not in COMMANDS:
         raise RunFolderError(
-            f"{path} names no command that began the run",
+            f"{path} does not name the command that started the run",
             'Write command = "pretrain" or command = "teacher" at its top',
         )
     return content

@@ -141,7 +141,7 @@ def _used(given: Mapping[str, Any], targets: Sequence[Device]) -> None:
         if not value.is_file():
             raise ConfigError(f"{value} is not a file", f"Check the path of {option}")
         if not any(key in target.uses for target in targets):
-            raise UsageError(f"none of the devices has a use for {option}", f"Omit {option}, or name a phone: adb")
+            raise UsageError(f"none of the devices can use {option}", f"Omit {option}, or name a phone: adb")
 
 
 def _read(beside: Mapping[str, Path]) -> dict[str, bytes]:

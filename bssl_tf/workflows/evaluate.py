@@ -140,7 +140,7 @@ def _data_config(found: Evaluable, overrides: dict[str, Any]) -> DataConfig:
         # Another data set, wholly; how patient to be with it stays.
         base |= {"limit": 0, "data_dir": ""}
     elif not found.data.source:
-        raise ConfigError(f"{found.path} does not tell on what data to measure it", "Pass --data with a labelled set")
+        raise ConfigError(f"{found.path} does not name the data to measure it on", "Pass --data with a labelled set")
     if found.preprocessing is None:
         return read_settings(DataConfig, base | overrides, "data.")
     fixed = {"image_size": found.preprocessing.image_size, "channels": found.preprocessing.channels}
@@ -178,7 +178,7 @@ def _save(run: Path, now: Evaluation, answers: Answers, facts: Facts) -> Verdict
         if before is not None and not (before.same_images(now) and belong_together(before, old)):
             before = None
     except RunFolderError as error:
-        _log.info(f"the evaluation before this one is not kept: {error.what}")
+        _log.info(f"the previous evaluation is not kept: {error.what}")
         before = None
     if before is not None:
         rows = {row.features: row for row in before.rows} | {row.features: row for row in now.rows}

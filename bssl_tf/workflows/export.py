@@ -115,7 +115,7 @@ def export(
 
     Raises:
         UsageError: options do not go together.
-        ConversionError: the network cannot be converted, or does not give what the Keras network gives.
+        ConversionError: the network cannot be converted, or does not match the Keras network.
         BundleError: `out` is taken.
         BsslError: see `bssl_tf.errors`.
     """
@@ -165,7 +165,7 @@ def export_subject(subject: Subject, wanted: Conversion, path: Path, *, overwrit
         overwrite: replace a bundle at `path`.
 
     Raises:
-        ConversionError: the network cannot be converted, or does not give what the Keras network gives.
+        ConversionError: the network cannot be converted, or does not match the Keras network.
         BundleError: `path` is taken.
         BsslError: see `bssl_tf.errors`.
     """

@@ -93,9 +93,7 @@ def import_teacher(
     }
     write_json(out / "import.json", about)
     if form.labels_used:
-        _log.info(
-            "these weights were trained with ImageNet's labels: state so beside every figure of a student of theirs"
-        )
+        _log.info("these weights were trained with ImageNet's labels: state this with every figure for their students")
     return ImportedTeacher(out, out / "teacher", form.labels_used)
 
 

@@ -159,7 +159,7 @@ def _timed(
     inputs = {name: own if name == BINARY else prepared for name in runtimes}
     for name, runtime in runtimes.items():
         if not all(np.isfinite(output).all() for output in runtime.run(inputs[name])):
-            raise RuntimeUnavailableError(f"{name} gives no finite numbers", "Make that model again")
+            raise RuntimeUnavailableError(f"{name} gives numbers that are not finite", "Rebuild that model")
     starts = {}
     for name, file in files.items():
         job = {"model": str(file), "threads": threads, "library": str(library) if name == BINARY else None}

@@ -54,8 +54,8 @@ class Predictor:
         difference = self._difference(self._interpreter.run(self.bundle.golden_inputs), self.bundle.golden_outputs)
         if difference:
             raise BundleError(
-                f"the interpreter does not give the golden outputs of {self.bundle.path}: {difference}",
-                "Export it again; where both runtimes are installed, see which one is off with --runtime own and lce",
+                f"the interpreter does not reproduce the golden outputs of {self.bundle.path}: {difference}",
+                "Export it again; where both runtimes are installed, find the faulty one with --runtime own and lce",
             )
 
     def check_against(self, other: Interpreter, images: Sequence[Image]) -> float:
@@ -79,7 +79,7 @@ class Predictor:
         if difference:
             raise BundleError(
                 f"two interpreters of {self.bundle.path} do not agree: {difference}",
-                "Trust neither; a value within rounding of zero may flip in one image, so try more of them",
+                "Rely on neither; a value within rounding of zero may flip in one image, so try more images",
             )
         return max(float(np.max(np.abs(a - b))) for a, b in zip(outputs, expected, strict=True))
 

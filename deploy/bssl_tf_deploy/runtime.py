@@ -101,7 +101,7 @@ def _find_library(bundle: Bundle, trust_bundle_library: bool) -> Path:
     if not trust_bundle_library:
         raise RuntimeUnavailableError(
             f"bssl-tf-deploy was installed without a runtime library, and that of {bundle.path} is not trusted",
-            "Install the wheel for this machine; or, if you would run a program of whoever made the bundle, add "
+            "Install the wheel for this machine; or, if you trust the bundle's author to run code here, add "
             "--trust-bundle-library",
         )
     return checked_file(bundle, name)

@@ -157,7 +157,7 @@ def test_another_protocol_joins_what_is_known_and_answers_give_every_score_again
     assert after.rows[0].linear_probe == before.rows[0].linear_probe is not None
     (run / "predictions.safetensors").write_bytes(b"")
     done = bssl_tf("evaluate", run, "--protocol", "knn-20", "--no-controls")
-    assert done.returncode == 0 and "the evaluation before this one is not kept" in done.stderr
+    assert done.returncode == 0 and "the previous evaluation is not kept" in done.stderr
     alone = read_evaluation(run)
     assert alone is not None and len(alone.rows) == 1 and alone.verdict.outcome == "unknown"
 

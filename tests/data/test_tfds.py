@@ -184,11 +184,11 @@ def test_the_newest_version_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", r"'' is not a name of a TFDS data set\. Write tfds:NAME"),
-        ("kaggle:mnist", "'kaggle:mnist' is not a name of a TFDS data set"),
-        ("mnst", r"TFDS knows no data set mnst, and none is in .*Did you mean tfds:mnist\?"),
+        ("", r"'' is not the name of a TFDS data set\. Write tfds:NAME"),
+        ("kaggle:mnist", "'kaggle:mnist' is not the name of a TFDS data set"),
+        ("mnst", r"TFDS has no data set mnst, and none is in .*Did you mean tfds:mnist\?"),
         ("tiny_plane", r"Did you mean tfds:tiny_plain\?"),
-        ("qqqqqqqq", r"TFDS knows no data set qqqqqqqq.*catalog"),
+        ("qqqqqqqq", r"TFDS has no data set qqqqqqqq.*catalog"),
         ("cifar10", r"tfds:cifar10 is not in .*downloads are not allowed\. Omit --no-download"),
     ],
 )

@@ -136,7 +136,7 @@ def test_a_network_beside_it_must_run_and_give_finite_numbers(bench: Command, ph
     shape = (1, 28, 28, 1)
     root = Op(schema.BuiltinOperator.SQRT, [0], [1])
     (tmp_path / "root.tflite").write_bytes(model_file([T(shape), T(shape)], [root], [0], [1]))
-    fails(bench("--beside", f"root={tmp_path / 'root.tflite'}"), 10, "root gives no finite numbers")
+    fails(bench("--beside", f"root={tmp_path / 'root.tflite'}"), 10, "root gives numbers that are not finite")
     (tmp_path / "cut.tflite").write_bytes((BUNDLE / "model.tflite").read_bytes()[:50_000])
     fails(bench("--beside", f"cut={tmp_path / 'cut.tflite'}"), 10, "cut.tflite is no TensorFlow Lite model")
     small = model_file([T((1, 2)), T((1, 2))], [Op(schema.BuiltinOperator.SQRT, [0], [1])], [0], [1])
@@ -156,8 +156,8 @@ def test_a_network_beside_it_must_run_and_give_finite_numbers(bench: Command, ph
         ("killed", 14, ("was killed (signal 9)", "memory")),
         ("crashed", 14, ("was killed (signal 6)", "Take another version")),
         ("refused", 14, ("does not execute the runner", "Permission denied", "--remote-dir")),
-        ("no-record", 14, ("gave no record",)),
-        ("no-durations", 14, ("gave no record",)),
+        ("no-record", 14, ("returned no record",)),
+        ("no-durations", 14, ("returned no record",)),
         ("full-disk", 14, ("full disk", "Free space")),
     ],
 )
@@ -200,7 +200,7 @@ def test_the_devices_file_names_the_library_too(phone: Path, harness: Command, p
     devices.write_text('[mine]\naddress = "adb:C3"\nbenchmark_model = "/nonexistent/tool"\n')
     fails(harness("bench", BUNDLE, *arguments, "--tflite-library", package), 14, "mine is not there")
     done = harness("bench", BUNDLE, "--device", "local", "--tflite-library", package)
-    fails(done, 2, "none of the devices has a use for --tflite-library", "name a phone")
+    fails(done, 2, "none of the devices can use --tflite-library", "name a phone")
 
 
 def test_a_phones_state_is_told_in_the_words_of_a_board() -> None:
@@ -233,5 +233,5 @@ def test_what_is_no_record_is_not_taken_for_one(out: str, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(AdbConnection, "shell", lambda *arguments, timeout_s: (0, out))
     some: Any = Bundle()
-    with pytest.raises(DeviceError, match="adb gave no record"):
+    with pytest.raises(DeviceError, match="adb returned no record"):
         android_runner._start(PhoneFolder(AdbConnection("adb"), "/folder"), some, "binary", 1)

@@ -98,7 +98,7 @@ def test_where_nothing_can_be_fetched_the_device_asks_its_own_pip(
 
 
 def test_a_device_without_glibc_is_refused() -> None:
-    with pytest.raises(DeviceError, match="another C library than glibc"):
+    with pytest.raises(DeviceError, match="a C library other than glibc"):
         collect_packages("pi", PI | {"glibc": ""}, LIBRARY, bring_wheels=True)
 
 

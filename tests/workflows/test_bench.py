@@ -31,7 +31,7 @@ def test_a_file_that_is_not_there_or_of_no_use_is_refused(real_bundle: Path, tmp
     with pytest.raises(ConfigError, match="is not a file"):
         bt.bench(real_bundle, device="adb", tflite_library=tmp_path / "none")
     (tmp_path / "library").write_bytes(b"")
-    with pytest.raises(UsageError, match="none of the devices has a use for --tflite-library"):
+    with pytest.raises(UsageError, match="none of the devices can use --tflite-library"):
         bt.bench(real_bundle, device="local", tflite_library=tmp_path / "library")
 
 

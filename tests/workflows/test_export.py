@@ -363,7 +363,7 @@ def test_a_fresh_network_full_of_ties_is_refused_and_the_ties_are_named(
     """It pads with 0, and its batch norms have mean 0: see `bssl_tf_converters.lce.parity`."""
     require_or_skip(bool(zoo_networks()), "needs larq-zoo")
     call = {"data": "embedded", "images": 4, "explain": True}
-    refused(lambda: export("larq_zoo:BinaryResNetE18", **call), "does not give what the Keras network gives")
+    refused(lambda: export("larq_zoo:BinaryResNetE18", **call), "does not match the Keras network")
     assert "within 0.0001 of their threshold: rounding, no fault" in said.text
 
 

@@ -105,7 +105,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    found = re.search(r"error\[interrupted\]: stopped after step (\d+), which is saved\. Go on with .*--resume", stderr)
+    found = re.search(
+        r"error\[interrupted\]: stopped after step (\d+), which is saved\. Continue with .*--resume", stderr
+    )
     assert found, stderr
     assert (stopped / "checkpoints" / f"step-{int(found[1]):09d}.safetensors").exists()
 
@@ -130,7 +132,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(finished: Path, bss
     newest.write_bytes(newest.read_bytes()[:1000])
     done = bssl_tf("teacher", "--out", finished, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "Trying the checkpoint before it" in done.stderr
+    assert "Trying the previous checkpoint" in done.stderr
     assert digest(finished / "teacher" / "weights.safetensors") == expected
 
 
@@ -173,7 +175,7 @@ def test_a_checkpoint_of_another_place_is_refused(
     write_tensors(path, tensors, metadata | change)
     done = bssl_tf("teacher", "--out", finished, "--resume")
     assert done.returncode == 5, done.stderr
-    assert "which the run's config.toml has no room for" in done.stderr
+    assert "which the run's config.toml lacks" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_a_run_is_not_overwritten_or_changed(
     ("pattern", "replacement", "message"),
     [
         (r'"data": "[0-9a-f]+"', '"data": "0"', "the images of embedded are not those that the run in"),
-        (r'"threads": \d+', '"threads": 77', "was begun with 77 threads, and now there are 1"),
+        (r'"threads": \d+', '"threads": 77', "was started with 77 threads, but now there are 1"),
         (r'"fingerprints": \{[^}]*\}', '"fingerprints": 3', "the images of embedded are not those"),
     ],
 )
@@ -240,7 +242,7 @@ def test_a_run_of_the_other_command_is_named(
     done = bssl_tf("pretrain", "--out", tiny_teacher, "--resume")
     assert done.returncode == 5 and "holds a run of `bssl-tf teacher`" in done.stderr
     done = bssl_tf("teacher", "--out", tiny_student, "--resume")
-    assert done.returncode == 5 and "Go on with `bssl-tf pretrain" in done.stderr
+    assert done.returncode == 5 and "Continue with `bssl-tf pretrain" in done.stderr
 
 
 def test_two_processes_do_not_train_in_one_folder(finished: Path, bssl_tf: Callable[..., Any]) -> None:

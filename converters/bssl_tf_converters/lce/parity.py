@@ -116,7 +116,7 @@ def require(parity: ParityFigures, hint: str = _EXPLAIN) -> None:
     )
     if parity.agreement < MIN_AGREEMENT or parity.share_within_tolerance < MIN_SHARE_WITHIN:
         raise ConversionError(
-            f"the converted network does not give what the Keras network gives: {figures}",
+            f"the converted network does not match the Keras network: {figures}",
             hint,
         )
 

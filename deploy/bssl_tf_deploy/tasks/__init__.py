@@ -38,7 +38,7 @@ def find_task(name: str) -> Task:
         known = sorted({*_OWN, *(one.name for one in metadata.entry_points(group=_ENTRY_POINTS))})
         raise BundleError(
             f"the bundle is for the task {name!r:.60}, and this installation knows {', '.join(known)}",
-            "Install the version of bssl-tf-deploy, or the package, that brings this task",
+            "Install the version of bssl-tf-deploy, or the package, that provides this task",
         )
     try:
         task = entry.load()()

@@ -239,7 +239,7 @@ def test_what_int8_does_not_explain_is_refused() -> None:
 
     assert check(floats, rounded, unsteady).share_within_tolerance < 0.5
     wrong = rng.permutation(rounded)
-    with pytest.raises(ConversionError, match=r"does not give what the Keras network gives.*Export it without int8"):
+    with pytest.raises(ConversionError, match=r"does not match the Keras network.*Export it without int8"):
         check(floats, rounded, wrong)
     # Where nothing varies, only equality will do.
     same = np.ones((4, 3))

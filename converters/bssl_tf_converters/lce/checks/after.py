@@ -93,8 +93,8 @@ def separate_quantize(conversion: Conversion) -> Iterator[Note]:
         if not between and layer.padding == "same" and layer.pad_values == 0:
             yield Note(
                 layer.name,
-                "pads with 0, so that LCE writes its results as floats and makes bits of them in a second operator",
-                "Set pad_values=1 and train again: bits all the way",
+                "pads with 0, so LCE writes its results as floats and makes bits of them in a second operator",
+                "Set pad_values=1 and train again, to keep the results as bits",
             )
         elif not between:
             yield Note(

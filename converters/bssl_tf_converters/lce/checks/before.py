@@ -60,7 +60,7 @@ def unknown_size(model: keras.Model) -> Iterator[Note]:
         if None in tensor.shape[1:]:
             yield Note(
                 "",
-                f"{model.name} takes images of any size {list(tensor.shape[1:])}, which LCE would take for 1",
+                f"{model.name} takes images of any size {list(tensor.shape[1:])}, which LCE would treat as 1",
                 "Build it with a fixed size, keras.Input((height, width, channels))",
             )
 
@@ -81,11 +81,11 @@ def mixed_precision(model: keras.Model) -> Iterator[Note]:
 
 @register(BEFORE, "nothing-binary", "warning")
 def nothing_binary(model: keras.Model) -> Iterator[Note]:
-    """No layer is quantised; LCE brings nothing then, and TensorFlow's own converter does as well."""
+    """No layer is quantised; LCE then has no benefit, and TensorFlow's own converter does just as well."""
     if not any(quantizers(layer) for layer in leaves(model)):
         yield Note(
             "",
-            f"{model.name} has no binary layer: LCE brings nothing, and TensorFlow's own converter does as well",
+            f"{model.name} has no binary layer: LCE has no benefit, and TensorFlow's own converter does just as well",
             "If it is to be binary, use QuantConv2D with an input_quantizer and a kernel_quantizer",
         )
 
@@ -127,8 +127,8 @@ def half_quantized(model: keras.Model) -> Iterator[Note]:
             missing, there = "kernel_quantizer", "input_quantizer"
         yield Note(
             layer.name,
-            f"has a {_spoken(there)} and no {_spoken(missing)}, so that LCE would convert it to float",
-            f"Set {missing}, or take {there} away",
+            f"has a {_spoken(there)} and no {_spoken(missing)}, so LCE would convert it to float",
+            f"Set {missing}, or remove {there}",
         )
 
 
@@ -178,7 +178,7 @@ def input_quantizer(model: keras.Model) -> Iterator[Note]:
             continue
         yield Note(
             layer.name,
-            f"{message}, so that LCE would convert it to float",
+            f"{message}, so LCE would convert it to float",
             f"Use one of {_SIGNS}, or write it as tf.where(x >= 0, 1.0, -1.0)",
         )
 
@@ -204,7 +204,7 @@ def between_sign_and_convolution(model: keras.Model) -> Iterator[Note]:
             names = ", ".join(between.name for between in way)
             pools = all(isinstance(between, (_LAYERS.MaxPool2D, _LAYERS.AveragePooling2D)) for between in way)
             hint = "Pool before the sign: max pooling and sign may change places" if pools else f"Put {names} first"
-            yield Note(layer.name, f"takes a sign through {names}, so that LCE would convert it to float", hint)
+            yield Note(layer.name, f"takes a sign through {names}, so LCE would convert it to float", hint)
 
 
 @register(BEFORE, "kernel-quantizer", "error")
@@ -215,7 +215,7 @@ def kernel_quantizer(model: keras.Model) -> Iterator[Note]:
             yield Note(
                 layer.name,
                 f"has the kernel quantiser {quantizer_name(layer.kernel_quantizer)}, whose results are not plus or "
-                "minus one number for each output channel, so that LCE would convert it to float",
+                "minus one number for each output channel, so LCE would convert it to float",
                 f"Use one of {_SIGNS}, or magnitude_aware_sign; a scale for each input channel belongs in front",
             )
 
@@ -230,7 +230,7 @@ def kernel_zeros(model: keras.Model) -> Iterator[Note]:
             yield Note(
                 layer.name,
                 f"has weights of zero after its kernel quantiser, in {len(dead)} of {kernel.shape[3]} output channels "
-                f"(the first is {dead[0] if len(dead) else 0}), so that LCE would convert all of it to float",
+                f"(the first is {dead[0] if len(dead) else 0}), so LCE would convert all of it to float",
                 "Train on, or set the latent weights of these channels to any other number",
             )
 
