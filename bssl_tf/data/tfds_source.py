@@ -71,7 +71,7 @@ def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options
     root = Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir).expanduser()
     folder = _prepared(root, request)
     if folder is None:
-        _prepare(root, request, download, options)
+        _prepare(root, request, download)
         folder = _prepared(root, request)
     if folder is None:
         raise DataError(
@@ -211,7 +211,7 @@ def _folders(place: Path) -> list[Path]:
     return sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
 
 
-def _prepare(root: Path, request: _Request, download: bool, options: Options) -> None:
+def _prepare(root: Path, request: _Request, download: bool) -> None:
     """Downloads and prepares with TFDS's own code. Raises `DataError`."""
     public = tfds.list_builders(with_community_datasets=False)
     if request.name not in public:

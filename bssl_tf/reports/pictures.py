@@ -89,7 +89,7 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None) -> 
             )
             (near if len(views) > place else views).append(reason)
             continue
-        near.append(Group(run.name, (neighbour_grid(run, pool, images),)))
+        near.append(Group(run.name, (neighbour_grid(pool, images),)))
         maps.append(Group(run.name, (feature_map(run, pool, f"map-{place}"),)))
     return [
         Section(
@@ -189,7 +189,7 @@ def _pool(run: Run, data: DataSplits) -> Pool:
     return Pool(images, split, network.preprocessing, features)
 
 
-def neighbour_grid(run: Run, pool: Pool, count: int) -> Grid:
+def neighbour_grid(pool: Pool, count: int) -> Grid:
     nearest = pool.neighbours(NEIGHBOURS)
     images, labels = pool.images, pool.images.labels
     rows = []

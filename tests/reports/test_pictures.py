@@ -58,10 +58,10 @@ def test_neighbours_are_those_of_a_slow_search(seed: int, count: int, width: int
         assert found[index].tolist() == [other for _, other in sorted(angles)[:NEIGHBOURS]]
 
 
-def test_the_grid_shows_the_neighbours_and_marks_them(run: Run) -> None:
+def test_the_grid_shows_the_neighbours_and_marks_them() -> None:
     features = np.random.default_rng(3).normal(size=(40, 4))
     found = pool(features)
-    grid, nearest, labels = neighbour_grid(run, found, 5), found.neighbours(NEIGHBOURS), found.images.require_labels()
+    grid, nearest, labels = neighbour_grid(found, 5), found.neighbours(NEIGHBOURS), found.images.require_labels()
     assert len(grid.rows) == 5
     for row, index in zip(grid.rows, spread_indices(40, 5), strict=True):
         assert row[0].good is None
@@ -73,7 +73,7 @@ def test_the_grid_shows_the_neighbours_and_marks_them(run: Run) -> None:
 
 def test_without_labels_nothing_is_marked(run: Run) -> None:
     found = pool(np.random.default_rng(3).normal(size=(40, 4)), labelled=False)
-    assert {cell.good for row in neighbour_grid(run, found, 3).rows for cell in row} == {None}
+    assert {cell.good for row in neighbour_grid(found, 3).rows for cell in row} == {None}
     made = feature_map(run, found, "map")
     assert made.table.rows == (("all, without labels", 40, None),)
     assert made.draw().count("<use") >= 40
@@ -116,5 +116,5 @@ def test_large_pictures_are_made_small(run: Run, tmp_path: Path) -> None:
     part = images(8)
     large = dataclasses.replace(part, images=np.repeat(np.repeat(part.images, 8, axis=1), 8, axis=2))
     found = dataclasses.replace(pool(np.random.default_rng(1).normal(size=(8, 4))), images=large)
-    for row in neighbour_grid(run, found, 2).rows:
+    for row in neighbour_grid(found, 2).rows:
         assert all(pixels(cell.png).shape == (96, 96) for cell in row)
