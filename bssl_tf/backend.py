@@ -85,7 +85,17 @@ except ImportError as error:
 
 tf.get_logger().setLevel("ERROR")
 
-__all__ = ["configure", "freeze", "keras", "keras_safe_mode", "keras_saved_metadata", "lq", "tf"]
+__all__ = [
+    "configure",
+    "freeze",
+    "functional_model",
+    "keras",
+    "keras_safe_mode",
+    "keras_saved_metadata",
+    "lq",
+    "op_layers",
+    "tf",
+]
 
 
 def keras_safe_mode() -> AbstractContextManager[None]:
@@ -93,6 +103,21 @@ def keras_safe_mode() -> AbstractContextManager[None]:
     from tf_keras.src.saving import serialization_lib  # no public name; .h5 files honour it only this way
 
     return serialization_lib.SafeModeScope(True)
+
+
+def functional_model() -> type[Any]:
+    """The class of the models that `keras.Model(inputs, outputs)` makes."""
+    from tf_keras.src.engine.functional import Functional  # no public name
+
+    made: type[Any] = Functional
+    return made
+
+
+def op_layers() -> tuple[type[Any], ...]:
+    """The layers that functions of TensorFlow become in a functional model."""
+    from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda, TFOpLambda  # no public name
+
+    return TFOpLambda, SlicingOpLambda
 
 
 def freeze(function: Any) -> Any:

@@ -17,13 +17,11 @@ import numpy as np
 
 from bssl_tf.backend import keras
 from bssl_tf.errors import BsslError, ConversionError
-from bssl_tf_deploy.files import HEAD_BYTES, standing_in
+from bssl_tf.keras_files.files import require_fetched, require_own_numbers, require_whole
 
 _HINT = "Give the file that save_weights('FILE.h5') or save('FILE.h5') writes of this network, with as many classes"
 # A network has some hundred layers; a name has some dozen letters.
 _MAX_NAMES_BYTES = 2**22
-# Numbers in a piece of a data set that h5py may choose itself where a weight is smaller.
-_MAX_CHUNK = 2**20
 
 
 def load_weights_file(model: keras.Model, path: Path) -> None:
@@ -32,7 +30,7 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
     Raises:
         ConversionError: the file is missing, damaged, or does not fit; the first layer that does not is named.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ConversionError(f"there is no weights file {path}", "Check the path")
     require_fetched(path)
     try:
@@ -45,31 +43,14 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
         cause = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConversionError(f"{path} cannot be read as HDF5 ({cause[:200]})", _HINT) from error
     keras.backend.batch_set_value(pairs)
-
-
-def require_fetched(path: Path) -> None:
-    """Raises `ConversionError` for a file that stands in place of another, such as a Git LFS pointer."""
-    try:
-        with path.open("rb") as file:
-            instead = standing_in(file.read(HEAD_BYTES))
-    except OSError as error:
-        raise ConversionError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
-    if instead is not None:
-        raise ConversionError(f"{path} is {instead}", "Get the file itself, then run the same command again")
-
-
-def require_whole(file: h5py.File, path: str) -> None:
-    """Raises `ConversionError` for links to other files: opening one that is a named pipe would wait for ever."""
-
-    def elsewhere(name: bytes, link: h5py.h5l.LinkInfo) -> bool | None:
-        return True if link.type == h5py.h5l.TYPE_EXTERNAL else None
-
-    if file.id.links.visit(elsewhere, info=True):
-        raise ConversionError(f"{path} points at other files", _HINT)
+    for layer in model.submodules:
+        # Normalization computes with what it makes of its weights.
+        if isinstance(layer, keras.layers.Layer):
+            layer.finalize_state()
 
 
 def _pairs(model: keras.Model, file: h5py.File, path: str) -> Iterator[tuple[Any, np.ndarray]]:
-    """Each variable with its value, float32."""
+    """Each variable with its value, of its type."""
     require_whole(file, path)
     root = file["model_weights"] if "layer_names" not in file.attrs and "model_weights" in file else file
     version = root.attrs.get("keras_version", "2.")
@@ -99,7 +80,7 @@ def _pairs(model: keras.Model, file: h5py.File, path: str) -> Iterator[tuple[Any
             )
     for name, theirs in zip(wanted, order, strict=True):
         for variable, dataset in zip(wanted[name], saved[theirs], strict=True):
-            yield variable, _values(dataset, file, path, name)
+            yield variable, _values(variable, dataset, file, path, name)
 
 
 def _names(group: Any, attribute: str) -> list[str]:
@@ -125,14 +106,9 @@ def _said(weights: Sequence[Any]) -> str:
     return " and ".join("x".join(map(str, shape)) or "a number" for shape in _shapes(weights[:8]))
 
 
-def _values(dataset: Any, file: h5py.File, path: str, layer: str) -> np.ndarray:
-    elsewhere = dataset.file.filename != file.filename or dataset.external or dataset.is_virtual
-    if elsewhere or dataset.dtype.kind not in "fiu":
-        raise ConversionError(f"{path} has no numbers of its own for layer {layer}", _HINT)
-    # A chunk is unpacked whole, however little of it belongs to the weight.
-    if dataset.chunks and math.prod(dataset.chunks) > max(dataset.size, _MAX_CHUNK):
-        raise ConversionError(f"{path} has chunks of {dataset.chunks} for layer {layer}", _HINT)
-    values = np.asarray(dataset[()], np.float32)
-    if not np.isfinite(values).all():
+def _values(variable: Any, dataset: Any, file: h5py.File, path: str, layer: str) -> np.ndarray:
+    require_own_numbers(dataset, file, path, f"layer {layer}")
+    values = np.asarray(dataset[()], variable.dtype.as_numpy_dtype)
+    if variable.dtype.is_floating and not np.isfinite(values).all():
         raise ConversionError(f"{path} has NaN or infinity for layer {layer}", "Get the file again, or train again")
     return values

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bssl_tf.backend import keras, keras_safe_mode, tf
-from bssl_tf.errors import NetworkError
+# Registers our layers, which a saved model may have.
+import bssl_tf.models.layers  # noqa: F401
+from bssl_tf.backend import keras, tf
+from bssl_tf.errors import ConversionError, NetworkError
+from bssl_tf.keras_files.models import open_file
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
@@ -78,7 +81,8 @@ def load_teacher(path: str, preprocessing: Preprocessing, pixel_range: str = "no
     """Loads a teacher for images of the student's data.
 
     Args:
-        path: a run folder of `bssl-tf teacher`, or a Keras model saved as .keras or .h5.
+        path: a run folder of `bssl-tf teacher`, or a Keras model saved as .keras, .h5 or
+            SavedModel; see `keras_files.models.open_file`.
         preprocessing: fitted on the student's data. A teacher trained here brings its own constants.
         pixel_range: what a saved Keras model was trained on: `normalized` for (x - mean) / std of this data, or a
             key of `PIXEL_RANGES`.
@@ -90,7 +94,8 @@ def load_teacher(path: str, preprocessing: Preprocessing, pixel_range: str = "no
     check_teacher(path, pixel_range)
     location = Path(path)
     pixels = _pixels(preprocessing, pixel_range)
-    teacher = _from_run(location) if location.is_dir() else _from_keras(location, pixel_range, pixels)
+    keras_file = not location.is_dir() or (location / "saved_model.pb").exists()
+    teacher = _from_keras(location, pixel_range, pixels) if keras_file else _from_run(location)
     wanted = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
     _check_shapes(teacher, wanted)
     return teacher
@@ -131,20 +136,16 @@ def _pixels(preprocessing: Preprocessing, pixel_range: str) -> Callable[[tf.Tens
 
 
 def _from_keras(path: Path, pixel_range: str, pixels: Callable[[tf.Tensor], tf.Tensor]) -> Teacher:
-    if path.suffix not in (".keras", ".h5"):
+    if path.is_file() and path.suffix not in (".keras", ".h5", ".hdf5"):
         raise NetworkError(
             f"{path} is neither a run folder nor a .keras or .h5 file",
             "Save the model with model.save('teacher.keras')",
         )
     try:
-        # A Lambda layer holds Python code, in .h5 even as marshalled bytes: safe mode refuses it in both formats.
-        with keras_safe_mode():
-            model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises a dozen kinds for a broken or hostile file
-        raise NetworkError(
-            f"{path} cannot be loaded as a Keras 2 model without running code from it ({str(error)[:200]})",
-            "Save a model of plain Keras layers with model.save('teacher.keras') under tf-keras",
-        ) from error
+        model = open_file(path)
+    except ConversionError as error:
+        # Nothing is converted; a teacher that cannot be read has the exit status of every other.
+        raise NetworkError(error.what, error.next_step) from error
     model.trainable = False
     unknown = f"labels that are not known (the saved Keras model {path.name} does not tell)"
     return Teacher(str(path), model, None, None, pixel_range, pixels, unknown)

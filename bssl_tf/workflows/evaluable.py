@@ -70,7 +70,7 @@ def find_evaluable(path: Path, *, pixels: str = "normalized", image_size: int = 
 
     Args:
         path: a finished run of `bssl-tf pretrain` or `bssl-tf teacher`, a folder of `bssl-tf import-teacher`, or a
-            .keras or .h5 file.
+            .keras or .h5 file or a SavedModel.
         pixels: what a saved Keras model takes; see `teachers.teacher.load_teacher`.
         image_size: that a saved Keras model is to see; 0 for 224.
 
@@ -78,7 +78,7 @@ def find_evaluable(path: Path, *, pixels: str = "normalized", image_size: int = 
         RunFolderError: it is none of these, or not finished.
         NetworkError: its network cannot be read.
     """
-    if path.is_file():
+    if path.is_file() or (path / "saved_model.pb").exists():
         return _keras(path, pixels, image_size)
     if not (path / "config.toml").exists() and (path / "import.json").exists():
         about = read_json(path / "import.json")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_a_model_file_that_brings_code_is_refused(suffix: str, tmp_path: Path) -
     hostile = keras.layers.Lambda(lambda x: keras.backend.mean(x, axis=(1, 2)))(image)
     path = tmp_path / f"hostile{suffix}"
     keras.Model(image, hostile).save(path)
-    with pytest.raises(NetworkError, match="without running code from it"):
+    with pytest.raises(NetworkError, match="has a Lambda layer, which is Python code inside the file"):
         load_teacher(str(path), PREPROCESSING)
 
 
@@ -88,7 +89,7 @@ def test_a_corrupt_model_file_is_one_clear_line(content: bytes, suffix: str, tmp
     path.write_bytes(content)
     with pytest.raises(NetworkError) as error:
         load_teacher(str(path), PREPROCESSING)
-    assert "cannot be loaded as a Keras 2 model" in str(error.value)
+    assert re.search("broken.* (cannot be loaded|is not a Keras model)", str(error.value))
     assert "\n" not in str(error.value)
 
 
