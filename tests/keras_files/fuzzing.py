@@ -5,6 +5,7 @@ Run in a process of its own: an audit hook cannot be taken off.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -23,8 +24,16 @@ _WATCHED = (
     "os.remove", "os.rename", "os.rmdir", "os.spawn", "os.symlink", "os.system", "os.truncate", "shutil.copyfile",
     "shutil.move", "shutil.rmtree", "socket.connect", "subprocess.Popen", "urllib.Request",
 )  # fmt: skip
-# TensorFlow's own, of larq's layers and ours: their code, rewritten for graphs.
-_GENERATED = "__autograph_generated_file"
+# It writes the code of larq's layers and ours anew, for graphs, into a temporary file; nothing of it is the model's.
+_REWRITER = "autograph/pyct/loader.py"
+
+
+def rewriting() -> bool:
+    """Whether TensorFlow is rewriting a layer's own code."""
+    frame = inspect.currentframe()
+    while frame is not None and not frame.f_code.co_filename.endswith(_REWRITER):
+        frame = frame.f_back
+    return frame is not None
 
 
 class Watch:
@@ -41,9 +50,9 @@ class Watch:
         if event == "open":
             path, mode, flags = arguments
             writing = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-            if (writing or set(str(mode or "")) & set("wax+")) and _GENERATED not in str(path):
+            if (writing or set(str(mode or "")) & set("wax+")) and not rewriting():
                 self.effects.append(f"open {path}")
-        elif event in _WATCHED and _GENERATED not in str(arguments):
+        elif event in _WATCHED and not rewriting():
             self.effects.append(f"{event} {str(arguments)[:100]}")
 
 

@@ -243,6 +243,7 @@ def test_every_class_and_every_function_is_built_without_side_effect_or_refused(
             capture_output=True,
             text=True,
             timeout=1800,
+            cwd=Path(__file__).parents[2],
             check=False,
         )
     finally:
