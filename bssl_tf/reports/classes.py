@@ -28,7 +28,7 @@ def class_section(runs: Sequence[Run]) -> Section:
         [run.name for run in runs if run.evaluation is not None and headline_answers(run) is None],
         "the answers to each test image are missing; evaluate again.",
     )
-    about = "What the linear probe, or else the first protocol that was measured, takes each test image for."
+    about = "Predictions for each test image by the linear probe, or by the first protocol measured if there is none."
     return Section("Classes", about if groups else "", tuple(groups), missing)
 
 
@@ -57,7 +57,7 @@ def _blocks(run: Run, found: Evaluation, protocol: str, answers: Predictions, na
     confusions = _confusions(counts, names)
     if confusions:
         columns = (Column("true class"), Column("taken for"), Column("images"), Column("share of the class", "%", 1))
-        made.append(Table(f"{name}-confusions", "The commonest confusions", columns, confusions))
+        made.append(Table(f"{name}-confusions", "Most common confusions", columns, confusions))
     return made
 
 
@@ -71,11 +71,11 @@ def _matrix(counts: np.ndarray, names: Sequence[str], what: str, behind: str, na
     return Figure(
         name=name,
         title="Confusion matrix",
-        caption=f"Percent of each true class, {what}; n = {counts.sum()} test images. The diagonal is right.",
+        caption=f"Percent of each true class, {what}; n = {counts.sum()} test images. The diagonal is correct.",
         alt=f"Confusion matrix of {len(names)} classes; {right} of {counts.sum()} images are on the diagonal.",
         conditions=behind,
         draw=lambda: figures.matrix(name, shares, names),
-        table=Table(name, "Images of each true class, by what they were taken for",
+        table=Table(name, "Images of each true class, by predicted class",
                     (Column("true class"), *(Column(one) for one in names)), rows),
     )  # fmt: skip
 

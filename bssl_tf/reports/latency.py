@@ -46,11 +46,10 @@ def latency_section(runs: Sequence[Run]) -> Section:
         blocks += _sustained(run, one, one.sustained, f"sustained-{place}") if one.sustained else []
     missing = [] if timed else [f"Nothing was timed; run `bssl-tf bench {only(runs)}/BUNDLE`."]
     if timed and not any(one.operators for _, one in timed):
-        missing.append(f"There are no times of single layers; run `bssl-tf bench {only(runs)}/BUNDLE --operators`.")
+        missing.append(f"Times by layer were not measured; run `bssl-tf bench {only(runs)}/BUNDLE --operators`.")
     if timed and not any(one.sustained for _, one in timed):
         missing.append(
-            "Whether it slows down when hot was not looked at; run "
-            f"`bssl-tf bench {only(runs)}/BUNDLE --device DEVICE --sustained 600`."
+            f"Throttling was not measured; run `bssl-tf bench {only(runs)}/BUNDLE --device DEVICE --sustained 600`."
         )
     if timed and len({one.run.threads for _, one in timed}) == 1:
         missing.append(
@@ -59,8 +58,8 @@ def latency_section(runs: Sequence[Run]) -> Section:
         )
     return Section(
         "Latency",
-        "One image at a time, with the copies of input and output, on the machine that is named. On another machine "
-        "other figures hold, and another ratio." if timed else "",
+        "One image at a time, including copying input and output, on the machine named. On another machine "
+        "both the figures and their ratio differ." if timed else "",
         (*blocks, *([Table("latency", "Latency, every network", columns, rows)] if timed else []), *_emulated(runs)),
         tuple(missing),
     )  # fmt: skip
@@ -78,7 +77,7 @@ def _distribution(timed: Sequence[Timed], number: int) -> Figure:
     )  # fmt: skip
     calls = sorted({str(one.latency.calls) for _, one in timed if one.latency.calls})
     how = (
-        "Which share of the calls was at most so slow; further left is faster, steeper is steadier. The axis ends soon "
+        "Share of calls that took at most this long; further left is faster, steeper is steadier. The axis ends soon "
         "after the 99th percentile."
         if full
         else "Dot: median. Thick line: to the 90th percentile. Thin line: from the fastest call to the 99th."
@@ -164,7 +163,7 @@ def _sustained(run: Run, one: TimedNetwork, found: Sustained, name: str) -> list
     seen = list(dict.fromkeys(flag for flag_list in flags for flag in flag_list))
     said = (
         f"Dashed lines: the machine's flags changed ({', '.join(seen)})." if seen
-        else "The machine reported no throttling, or cannot."
+        else "The machine reported no throttling, or cannot report it."
     )  # fmt: skip
     if found.energy_mj_per_inference is not None:
         said += f" Energy of the whole processor: {found.energy_mj_per_inference:.3g} mJ an image."
@@ -191,14 +190,14 @@ def _sustained(run: Run, one: TimedNetwork, found: Sustained, name: str) -> list
     made = [
         Figure(
             name=name,
-            title=f"Without a pause: {title}",
+            title=f"Sustained load: {title}",
             caption=f"Milliseconds of one image in windows of a run without a pause; n = {len(windows)} windows; "
             f"{change}. {said}",
             alt=f"Line chart over {seconds[-1]:.3g} s: median {windows[0].p50_ms:.3g} ms at first, "
             f"{windows[-1].p50_ms:.3g} ms in the last window.",
             conditions=conditions,
             draw=lambda: figures.curves(name, series, "seconds", "latency (ms)", borders=changes),
-            table=Table(name, "Without a pause", columns, rows),
+            table=Table(name, "Sustained load", columns, rows),
             keys=(Key("median", 0), Key("90th percentile", 1)),
         )
     ]
@@ -209,7 +208,7 @@ def _sustained(run: Run, one: TimedNetwork, found: Sustained, name: str) -> list
         made.append(
             Figure(
                 name=heat,
-                title=f"Temperature without a pause: {title}",
+                title=f"Temperature under sustained load: {title}",
                 caption=f"The hottest sensor at the end of each window; n = {len(warm)} windows. {said}",
                 alt=f"Line chart: {warm[0][1]:.3g} °C at first, {warm[-1][1]:.3g} °C in the last window.",
                 conditions=conditions,
@@ -231,7 +230,7 @@ def _emulated(runs: Sequence[Run]) -> list[Table]:
          one.record.command or "")
         for run in runs for one in run.emulated
     )  # fmt: skip
-    title = "Emulated: answers and instructions of one image, no times"
+    title = "Emulated: answers and instruction counts for one image, no times"
     return [Table("emulated", title, columns, rows)] if rows else []
 
 

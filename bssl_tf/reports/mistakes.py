@@ -38,7 +38,9 @@ def mistake_section(runs: Sequence[Run], images: int, data_dir: str | None) -> l
             groups.append(_group(run, run.evaluation, *found, images, data_dir))
         except BsslError as error:
             groups.append(Group(run.name, (), (f"{error.what}. {error.next_step}.",)))
-    about = "Test images that the network is surest about and wrong: look for wrong labels, and for what they share."
+    about = (
+        "Misclassified test images with the highest confidence: look for wrong labels and for what they have in common."
+    )
     return [Section("Most confident mistakes", about, tuple(groups))] if groups else []
 
 
@@ -81,7 +83,7 @@ def _group(
         run.name,
         (
             Grid(
-                f"The {len(pictures)} surest of {wrong} mistakes",
+                f"The {len(pictures)} most confident of {wrong} mistakes",
                 f"{protocol} on {found.data}; n = {found.test_images} test images. Below each what it was taken for, "
                 "how sure the classifier is, and what it is.",
                 tuple(f"{place}" for place in range(1, min(_A_ROW, len(pictures)) + 1)),

@@ -94,17 +94,17 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None) -> 
     return [
         Section(
             "Views",
-            "What the network sees in training: random crops, mirrored, with other colours or blurred, after which "
-            "they are normalised; here that is undone. Two views of a picture should mean the same to it.",
+            "What the network sees in training: random crops, mirrored, recoloured or blurred, and then "
+            "normalised, which is undone here. Two views of an image should mean the same to it.",
             tuple(views),
         ),
         Section(
             "Nearest neighbours",
-            "For some pictures the ones that the network finds most alike. A useful network puts the same kind of "
-            "thing together, not the same colours.",
+            "For a sample of images, the ones that the network finds most similar. A useful network groups the same "
+            "kind of thing, not the same colours.",
             tuple(near),
         ),
-        Section("Map of the features", "Pictures that the network finds alike lie close together.", tuple(maps)),
+        Section("Map of the features", "Images that the network finds similar lie close together.", tuple(maps)),
     ]
 
 
@@ -167,13 +167,15 @@ def _order(run: Run) -> tuple[int, int]:
 def _augmentation(run: Run) -> Augmentation:
     name, area = text(run.settings, "augmentation", "name"), number(run.settings, "augmentation", "min_area")
     if name not in PRESETS or area is None:
-        raise RunFolderError(f"its augmentation {name!r} is not known here", "Show it with the version that trained it")
+        raise RunFolderError(
+            f"its augmentation {name!r} is not known here", "Use the version of bssl-tf that trained it"
+        )
     return dataclasses.replace(PRESETS[name], min_area=area)
 
 
 def _pool(run: Run, data: DataSplits) -> Pool:
     if not run.finished:
-        raise RunFolderError("it is not finished, so there is no network yet", "Make the report again when it is")
+        raise RunFolderError("it is not finished, so there is no network yet", "Make the report again once it is")
     split, images = ("test", data.test) if data.test is not None and len(data.test) else ("training", data.train)
     images = images.spread(POOL)
     if len(images) < NEIGHBOURS + 1:

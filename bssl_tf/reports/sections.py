@@ -48,7 +48,7 @@ def about_section(runs: Sequence[Run]) -> Section:
     table = Table("runs", "What was trained", columns, tuple(_about(run) for run in runs), turned=True)
     kinds = {"teacher": "a float teacher, trained without labels", "pretrain": "a binary student"}
     about = " ".join(f"{run.name} is {kinds[run.command]} ({run.method})." for run in runs) if len(runs) < 4 else ""
-    return Section("What this is", about, (table,), tuple(f"{run.name}: {one}" for run in runs for one in run.damaged))
+    return Section("Overview", about, (table,), tuple(f"{run.name}: {one}" for run in runs for one in run.damaged))
 
 
 def _about(run: Run) -> tuple[Cell, ...]:

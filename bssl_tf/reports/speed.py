@@ -55,7 +55,7 @@ def _trade_offs(runs: Sequence[Run]) -> Section:
     )
     return Section(
         "Accuracy against size and latency",
-        "The best corner is top left: accurate, small, fast." if blocks else "",
+        "The best corner is the top left: accurate, small and fast." if blocks else "",
         tuple(blocks),
         missing,
     )
@@ -152,9 +152,9 @@ def _bundle_section(runs: Sequence[Run]) -> Section:
     ]
     return Section(
         "Bundles",
-        "What goes onto the device: the converted network, checked against the one that was trained.",
+        "The files for the device: the converted network, checked against the trained one.",
         (table, *groups) if rows else (),
-        () if rows else (f"There is none; run `bssl-tf export {only(runs)} --target arm64`.",),
+        () if rows else (f"There are no bundles yet; run `bssl-tf export {only(runs)} --target arm64`.",),
     )
 
 

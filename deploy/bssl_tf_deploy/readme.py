@@ -8,15 +8,15 @@ from bssl_tf_deploy.library import bundled_name
 from bssl_tf_deploy.manifest import Manifest
 from bssl_tf_deploy.tasks import find_task
 
-_PYTHON = """    pip install bssl_tf_deploy-*.whl     # brings numpy, Pillow and LiteRT; nothing to compile
+_PYTHON = """    pip install bssl_tf_deploy-*.whl     # installs numpy, Pillow and LiteRT too; nothing to compile
     bssl-tf-deploy run . examples/*.png
     bssl-tf-deploy bench .
 
-`make wheels` in bssl-tf's sources makes the wheel. The examples are images that it was compared with Keras on, named
-after their true class where that is known; any other image will do. Both commands check the files against their hashes
-and the model against its golden outputs first.
+`make wheels` in bssl-tf's sources builds the wheel. The examples are images from the comparison with Keras, named after
+their true class where known; any other image will do. Both commands first check the files against their hashes and the
+model against its golden outputs.
 
-Without the package, any TFLite interpreter for this target runs the model with the library that lies here:
+Without the package, any TFLite interpreter for this target can run the model with the library in this folder:
 
     from ai_edge_litert.interpreter import Interpreter, load_delegate
 
@@ -32,8 +32,8 @@ _ANDROID = """    adb push model.tflite {library} benchmark_model /data/local/tm
 `benchmark_model` is TensorFlow Lite's, prebuilt for android_aarch64; it times the model. So does
 `bssl-tf bench . --device adb --tflite-library tensorflow-lite-2.16.1.aar`, with a runner of its own.
 
-In an app, put the library into `jniLibs/arm64-v8a`. It is an external delegate of TFLite: native code makes one for
-each interpreter, and hands it over in TFLite's C interface before the interpreter is made:
+In an app, put the library into `jniLibs/arm64-v8a`. It is an external delegate of TFLite: native code creates one for
+each interpreter and passes it in through TFLite's C API before creating the interpreter:
 
     void* library = dlopen("libbssl_tf_runtime.so", RTLD_NOW);
     TfLiteDelegate* (*create)(char**, char**, size_t, void (*)(const char*)) =
@@ -42,10 +42,10 @@ each interpreter, and hands it over in TFLite's C interface before the interpret
     char *keys[] = {{"num_threads"}}, *values[] = {{"4"}};
     TfLiteDelegate* delegate = create(keys, values, 1, NULL);
     TfLiteInterpreterOptionsAddDelegate(options, delegate);
-    /* make the interpreter, run it, delete it; then: */
+    /* create the interpreter, run it, delete it; then: */
     destroy(delegate);
 
-It needs 64-bit Android 7 or newer and has not been tried on a phone.
+It needs 64-bit Android 7 or newer and has not been tested on a phone.
 
 On Linux, `bssl-tf run . examples/*.png` runs this bundle on the examples.
 """
@@ -92,7 +92,7 @@ def readme(manifest: Manifest, *, library: bool) -> str:
 - `model.tflite`:
   - {convolutions}, {binary.weight_bytes / 1024:.1f} KiB of weights
 {lines}
-  - LceQuantize and LceBconv2d are operators of Larq Compute Engine; a stock TFLite interpreter does not have them
+  - LceQuantize and LceBconv2d are operators of Larq Compute Engine, which a stock TFLite interpreter lacks
 {listed}
 """
 

@@ -77,7 +77,7 @@ def test_a_page_is_made_without_tensorflow_and_the_run_gets_no_other_file(run: P
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
     assert done.stderr.startswith(f"{run.resolve() / 'report.html'}: ") and "open it in a browser" in done.stderr
     page = (run / "report.html").read_text()
-    for chapter in ("What this is", "Accuracy", "Accuracy against size and latency", "Bundles", "Latency", "Training"):
+    for chapter in ("Overview", "Accuracy", "Accuracy against size and latency", "Bundles", "Latency", "Training"):
         assert f">{chapter}</h2>" in page
     assert "Views</h2>" not in page
     (run / "report.html").unlink()

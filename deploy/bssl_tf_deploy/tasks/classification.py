@@ -124,7 +124,7 @@ class Classification(Task):
             *claims,
             f"Top-1 agreement with the Keras network{rounded}: {100 * parity.agreement:.2f} % of "
             f"{parity.images} images.",
-            "It gives one of its classes to every image, also to one that shows none of them.",
+            "It assigns one of its classes to every image, even to an image that shows none of them.",
         ]
 
     def report_cell(self, manifest: Manifest) -> str:

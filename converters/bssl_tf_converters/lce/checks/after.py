@@ -88,7 +88,7 @@ def int8_left_float(conversion: Conversion) -> Iterator[Note]:
 
 @register(AFTER, "separate-quantize", "warning")
 def separate_quantize(conversion: Conversion) -> Iterator[Note]:
-    """A binary layer writes floats only for LceQuantize to make bits of them; most often the padding with 0 is why."""
+    """A binary layer writes floats that LceQuantize turns back into bits; the usual cause is padding with 0."""
     for layer, between in _detours(conversion):
         if not between and layer.padding == "same" and layer.pad_values == 0:
             yield Note(

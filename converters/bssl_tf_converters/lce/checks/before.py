@@ -35,7 +35,7 @@ _GRAIN = 32
 
 @register(BEFORE, "keras-3", "error", allowable=False)
 def keras_3(model: Any) -> Iterator[Note]:
-    """The model is of Keras 3, which neither larq nor LCE takes."""
+    """The model is from Keras 3, which neither larq nor LCE supports."""
     if not isinstance(model, keras.Model):
         kind = f"{type(model).__module__}.{type(model).__name__}"
         yield Note("", f"this is a {kind}, not a Keras 2 model", KERAS_2_HINT)
@@ -55,7 +55,7 @@ def one_input(model: keras.Model) -> Iterator[Note]:
 
 @register(BEFORE, "unknown-size", "error", allowable=False)
 def unknown_size(model: keras.Model) -> Iterator[Note]:
-    """Height, width or channels of the input are not fixed; LCE would take them for 1."""
+    """Height, width or channels of the input are not fixed; LCE would treat them as 1."""
     for tensor in model.inputs:
         if None in tensor.shape[1:]:
             yield Note(
@@ -138,7 +138,7 @@ def _spoken(attribute: str) -> str:
 
 @register(BEFORE, "ternary-input", "error", allowable=False)
 def ternary_input(model: keras.Model) -> Iterator[Note]:
-    """A ternary quantiser of activations; LCE takes it for a sign, and its numbers are wrong."""
+    """A ternary quantiser of activations; LCE treats it as a sign, and its numbers are wrong."""
     for layer, quantizer, sign in _signs(model):
         if sign.kind == "ternary":
             yield Note(
@@ -164,7 +164,7 @@ def batch_dependent(model: keras.Model) -> Iterator[Note]:
 
 @register(BEFORE, "input-quantizer", "error")
 def input_quantizer(model: keras.Model) -> Iterator[Note]:
-    """An input quantiser that LCE makes no bits of: other numbers than +1 and -1, or an unknown way to write a sign."""
+    """An input quantiser that LCE cannot turn into bits: values other than +1 and -1, or an unknown form of sign."""
     binary = {id(layer) for layer in binary_layers(model)}
     for layer, quantizer, sign in _signs(model):
         if id(layer) not in binary or sign.depends_on_batch:
@@ -209,7 +209,7 @@ def between_sign_and_convolution(model: keras.Model) -> Iterator[Note]:
 
 @register(BEFORE, "kernel-quantizer", "error")
 def kernel_quantizer(model: keras.Model) -> Iterator[Note]:
-    """A kernel quantiser whose results are not + or - one number for each output channel; LCE computes in float."""
+    """A kernel quantiser whose values are not plus or minus one number per output channel; LCE computes in float."""
     for layer in _binary_convolutions(model):
         if not is_binary_kernel(_kernel(layer)) and not _quantizes(layer):
             yield Note(
@@ -237,7 +237,7 @@ def kernel_zeros(model: keras.Model) -> Iterator[Note]:
 
 @register(BEFORE, "pad-value", "error")
 def pad_value(model: keras.Model) -> Iterator[Note]:
-    """Padding with another number than 0 or 1; LCE computes in float."""
+    """Padding with a number other than 0 or 1; LCE computes in float."""
     for layer in _binary_convolutions(model):
         if layer.padding == "same" and layer.pad_values not in (0, 1):
             yield Note(

@@ -52,7 +52,7 @@ class Answers:
 
 @register(RUNNING, "own-interpreter", "error")
 def own_interpreter(answers: Answers) -> Iterator[Note]:
-    """The interpreter that runs bundles gives other numbers than Keras, and another interpreter gives Keras's."""
+    """The interpreter that runs bundles disagrees with Keras, while another interpreter agrees with it."""
     for one in answers.answers:
         if one.own and answers.is_off(one):
             yield Note(
@@ -64,7 +64,7 @@ def own_interpreter(answers: Answers) -> Iterator[Note]:
 
 @register(RUNNING, "other-interpreter", "warning")
 def other_interpreter(answers: Answers) -> Iterator[Note]:
-    """An interpreter of LCE's gives other numbers than Keras; the numbers of another are used, in which bundles run."""
+    """One of LCE's interpreters disagrees with Keras; another one, in which bundles run, is used instead."""
     asked = any(one.own for one in answers.answers)
     bundles = "bundles run in another" if asked else "the interpreter that runs bundles cannot be asked here"
     for one in answers.answers:
