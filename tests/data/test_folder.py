@@ -186,7 +186,7 @@ def test_a_test_folder_may_lack_a_class_but_not_add_one(root: Path, save: Save) 
     assert data.test is not None
     assert data.test.require_labels().tolist() == [2, 2]
     classes(root / "test", save, "dog eel", 2)
-    with pytest.raises(DataError, match=r"test has classes that .*train lacks: dog, eel\. Name the class folders"):
+    with pytest.raises(DataError, match=r"test has classes that .*train lacks: dog, eel\. Give the class folders"):
         load(root)
 
 
