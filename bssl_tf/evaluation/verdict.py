@@ -62,7 +62,11 @@ def make_verdict(subject: str, answers: Answers, facts: Facts) -> Verdict:
     if not _above(gain):
         outcome = NOT_SHOWN
         worse = gain.p_value <= ALPHA
-        head = f"{who} is worse than untrained" if worse else f"nothing shows that {who} learned anything"
+        head = (
+            f"{who} is worse than untrained"
+            if worse
+            else f"{measured.images} test images do not show that {who} learned anything"
+        )
         step = _next_step(gain, facts, measured.images)
     elif over_pixels is not None and not _above(over_pixels):
         outcome = NOT_ABOVE_PIXELS
@@ -96,7 +100,9 @@ def _above(one: Comparison) -> bool:
 def _against(one: Comparison) -> str:
     name = one.control.removeprefix("control: ").replace("untrained", "the untrained")
     p = "p < 0.001" if one.p_value < 0.001 else f"p = {one.p_value:.2g}"
-    return f"{one.points:+.1f} points against {name} ({one.interval.low:+.1f} to {one.interval.high:+.1f}, paired {p})"
+    interval = f"{one.interval.low:+.1f} to {one.interval.high:+.1f}"
+    # Of the interval alone 0 may be outside where the adjusted p is not below 0.05: the reader has to know why.
+    return f"{one.points:+.1f} points against {name} ({interval}; paired test, adjusted {p})"
 
 
 def _next_step(one: Comparison, facts: Facts, images: int) -> str:

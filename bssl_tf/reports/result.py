@@ -44,7 +44,7 @@ def _headline(run: Run, name: str) -> Headline:
                     f"{mean:.1f} %",
                     f"{protocol}, 95 % interval {interval.low:.1f} to {interval.high:.1f}, "
                     f"n = {found.test_images} test images of {found.data}"
-                    + (f"; weights trained with {found.labels_used}" if found.labels_used else ""),
+                    + (f"; trained with the help of {found.labels_used}" if found.labels_used else ""),
                 )
             )
             cells = [mean, interval.low, interval.high, found.test_images]

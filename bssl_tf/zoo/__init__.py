@@ -70,12 +70,12 @@ def names(folder: Path | None = None) -> list[str]:
 
 
 def find(name: str, folder: Path | None = None) -> Entry:
-    """The entry called `name`, its weights checked against their hash.
+    """The entry called `name`, with or without `zoo:`, its weights checked against their hash.
 
     Raises:
         NetworkError: there is none, or its files are damaged.
     """
-    known = names(folder)
+    name, known = name.removeprefix(PREFIX), names(folder)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {PREFIX}{near[0]}? " if near else ""

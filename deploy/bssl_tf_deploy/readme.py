@@ -104,7 +104,7 @@ def _origin(manifest: Manifest) -> str:
     how = f"method {training.method} on {training.data}, seed {training.seed}"
     if training.labels_used is None:
         return f"The backbone was trained without labels ({how})."
-    return f"The backbone was trained with {training.labels_used} ({how})."
+    return f"The backbone was trained with the help of {training.labels_used} ({how})."
 
 
 def _preprocessing(manifest: Manifest) -> str:

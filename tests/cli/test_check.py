@@ -74,7 +74,7 @@ def test_the_list_of_checks(bssl_tf: Command) -> None:
     done = bssl_tf("check", "--list")
     assert done.returncode == 0
     rows = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert "Padding with another number than 0 or 1" in rows["pad-value"]
+    assert "Padding with a number other than 0 or 1" in rows["pad-value"]
     assert "error, always" in rows["ternary-input"]
 
 

@@ -28,7 +28,10 @@ from tests.conftest import light_start
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = ("tensorflow", "tf_keras", "keras", "larq", "larq_compute_engine", "sklearn", "numpy", "matplotlib")
 # Third-party modules that come with a package that is listed.
-BROUGHT = {"h5py": "tensorflow", "markupsafe": "jinja2", "threadpoolctl": "sklearn"}
+BROUGHT = {
+    **{"h5py": "tensorflow", "markupsafe": "jinja2", "threadpoolctl": "sklearn"},
+    **{"annotated_types": "pydantic", "pydantic_core": "pydantic"},
+}
 # Things to look for that are no packages of Python.
 OTHERS = {
     *("python", "processor", "Keras 2", "interpreter", "runtime", "compiler", "cache", "TFDS folder", "ssh", "adb"),

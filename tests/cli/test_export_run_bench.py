@@ -239,7 +239,7 @@ def test_run_needs_a_sound_bundle(copy: Path, bssl_tf: Command, tmp_path: Path) 
     image = next((copy / "examples").iterdir())
     fails(bssl_tf("run", tmp_path / "none", image), 7, "does not exist")
     edit_golden(copy, lambda outputs: outputs + np.float32(0.5))
-    fails(bssl_tf("run", copy, image), 7, "does not give the golden outputs", "4 of 4")
+    fails(bssl_tf("run", copy, image), 7, "does not reproduce the golden outputs", "4 of 4")
     with (copy / "model.tflite").open("r+b") as file:
         file.write(b"xxxx")
     fails(bssl_tf("run", copy, image), 7, "model.tflite was changed")
@@ -283,7 +283,7 @@ def test_bench_prints_the_figures_with_their_conditions(bundle: Path, bssl_tf: C
 
 def test_bench_prints_no_time_when_the_golden_outputs_differ(copy: Path, bssl_tf: Command) -> None:
     edit_golden(copy, lambda outputs: -outputs)
-    fails(bssl_tf("bench", copy), 7, "does not give the golden outputs")
+    fails(bssl_tf("bench", copy), 7, "does not reproduce the golden outputs")
 
 
 @pytest.mark.parametrize("name", ["export", "run", "bench"])

@@ -129,7 +129,7 @@ def test_other_golden_outputs_are_refused(bundle: Bundle) -> None:
     two_off = outputs.copy()
     two_off[:2] += 0.1
     for wrong in (two_off, -outputs, outputs * np.float32(1.02), np.full_like(outputs, np.nan), outputs[:, :2]):
-        with pytest.raises(BundleError, match="does not give the golden outputs"):
+        with pytest.raises(BundleError, match="does not reproduce the golden outputs"):
             Predictor(bundle, Fixed(wrong)).verify_golden()
 
 

@@ -151,7 +151,7 @@ def test_without_adb_or_benchmark_model_it_says_what_to_get(
 
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
-    [("refuse-push", 14, ("full disk", "Free space")), ("damage-push", 7, ("arrived changed", "SHA-256"))],
+    [("refuse-push", 14, ("full disk", "Free space")), ("damage-push", 7, ("corrupted on the way", "SHA-256"))],
 )
 def test_what_goes_wrong_on_the_way_leaves_nothing(
     phone: Path, bench: Command, fault: str, status: int, words: tuple[str, ...]

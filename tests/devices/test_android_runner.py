@@ -152,9 +152,9 @@ def test_a_network_beside_it_must_run_and_give_finite_numbers(bench: Command, ph
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
-        ("wrong-output", 7, ("does not give the golden outputs",)),
+        ("wrong-output", 7, ("does not reproduce the golden outputs",)),
         ("killed", 14, ("was killed (signal 9)", "memory")),
-        ("crashed", 14, ("was killed (signal 6)", "Take another version")),
+        ("crashed", 14, ("was killed (signal 6)", "Use another version")),
         ("refused", 14, ("does not execute the runner", "Permission denied", "--remote-dir")),
         ("no-record", 14, ("returned no record",)),
         ("no-durations", 14, ("returned no record",)),
@@ -170,7 +170,7 @@ def test_what_goes_wrong_there_is_one_line_and_no_times(
 
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
-    [("refuse-push", 14, ("full disk", "Free space")), ("damage-push", 7, ("arrived changed", "SHA-256"))],
+    [("refuse-push", 14, ("full disk", "Free space")), ("damage-push", 7, ("corrupted on the way", "SHA-256"))],
 )
 def test_what_goes_wrong_on_the_way_leaves_nothing(
     phone: Path, bench: Command, fault: str, status: int, words: tuple[str, ...]

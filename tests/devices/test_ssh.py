@@ -205,7 +205,7 @@ def test_no_time_is_printed_when_the_golden_outputs_differ_there(
     content = (copy / "golden.npz").read_bytes()
     manifest["files"]["golden.npz"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    fails(harness("bench", copy, "--device", board.address, *QUICK), 7, "does not give the golden outputs")
+    fails(harness("bench", copy, "--device", board.address, *QUICK), 7, "does not reproduce the golden outputs")
     assert gone(board.home)
 
 

@@ -33,7 +33,10 @@ def test_a_student_above_both_learned() -> None:
     found = make_verdict(STUDENT, shares(480, 295, 240, 250), FACTS)
     assert found.outcome == LEARNED and found.next_step == ""
     assert found.sentence.startswith("The student learned: linear-probe 61.5 % (95 % interval 57.0 to 65.7, 480 test")
-    assert "+11.5 points against the untrained student" in found.sentence and "paired p < 0.001" in found.sentence
+    assert (
+        "+11.5 points against the untrained student" in found.sentence
+        and "paired test, adjusted p < 0.001" in found.sentence
+    )
     assert found.sentence.count(". ") == 0 and found.sentence.endswith(".")
 
 
@@ -43,7 +46,9 @@ def test_the_numbers_of_issue_13_are_told_as_they_are() -> None:
     mixed = [list(rng.permutation(np.arange(320) < right)) for right in (161, 160, 158)]
     found = make_verdict(STUDENT, answers(*mixed), FACTS)
     assert found.outcome == NOT_SHOWN
-    assert found.sentence.startswith("Nothing shows that the student learned anything: linear-probe 50.3 %")
+    assert found.sentence.startswith(
+        "320 test images do not show that the student learned anything: linear-probe 50.3 %"
+    )
     assert "bssl-tf teacher --pretrained --image-size 64" in found.next_step and "4,303 photos" in found.next_step
     assert "trained with ImageNet's labels" in found.next_step
 

@@ -131,7 +131,7 @@ def test_a_truncated_or_foreign_weight_file_is_one_clear_line(saved: Path) -> No
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole[:100], b"", b"\xff" * 64, b"\x80\x04\x95pickle"):
         path.write_bytes(damaged)
-        with pytest.raises(RunFolderError, match="not a whole safetensors file"):
+        with pytest.raises(RunFolderError, match="not a complete safetensors file"):
             load_weights(saved, {"student": model})
     path.unlink()
     with pytest.raises(RunFolderError, match="is missing"):

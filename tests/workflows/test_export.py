@@ -333,7 +333,7 @@ def test_labels_behind_a_student_are_in_its_bundle_and_nothing_claims_the_contra
     assert done.manifest.training is not None and done.manifest.training.labels_used == "ImageNet's labels (x)"
     assert json.loads((tmp_path / "record.jsonl").read_text())["training"]["labels_used"] == "ImageNet's labels (x)"
     text = " ".join((tmp_path / "bundle" / "README.md").read_text().split())
-    assert "The backbone was trained with ImageNet's labels (x) (method s2bnn" in text
+    assert "The backbone was trained with the help of ImageNet's labels (x) (method s2bnn" in text
     assert "without labels" not in text
 
 

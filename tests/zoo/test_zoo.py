@@ -120,3 +120,7 @@ def test_pretraining_begins_with_the_weights_of_an_entry(own_zoo: Path, tiny_tea
     load_weights(saved, {"student": after})
     for a, b in zip(before.trainable_variables, after.trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_an_entry_is_found_by_the_name_that_the_list_shows() -> None:
+    assert zoo.find("zoo:fashion-mnist-28") == zoo.find("fashion-mnist-28")

@@ -231,7 +231,7 @@ def test_export_explains_and_refuses_a_fault(
     assert line.startswith("4 even images and 12 at")
     wrong = lce.convert(same_weights(model, (1.0, 1.0, 1.0)), "arm64")
     monkeypatch.setattr(lce, "convert_graph", lambda *arguments, **options: wrong)
-    with pytest.raises(ConversionError, match=r"does not give what the Keras network gives.*--explain"):
+    with pytest.raises(ConversionError, match=r"does not match the Keras network.*--explain"):
         convert_model(model, pictures(32), "arm64")
     with pytest.raises(ConversionError, match="layer three is the first whose input differs"):
         convert_model(model, pictures(32), "arm64", explaining=True)
