@@ -189,7 +189,9 @@ def rich_benchmark() -> Record:
     record = benchmark(threads=2)
     for number, name in enumerate(("binary", "float32"), start=1):
         durations = tuple(1_000_000 * number + 1000 * call for call in range(200))
-        record = with_network(record, name, latency=dataclasses.replace(_LATENCY, calls=200, durations_ns=durations))
+        latency = record.runs[0].networks[name].latency
+        assert latency is not None
+        record = with_network(record, name, latency=dataclasses.replace(latency, calls=200, durations_ns=durations))
     rows = (
         OperatorTime("LceBconv2d", "conv_1", "a", ours=True, p50_ms=0.1, spread_ms=0.0, share=2 / 3),
         OperatorTime("ADD", "add_1", "b", ours=False, p50_ms=0.05, spread_ms=0.0, share=1 / 3),
