@@ -60,7 +60,7 @@ def test_json_has_what_is_in_the_run(run: Path, bssl_tf: Command) -> None:
         2: 0.5,
     }
     best = [row["top-1 (%)"] for row in found["tables"]["accuracy"] if row["protocol"] == "linear-probe"]
-    assert best == [60.5, 30.0]
+    assert best == [60.0, 40.0, 30.0]
     assert found["tables"]["bundles"][0]["int8 convolutions and dense"] == 0
     size = (run / "bundle-arm64" / "model.tflite").stat().st_size
     assert found["tables"]["bundles"][0]["model size (KiB)"] == size / 1024
