@@ -299,7 +299,7 @@ def test_the_readme_states_which_labels_the_backbone_learned_from(tmp_path: Path
     about = manifest(training=Training("bssl", "tfds:cifar10", "ImageNet's labels (its teacher)", 7))
     write_bundle(tmp_path / "with", about, b"model", *golden(), ["a", "b", "c", "d"])
     text = readme_of(tmp_path / "with")
-    assert "trained with ImageNet's labels (its teacher) (method bssl on tfds:cifar10" in text
+    assert "trained with the help of ImageNet's labels (its teacher) (method bssl on tfds:cifar10" in text
     assert "without labels" not in text
     assert "of commit 0123456789ab" in text
 
