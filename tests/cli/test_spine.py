@@ -185,7 +185,8 @@ def test_evaluate_on_labelled_photos_of_ones_own(tiny_student: Path, tmp_path: P
     assert record["classes"] == 10 and record["train_images"] + record["test_images"] == 120
     done = bssl_tf("export", run, "--target", "x86_64", "--images", "20")
     assert done.returncode == 0, done.stderr
-    assert json.loads((run / "bundle-x86_64" / "manifest.json").read_text())["training"]["data"] == "labelled"
+    made = json.loads((run / "bundle-x86_64" / "manifest.json").read_text())
+    assert (made["training"]["data"], made["table"]["probe"]["data"]) == ("embedded", "labelled")
 
     (tmp_path / "labelled").rename(tmp_path / "elsewhere")
     done = bssl_tf("export", run, "--target", "x86_64", "--overwrite")
