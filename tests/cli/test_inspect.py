@@ -134,9 +134,9 @@ def test_what_is_not_known_is_said(tmp_path: Path, bssl_tf: Command) -> None:
     lines = done.stdout.splitlines()
     assert max(map(len, lines[1:])) <= 120
     assert "\x1b" not in done.stdout
-    assert lines[1:4] == ["input   ?x4 float32  one", "input   2 string  two", "output  ?x4 float32  ?[31mred?"]
+    assert lines[1:4] == ["input   ?x4 float32  one", "input   2 string  two", "output  ?x4 float32  \\x1b[31mred\\n"]
     assert lines[4].startswith("output  1x4 int8  net/very_") and lines[4].endswith("_long/part_1/op")
-    assert lines[7].split() == ["0", "FlexErf", "?[31mred?", "?x4", "float32", "+1", "?", "-", "36", "B"]
+    assert lines[7].split() == ["0", "FlexErf", "\\x1b[31mred\\n", "?x4", "float32", "+1", "?", "-", "36", "B"]
     for said in (
         "MACs       not known",
         "memory     at least 36 B of activations at the peak, operator 0 (FlexErf)",
