@@ -28,8 +28,8 @@ class Network:
         preprocessing: image size, channels, and the constants that normalise pixels.
         head: hidden and output widths of the projection head saved with it; empty when there is none.
         head_batch_norm: whether that head has batch norm.
-        labels_used: whose labels went into its weights, a clause for "trained with ..."; None for nobody's. A student
-            has what its teacher has.
+        labels_used: whose labels went into its weights, a clause for "trained with the help of ..."; None for
+            nobody's. A student has what its teacher has.
     """
 
     backbone: str

@@ -147,8 +147,12 @@ def _from_keras(path: Path, pixel_range: str, pixels: Callable[[tf.Tensor], tf.T
         # Nothing is converted; a teacher that cannot be read has the exit status of every other.
         raise NetworkError(error.what, error.next_step) from error
     model.trainable = False
-    unknown = f"labels that are not known (the saved Keras model {path.name} does not tell)"
-    return Teacher(str(path), model, None, None, pixel_range, pixels, unknown)
+    return Teacher(str(path), model, None, None, pixel_range, pixels, unknown_labels(path))
+
+
+def unknown_labels(path: Path) -> str:
+    """What `labels_used` is for a saved Keras model, a clause for "trained with the help of ..."."""
+    return f"labels, if any, that are not known (the saved Keras model {path.name} does not record them)"
 
 
 def _check_shapes(teacher: Teacher, wanted: tuple[int, int, int]) -> None:

@@ -19,7 +19,7 @@ from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, read_run_config
-from bssl_tf.teachers.teacher import Teacher, load_teacher
+from bssl_tf.teachers.teacher import Teacher, load_teacher, unknown_labels
 
 _DEFAULT_SIZE = 224
 
@@ -190,7 +190,7 @@ def _keras(path: Path, pixels: str, image_size: int) -> Evaluable:
         subjects=subjects,
         method="saved Keras model",
         backbone=path.name,
-        labels_used=f"labels that are not known (the saved Keras model {path.name} does not tell)",
+        labels_used=unknown_labels(path),
         pretrained=True,
     )
 
