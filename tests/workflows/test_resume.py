@@ -196,7 +196,7 @@ def test_a_run_is_not_overwritten_or_changed(
 @pytest.mark.parametrize(
     ("pattern", "replacement", "message"),
     [
-        (r'"data": "[0-9a-f]+"', '"data": "0"', "the images of embedded are not those that the run in"),
+        (r'"data": "[0-9a-f]+"', '"data": "0"', "the images of embedded are not those with which the run in"),
         (r'"threads": \d+', '"threads": 77', "was started with 77 threads, but now there are 1"),
         (r'"fingerprints": \{[^}]*\}', '"fingerprints": 3', "the images of embedded are not those"),
     ],
@@ -225,7 +225,7 @@ def test_resuming_with_another_teacher_is_refused(
     write_tensors(teacher / "teacher" / "weights.safetensors", tensors | {name: -tensors[name]}, metadata)
     done = bssl_tf("pretrain", "--out", run, "--resume")
     assert done.returncode == 5
-    assert "the weights of the teacher are not those that the run in" in done.stderr
+    assert "the weights of the teacher are not those with which the run in" in done.stderr
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
