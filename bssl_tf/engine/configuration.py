@@ -8,7 +8,7 @@ from typing import Any
 
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.methods.method import Schedule
-from bssl_tf.methods.registry import RunConfig, Sections, names_for_teachers, read_run
+from bssl_tf.methods.registry import LABELS_USED, RunConfig, Sections, names_for_teachers, read_run
 from bssl_tf.settings import (
     PretrainConfig,
     TeacherConfig,
@@ -45,6 +45,8 @@ def settled(kind: type[Sections], settings: dict[str, Any]) -> RunConfig[Section
     Raises:
         ConfigError: a setting is unknown, of the wrong type or out of range.
     """
+    if LABELS_USED in settings:
+        raise ConfigError(f"{LABELS_USED} is what the run records, not a setting", "Omit it")
     run = read_run(kind, settings)
     epochs = run.sections.training.epochs
     if isinstance(run.sections, TeacherConfig):

@@ -55,11 +55,12 @@ class Prepared(Generic[AnySections]):
         steps_per_epoch(len(self.data.train), self.run.sections.training.batch_size)
         return build(stages[0])
 
-    def open_folder(self, made_from: dict[str, str]) -> RunFolder:
+    def open_folder(self, made_from: dict[str, str], labels_used: str | None) -> RunFolder:
         """The run's folder; on resuming, what the run is made from must be what it was.
 
         Args:
             made_from: fingerprints of `data` and, where there is one, of the `teacher`.
+            labels_used: whose labels the network learns from, a clause; None for nobody's.
 
         Raises:
             RunFolderError: the folder is taken, or the run was begun with other images, teacher or threads.
@@ -68,7 +69,8 @@ class Prepared(Generic[AnySections]):
         config, images = self.run.sections, len(self.data.train)
         now = environment(config.training.threads) | {"fingerprints": made_from, "training_images": images}
         if not (self.out / "config.toml").exists():
-            return RunFolder.create(self.out, self.run.tables(), now)
+            recorded = dataclasses.replace(self.run, labels_used=labels_used or "")
+            return RunFolder.create(self.out, recorded.tables(), now)
         begun = read_json(self.out / "environment.json")
         _check_same(begun, now, self.out, f"images of {config.data.source}")
         commit = now["commit"]

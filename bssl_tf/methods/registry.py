@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from importlib import metadata
 
 GROUP = "bssl_tf.methods"
+LABELS_USED = "labels_used"
 # Each is `METHOD` in the module of its name.
 BUILT_IN = ("s2bnn", "bssl", "moco", "byol", "swav", "supervised")
 Sections = TypeVar("Sections", TeacherConfig, PretrainConfig)
@@ -47,16 +48,20 @@ class RunConfig(Generic[AnySections]):
         sections: what all runs have.
         method: the chosen method.
         own: the settings of its table.
+        labels_used: not a setting but a record: whose labels the network learns from, itself or through its teacher,
+            as a clause; "" for nobody's, None where that is not recorded.
     """
 
     sections: AnySections
     method: Method[Any]
     own: Table
+    labels_used: str | None = None
 
     def tables(self) -> dict[str, Any]:
         """As config.toml holds it: all sections and the method's own table, no other method's."""
         own = dataclasses.asdict(self.own)  # type: ignore[call-overload]  # every Table is a dataclass
-        return dataclasses.asdict(self.sections) | ({self.method.name: own} if own else {})
+        record = {} if self.labels_used is None else {LABELS_USED: self.labels_used}
+        return dataclasses.asdict(self.sections) | record | ({self.method.name: own} if own else {})
 
 
 def register(method: Method[Any]) -> None:
@@ -103,6 +108,10 @@ def read_run(kind: type[Sections], tables: dict[str, Any]) -> RunConfig[Sections
     Raises:
         ConfigError: a setting is unknown, of the wrong type or out of range, or a table is another method's.
     """
+    tables = dict(tables)
+    labels_used = tables.pop(LABELS_USED, None)
+    if not isinstance(labels_used, (str, type(None))):
+        raise ConfigError(f"{LABELS_USED} is {labels_used!r}, which is not a str", "Restore it, or remove that line")
     name = tables.get("method", kind.method)
     known: list[str] = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(name, str):
@@ -119,7 +128,7 @@ def read_run(kind: type[Sections], tables: dict[str, Any]) -> RunConfig[Sections
     if not isinstance(own, dict):
         raise ConfigError(f"{name} is {own!r}, not a table", f"Write [{name}] and its settings below it")
     sections = read_settings(kind, {key: value for key, value in tables.items() if key != name})
-    return RunConfig(sections, method, read_settings(method.settings, own, f"{name}."))
+    return RunConfig(sections, method, read_settings(method.settings, own, f"{name}."), labels_used)
 
 
 def over_preset(command: str, preset: str, settings: dict[str, Any]) -> dict[str, Any]:

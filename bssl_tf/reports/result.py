@@ -8,6 +8,7 @@ from bssl_tf.evaluation.statistics import wilson_interval
 from bssl_tf.evaluation.verdict import LEARNED, NOT_SHOWN
 from bssl_tf.reports.benchmarks import TimedNetwork
 from bssl_tf.reports.document import Cell, Column, Headline, KeyFigure, Section, Table
+from bssl_tf.reports.fields import text
 from bssl_tf.reports.latency import where_timed
 from bssl_tf.reports.runs import Run, RunBundle
 from bssl_tf_deploy.record import BINARY
@@ -57,7 +58,7 @@ def _headline(run: Run, name: str) -> Headline:
         figures += _of_bundle(bundle, timed)
         of_bundle = [bundle.name, bundle.top1, bundle.top1_images, bundle.model_bytes / 1024]
         of_bundle += [timed.p50_ms, where_timed(*timed.conditions)] if timed else [None, None]
-    labels_used = found.labels_used if found is not None else None
+    labels_used = found.labels_used if found is not None else text(run.settings, "labels_used") or None
     row_of = (run.name, sentence, next_step.replace("`", ""), *cells, *of_bundle, labels_used)
     table = Table(name, f"{run.name}: result", _COLUMNS, (row_of,), turned=True)
     return Headline(f"{run.name}: {sentence}", next_step, tone, tuple(figures), table)

@@ -46,9 +46,17 @@ def about_section(runs: Sequence[Run]) -> Section:
         *(Column("training time", "s", 0), Column("begun"), Column("machine"), Column("commit"), Column("state")),
     )
     table = Table("runs", "What was trained", columns, tuple(_about(run) for run in runs), turned=True)
-    kinds = {"teacher": "a float teacher, trained without labels", "pretrain": "a binary student"}
-    about = " ".join(f"{run.name} is {kinds[run.command]} ({run.method})." for run in runs) if len(runs) < 4 else ""
+    about = " ".join(f"{run.name} is {_kind(run)}." for run in runs) if len(runs) < 4 else ""
     return Section("Overview", about, (table,), tuple(f"{run.name}: {one}" for run in runs for one in run.damaged))
+
+
+def _kind(run: Run) -> str:
+    """What the run trains, and with whose labels, where it recorded that."""
+    trained = f"a {'float teacher' if run.command == 'teacher' else 'binary student'} ({run.method})"
+    labels_used = run.settings.get("labels_used")
+    if not isinstance(labels_used, str):
+        return trained
+    return f"{trained}, trained {f'with the help of {labels_used}' if labels_used else 'without labels'}"
 
 
 def _about(run: Run) -> tuple[Cell, ...]:

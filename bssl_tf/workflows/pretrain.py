@@ -77,7 +77,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     inputs = prepared.inputs(preprocessing)
     recipe = prepared.try_out(build, stages)
     probe = probe_for("student", network, config.training, config.data, data)
-    folder = prepared.open_folder(made_from)
+    folder = prepared.open_folder(made_from, labels_used)
     with folder.locked():
         if config.teacher_cache_epochs:
             inputs, seconds = with_teacher_cache(
@@ -92,6 +92,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
 
 def _labels_used(run: RunConfig[PretrainConfig], teacher: Teacher | None) -> str | None:
     """Whose labels the student's weights owe something to, a clause; None for nobody's."""
+    if run.labels_used is not None:  # a run that goes on keeps what it was begun with
+        return run.labels_used or None
     config = run.sections
     found = [teacher.labels_used] if teacher is not None else []
     if run.method.needs_labels:

@@ -382,3 +382,24 @@ def test_who_saw_the_test_images_depends_on_the_data(tmp_path: Path) -> None:
     config = (other / "config.toml").read_text()
     (other / "config.toml").write_text(config.replace('source = "embedded"', 'source = "./labelled/"'))
     assert said(other) == said(same)
+
+
+def test_whose_labels_a_run_learned_from_is_shown_where_it_recorded_them(tmp_path: Path) -> None:
+    run = student_run(tmp_path / "run")
+    (run / "evaluation.json").unlink()
+    config = (run / "config.toml").read_text()
+    for recorded, about, cell in (
+        ("", "a binary student (bssl).", None),
+        ('labels_used = ""\n', "a binary student (bssl), trained without labels.", None),
+        (
+            'labels_used = "the labels of x"\n',
+            "a binary student (bssl), trained with the help of the labels of x.",
+            "the labels of x",
+        ),
+    ):
+        (run / "config.toml").write_text(recorded + config)
+        document = make_document(read_runs([run]), "command", "made")
+        overview = next(section for section in document.sections if section.title == "Overview")
+        assert overview.about == f"run is {about}"
+        headline = document.sections[0].blocks[0]
+        assert isinstance(headline, Headline) and headline.table.rows[0][-1] == cell

@@ -19,9 +19,11 @@ from bssl_tf.evaluation.predictions import read_predictions
 from bssl_tf.evaluation.records import RAW_PIXELS, TEACHER, as_record, belong_together, read_evaluation, untrained
 from bssl_tf.files import read_json
 from bssl_tf.models.saved import read_network
+from bssl_tf.settings import read_run_config
 from bssl_tf.teachers.teacher import load_teacher
 from bssl_tf.workflows.evaluable import find_evaluable
 from bssl_tf.workflows.evaluate import evaluate
+from tests.conftest import TINY_STUDENT
 
 EMBEDDED = {"source": "embedded", "limit": 128}
 
@@ -118,3 +120,31 @@ def test_labels_behind_a_teacher_are_behind_its_student(tiny_teacher: Path, tiny
     (teacher_folder / "teacher" / "network.json").write_text(json.dumps(described))
     with pytest.raises(NetworkError, match="labels_used is not text"):
         read_network(teacher_folder / "teacher")
+
+
+def test_a_run_records_the_labels_behind_its_teacher_in_its_configuration(
+    tiny_teacher: Path, tiny_student: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    teacher, run = shutil.copytree(tiny_teacher, tmp_path / "teacher"), tmp_path / "run"
+    about = teacher / "teacher" / "network.json"
+    about.write_text(json.dumps(read_json(about) | {"labels_used": "ImageNet's labels"}))
+    done = bssl_tf("pretrain", "--out", run, "--teacher", teacher, *TINY_STUDENT, "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    assert [read_run_config(one)["labels_used"] for one in (tiny_teacher, tiny_student, run)] == [
+        *("", "", "ImageNet's labels"),
+    ]
+    # What a run was begun with stays, and one from before this was recorded takes it from its teacher.
+    about.write_text(json.dumps(read_json(about) | {"labels_used": "somebody's labels"}))
+    config, line = run / "config.toml", 'labels_used = "ImageNet\'s labels"'
+    kept = config.read_text()
+    assert line in kept
+    for text, expected in ((kept, "ImageNet's labels"), (kept.replace(line, ""), "somebody's labels")):
+        config.write_text(text)
+        done = bssl_tf("pretrain", "--out", run, "--resume")
+        assert done.returncode == 0, done.stderr
+        assert read_network(run / "student").labels_used == expected
+    config.write_text(kept.replace(line, "labels_used = 3"))
+    done = bssl_tf("pretrain", "--out", run, "--resume")
+    assert done.returncode == 3 and "labels_used is 3, which is not a str" in done.stderr
+    done = bssl_tf("pretrain", "--out", tmp_path / "other", "--set", "labels_used=nobody", *TINY_STUDENT)
+    assert done.returncode == 3 and "labels_used is what the run records, not a setting" in done.stderr
