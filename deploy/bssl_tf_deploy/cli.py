@@ -74,7 +74,7 @@ def run_images(
     records: list[dict[str, Any]] = []
     for image in images:
         try:
-            answer, numbers = predictor.answer_and_outputs(image, top)
+            answer, numbers = predictor.answer(predictor.prepare(Path(image)), top)
         except ImageError as error:
             print(error, file=sys.stderr)
             records.append({"image": image, "error": str(error)})

@@ -101,6 +101,22 @@ def open_picture(source: Path | bytes, channels: int, *, stored: int) -> Picture
             raise
 
 
+def picture_of(image: Image.Image, channels: int) -> Picture:
+    """What `open_picture` makes of a file with the same pixels, of a picture that a program holds: the frame it shows.
+
+    Args:
+        image: of any mode that a file may have. Its Exif, if it still has some, turns it upright; it is not changed.
+        channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
+
+    Raises:
+        UnreadableImageError: its pixels cannot be read, or have no known range.
+    """
+    try:
+        return _in_mode(image, "L" if channels == 1 else "RGB")
+    except Exception as error:  # It may be a damaged file that was not read yet.
+        raise UnreadableImageError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+
+
 def picture_size(source: Path) -> tuple[int, int]:
     """Width and height as the file's header states, in pixels.
 
@@ -138,25 +154,33 @@ def _repaired(file: IO[bytes]) -> Iterator[tuple[bytes, tuple[str, ...]]]:
 def _decoded(file: IO[bytes], mode: str, stored: int) -> Picture:
     with Image.open(file) as image:
         image.draft(None, (2 * stored, 2 * stored))
-        layout = image.tile[0][3] if image.tile else None
-        # Exif may come after the pixels.
-        image.load()
-        upright, remarks = _upright(image)
-        if image.mode.startswith("I"):
-            values = np.asarray(upright)
-        elif layout in _WIDE_COLOURS and (np.asarray(upright)[..., :3] < _DARK).all():
-            values = _wide_colours(file, upright)
-        else:
-            return Picture(_eight_bit(upright, mode), remarks)
-        colours = values[..., :3] if values.ndim == 3 else values
-        bits = _bits_in_use(colours, significant_bits(file))
-        levels = _levels(colours, bits)
-        if colours.shape != values.shape:
-            # Opaque is all of 16 bits even where the colours use fewer, unless it uses as few.
-            alpha = values[..., 3:]
-            levels = np.concatenate([levels, _levels(alpha, bits if alpha.max() < 1 << bits else 16)], axis=-1)
-        scaled = () if bits == 16 else (f"{bits} bits in 16 were scaled to 8",)
-        return Picture(_eight_bit(Image.fromarray(levels), mode), (*remarks, *scaled))
+        return _in_mode(image, mode, file)
+
+
+def _in_mode(image: Image.Image, mode: str, file: IO[bytes] | None = None) -> Picture:
+    """`image` upright and in `mode`; `file` is the one that it was opened from, if that can be read again."""
+    tiles = getattr(image, "tile", None)
+    layout = tiles[0][3] if tiles else None
+    # Exif may come after the pixels.
+    image.load()
+    upright, remarks = _upright(image)
+    if image.mode.startswith("I"):
+        values = np.asarray(upright)
+    elif layout in _WIDE_COLOURS and (np.asarray(upright)[..., :3] < _DARK).all():
+        if file is None:
+            raise ValueError("Pillow drops the low bytes of its 16-bit colours, which are all that it uses")
+        values = _wide_colours(file, upright)
+    else:
+        return Picture(_eight_bit(upright, mode), remarks)
+    colours = values[..., :3] if values.ndim == 3 else values
+    bits = _bits_in_use(colours, None if file is None else significant_bits(file))
+    levels = _levels(colours, bits)
+    if colours.shape != values.shape:
+        # Opaque is all of 16 bits even where the colours use fewer, unless it uses as few.
+        alpha = values[..., 3:]
+        levels = np.concatenate([levels, _levels(alpha, bits if alpha.max() < 1 << bits else 16)], axis=-1)
+    scaled = () if bits == 16 else (f"{bits} bits in 16 were scaled to 8",)
+    return Picture(_eight_bit(Image.fromarray(levels), mode), (*remarks, *scaled))
 
 
 def _bits_in_use(values: NDArray[np.integer], declared: int | None) -> int:

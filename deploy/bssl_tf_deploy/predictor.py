@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from bssl_tf_deploy.agreement import Agreement
 from bssl_tf_deploy.bundle import Bundle
 from bssl_tf_deploy.errors import BundleError, ImageError
-from bssl_tf_deploy.golden import typical_magnitude
-from bssl_tf_deploy.inputs import check_tensors
+from bssl_tf_deploy.inputs import Images, OneImage, check_tensors, single_images
 from bssl_tf_deploy.preprocess import load_view, normalise
 from bssl_tf_deploy.tasks import find_task
 from bssl_tf_deploy.tasks.task import View
 
-# Over the median magnitude of the golden outputs. Rounding stays below 3e-5 of it, a flipped sign mostly moves them by
-# more than 0.01 (measured: bssl_tf_converters.lce.parity).
-GOLDEN_TOLERANCE = 1e-3
-# Another machine rounds in another way, and a value within rounding of zero may change its sign there. That hits
-# single images; a wrong kernel hits all.
-_ONE_MAY_DIFFER_IN = 4
-Image = Path | str | np.ndarray
+
+class Prepared(NamedTuple):
+    """An image as the network takes it.
+
+    Attributes:
+        tensor: [1, H, W, C], of the type in the manifest.
+        view: which part of the picture that is.
+    """
+
+    tensor: np.ndarray
+    view: View
 
 
 class Interpreter(Protocol):
@@ -51,68 +54,50 @@ class Predictor:
         Raises:
             BundleError: they differ by more than rounding explains; no result of this interpreter is to be trusted.
         """
-        difference = self._difference(self._interpreter.run(self.bundle.golden_inputs), self.bundle.golden_outputs)
-        if difference:
+        agreement = Agreement(self.bundle)
+        agreement.add(self._interpreter.run(self.bundle.golden_inputs), self.bundle.golden_outputs)
+        if fault := agreement.fault():
             raise BundleError(
-                f"the interpreter does not reproduce the golden outputs of {self.bundle.path}: {difference}",
+                f"the interpreter does not reproduce the golden outputs of {self.bundle.path}: {fault}",
                 "Export it again; where both runtimes are installed, find the faulty one with --runtime own and lce",
             )
 
-    def check_against(self, other: Interpreter, images: Sequence[Image]) -> float:
+    def check_against(self, other: Interpreter, images: Images, *, bgr: bool = False) -> float:
         """Runs images through another interpreter too.
 
         Args:
             other: a second opinion, made from the same model.
-            images: see `outputs`; at least one.
+            images: see `classify`.
+            bgr: see `classify`.
 
         Returns:
             The largest difference between two numbers in the outputs.
 
         Raises:
             BundleError: they differ by more than rounding explains.
-            ImageError: see `outputs`.
+            ImageError: see `classify`.
         """
-        _require_some(images)
-        inputs = [np.concatenate([self._input(image)[0] for image in images])]
-        expected, outputs = other.run(inputs), self._interpreter.run(inputs)
-        difference = self._difference(outputs, expected)
-        if difference:
-            raise BundleError(
-                f"two interpreters of {self.bundle.path} do not agree: {difference}",
-                "Rely on neither; a value within rounding of zero may flip in one image, so try more images",
-            )
-        return max(float(np.max(np.abs(a - b))) for a, b in zip(outputs, expected, strict=True))
+        agreement = Agreement(self.bundle)
+        for image in single_images(images, bgr=bgr):
+            self.compare(agreement, other, self.prepare(image))
+        agreement.require()
+        return agreement.largest
 
-    def _difference(self, outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> str:
-        """How two lists of outputs [B, ...] differ by more than rounding explains; empty if they do not."""
-        shapes, wanted = ([list(array.shape) for array in arrays] for arrays in (outputs, expected))
-        if shapes != wanted:
-            return f"they have shapes {shapes}, not {wanted}"
-        off, limits = np.zeros(len(expected[0]), bool), []
-        for about, found, array, golden in zip(
-            self.bundle.manifest.outputs, outputs, expected, self.bundle.golden_outputs, strict=True
-        ):
-            tolerance = GOLDEN_TOLERANCE * typical_magnitude(golden)
-            limits.append(f"{tolerance:.2g} in {about.name}")
-            # Not a number is not within the tolerance either.
-            off |= ~(np.max(np.abs(found - array).reshape(len(array), -1), axis=1) <= tolerance)
-        count = np.count_nonzero(off)
-        if count <= len(off) // _ONE_MAY_DIFFER_IN:
-            return ""
-        return f"{count} of {len(off)} differ by more than {' or '.join(limits)}"
+    def compare(self, agreement: Agreement, other: Interpreter, prepared: Prepared) -> None:
+        """Adds to `agreement` what this interpreter and `other` make of one image; nothing is judged yet."""
+        agreement.add(self._interpreter.run([prepared.tensor]), other.run([prepared.tensor]))
 
-    def outputs(self, images: Sequence[Image]) -> dict[str, np.ndarray]:
+    def outputs(self, images: Images, *, bgr: bool = False) -> dict[str, np.ndarray]:
         """What the network makes of images: for each output, by name, float32 [N, ...].
 
         Args:
-            images: at least one; files, or arrays as `run_tensor` takes them, of one image each.
+            images: see `classify`.
+            bgr: see `classify`.
 
         Raises:
-            ImageError: a file cannot be read, an array is not one image that the network takes, or there are none.
+            ImageError: see `classify`.
         """
-        _require_some(images)
-        # One after another, so that many images need no more memory than one.
-        rows = [self._run([self._input(image)[0]]) for image in images]
+        rows = [self._run([self.prepare(image).tensor]) for image in single_images(images, bgr=bgr)]
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     def run_tensor(self, tensor: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -134,67 +119,74 @@ class Predictor:
         names = [about.name for about in self.bundle.manifest.outputs]
         return dict(zip(names, self._interpreter.run(inputs), strict=True))
 
-    def _input(self, image: Image) -> tuple[np.ndarray, View]:
-        """One image as the network takes it, [1, H, W, C], and which part of the picture that is."""
+    def prepare(self, image: OneImage) -> Prepared:
+        """One image as the network takes it. Any number of threads may call this at once.
+
+        Args:
+            image: a path, a Pillow image, or uint8 pixels [H, W, C].
+
+        Raises:
+            ImageError: it cannot be read, or the network takes more than an image.
+            RuntimeUnavailableError: Pillow is not installed.
+        """
         manifest = self.bundle.manifest
         about = manifest.inputs[0]
-        if isinstance(image, np.ndarray):
-            check_tensors(manifest, {about.name: image}, one=True)
-            return image, View()
         if len(manifest.inputs) > 1:
             raise ImageError(
                 f"{self.bundle.path} takes {', '.join(one.name for one in manifest.inputs)}, not an image alone",
                 "Give all of them to run_tensor",
             )
-        pixels, view = load_view(Path(image), manifest.preprocessing)
+        pixels, view = load_view(image, manifest.preprocessing)
         if about.dtype == "uint8":
-            return pixels, view
+            return Prepared(pixels, view)
         normalised = normalise(pixels, manifest.preprocessing.mean, manifest.preprocessing.std)
-        return normalised if about.quantization is None else about.quantization.integers(normalised), view
+        quantized = normalised if about.quantization is None else about.quantization.integers(normalised)
+        return Prepared(quantized, view)
 
-    def answers(self, images: Sequence[Image], limit: int = 3) -> list[Any]:
+    def answers(self, images: Images, limit: int = 3, *, bgr: bool = False) -> list[Any]:
         """The task's answer for each image.
 
         Args:
-            images: see `outputs`.
+            images: see `classify`.
             limit: how many parts an answer may have at most, best first: classes, boxes.
+            bgr: see `classify`.
 
         Returns:
             For each image what the bundle's task makes of the outputs (`bssl_tf_deploy.tasks`).
 
         Raises:
-            ImageError: see `outputs`.
+            ImageError: see `classify`.
         """
-        _require_some(images)
-        return [self.answer_and_outputs(image, limit)[0] for image in images]
+        # One after another: a batch takes as long or longer, except where an image takes microseconds, and its memory.
+        return [self.answer(self.prepare(image), limit)[0] for image in single_images(images, bgr=bgr)]
 
-    def answer_and_outputs(self, image: Image, limit: int) -> tuple[Any, dict[str, np.ndarray]]:
+    def answer(self, prepared: Prepared, limit: int) -> tuple[Any, dict[str, np.ndarray]]:
         """The task's answer for one image, and the outputs that it was decoded from, float32 without the batch."""
-        array, view = self._input(image)
-        outputs = {name: rows[0] for name, rows in self._run([array]).items()}
-        return self.task.decode(outputs, self.bundle.manifest, view, limit), outputs
+        outputs = {name: rows[0] for name, rows in self._run([prepared.tensor]).items()}
+        return self.task.decode(outputs, self.bundle.manifest, prepared.view, limit), outputs
 
-    def classify(self, images: Sequence[Image], top: int = 3) -> list[list[tuple[str, float]]]:
+    def classify(self, images: Images, top: int = 3, *, bgr: bool = False) -> list[list[tuple[str, float]]]:
         """The best classes of each image.
 
+        Every image is prepared as in training: turned upright, its central part taken, resized, normalised. The same
+        pixels give the same bits, wherever they come from; a JPEG file much larger than needed is decoded smaller.
+
         Args:
-            images: see `outputs`.
+            images: a path, a Pillow image, or an array uint8 [H, W, 3] (RGB), [H, W, 1] (grey) or [N, H, W, 3 or 1],
+                which is N images; or any number of these, each of any size. Tensors that are ready for the network go
+                to `run_tensor`.
             top: how many classes, at least 1; all of them where there are fewer.
+            bgr: arrays have blue first, as OpenCV gives them.
 
         Returns:
             For each image (label, score), best first; scores are softmax, 0 to 1, and sum to 1 over all classes.
 
         Raises:
             BundleError: the bundle's task is not classification.
-            ImageError: see `outputs`.
+            ImageError: an image cannot be read, something is not an image, or there are none.
         """
         if self.bundle.manifest.task != "classification":
             raise BundleError(
                 f"{self.bundle.path} is for {self.bundle.manifest.task}, not for classification", "Use answers instead"
             )
-        return self.answers(images, top)
-
-
-def _require_some(images: Sequence[Image]) -> None:
-    if not len(images):
-        raise ImageError("there are no images to run", "Give at least one")
+        return self.answers(images, top, bgr=bgr)

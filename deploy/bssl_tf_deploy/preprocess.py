@@ -19,6 +19,8 @@ from bssl_tf_deploy.tasks.task import View
 if TYPE_CHECKING:
     from PIL import Image
 
+    from bssl_tf_deploy.inputs import OneImage
+
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,7 @@ def load_pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     return load_view(path, preprocessing)[0]
 
 
-def load_view(path: Path, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], View]:
+def load_view(image: OneImage, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], View]:
     """Reads an image as the host does for training (`bssl_tf_deploy.pictures`); its central part, resized.
 
     The part is the largest of the network's shape: for a square input the central square. What a user should know of
@@ -40,7 +42,7 @@ def load_view(path: Path, preprocessing: Preprocessing) -> tuple[NDArray[np.uint
     picture of the network's size is taken as it is.
 
     Args:
-        path: any format that Pillow reads.
+        image: a file of any format that Pillow reads, a Pillow image, or pixels, uint8 [H, W, 3] (RGB) or [H, W, 1].
         preprocessing: of the bundle.
 
     Returns:
@@ -51,20 +53,32 @@ def load_view(path: Path, preprocessing: Preprocessing) -> tuple[NDArray[np.uint
         RuntimeUnavailableError: Pillow is not installed.
     """
     try:
-        from bssl_tf_deploy.pictures import UnreadableImageError, open_picture, stored_side
+        from PIL import Image
+
+        from bssl_tf_deploy.pictures import UnreadableImageError, open_picture, picture_of, stored_side
     except ImportError as error:
         raise RuntimeUnavailableError("Pillow is not installed", "Install it with `pip install pillow`") from error
     p = preprocessing
+    name = image if isinstance(image, Path) else getattr(image, "filename", "") or "the image"
     try:
-        picture = open_picture(path, p.channels, stored=stored_side(max(p.height, p.width)))
+        if isinstance(image, Path):
+            picture = open_picture(image, p.channels, stored=stored_side(max(p.height, p.width)))
+        else:
+            held = Image.fromarray(_contiguous(image)) if isinstance(image, np.ndarray) else image
+            picture = picture_of(held, p.channels)
     except UnreadableImageError as error:
-        if path.is_dir():
-            raise ImageError(f"{path} is a folder", f"Name the files in it: {shlex.quote(str(path))}/*.jpg") from error
-        raise ImageError(f"{path} cannot be read: {error}", "Check the file, or omit it") from error
+        if isinstance(image, Path) and image.is_dir():
+            raise ImageError(f"{name} is a folder", f"Name the files in it: {shlex.quote(str(image))}/*.jpg") from error
+        raise ImageError(f"{name} cannot be read: {error}", "Check the file, or omit it") from error
     for remark in picture.remarks:
-        _log.warning("%s: %s", path, remark)
+        _log.warning("%s: %s", name, remark)
     pixels, view = _central_part(picture.image, p.width, p.height)
     return pixels.reshape(1, p.height, p.width, p.channels), view
+
+
+def _contiguous(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W, 3], or [H, W] of [H, W, 1], as Pillow takes it."""
+    return np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def normalise(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

@@ -145,7 +145,7 @@ def test_our_runtime_and_lces_give_what_keras_gives(exported: Exported, subject:
             # A sign within rounding of zero may flip in an image.
             off = np.max(np.abs(outputs[name] - expected[name].numpy()), axis=1) > 1e-3
             assert np.count_nonzero(off) <= 2, name
-    assert own.check_against(load_runtime(bundle, 1, "lce"), [row[np.newaxis] for row in given]) >= 0
+    assert own.check_against(load_runtime(bundle, 1, "lce"), pixels) >= 0
 
 
 def test_answers_are_places_in_the_picture_that_was_given(
