@@ -71,7 +71,7 @@ except (ImportError, AttributeError) as error:
     raise BackendError(f"TensorFlow or tf-keras cannot be loaded ({error})", _NEXT_STEP) from error
 
 if not _keras_home.startswith("tf_keras"):
-    _loaded = "keras was imported first" if "keras" in sys.modules else "TF_USE_LEGACY_KERAS came too late"
+    _loaded = "keras was imported first" if "keras" in sys.modules else "TF_USE_LEGACY_KERAS was set too late"
     raise BackendError(
         f"Keras 3 is active ({_loaded}), and larq needs Keras 2",
         "Import bssl_tf before keras or tensorflow, or set TF_USE_LEGACY_KERAS=1 before Python starts",

@@ -94,7 +94,7 @@ class NetworkError(BsslError):
 
 
 class TrainingError(BsslError):
-    """Training cannot go on: the loss is not finite."""
+    """Training cannot continue: the loss is not finite."""
 
     code = "training"
     exit_status = 13

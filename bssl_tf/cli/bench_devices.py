@@ -21,7 +21,7 @@ _FILE = click.Path(path_type=Path)
 
 
 def device_options(function: Function) -> Function:
-    """Which devices, and what only they are asked."""
+    """Options that only apply to devices."""
     for option in reversed(
         [
             click.option(

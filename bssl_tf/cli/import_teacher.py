@@ -33,6 +33,6 @@ def command(form: str, checkpoint: str | None, out: str, image_size: int) -> Non
     from bssl_tf.workflows.import_teacher import import_teacher
 
     made = import_teacher(form, checkpoint, out=out, image_size=image_size)
-    prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see what it knows of your classes; then")
+    prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see how well it separates your classes; then")
     prose(f"bssl-tf pretrain --teacher {shlex.quote(out)} --image-size {image_size} --channels 3 --data ... --out ...")
     click.echo(made.network)

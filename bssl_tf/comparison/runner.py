@@ -247,7 +247,7 @@ def _call(*arguments: str) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
     if status in (Interrupted.exit_status, -signal.SIGINT, -signal.SIGTERM):
-        raise Interrupted("the comparison was stopped", "Run the same command again to go on")
+        raise Interrupted("the comparison was stopped", "Run the same command again to continue")
     if status:
         cause = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
         raise RunFolderError(f"`bssl-tf {shlex.join(arguments)}` {cause}", "See its message above")

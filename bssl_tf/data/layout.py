@@ -136,7 +136,7 @@ def _train_folder(tree: _Tree) -> Path | None:
         if tests == folders and len(tests) > 1 and not any(map(_is_image, tree.names(tree.root))):
             names = " and ".join(folder.name for folder in tests)
             raise DataError(
-                f"{tree.root} has {names}, and no folder of images to train on",
+                f"{tree.root} has {names}, but no folder of training images",
                 f"Call that folder {TRAIN_NAMES[0]}, or name one of these folders itself",
             )
         return None
@@ -161,7 +161,7 @@ def _find_test(tree: _Tree) -> tuple[Path | None, Listing | None]:
         if listing.labels is not None:
             return folder, listing
         if listing.files:
-            _log.warning("%s has no class folders and cannot be tested on", folder)
+            _log.warning("%s has no class folders and cannot be used for testing", folder)
     return None, None
 
 

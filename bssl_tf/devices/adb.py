@@ -12,18 +12,18 @@ _TIMEOUT_S = 600
 _AGAIN = "Check the cable, then run the same command again"
 # What adb prints -> what happened, what to do; the first that fits.
 _CAUSES = (
-    ("unauthorized", "does not trust this computer", "Unlock it and allow USB debugging when it asks"),
+    ("unauthorized", "does not trust this computer", "Unlock it and allow USB debugging when prompted"),
     ("device offline", "is offline", "Plug it in again; `adb reconnect` may help"),
-    ("no devices/emulators found", "is not there", "Plug a phone in and switch USB debugging on"),
+    ("no devices/emulators found", "is not connected", "Plug in a phone and enable USB debugging"),
     ("more than one device", "is one of several", "Name one: adb:SERIAL (`adb devices -l` lists them)"),
-    ("' not found", "is not there", "Plug it in; `adb devices -l` lists what is"),
+    ("' not found", "is not connected", "Plug it in; `adb devices -l` lists connected devices"),
     ("No space left on device", "has a full disk", "Free space there"),
     (
         "insufficient permissions",
-        "may not be used by this user",
+        "is not accessible to this user",
         "Give the user access to USB (udev rules)",
     ),
-    ("cannot connect to daemon", "cannot be reached: adb's server does not run", "Start it with `adb start-server`"),
+    ("cannot connect to daemon", "cannot be reached: adb's server is not running", "Start it with `adb start-server`"),
     ("error: closed", "closed the connection", _AGAIN),
     ("connection reset", "closed the connection", _AGAIN),
     ("protocol fault", "closed the connection", _AGAIN),

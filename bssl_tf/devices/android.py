@@ -54,13 +54,13 @@ class Phone(Device):
         has_tool = self.settings.benchmark_model is not None
         if not has_tool and len(beside) >= MOST_NETWORKS:
             raise ConfigError(
-                f"{len(beside)} networks are to be timed next to the bundle's ({', '.join(list(beside)[:3])} ...), and "
-                f"the runner on {self.name} takes {MOST_NETWORKS - 1}",
+                f"{len(beside)} networks are to be timed next to the bundle's ({', '.join(list(beside)[:3])} ...), but "
+                f"the runner on {self.name} takes at most {MOST_NETWORKS - 1}",
                 "Name fewer with --beside, and the rest in another call",
             )
-        omitted = ["--sustained is for boards, and is omitted"] if job.sustained_s else []
+        omitted = ["--sustained works on boards only, and is ignored"] if job.sustained_s else []
         if has_tool and job.budget_s is not None:
-            omitted.append("benchmark_model decides for itself how long it times, not --budget")
+            omitted.append("benchmark_model decides for itself how long to measure; --budget is ignored")
         return omitted
 
     def reach(self) -> None:
@@ -112,7 +112,7 @@ class Phone(Device):
         needed = (sum(map(len, contents.values())) >> 20) + _SPARE_MIB
         if facts.free_mib is not None and facts.free_mib < needed:
             raise DeviceError(
-                f"the disk of {self.name} has {facts.free_mib} MB free, and {needed} MB are needed",
+                f"the disk of {self.name} has {facts.free_mib} MB free, but {needed} MB are needed",
                 "Free space there",
             )
         with phone_folder(connection, self.settings.remote_dir or FOLDER) as phone:

@@ -66,7 +66,7 @@ class BenchmarkModel:
             except (DeviceError, OSError) as error:
                 raise RuntimeUnavailableError(
                     "this benchmark_model writes no outputs, so they cannot be checked",
-                    "Take a newer version, one with --output_filepath",
+                    "Use a newer version, one with --output_filepath",
                 ) from error
             phone.connection.shell("rm", "-f", phone.path("output"))
         verify_outputs(bundle, b"".join(outputs))
@@ -115,7 +115,7 @@ class BenchmarkModel:
             last = (out.strip().splitlines() or [f"exit status {status}"])[-1]
             raise RuntimeUnavailableError(
                 f"benchmark_model on {phone.connection.address} does not run {model} ({last[:200]})",
-                "Export the bundle for android-arm64 again, or take another benchmark_model",
+                "Export the bundle for android-arm64 again, or use another benchmark_model",
             )
         return out
 

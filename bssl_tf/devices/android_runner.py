@@ -61,7 +61,7 @@ _TYPES = {1: "float32", 3: "uint8", 9: "int8"}
 _FILE, _MEMORY = 3, 7
 _NEXT = {
     4: "Use another version of TensorFlow Lite's library, one for Android on arm64-v8a",
-    5: "Export the bundle for android-arm64 again, or take a newer TensorFlow Lite library",
+    5: "Export the bundle for android-arm64 again, or use a newer TensorFlow Lite library",
     6: "Export the bundle for android-arm64 again",
     _MEMORY: "Close other programs there",
 }
@@ -239,7 +239,7 @@ def _failed(phone: PhoneFolder, status: int, out: str) -> BsslError:
         )
     if status in _NOT_EXECUTED:
         return DeviceError(
-            f"{address} does not execute the runner: {said}", "Name a place where it may, with --remote-dir"
+            f"{address} cannot execute the runner: {said}", "Name a folder that permits it, with --remote-dir"
         )
     return RuntimeUnavailableError(
         f"the runner on {address} stopped: {said}", _NEXT.get(status, "Use another version of TensorFlow Lite")

@@ -81,7 +81,7 @@ def _settings(name: str, entry: object, path: Path) -> DeviceSettings:
     except pydantic.ValidationError as error:
         [key, *_] = error.errors()[0]["loc"]
         known = ", ".join(_Entry.model_fields)
-        raise ConfigError(f"{name} in {path} has {key}", f"Only {known} are known, all of them text") from error
+        raise ConfigError(f"{name} in {path} has {key}", f"The known keys are {known}, all of them strings") from error
     tool, library = (_file(name, path, text) for text in (read.benchmark_model, read.tflite_library))
     return DeviceSettings(name, read.address, read.remote_dir, tool, library)
 
@@ -91,5 +91,5 @@ def _file(name: str, path: Path, text: str) -> Path | None:
         return Path(text).expanduser() if text else None
     except RuntimeError as error:
         raise ConfigError(
-            f"{name} in {path} has {text!r}, and there is no such user", "Write the whole path of the file"
+            f"{name} in {path} has {text!r}, but there is no such user", "Write the full path of the file"
         ) from error

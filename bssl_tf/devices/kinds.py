@@ -55,7 +55,7 @@ def device_of(settings: DeviceSettings, known: str = "") -> Device:
         if kind.matches(settings.address):
             return kind(settings)
     forms = ", ".join(form for kind in kinds() for form in kind.forms)
-    raise ConfigError(f"{settings.address!r} is not a device", f"Give {forms}, or a name of the devices file{known}")
+    raise ConfigError(f"{settings.address!r} is not a device", f"Give {forms}, or a name from the devices file{known}")
 
 
 @functools.cache

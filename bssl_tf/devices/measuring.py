@@ -155,7 +155,7 @@ def _operators(name: str, session: Session, path: Sequence[str], tool: Path, thr
         said = (done["stderr"].strip().splitlines() or [f"exit status {done['status']}"])[-1]
         raise RuntimeUnavailableError(
             f"benchmark_model does not run on {name} ({said[:200]})",
-            "Take the one that was built for this device",
+            "Use the one built for this device",
         )
     return profile(done["stdout"])
 
@@ -189,8 +189,8 @@ def _installed(name: str, connection: Connection, session: Session, job: Job, op
 def _room(name: str, free: int, needed: int) -> None:
     if free < needed + _SPARE_BYTES:
         raise DeviceError(
-            f"the disk of {name} has {free >> 20} MB free, and {(needed + _SPARE_BYTES) >> 20} MB are needed",
-            "Free space there, or name another place with --remote-dir",
+            f"the disk of {name} has {free >> 20} MB free, but {(needed + _SPARE_BYTES) >> 20} MB are needed",
+            "Free space there, or name another folder with --remote-dir",
         )
 
 

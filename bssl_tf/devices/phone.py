@@ -143,8 +143,8 @@ def verify_outputs(bundle: Bundle, outputs: bytes) -> None:
     ends, count = (bundle.manifest.inputs, bundle.manifest.outputs), bundle.golden_images
     if any(len(tensors) > 1 for tensors in ends):
         raise RuntimeUnavailableError(
-            f"{bundle.path} has {len(ends[0])} inputs and {len(ends[1])} outputs, and what runs models on phones knows "
-            "one of each",
+            f"{bundle.path} has {len(ends[0])} inputs and {len(ends[1])} outputs, but the programs that run models on "
+            "phones support only one of each",
             "Measure it on a board, or export it with one output",
         )
     [signature] = ends[1]

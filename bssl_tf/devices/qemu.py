@@ -88,7 +88,7 @@ class QemuDevice(PythonDevice):
 
     def accept(self, job: Job, beside: Collection[str]) -> list[str]:
         timed = bool(job.sustained_s) or job.budget_s is not None
-        return ["nothing is timed there, so --budget and --sustained are omitted"] if timed else []
+        return ["nothing is timed there, so --budget and --sustained are ignored"] if timed else []
 
     def counts(self, bundle: Bundle, library: Path) -> tuple[Count, ...]:
         """Instructions of one image; empty where nothing here can count them."""

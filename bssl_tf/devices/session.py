@@ -121,13 +121,13 @@ class Session:
             chatter += len(greeting)
             if chatter > _MOST_CHATTER:
                 self._process.kill()
-                raise self._lost("it prints something else than our program")
+                raise self._lost("it prints something other than our program does")
         version = tuple(map(int, greeting.split()[1:3]))
         if version < OLDEST_PYTHON:
             found, needed = (".".join(map(str, numbers)) for numbers in (version, OLDEST_PYTHON))
             self._end()
             raise DeviceError(
-                f"{self._device.name} has Python {found}, and {needed} or newer is needed",
+                f"{self._device.name} has Python {found}, but {needed} or newer is needed",
                 "Install a newer system there",
             )
         package = resources.files("bssl_tf_deploy")
@@ -209,10 +209,10 @@ class Session:
         name = self._device.name
         if kind == "full":
             return DeviceError(
-                f"the disk of {name} is full ({message})", "Free space there, or name another place with --remote-dir"
+                f"the disk of {name} is full ({message})", "Free space there, or name another folder with --remote-dir"
             )
         if kind == "storage":
-            return StorageError(f"{name} cannot write: {message}", "Name another place there with --remote-dir")
+            return StorageError(f"{name} cannot write: {message}", "Name another folder there with --remote-dir")
         if kind == "changed":
             return BundleError(
                 f"{message} was corrupted on the way to {name} (its SHA-256 differs)", "Run the same command again"
@@ -220,7 +220,7 @@ class Session:
         if kind == "busy":
             return DeviceError(f"{name} is in use: {message}", "Wait for the other session to end")
         if kind == "taken":
-            return DeviceError(f"{name}: {message}", "Name another place there with --remote-dir")
+            return DeviceError(f"{name}: {message}", "Name another folder there with --remote-dir")
         if kind == "pip":
             return DeviceError(
                 f"{name} lacks packages, none could be fetched here, and its own pip fails: {message}",

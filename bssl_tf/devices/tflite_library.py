@@ -41,7 +41,7 @@ def read_tflite_library(file: Path) -> bytes:
     except OSError as error:
         raise DeviceError(f"{file} cannot be read ({error.strerror})", _TAKE) from error
     if len(content) > _MAX_BYTES:
-        raise DeviceError(f"{file} has more than {_MAX_BYTES >> 20} MB, which no such library has", _TAKE)
+        raise DeviceError(f"{file} has more than {_MAX_BYTES >> 20} MB, too large for such a library", _TAKE)
     if content[:6] != b"\x7fELF\x02\x01" or len(content) < 20:
         raise DeviceError(f"{file} is neither a shared library nor an Android package", _TAKE)
     kind, machine = struct.unpack_from("<HH", content, 16)
@@ -64,4 +64,4 @@ def _from_package(file: Path) -> bytes:
                 return library.read(_MAX_BYTES + 1)
     # NotImplementedError: another compression; RuntimeError: a password; ValueError: names that are no text.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise DeviceError(f"{file} is not a sound Android package ({error})", _TAKE) from error
+        raise DeviceError(f"{file} is not a valid Android package ({error})", _TAKE) from error

@@ -38,7 +38,7 @@ def _processor() -> Finding:
     features = processor_features()
     names = {"avx2": "AVX2", "avx512_vpopcntdq": "AVX-512 VPOPCNTDQ", "asimd": "NEON"}
     known = [name for feature, name in names.items() if feature in features]
-    found = f"{platform.machine()} with {', '.join(known) or 'none of AVX2, AVX-512 VPOPCNTDQ, NEON that it tells of'}"
+    found = f"{platform.machine()} with {', '.join(known) or 'none of AVX2, AVX-512 VPOPCNTDQ, NEON reported by it'}"
     if platform.machine() == "x86_64" and features and "avx" not in features:
         return Finding("processor", False, f"{found}; TensorFlow needs AVX", "Use a processor with AVX")
     return Finding("processor", True, found)

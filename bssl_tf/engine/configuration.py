@@ -95,10 +95,10 @@ def _check(run: RunConfig[Any]) -> None:
 
 def _check_warmup(training: TrainingConfig) -> None:
     if training.warmup_epochs and training.schedule == "linear":
-        raise ConfigError("training.warmup_epochs is for the schedule cosine", "Add --set training.schedule=cosine")
+        raise ConfigError("training.warmup_epochs needs the schedule cosine", "Add --set training.schedule=cosine")
     if training.warmup_epochs >= training.epochs:
         raise ConfigError(
-            f"training.warmup_epochs is {training.warmup_epochs:g} of {training.epochs} in all",
+            f"training.warmup_epochs is {training.warmup_epochs:g}, of {training.epochs} epochs in all",
             "Add --set training.warmup_epochs=0, or train longer",
         )
 
@@ -107,9 +107,9 @@ def _check_teacher_cache(run: RunConfig[PretrainConfig]) -> None:
     config, epochs = run.sections, 2 * run.sections.training.epochs
     if config.teacher_cache_epochs > epochs:
         raise ConfigError(
-            f"teacher_cache_epochs is {config.teacher_cache_epochs}, and there are {epochs} epochs",
+            f"teacher_cache_epochs is {config.teacher_cache_epochs}, but there are {epochs} epochs",
             "Give fewer, or train longer",
         )
     if not run.method.needs_teacher and (config.teacher_cache_epochs or config.teacher):
         setting = "teacher" if config.teacher else "teacher_cache_epochs"
-        raise ConfigError(f"{setting} is set, and {run.method.name} has no teacher", "Omit it")
+        raise ConfigError(f"{setting} is set, but {run.method.name} has no teacher", "Omit it")

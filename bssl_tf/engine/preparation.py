@@ -101,7 +101,7 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
         if not begun:
             raise
         raise error.with_next_step(
-            f"{out / 'config.toml'} names it: go on in the folder where the run was begun, or put the images back"
+            f"{out / 'config.toml'} names it: resume in the folder where the run was started, or put the images back"
         ) from error
     if labels and data.train.labels is None:
         raise DataError(
@@ -140,8 +140,8 @@ def few_images(run: RunConfig[Any], images: int) -> list[str]:
         smaller = max(8, 2 ** int(math.log2(max(images // _FEW_STEPS, 1))))
         less = f"pass --batch-size {smaller}, or " if smaller < training.batch_size else ""
         lines.append(
-            f"an epoch has {steps} step{'s' * (steps > 1)} ({images} images in batches of {training.batch_size}), and "
-            f"little is learnt in so few; {less}add images (--preset demo is for short trainings)"
+            f"an epoch has {steps} step{'s' * (steps > 1)} ({images} images in batches of {training.batch_size}), too "
+            f"few to learn much; {less}add images (--preset demo is for short trainings)"
         )
     return [*lines, *run.method.advise(run.own, training, images)]
 
@@ -159,5 +159,5 @@ def _check_same(begun: dict[str, Any], now: dict[str, Any], out: Path, images: s
     if begun.get("threads") != now["threads"]:
         raise RunFolderError(
             f"the run in {out} was started with {begun.get('threads')} threads, but now there are {now['threads']}",
-            "Resume it where as many cores are free; sums are split by thread, so the result would differ",
+            "Resume it where that many cores are free; sums are split by thread, so the result would differ",
         )

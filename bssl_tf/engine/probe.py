@@ -77,7 +77,7 @@ class Probe:
     def described(self, top1: float | None) -> str:
         """`top1` for a person, with its 95 % interval."""
         if top1 is None:
-            return f"{PROTOCOL} not measured, as its features are not finite"
+            return f"{PROTOCOL} not measured, because its features are not finite"
         interval = accuracy_interval([top1], len(self._test))
         return (
             f"{PROTOCOL} {top1:.1f} % (95 % interval {interval.low:.1f} to {interval.high:.1f}, "

@@ -83,7 +83,7 @@ def _write(path: Path, inputs: Inputs, recipe: Recipe, config: TrainingConfig, s
             block = outputs(batch.views).numpy()
             if not np.all(np.isfinite(block)):
                 raise TrainingError(
-                    "the teacher's outputs are too large for float16, in which they are kept",
+                    "the teacher's outputs are too large for float16, in which they are stored",
                     "Add --set teacher_cache_epochs=0",
                 )
             if step == 0:

@@ -51,9 +51,9 @@ def make_verdict(subject: str, answers: Answers, facts: Facts) -> Verdict:
     who = f"the {subject.removeprefix('float ')}"
     protocol = next((name for name in _PROTOCOLS if name in own and name in plain), None)
     if protocol is None:
-        again, lacking = f"Run `bssl-tf evaluate {shlex.quote(facts.run)}`", "it was not measured beside its controls"
+        again, lacking = f"Run `bssl-tf evaluate {shlex.quote(facts.run)}`", "its controls were not measured"
         if plain:
-            lacking = f"that takes one of the protocols {', '.join(_PROTOCOLS)}"
+            lacking = f"that requires one of the protocols {', '.join(_PROTOCOLS)}"
         step = f"{again} with --protocol {_PROTOCOLS[0]}" if plain else f"{again} without --no-controls"
         return Verdict(UNKNOWN, "", f"Whether {who} learned anything is not known: {lacking}.", step, ())
     comparisons = _comparisons(subject, protocol, answers)
@@ -107,9 +107,7 @@ def _against(one: Comparison) -> str:
 
 def _next_step(one: Comparison, facts: Facts, images: int) -> str:
     if one.p_value > ALPHA and one.points >= _WORTH_MORE_LABELS:
-        return (
-            f"Label more images: a gain of {one.points:.1f} points cannot be told from chance with {images} test images"
-        )
+        return f"Label more images: a gain of {one.points:.1f} points may be chance with only {images} test images"
     if facts.origin == "saved model":
         return (
             "Check that `--pixels` and `--image-size` are those that it was trained with, or label more images to fit "

@@ -185,8 +185,8 @@ class _Reader:
 
     def _refusal(self, what: str, layer: str) -> ConversionError:
         return ConversionError(
-            f"{self.source} uses {what}{f' in layer {printable(layer)}' if layer else ''}, which is none of Keras 2, "
-            "larq or bssl_tf that is known here",
+            f"{self.source} uses {what}{f' in layer {printable(layer)}' if layer else ''}, which is not a known part "
+            "of Keras 2, larq or bssl_tf",
             "Build the model from their layers; a custom layer can be converted from Python, with "
             "bssl_tf_converters.lce.export.convert_model",
         )

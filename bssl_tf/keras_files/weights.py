@@ -19,7 +19,7 @@ from bssl_tf.backend import keras
 from bssl_tf.errors import BsslError, ConversionError
 from bssl_tf.keras_files.files import require_fetched, require_own_numbers, require_whole
 
-_HINT = "Give the file that save_weights('FILE.h5') or save('FILE.h5') writes of this network, with as many classes"
+_HINT = "Give the file that save_weights('FILE.h5') or save('FILE.h5') writes for this network, with as many classes"
 # A network has some hundred layers; a name has some dozen letters.
 _MAX_NAMES_BYTES = 2**22
 

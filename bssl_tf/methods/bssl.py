@@ -41,14 +41,14 @@ class BsslConfig(Table):
 
     Attributes:
         classifier: `joint` trains the classifier on the teacher's features too; `frozen` leaves it random.
-        classifier_rate: learning rate of that classifier as a share of the student's. The paper names none (1); the
-            slower, the longer until both classifiers agree on a constant.
+        classifier_rate: learning rate of that classifier as a share of the student's. The paper does not mention one
+            (hence 1); a lower one delays the collapse of both classifiers to a constant.
         feature_similarity: between the classifiers' `outputs`, between the backbones' `features`, or `off`.
         balance_start: weight of the KL term at the first step.
         balance_end: weight of the KL term at the last step; the same value twice switches dynamic balancing off.
-        carry_classifier: the second stage goes on with the classifier of the first (modified multi-stage training);
-            otherwise with a fresh one.
-        temperature: of both softmaxes.
+        carry_classifier: the second stage continues with the classifier of the first (modified multi-stage training)
+            instead of a fresh one.
+        temperature: temperature of both softmaxes.
         hidden_width: hidden units of both classifiers.
         output_width: outputs of both classifiers.
     """
@@ -143,7 +143,7 @@ METHOD = Method(
         "balance": "weight of the divergence",
         "target_entropy": "entropy of a target, nats",
         "target_spread": "standard deviation of target logits over the batch",
-        "target_information": "what a target tells about which image it belongs to, nats; 0 is collapse",
+        "target_information": "information of a target about which image it belongs to, nats; 0 is collapse",
     },
     needs_teacher=True,
     # Section 5: warm-up for 10 of 200 epochs; a shorter run for as large a share.

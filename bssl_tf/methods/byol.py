@@ -35,7 +35,7 @@ class ByolConfig(Table):
     Attributes:
         hidden_width: hidden units of projection head and predictor.
         embedding_width: outputs of both.
-        momentum: of the target network at the first step; rises to 1 along half a cosine.
+        momentum: momentum of the target network at the first step; rises to 1 along half a cosine.
     """
 
     hidden_width: PositiveInt = 512

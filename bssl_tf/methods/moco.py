@@ -32,10 +32,10 @@ class MocoConfig(Table):
     """MoCo v2 (METHOD moco; arXiv 2003.04297), for a teacher or a student.
 
     Attributes:
-        embedding_width: D of the projection head.
-        temperature: of InfoNCE.
-        momentum: of the key encoder; 0.999 with long training, 0.99 with a few hundred steps.
-        queue_size: negatives kept, a multiple of the batch size.
+        embedding_width: outputs of the projection head.
+        temperature: temperature of InfoNCE.
+        momentum: momentum of the key encoder; 0.999 for long training, 0.99 for a few hundred steps.
+        queue_size: negatives in the queue, a multiple of the batch size.
         head_batch_norm: batch norm inside the projection head.
     """
 

@@ -33,12 +33,12 @@ class S2bnnConfig(Table):
     """Guided distribution calibration (METHOD s2bnn; arXiv 2102.08946).
 
     Attributes:
-        temperature: of both softmaxes.
+        temperature: temperature of both softmaxes.
         head_batch_norm: batch norm inside the projection head; the paper has none.
-        contrastive: add MoCo's loss, weighted alike, through the same head.
-        contrastive_temperature: of InfoNCE.
-        contrastive_momentum: of the key encoder; 0.999 with long training, 0.99 with a few hundred steps.
-        contrastive_queue_size: negatives kept, a multiple of the batch size.
+        contrastive: add MoCo's loss with equal weight, through the same head.
+        contrastive_temperature: temperature of InfoNCE.
+        contrastive_momentum: momentum of the key encoder; 0.999 for long training, 0.99 for a few hundred steps.
+        contrastive_queue_size: negatives in the queue, a multiple of the batch size.
     """
 
     temperature: Positive = 0.2

@@ -32,12 +32,12 @@ class SwavConfig(Table):
 
     Attributes:
         hidden_width: hidden units of the projection head.
-        embedding_width: its outputs.
-        prototypes: K, the clusters; balancing needs about as many images in a batch, as there is no queue here.
-        temperature: of the student's softmax.
-        epsilon: how soft the balanced assignment is.
-        iterations: of Sinkhorn and Knopp's algorithm.
-        frozen_epochs: the prototypes stand still over this many epochs of the first stage.
+        embedding_width: outputs of the projection head.
+        prototypes: number of clusters; balancing needs about as many images per batch, as there is no queue.
+        temperature: temperature of the student's softmax.
+        epsilon: softness of the balanced assignment.
+        iterations: iterations of Sinkhorn and Knopp's algorithm.
+        frozen_epochs: epochs at the start of the first stage in which the prototypes are frozen.
     """
 
     hidden_width: PositiveInt = 512

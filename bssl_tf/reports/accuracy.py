@@ -33,7 +33,7 @@ def accuracy_section(runs: Sequence[Run]) -> Section:
     )
     students = [run for run in runs if run.command == "pretrain"]
     missing = (
-        *lacking([run.name for run in runs if not run.finished], "not finished, so without accuracy."),
+        *lacking([run.name for run in runs if not run.finished], "not finished, so there is no accuracy yet."),
         *lacking(
             [run.name for run in students if run.finished and run.evaluation is None],
             f"no accuracy yet; run `bssl-tf evaluate {only(students)}`.",
@@ -53,9 +53,9 @@ def accuracy_section(runs: Sequence[Run]) -> Section:
         blocks.append(Table("accuracy", "Accuracy, every protocol", columns, tuple(rows)))
     return Section(
         "Accuracy",
-        f"{_unseen(measured)} The controls are the same network untrained, and raw pixels: training was worth it as "
-        "far as the network is above them. Lines are 95 % intervals: Wilson's over test images, or Student's t over "
-        "the draws of few-shot protocols."
+        f"{_unseen(measured)} The controls are the same network untrained, and raw pixels: training helped to the "
+        "extent that the network is above them. Lines are 95 % intervals: Wilson's over test images, or Student's t "
+        "over the draws of few-shot protocols."
         if measured
         else "",
         tuple(blocks),

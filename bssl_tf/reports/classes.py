@@ -26,7 +26,7 @@ def class_section(runs: Sequence[Run]) -> Section:
             groups.append(Group(run.name, tuple(_blocks(run, run.evaluation, *found, f"classes-{place}"))))
     missing = lacking(
         [run.name for run in runs if run.evaluation is not None and headline_answers(run) is None],
-        "the answers to each test image are missing; evaluate again.",
+        "the predictions for each test image are missing; evaluate again.",
     )
     about = "Predictions for each test image by the linear probe, or by the first protocol measured if there is none."
     return Section("Classes", about if groups else "", tuple(groups), missing)
@@ -96,8 +96,8 @@ def _by_class(counts: np.ndarray, names: Sequence[str], what: str, behind: str, 
     return Figure(
         name=name,
         title="Accuracy of each class",
-        caption=f"Percent of its test images that are right, with 95 % intervals, {what}; n = {counts.sum()} test "
-        f"images in {len(order)} classes, the worst on top.",
+        caption=f"Percent of its test images classified correctly, with 95 % intervals, {what}; n = {counts.sum()} "
+        f"test images in {len(order)} classes, the worst at the top.",
         alt=f"Dot plot of {len(order)} classes, from {rows[0][0]} {shares[0]:.0f} % "
         f"to {rows[-1][0]} {shares[-1]:.0f} %.",
         conditions=behind,

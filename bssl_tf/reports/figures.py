@@ -181,7 +181,7 @@ def shares(name: str, series: Sequence[Series], x_label: str) -> str:
         axes.set_xlim(fast - rim, slow + rim)
         axes.set_ylim(0, 102)
         axes.set_xlabel(x_label)
-        axes.set_ylabel("calls at most so slow (%)")
+        axes.set_ylabel("calls at most this slow (%)")
 
     return _svg(name, draw, 2.8)
 

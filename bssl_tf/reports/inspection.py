@@ -35,7 +35,7 @@ def table(file: str, found: Inspection) -> list[str]:
     if found.unknown_macs:
         facts.append(("note", f"the MACs of {_operators(found.unknown_macs)}, marked ?, are not known and not counted"))
     if found.graphs > 1:
-        facts.append(("note", f"the file has {found.graphs} graphs; all above is about the first"))
+        facts.append(("note", f"the file has {found.graphs} graphs; everything above is for the first"))
     if found.dynamic:
         facts.append(("note", "sizes marked ? are known only when it runs, and count as 1 above"))
     for name, fact in facts:
@@ -90,7 +90,7 @@ def _memory(found: Inspection) -> str:
     name = printable(found.operators[found.peak_operator].operator)
     return (
         f"{least}{_bytes(found.peak_bytes)} of activations at the peak, operator {found.peak_operator} ({name}); "
-        "scratch and the interpreter come on top"
+        "scratch memory and the interpreter are extra"
     )
 
 

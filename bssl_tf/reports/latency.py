@@ -53,8 +53,8 @@ def latency_section(runs: Sequence[Run]) -> Section:
         )
     if timed and len({one.run.threads for _, one in timed}) == 1:
         missing.append(
-            f"Latency by threads: all was timed with {timed[0][1].run.threads}; run `bssl-tf bench {only(runs)}/BUNDLE "
-            "--threads 2` and so on."
+            f"Latency by threads: everything was timed with {timed[0][1].run.threads}; run `bssl-tf bench "
+            f"{only(runs)}/BUNDLE --threads 2` and so on."
         )
     return Section(
         "Latency",
@@ -138,7 +138,7 @@ def _times(run: Run, one: TimedNetwork, name: str) -> Figure:
         name=name,
         title=f"Time of each layer: {_name(run, one)}",
         caption=f"Median milliseconds of one image, in the order of execution; n = {len(rows)} operators or groups of "
-        f"them that run as one{first_drawn(len(rows))}. Together {whole:.3g} ms, while watched.",
+        f"them that run as one{first_drawn(len(rows))}. Together {whole:.3g} ms, while profiled.",
         alt=f"Bar chart of milliseconds by layer, {whole:.3g} ms in all; the slowest: "
         + ", ".join(
             f"{row[2] or row[1]} {row[3]:.3g} ms" for row in sorted(rows, key=lambda row: row[3], reverse=True)[:3]
@@ -166,7 +166,7 @@ def _sustained(run: Run, one: TimedNetwork, found: Sustained, name: str) -> list
         else "The machine reported no throttling, or cannot report it."
     )  # fmt: skip
     if found.energy_mj_per_inference is not None:
-        said += f" Energy of the whole processor: {found.energy_mj_per_inference:.3g} mJ an image."
+        said += f" Energy of the whole processor: {found.energy_mj_per_inference:.3g} mJ per image."
     rows = tuple(
         (
             w.start_s,

@@ -64,7 +64,7 @@ def _group(
     places = answers.confident_mistakes(-(-images // _A_ROW) * _A_ROW)
     wrong = int((~answers.correct[0]).sum())
     if not len(places) or answers.confidence is None:
-        return Group(run.name, (), (f"{protocol}: {wrong} mistakes, and no confidence to order them by.",))
+        return Group(run.name, (), (f"{protocol}: {wrong} mistakes, but no confidence to order them by.",))
     names = found.class_names
     pictures = []
     for place in places:
@@ -73,7 +73,7 @@ def _group(
         pictures.append(
             Picture(
                 png_of(test.images[place] / 255),
-                f"test image {place}, a {truth} taken for {taken}",
+                f"test image {place}, a {truth} classified as {taken}",
                 f"{taken} {share:.0f} %, is {truth}",
                 good=False,
             )
@@ -84,8 +84,8 @@ def _group(
         (
             Grid(
                 f"The {len(pictures)} most confident of {wrong} mistakes",
-                f"{protocol} on {found.data}; n = {found.test_images} test images. Below each what it was taken for, "
-                "how sure the classifier is, and what it is.",
+                f"{protocol} on {found.data}; n = {found.test_images} test images. Below each: the predicted class, "
+                "the classifier's confidence, and the true class.",
                 tuple(f"{place}" for place in range(1, min(_A_ROW, len(pictures)) + 1)),
                 rows,
             ),

@@ -95,7 +95,7 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None) -> 
         Section(
             "Views",
             "What the network sees in training: random crops, mirrored, recoloured or blurred, and then "
-            "normalised, which is undone here. Two views of an image should mean the same to it.",
+            "normalised, which is undone here. Two views of one image should look alike to it.",
             tuple(views),
         ),
         Section(
@@ -153,7 +153,7 @@ def view_grid(run: Run, train: ImageSet, count: int) -> Grid:
         "Views of training images",
         f"n = {len(rows)} of the {size} images of the run's first step, {preprocessing.image_size} px, augmentation "
         f"{name}, smallest crop {number(run.settings, 'augmentation', 'min_area'):.0%} of the picture, seed "
-        f"{run_seed}. A method that takes two views had the first two.",
+        f"{run_seed}. A method that takes two views was given the first two.",
         ("picture", *(f"view {n}" for n in range(1, VIEWS + 1))),
         tuple(rows),
     )
@@ -211,7 +211,7 @@ def neighbour_grid(pool: Pool, count: int) -> Grid:
     return Grid(
         f"The {NEIGHBOURS} nearest of {len(images)} {pool.split} images",
         f"By cosine similarity of the {pool.features.shape[1]} features; n = {len(rows)} pictures, evenly spaced, not "
-        f"picked.{known}",
+        f"chosen by hand.{known}",
         ("picture", *(f"nearest {n}" for n in range(1, NEIGHBOURS + 1))),
         tuple(rows),
     )  # fmt: skip
@@ -252,8 +252,8 @@ def feature_map(run: Run, pool: Pool, name: str) -> Figure:
     return Figure(
         name=name,
         title=f"{count} {pool.split} images by their features",
-        caption=f"t-SNE (perplexity {perplexity:.0f}) of {pool.features.shape[1]} features; n = {count}. Who is close "
-        f"to whom has meaning; axes, sizes of clusters and distances between them have none.{share}",
+        caption=f"t-SNE (perplexity {perplexity:.0f}) of {pool.features.shape[1]} features; n = {count}. Only which "
+        f"images are close has meaning; axes, sizes of clusters and distances between them have none.{share}",
         alt=f"Scatter plot of {count} images in {len(series)} colours.{share}",
         conditions=conditions(
             [environment(0)], f"bssl-tf report {run.given}, with the weights in {run.trained}/"

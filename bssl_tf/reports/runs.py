@@ -184,7 +184,7 @@ def _records(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
         damaged.append(f"{path.name}: {error.what}.")
         return []
     if len(records) < lines:
-        damaged.append(f"{path.name}: line {len(records) + 1} is not a record, and what follows it is left out.")
+        damaged.append(f"{path.name}: line {len(records) + 1} is not a record; it and all later lines are ignored.")
     return [record for record in records if isinstance(record, dict)]
 
 
@@ -231,7 +231,7 @@ def _evaluation(folder: Path, damaged: list[str]) -> tuple[Evaluation | None, An
         damaged.append(f"{error.what}.")
         return found, {}
     if not belong_together(found, answers):
-        damaged.append("predictions.safetensors is not of evaluation.json; evaluate again.")
+        damaged.append("predictions.safetensors does not belong to evaluation.json; evaluate again.")
         return found, {}
     return found, answers
 

@@ -43,9 +43,9 @@ def about_section(runs: Sequence[Run]) -> Section:
         *(Column("data"), Column("training images"), Column("image size", "px"), Column("channels")),
         *(Column("augmentation"), Column("epochs", "all stages"), Column("batch size"), Column("optimiser")),
         *(Column("schedule"), Column("learning rate"), Column("precision"), Column("seed"), Column("threads")),
-        *(Column("training time", "s", 0), Column("begun"), Column("machine"), Column("commit"), Column("state")),
+        *(Column("training time", "s", 0), Column("started"), Column("machine"), Column("commit"), Column("state")),
     )
-    table = Table("runs", "What was trained", columns, tuple(_about(run) for run in runs), turned=True)
+    table = Table("runs", "Training settings", columns, tuple(_about(run) for run in runs), turned=True)
     about = " ".join(f"{run.name} is {_kind(run)}." for run in runs) if len(runs) < 4 else ""
     return Section("Overview", about, (table,), tuple(f"{run.name}: {one}" for run in runs for one in run.damaged))
 

@@ -124,8 +124,8 @@ def _bundle_section(runs: Sequence[Run]) -> Section:
         *(Column("binary convolutions"), Column("float convolutions"), Column("dense in float")),
         *(Column("int8 convolutions and dense"), Column("binary MACs", "million", 2)),
         *(Column("float MACs", "million", 2), Column("integer MACs", "million", 2)),
-        *(Column("peak of activations", "KiB", 1), Column("operators")),
-        *(Column("same answer as Keras", "%", 2), Column("on images"), Column("largest difference")),
+        *(Column("peak activations", "KiB", 1), Column("operators")),
+        *(Column("top-1 agreement with Keras", "%", 2), Column("on images"), Column("largest difference")),
         *(Column("converted by"), Column("labels")),
     )
     rows = []
@@ -171,7 +171,7 @@ def _layers(bundle: RunBundle, name: str) -> Figure:
         title="Work of each layer",
         caption="Multiply-accumulates of one image, in the order of execution; "
         f"n = {len(kept)} operators that have any{first_drawn(len(kept))}. "
-        "A binary one is far faster than a float one.",
+        "Binary ones are far faster than float ones.",
         alt="Bar chart of MACs by layer; " + ", ".join(
             f"{kind}: {sum(row[4] for row in rows if row[3] == kind) / 1e6:.2f} million" for kind in kinds) + ".",
         conditions=f"counted, not timed; bssl-tf inspect {shlex.quote(bundle.name)}; {_versions(bundle)}",

@@ -16,7 +16,7 @@ _PACE = ("seconds", "images_per_s")
 _UNITS = {"seconds": "s", "images_per_s": "1/s", "train_top1": "%"}
 _TARGETS = {
     "target_entropy": "entropy of a target, nats",
-    "target_information": "what a target tells about its image, nats",
+    "target_information": "information of a target about its image, nats",
     "target_spread": "standard deviation of target logits",
     "prototypes_used": "share of prototypes in use",
 }
@@ -96,12 +96,12 @@ def _figures(run: Run, name: str) -> list[Figure]:
             losses,
             "Loss and its parts",
             "mean over the epoch, nats",
-            "Lower is better; what is called loss is what is minimised.",
+            "Lower is better; `loss` is the quantity minimised.",
         ),
         (
             "targets",
             targets,
-            "What the targets look like",
+            "Target statistics",
             "mean over the epoch",
             "Falling to zero together means that the targets are the same for every image (a collapse). "
             + "; ".join(f"{one}: {_TARGETS[one]}" for one in targets if one in _TARGETS)
@@ -112,8 +112,8 @@ def _figures(run: Run, name: str) -> list[Figure]:
             probes,
             "Probe while training",
             "top-1 (%)",
-            "Higher is better. knn-20 is of at most 1,000 training and 500 test images, for this curve alone: "
-            "accuracy is what `bssl-tf evaluate` measures on all.",
+            "Higher is better. knn-20 uses at most 1,000 training and 500 test images, for this curve only: "
+            "`bssl-tf evaluate` measures the accuracy on all of them.",
         ),
         *(
             (one.replace("_", "-"), [one], f"Schedule: {one}", "at the epoch's end", "Set, not measured.")
@@ -140,7 +140,7 @@ def _figure(run: Run, name: str, chosen: Sequence[str], title: str, label: str, 
     rows = tuple((place, stages[place - 1], *(values[one][place - 1] for one in chosen)) for place in places)
     table = Table(name, title, (Column("epoch"), Column("stage"), *(Column(one) for one in chosen)), rows)
     ends = ", ".join(f"{one} {known[one][0][1]:.3g} to {known[one][-1][1]:.3g}" for one in chosen)
-    often = "One point an epoch" if points == len(places) else f"Points of {len(places)} epochs"
+    often = "One point per epoch" if points == len(places) else f"Points at {len(places)} epochs"
     return Figure(
         name=name,
         title=title,

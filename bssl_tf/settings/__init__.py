@@ -1,6 +1,6 @@
-"""What a run is made of: frozen dataclasses, read from TOML with strict keys, written back with every default.
+"""The settings of a run: frozen dataclasses, read strictly from TOML and written back with every default.
 
-| module | what |
+| module | contents |
 |---|---|
 | `data`, `training` | sections that all runs have |
 | `runs` | a teacher's run, a student's run, their config.toml |
@@ -9,8 +9,8 @@
 | `preset_files` | presets of the package (`presets/*.toml`) and of the user |
 | `protocols` | names of the ways to measure features |
 
-The table of a method lies with the method, in `bssl_tf.methods`. A preset has a table for each command, `[teacher]`,
-`[pretrain]` and `[compare]`, and in each a table for each section. Settings on the command line win over the preset.
+The table of a method is declared with the method, in `bssl_tf.methods`. A preset has a table for each command,
+`[teacher]`, `[pretrain]` and `[compare]`, with a table for each section. The command line overrides the preset.
 """
 
 from bssl_tf.settings.data import DataConfig

@@ -1,4 +1,4 @@
-"""Where a run's images come from."""
+"""The data set of a run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from bssl_tf.settings.reading import Table
 
 @dataclass(frozen=True)
 class DataConfig(Table):
-    """Where images come from.
+    """The data set and how its images are read.
 
     Attributes:
         source: `embedded`, `tfds:NAME`, or a folder of images.
-        data_dir: where TFDS keeps its data; empty for its own default.
-        image_size: pixels per side that the network sees; 0 takes the embedded set's 28, otherwise 224.
-        channels: 1 or 3; 0 takes what the data set has.
+        data_dir: where TFDS keeps its data; empty for its default.
+        image_size: pixels per side of the network's input; 0 for 28 with `embedded` and 224 otherwise.
+        channels: 1 (grey) or 3 (RGB); 0 for those of the data set.
         max_unreadable_share: a larger share of unreadable files stops the run.
-        download: whether TFDS may download.
+        download: allow TFDS to download.
         limit: use at most N images of each split, evenly spaced; 0 for all.
     """
 

@@ -1,4 +1,4 @@
-"""Names of the protocols that `bssl-tf evaluate` knows; `bssl_tf.evaluation.protocols` measures by them."""
+"""Names of the protocols of `bssl-tf evaluate`; `bssl_tf.evaluation.protocols` implements them."""
 
 PROTOCOLS = (
     *("knn-20", "knn-200", "linear-probe", "linear-probe-sgd", "linear-probe-held-out"),

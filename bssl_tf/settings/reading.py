@@ -1,7 +1,7 @@
 """Strict reading of settings: tables of TOML become frozen dataclasses, and the first mistake is named in one line.
 
-pydantic reads and checks; the types of a dataclass define what it takes: `Literal` for names to choose from, `Positive`
-and its like for ranges. pydantic itself is loaded by the first reading, so that `--help` is quick.
+pydantic reads and checks; the types of a dataclass define what it accepts: `Literal` for a choice of names, `Positive`
+and the like for ranges. pydantic itself is loaded when settings are first read, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Table:
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    """One for each kind: making it takes a hundred times as long as using it."""
+    """One for each kind: creating it takes a hundred times as long as using it."""
     from pydantic import TypeAdapter
 
     if kind not in _adapters:
@@ -59,7 +59,7 @@ def read_settings(kind: type[T], tables: dict[str, Any], where: str = "") -> T:
 
     Args:
         kind: a frozen dataclass derived from `Table`.
-        tables: as read from TOML; what is missing, in a nested table too, takes its default.
+        tables: as read from TOML; missing values take their defaults, in nested tables too.
         where: prefix of the names in messages, such as `data.`.
 
     Raises:
@@ -96,7 +96,7 @@ def check_known(keys: Iterable[str], known: Iterable[str], where: str = "") -> N
 
 
 def _with_defaults(kind: type[Table], tables: dict[str, Any]) -> dict[str, Any]:
-    """Nested tables over the defaults that `kind` has for them, which may be others than those of their own class."""
+    """Nested tables over the defaults that `kind` has for them, which may differ from those of their own class."""
     filled = dict(tables)
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # every Table is a dataclass
         if field.default_factory is not dataclasses.MISSING and isinstance(filled.get(field.name), dict):

@@ -1,4 +1,4 @@
-"""What all runs are made of; a method's own table is declared with the method, in `bssl_tf.methods`."""
+"""The settings common to all runs; a method's own table is declared with the method, in `bssl_tf.methods`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class TeacherConfig(Table):
     """A run of `bssl-tf teacher`.
 
     Attributes:
-        command: which command's run this is.
-        method: `moco`, `byol`, or another that trains teachers.
+        command: the command that started the run.
+        method: `moco`, `byol`, or another method that trains teachers.
     """
 
     command: Literal["teacher"] = "teacher"
@@ -42,15 +42,15 @@ class PretrainConfig(Table):
     """A run of `bssl-tf pretrain`.
 
     Attributes:
-        command: which command's run this is.
-        method: `s2bnn`, `bssl`, a baseline without a teacher (`moco`, `byol`, `swav`, `supervised`), or one that an
-            installed package brings.
-        stages: `progressive` binarises activations first and weights in a second stage; `direct` both at once.
+        command: the command that started the run.
+        method: `s2bnn`, `bssl`, a baseline without a teacher (`moco`, `byol`, `swav`, `supervised`), or one provided by
+            an installed package.
+        stages: `progressive` binarises activations first and weights in a second stage; `direct`, both at once.
         teacher: a run folder of `bssl-tf teacher`, or a saved Keras model (.keras or .h5).
-        teacher_pixels: what a saved Keras model wants: `normalized`, `0..1`, `-1..1` or `0..255`.
-        initial: `zoo:NAME`, whose weights the student begins with; empty for random ones.
-        teacher_cache_epochs: the views of this many epochs are shown again and again, and the teacher's outputs for
-            them are kept on disk; 0 draws fresh views in every epoch.
+        teacher_pixels: pixel range of a saved Keras model's input: `normalized`, `0..1`, `-1..1` or `0..255`.
+        initial: `zoo:NAME` to start from the weights of that student; empty for random weights.
+        teacher_cache_epochs: repeat the views of this many epochs, and keep the teacher's outputs for them on disk;
+            0 for fresh views in every epoch.
     """
 
     command: Literal["pretrain"] = "pretrain"
@@ -70,7 +70,7 @@ def read_run_config(run: Path) -> dict[str, Any]:
     """The tables of a run folder's config.toml; `command` is one of `COMMANDS`.
 
     Raises:
-        RunFolderError: `run` is not a run folder, or its config.toml does not name the command that began it.
+        RunFolderError: `run` is not a run folder, or its config.toml does not name the command that started it.
         ConfigError: the file is not TOML.
     """
     path = run / "config.toml"
@@ -86,5 +86,5 @@ def read_run_config(run: Path) -> dict[str, Any]:
 
 
 def write_config(path: Path, tables: dict[str, Any]) -> None:
-    """Writes a run's tables, defaults too, as TOML. Raises `StorageError`."""
+    """Writes a run's tables, including defaults, as TOML. Raises `StorageError`."""
     write_text(path, tomli_w.dumps(tables))

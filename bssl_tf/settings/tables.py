@@ -1,4 +1,4 @@
-"""Nested tables as TOML has them: read, laid over one another, compared."""
+"""Nested tables as in TOML: reading, merging, comparing."""
 
 from __future__ import annotations
 

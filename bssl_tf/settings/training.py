@@ -1,4 +1,4 @@
-"""How a network is optimised, which views it sees, and which network it is."""
+"""Optimisation, augmentation and backbone."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from bssl_tf.settings.reading import NotNegative, NotNegativeInt, Positive, Posi
 
 @dataclass(frozen=True)
 class TrainingConfig(Table):
-    """How a network is optimised. Adam and no weight decay is what both papers use (S2-BNN, section 3.1).
+    """Optimisation. Both papers use Adam without weight decay (S2-BNN, section 3.1).
 
     Attributes:
-        epochs: for each of the two stages; a direct training lasts twice as long in its only one.
+        epochs: epochs per stage; the only stage of `stages = "direct"` is twice as long.
         batch_size: images per step.
         optimizer: `adam`, or `sgd` with momentum 0.9.
         learning_rate: the optimiser's peak learning rate.
         weight_decay: this share of every weight is added to its gradient (L2, as in PyTorch's SGD).
-        warmup_epochs: the learning rate rises over this many epochs (schedule `cosine` only).
-        schedule: `linear` or `cosine`, both to zero at the end of each stage.
-        seed: the one seed that all others derive from.
-        threads: threads of one op, 0 for all cores; a run repeats bit for bit only with the same number.
+        warmup_epochs: epochs over which the learning rate first rises (schedule `cosine` only).
+        schedule: `linear` or `cosine` decay, to zero at the end of each stage.
+        seed: the seed from which all others are derived.
+        threads: threads of one op, 0 for all cores; only the same number reproduces a run bit for bit.
         precision: `float32`, or `bfloat16` for mixed precision: faster on processors with AVX512_BF16 or AMX.
-        checkpoint_every_s: seconds between checkpoints within an epoch; every epoch ends with one anyway.
-        probe_every: epochs between looks at the network's accuracy (`engine.probe`), if there are labels and test
-            images, and after the last one of a stage; 0 for none. It changes nothing in training.
-        probe_data: a labelled set to look at the network with, as `data.source`; empty for the run's own data.
+        checkpoint_every_s: seconds between checkpoints within an epoch; every epoch also ends with one.
+        probe_every: epochs between probes of the network's accuracy (`engine.probe`), which need labels and test
+            images; a stage also ends with one; 0 for none. Probes do not affect training.
+        probe_data: a labelled set for the probes, as in `data.source`; empty for the run's own data.
     """
 
     epochs: PositiveInt = 200
@@ -46,11 +46,11 @@ class TrainingConfig(Table):
 
 @dataclass(frozen=True)
 class AugmentationConfig(Table):
-    """Which views the networks see.
+    """Random views of the images.
 
     Attributes:
         name: `lite` (S2-BNN) or `moco_v2`.
-        min_area: the smallest share of the picture in a crop.
+        min_area: the smallest area of a crop, as a share of the image.
     """
 
     name: str = "lite"
@@ -59,12 +59,12 @@ class AugmentationConfig(Table):
 
 @dataclass(frozen=True)
 class BackboneConfig(Table):
-    """A network of the registry.
+    """A network from the registry.
 
     Attributes:
-        name: as `bssl_tf/models/README.md` lists it.
-        width: channels of its first stage; 0 for the network's own.
-        depth: binary convolutions per stage; 0 for the network's own.
+        name: as listed in `bssl_tf/models/README.md`.
+        width: channels of its first stage; 0 for the network's own default.
+        depth: binary convolutions per stage; 0 for the network's own default.
     """
 
     name: str
@@ -72,5 +72,5 @@ class BackboneConfig(Table):
     depth: int = 0
 
     def arguments(self) -> dict[str, int]:
-        """What the registry's builder takes beside image size and channels."""
+        """Arguments of the registry's builder, other than image size and channels."""
         return {key: value for key, value in (("width", self.width), ("depth", self.depth)) if value}

@@ -61,7 +61,7 @@ class Classification(Task[ImageSet]):
             raise ConversionError(
                 f"{model.name} is not a classifier: it gives {shapes}",
                 "Give a model with one input, and with one number per class as output, two for yes and no; "
-                "Flatten or GlobalAveragePooling2D at its end makes them of a map",
+                "if it gives a map, end it with Flatten or GlobalAveragePooling2D",
             )
         return (LOGITS,)
 
@@ -139,7 +139,7 @@ def _report_unmatched(names: Sequence[str], images: ImageSet, labels: np.ndarray
         count = int(unknown.sum())
         what = "1 test image is" if count == 1 else f"{count} test images are"
         _log.warning(
-            f"{what} of a class that is not among the labels, and left out of the accuracy: {_some(strangers)}"
+            f"{what} of a class that is not among the labels, and excluded from the accuracy: {_some(strangers)}"
         )
     seen = set(labels.tolist())
     if missing := [name for place, name in enumerate(names) if place not in seen]:

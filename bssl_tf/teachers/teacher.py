@@ -161,7 +161,7 @@ def _check_shapes(teacher: Teacher, wanted: tuple[int, int, int]) -> None:
     if not single or len(model.output_shape) != 2 or model.output_shape[-1] is None:
         raise NetworkError(
             f"teacher {teacher.name} gives {model.output_shape}, not one vector for each image",
-            "Cut it behind its pooled features",
+            "Cut it after its pooled features",
         )
     taken = tuple(model.input_shape[1:])
     if len(taken) != 3 or any(have not in (None, want) for have, want in zip(taken, wanted, strict=True)):

@@ -43,29 +43,29 @@ def bench(
     tflite_library: str | Path | None = None,
     clean: bool = False,
 ) -> Record:
-    """Times a bundle's network with one image, beside the float32 and int8 networks of its shape.
+    """Times a bundle's network with one image, next to the float32 and int8 networks of its shape.
 
     Nothing is timed unless the model gives its golden outputs.
 
     Args:
         bundle: a folder that `export` wrote.
-        device: a device of the devices file, or an address: `local`, `ssh://user@host`, `adb`, `qemu-arm64`; None times
-            in this process.
+        device: a name from the devices file, or an address: `local`, `ssh://user@host`, `adb`, `qemu-arm64`; None for
+            this process.
         threads: for one image, 1 to 64.
         runtime: this process: `own`, `lce`, or `auto`, see `bssl_tf_deploy.load`; None for `auto`.
         trust_bundle_library: see `bssl_tf_deploy.load`.
         repetitions: this process: timed calls of each network, 1 or more; None for 100.
         warmup: this process: untimed calls of each network, 0 or more; None for 10.
-        operators: this process: also take the times of single operators; a device always gives them.
-        record: takes the record as a line of JSON; None for `bench.jsonl`, or `bench-devices.jsonl`, of the run folder
-            that the bundle lies in, if it lies in one.
-        all_threads: device: instead of `threads`, 1, 2, 4 and so on up to all cores.
+        operators: this process: also measure the times of single operators; a device always does.
+        record: a file to append the record to, as a line of JSON; None for `bench.jsonl`, or `bench-devices.jsonl`, of
+            the run folder that contains the bundle, if any.
+        all_threads: device: use 1, 2, 4 and so on up to all cores instead of `threads`.
         budget: device: seconds of timed calls for each number of threads; None for 30.
         sustained: device: seconds of calls without a pause, to see whether it slows down; 0 for none.
         beside: device: name -> .tflite file of the same input shape, float32 in and out, timed interleaved.
         stock: device: also time the float32 and int8 networks of the bundle's shape.
-        devices_file: device: where devices have names; None for the usual file.
-        remote_dir: device: where to work there; None for what the file has.
+        devices_file: device: the file that names devices; None for the default one.
+        remote_dir: device: the working folder there; None for that of the file.
         benchmark_model: device: TensorFlow Lite's program for it.
         tflite_library: device: TensorFlow Lite's library for a phone.
         clean: device: remove what was installed there at the end.
@@ -75,10 +75,10 @@ def bench(
 
     Raises:
         UsageError: an argument for devices without `device`, or one for this process with it.
-        ConfigError: there is no such device, or it cannot do what is asked.
+        ConfigError: there is no such device, or it cannot do what is requested.
         DeviceError: the device cannot be reached, was lost, or has no room.
-        BundleError: the bundle is not sound, or does not give its golden outputs.
-        RuntimeUnavailableError: nothing there runs it; or `operators` without our own runtime.
+        BundleError: the bundle is not valid, or does not give its golden outputs.
+        RuntimeUnavailableError: nothing there can run it; or `operators` without our own runtime.
         StorageError: the record cannot be written.
     """
     bundle = os.fspath(bundle)

@@ -70,15 +70,15 @@ def check(
 
     Args:
         model: a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; no code in it is run.
-        weights: a weights file for larq_zoo:NAME, which has random ones without.
+        weights: a weights file for larq_zoo:NAME; None for random weights.
         allow: codes of checks whose errors count as warnings.
-        convert: convert the model and look at the result too; False needs no LCE, and takes a moment.
+        convert: also convert the model and check the result; False is quick and needs no LCE.
         explain: compare the converted network with Keras on noise, at the input of each binary layer.
 
     Raises:
         UsageError: `explain` without `convert`.
         ConfigError: a code in `allow` is unknown or cannot be allowed.
-        ConversionError: there is no such model, or it cannot be loaded. What is found in it is returned, not raised.
+        ConversionError: there is no such model, or it cannot be loaded. Findings are returned, not raised.
     """
     if explain and not convert:
         raise UsageError(

@@ -44,18 +44,18 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     report_only: bool = False,
 ) -> Compared:
-    """Runs what is missing of a preset's grid of methods and seeds, and makes table and figure of all there is.
+    """Runs whatever a preset's grid of methods and seeds still lacks, then draws the table and figure of all records.
 
     Args:
         preset: a preset with a `[compare]` table, or the TOML file of one.
         teacher: a run folder of `train_teacher`, or a Keras model; None for `RUNS/teacher`, trained when needed.
-        runs: where run folders are; None for `runs/PRESET`.
-        results: where `PRESET.jsonl`, `PRESET.md` and `PRESET.svg` go.
+        runs: folder of the runs; None for `runs/PRESET`.
+        results: folder for `PRESET.jsonl`, `PRESET.md` and `PRESET.svg`.
         data_dir: where TFDS keeps its data.
         download: allow TFDS to download.
         only: names of rows (`Row.slug`) to run; all if empty.
         settings: other settings of every run: `{"training.epochs": 2}` or `{"training": {"epochs": 2}}`.
-        report_only: make table and figure again and run nothing.
+        report_only: redraw the table and figure without running anything.
 
     Raises:
         ConfigError: the preset or a row's name is wrong.

@@ -86,7 +86,7 @@ def evaluate(
         if "source" in overrides:
             raise
         raise error.with_next_step(
-            f"{run / 'config.toml'} names it, as seen from where the run was begun: pass --data with its place"
+            f"{run / 'config.toml'} names it, relative to where the run was started: pass --data with its path"
         ) from error
     test = _checked(data)
     preprocessing = found.preprocessing or fit_preprocessing(data.train, data_config.image_size)
@@ -129,7 +129,7 @@ def evaluate(
     if save and found.folder:
         evaluation = dataclasses.replace(evaluation, verdict=_save(run, evaluation, answers, facts))
     elif save:
-        _log.info(f"{run} is a file, so the evaluation is not saved beside it; --record keeps it")
+        _log.info(f"{run} is a file, so the evaluation is not saved; --record keeps it")
     return evaluation
 
 

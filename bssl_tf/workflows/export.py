@@ -93,25 +93,25 @@ def export(
 
     Args:
         model: a run folder of `pretrain` that was evaluated; or FILE.h5, FILE.keras, a SavedModel folder, or
-            larq_zoo:NAME, of which no code is run.
-        target: where the bundle is to run: `arm64`, `x86_64` or `android-arm64`.
+            larq_zoo:NAME; no code in it is run.
+        target: where the bundle will run: `arm64`, `x86_64` or `android-arm64`.
         out: the bundle's folder; None for RUN/bundle-TARGET or MODEL-bundle-TARGET.
         overwrite: replace a bundle in `out`.
-        input: what the network takes: `float32` (normalised images), `uint8` (pixels that it normalises itself), or
-            `int8` (and then it gives int8 too).
-        int8: float convolutions and dense layers in int8; implied by `input="int8"`.
+        input: the network's input: `float32` (normalised images), `uint8` (pixels that it normalises itself), or
+            `int8` (with int8 output too).
+        int8: convert float convolutions and dense layers to int8; implied by `input="int8"`.
         calibrate: training images to calibrate int8 on; None for 200.
-        images: test images to compare with Keras, and to measure accuracy on; None for 500 to compare, and for the
-            accuracy all of them that have a label.
+        images: test images for the comparison with Keras and for the accuracy; None for 500 for the comparison, and
+            all that have a label for the accuracy.
         allow: codes of checks whose errors count as warnings.
         explain: compare layer by layer, and name the first that differs; not with int8.
         data: images of a model that is not a run: `embedded`, `tfds:NAME`, or a folder.
-        data_dir: where TFDS keeps its data; None for its own default, or the place in the run's evaluation.
-        labels: a file with a model's classes, one a line; None for the data's, if there are as many.
-        weights: a weights file for larq_zoo:NAME, which has random ones without.
+        data_dir: where TFDS keeps its data; None for its default, or the folder recorded in the run's evaluation.
+        labels: a file with a model's classes, one per line; None for the data's, if there are as many.
+        weights: a weights file for larq_zoo:NAME; None for random weights.
         mean: a model's inputs are (pixel / 255 - mean) / std; one number, or one for each channel.
         std: see `mean`.
-        record: a file that gets a line of JSON with accuracy, parity and size.
+        record: a file to append accuracy, parity and size to, as a line of JSON.
 
     Raises:
         UsageError: options do not go together.

@@ -48,20 +48,20 @@ class ImportedTeacher:
 def import_teacher(
     format: str, checkpoint: str | Path | None = None, *, out: str | Path, image_size: int = 224
 ) -> ImportedTeacher:
-    """Makes a teacher folder, for `bssl-tf pretrain --teacher`, of a published checkpoint.
+    """Makes a teacher folder, for `bssl-tf pretrain --teacher`, from a published checkpoint.
 
     Writes `out/teacher` (see `bssl_tf.models.saved`) and `out/import.json`: format, the file's name and SHA-256, and
     whether labels were used.
 
     Args:
         format: a key of `bssl_tf_converters.checkpoints.teacher_formats.FORMATS`.
-        checkpoint: the file; None, for `efficientnet_lite0` only, takes that of the installed package.
+        checkpoint: the file; None, for `efficientnet_lite0` only, for the one in the installed package.
         out: a new or empty folder.
-        image_size: side of the images that the teacher is to see, which must be the student's too.
+        image_size: input size of teacher and student, pixels per side.
 
     Raises:
         ConfigError: the format is unknown, or the image size is out of range.
-        NetworkError: the checkpoint is missing, unsound, or not of this format; or the package is not installed.
+        NetworkError: the checkpoint is missing, damaged, or not of this format; or the package is not installed.
         RunFolderError: `out` is taken.
         StorageError: `out` cannot be written.
     """

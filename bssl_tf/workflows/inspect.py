@@ -17,8 +17,8 @@ def inspect(file: str | os.PathLike[str]) -> Inspection:
         file: a .tflite file, or a bundle's folder.
 
     Raises:
-        ConversionError: the file is not a sound .tflite model.
-        BundleError: the folder is not a sound bundle.
+        ConversionError: the file is not a valid .tflite model.
+        BundleError: the folder is not a valid bundle.
     """
     # Not Path.is_dir, which raises in a folder that may not be entered.
     content = read_bundle(Path(file)).model if os.path.isdir(file) else read_file(Path(file))  # noqa: PTH112

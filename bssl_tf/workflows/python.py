@@ -1,6 +1,6 @@
-"""Training and evaluation as Python calls them: settings as keyword arguments, and a run that goes on from there.
+"""Training and evaluation from Python: settings are keyword arguments, and the result is a run with further methods.
 
-The commands `bssl-tf teacher`, `pretrain`, `evaluate` and `compare` go through the same functions below these.
+The commands `bssl-tf teacher`, `pretrain`, `evaluate` and `compare` use the same underlying functions.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def train_teacher(
 ) -> Run:
     """Trains a float teacher on unlabelled images.
 
-    What is None takes the default that the documentation lists under "Settings".
+    Arguments that are None take the defaults listed under "Settings" in the documentation.
 
     Args:
         data: `embedded`, `tfds:NAME`, or a folder of images.
@@ -115,16 +115,16 @@ def train_teacher(
         epochs: passes over the images.
         batch_size: images per step.
         learning_rate: peak learning rate.
-        seed: the one seed that all others derive from.
-        threads: threads of one op; a run repeats bit for bit only with the same number.
-        probe_data: a labelled set to look at the accuracy with while it trains; None for `data`, if that has labels.
-        image_size: pixels a side.
+        seed: the seed from which all others are derived.
+        threads: threads of one op; only the same number reproduces a run bit for bit.
+        probe_data: a labelled set to probe the accuracy with during training; None for `data`, if that has labels.
+        image_size: pixels per side.
         channels: 1 or 3.
         limit: use at most this many images of each split.
         max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
         data_dir: where TFDS keeps its data.
         download: allow TFDS to download.
-        preset: a preset of the package (`demo`), or a TOML file; arguments win over it.
+        preset: a preset of the package (`demo`), or a TOML file; arguments override it.
         settings: any other setting of config.toml: `{"moco.queue_size": 64}` or `{"moco": {"queue_size": 64}}`.
         resume: continue the run in `out`, if there is one.
 
@@ -163,7 +163,7 @@ def pretrain(
 ) -> Run:
     """Trains a binary student from a teacher without labels, or with one of the baselines.
 
-    What is None takes the default that the documentation lists under "Settings".
+    Arguments that are None take the defaults listed under "Settings" in the documentation.
 
     Args:
         data: `embedded`, `tfds:NAME`, or a folder of images.
@@ -176,16 +176,16 @@ def pretrain(
         epochs: epochs per stage.
         batch_size: images per step.
         learning_rate: peak learning rate.
-        seed: the one seed that all others derive from.
-        threads: threads of one op; a run repeats bit for bit only with the same number.
-        probe_data: a labelled set to look at the accuracy with while it trains; None for `data`, if that has labels.
-        image_size: pixels a side.
+        seed: the seed from which all others are derived.
+        threads: threads of one op; only the same number reproduces a run bit for bit.
+        probe_data: a labelled set to probe the accuracy with during training; None for `data`, if that has labels.
+        image_size: pixels per side.
         channels: 1 or 3.
         limit: use at most this many images of each split.
         max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
         data_dir: where TFDS keeps its data.
         download: allow TFDS to download.
-        preset: a preset of the package (`demo`), or a TOML file; arguments win over it.
+        preset: a preset of the package (`demo`), or a TOML file; arguments override it.
         settings: any other setting of config.toml: `{"s2bnn.temperature": 0.1}` or `{"s2bnn": {"temperature": 0.1}}`.
         resume: continue the run in `out`, if there is one.
 
@@ -212,9 +212,9 @@ def evaluate(
     save: bool = True,
     record: str | Path | None = None,
 ) -> Evaluation:
-    """Probes a student or a teacher beside its controls; saves the table, the answers and a student's probe in the run.
+    """Probes a student or a teacher and its controls; saves the table, the predictions and a student's probe.
 
-    The result's `verdict` tells in one sentence whether anything was learned, by paired tests on the same test images.
+    The result's `verdict` states in one sentence whether anything was learned, by paired tests on the same test images.
 
     Args:
         run: a finished run of `pretrain` or `train_teacher`, a folder of `import_teacher`, or a saved Keras model.
@@ -223,12 +223,12 @@ def evaluate(
         download: allow TFDS to download.
         limit: use at most this many images of each split.
         max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
-        image_size: pixels a side that a saved Keras model sees; None for 224.
-        pixels: what a saved Keras model takes: `normalized`, `0..1`, `-1..1` or `0..255`.
+        image_size: input size of a saved Keras model, pixels per side; None for 224.
+        pixels: pixel range of a saved Keras model's input: `normalized`, `0..1`, `-1..1` or `0..255`.
         protocols: names of `bssl_tf.settings.PROTOCOLS`.
-        controls: measure the untrained network, raw pixels and a student's teacher too.
-        save: replace the table, the answers and the probe in the run.
-        record: a file that gets the table as a line of JSON.
+        controls: also measure the untrained network, raw pixels and a student's teacher.
+        save: replace the table, the predictions and the probe in the run.
+        record: a file to append the table to, as a line of JSON.
 
     Raises:
         DataError: the data set has no labels.

@@ -49,7 +49,7 @@ def stock_networks(manifest: Manifest) -> dict[str, bytes]:
     if kept is not None:
         return kept
     log.info(
-        "making the float32 and int8 networks of %s's shape (about half a minute, kept for the next time)",
+        "making the float32 and int8 networks of %s's shape (about half a minute, kept for next time)",
         network.backbone,
     )
     # Loads TensorFlow, which nothing that was refused before should wait for.

@@ -88,7 +88,7 @@ def from_run(run: Path, data_dir: str | None) -> Subject:
         data = open_data(dataclasses.replace(probe.data, data_dir=data_dir or probe.data.data_dir), labels_needed=True)
     except MissingDataError as error:
         raise error.with_next_step(
-            f"{run / 'probe/probe.json'} names it, as seen from where the run was evaluated: `{again}` with its place"
+            f"{run / 'probe/probe.json'} names it, relative to where the run was evaluated: `{again}` with its path"
         ) from error
     return Subject(
         find_task(NAME),

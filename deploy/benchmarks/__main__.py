@@ -37,10 +37,10 @@ _ISAS = ("auto", "portable", "avx2", "avx512", "neon")
     "--budget-s", default=40.0, show_default=True, type=click.FloatRange(min=0), help="Seconds of timing per network."
 )
 @click.option(
-    "--min-rounds", default=20, show_default=True, type=click.IntRange(min=1), help="Rounds whatever the budget says."
+    "--min-rounds", default=20, show_default=True, type=click.IntRange(min=1), help="Rounds, whatever the budget."
 )
-@click.option("--cache", default="runs/bench-models", show_default=True, metavar="DIR", help="Keeps converted models.")
-@click.option("--results", default="results", show_default=True, metavar="DIR", help="Takes records and tables.")
+@click.option("--cache", default="runs/bench-models", show_default=True, metavar="DIR", help="Folder for models.")
+@click.option("--results", default="results", show_default=True, metavar="DIR", help="Folder for records and tables.")
 @click.option(
     "--library", metavar="FILE", help="Our runtime.  [default: the one in bssl_tf_deploy; without it, the others only]"
 )
@@ -48,7 +48,7 @@ _ISAS = ("auto", "portable", "avx2", "avx512", "neon")
 @click.option("--probes", default=3, show_default=True, type=click.IntRange(min=1), help="Fresh processes for memory.")
 @click.option("--convert-only", is_flag=True, help="Make the models that the cache lacks, time nothing.")
 @click.option("--report-only", is_flag=True, help="Make the tables from the records, time nothing.")
-@click.option("--debug", is_flag=True, help="Show the traceback behind an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def command(
     names: str | None,
     threads: str,
@@ -63,12 +63,12 @@ def command(
     report_only: bool,
     debug: bool,
 ) -> None:
-    """Time our runtime beside LCE, float32 and int8 XNNPACK, all interleaved, network by network.
+    """Time our runtime next to LCE, float32 and int8 XNNPACK, all interleaved, network by network.
 
-    Networks have random weights and are made once (half a minute each). Nothing of ours is timed unless it gives what
-    LCE gives. Each network's record goes to RESULTS/runtime-bench.jsonl as soon as it is timed, the tables to
-    RESULTS/runtime-bench.md. On a machine that does other work too the figures are worthless; the tables show how much
-    of it there was.
+    Networks have random weights and are made once (half a minute each). Our runtime is timed only if its results match
+    those of LCE. Each network's record goes to RESULTS/runtime-bench.jsonl as soon as it is timed, the tables to
+    RESULTS/runtime-bench.md. On a machine that does other work too, the figures are worthless; the tables show how
+    much of it there was.
     """
     record_file = Path(results, f"{records.NAME}.jsonl")
     if report_only:

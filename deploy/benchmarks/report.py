@@ -24,7 +24,7 @@ def render(records: Iterable[Record]) -> str:
     """
     chosen = newest(records)
     blocks = [
-        "# Our runtime beside LCE and XNNPACK\n",
+        "# Our runtime compared with LCE and XNNPACK\n",
         "Made from the raw records by `make bench` or `python -m benchmarks --report-only`; do not edit.\n"
         "Times are milliseconds for one image, copies of input and output included: the median of all calls, and from\n"
         "the 10th to the 90th percentile. A ratio is the median of the rounds' ratios and its 95 % interval\n"
@@ -36,7 +36,7 @@ def render(records: Iterable[Record]) -> str:
         blocks.append(f"## {machine}\n{_warning(part)}\n### Goals\n\n{_goals(part, threads)}")
         blocks += [f"### Latency, {_plural(count, 'thread')}\n\n{_latencies(part, count)}" for count in threads]
         blocks.append(f"### Start and memory, {_plural(threads[0], 'thread')}\n\n{_starts(part, threads[0])}")
-        blocks.append(f"### Who computes what\n\n{_graphs(part, threads[0])}")
+        blocks.append(f"### Division of work\n\n{_graphs(part, threads[0])}")
         blocks.append(_conditions(part))
     return "\n".join(blocks)
 
@@ -199,8 +199,8 @@ def _conditions(timed: list[Contestant]) -> str:
         f"{all_of(record.commit for record in records)}. Days: {', '.join(days)}.\n"
         f"Versions: Python {all_of(record.machine.python for record in records)}, {', '.join(pairs)}.\n{ours}"
         f"Rounds: {rounds} or more of each network, all variants and thread "
-        "counts in every round, in one process and in an order drawn anew; in its turn each is called for 5 ms that do "
-        "not count, then up to 20 times within 20 ms.\n"
+        "counts in every round, in one process and in a fresh random order; each is called for 5 ms that do not count, "
+        "then up to 20 times within 20 ms.\n"
         f"{load}\n"
         "Weights are random, batch norms have the statistics of random images; LCE runs with indirect_bgemm, its "
         "fastest kernel, and XNNPACK, the same file as ours, with its constants folded; float32 and int8 are the same "

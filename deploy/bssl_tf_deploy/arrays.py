@@ -34,7 +34,7 @@ def read_npz(content: bytes, limit: int) -> dict[str, np.ndarray]:
             return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in entries}
     # NotImplementedError: another compression; RuntimeError: a password; EOFError, zlib.error: damage.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"it is not a sound archive ({error})") from error
+        raise ValueError(f"it is not a valid archive ({error})") from error
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:

@@ -118,7 +118,7 @@ def require_profile(runtime: Runtime) -> None:
     """Raises `RuntimeUnavailableError` where nobody keeps times of single operators."""
     if not isinstance(runtime, LiteRtInterpreter) or runtime.library is None:
         raise RuntimeUnavailableError(
-            f"the times of operators are kept by our own runtime, not by {runtime.kernel}", "Omit --operators"
+            f"the times of operators are recorded by our own runtime, not by {runtime.kernel}", "Omit --operators"
         )
 
 

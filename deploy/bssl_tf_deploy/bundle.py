@@ -172,7 +172,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
                 return
             raise BundleError(f"{path} already holds a bundle", "Add --overwrite, or choose another --out")
     raise BundleError(
-        f"{path} exists and is not a bundle (or holds more than one), and is left as it is", "Choose another --out"
+        f"{path} exists and is not a bundle (or holds more than one), and was left unchanged", "Choose another --out"
     )
 
 

@@ -77,7 +77,7 @@ def _check(manifest: Manifest, inputs: Sequence[np.ndarray], outputs: Sequence[n
     # A network that is broken may give the same for all images, or one number everywhere.
     varied = count == 1 or any(np.any(array != array[:1]) for array in outputs)
     if not varied or all(np.all(array == array.flat[0]) for array in outputs if array.size > 1):
-        raise BundleError(f"{path}: all golden outputs are equal", "Look at the network's weights and export it again")
+        raise BundleError(f"{path}: all golden outputs are equal", "Check the network's weights and export it again")
 
 
 def _check_fits(array: np.ndarray, about: TensorSignature, dtype: str, count: int, path: str) -> None:
@@ -91,5 +91,5 @@ def _check_fits(array: np.ndarray, about: TensorSignature, dtype: str, count: in
     if not np.all(np.isfinite(array)):
         raise BundleError(
             f"{path}: {about.name} holds numbers that are not finite",
-            "Look at the network's weights and export it again",
+            "Check the network's weights and export it again",
         )

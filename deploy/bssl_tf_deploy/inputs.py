@@ -128,7 +128,7 @@ def _check_type(manifest: Manifest, about: TensorSignature, tensor: object) -> N
             _step(manifest, about, tensor),
         )
     if tensor.dtype == np.float32 and not np.all(np.isfinite(tensor)):
-        raise ImageError(f"{about.name} holds numbers that are not finite", "Look at where the array comes from")
+        raise ImageError(f"{about.name} holds numbers that are not finite", "Check where the array comes from")
 
 
 def _step(manifest: Manifest, about: TensorSignature, tensor: np.ndarray) -> str:

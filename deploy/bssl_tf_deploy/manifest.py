@@ -157,7 +157,7 @@ class Training:
         method: of `bssl-tf pretrain`.
         data: the data set that the backbone learned from.
         labels_used: whose labels the backbone learned from, itself or through its teacher, as a clause for "trained
-            with ..."; None for nobody's.
+            with ..."; None for none.
         seed: of the run.
     """
 
@@ -189,7 +189,7 @@ class _Common:
 
 @dataclass(frozen=True)
 class Manifest(_Common):
-    """All that a bundle states about itself.
+    """The description of a bundle.
 
     Attributes:
         format: of the bundle; this code writes `FORMAT`.

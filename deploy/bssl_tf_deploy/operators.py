@@ -71,7 +71,7 @@ def profile_operators(
         switch = _switch(interpreter, library)
     except AttributeError as error:
         raise RuntimeUnavailableError(
-            f"times of single operators cannot be taken ({error})", "Install bssl-tf-deploy and ai-edge-litert again"
+            f"times of single operators cannot be measured ({error})", "Install bssl-tf-deploy and ai-edge-litert again"
         ) from error
     watched = _watch(interpreter, inputs, switch, sum(node.type == DELEGATE for node in nodes), seconds)
     found = stretches(nodes, names, watched.nodes)

@@ -32,7 +32,7 @@ def table(record: Record) -> list[str]:
     latencies = [network.latency for run in record.runs for network in run.networks.values() if network.latency]
     if any(latency.stable is False for latency in latencies):
         lines.append("?: the budget ended before the median was known to 1 %")
-    for source, words in (("runtime", "watched"), ("benchmark_model", "watched by benchmark_model")):
+    for source, words in (("runtime", "profiled"), ("benchmark_model", "profiled by benchmark_model")):
         profiles = {run.threads: one for run in record.runs for one in run.profiles if one.source == source}
         if profiles:
             lines += operator_lines(profiles, words)
@@ -142,12 +142,12 @@ def _foreign(record: Record) -> Iterator[str]:
     target = record.subject.target if record.subject else None
     if target is not None and record.runs and _ARCHITECTURES.get(target, target) != record.machine.architecture:
         yield (
-            f"this machine is not {target}, which the bundle was exported for: there it will be faster or slower, in "
-            "another ratio"
+            f"this machine is not {target}, which the bundle was exported for: there it will be faster or slower, by a "
+            "different ratio"
         )
 
 
-def operator_lines(profiles: dict[int, Profile], words: str = "watched") -> list[str]:
+def operator_lines(profiles: dict[int, Profile], words: str = "profiled") -> list[str]:
     """Profiles of one network by the number of threads, as lines of text: one table.
 
     Args:
@@ -179,7 +179,7 @@ def operator_lines(profiles: dict[int, Profile], words: str = "watched") -> list
         if one.call_ms is not None and one.left_ms is not None and one.unwatched_ms is not None:
             lines.append(
                 f"{head}: a call takes {one.call_ms:.4f} ms, {one.left_ms:+.4f} ms of it in no row, as medians do not "
-                f"add up; unwatched {one.unwatched_ms:.4f} ms; medians of {one.calls} calls"
+                f"add up; unprofiled {one.unwatched_ms:.4f} ms; medians of {one.calls} calls"
             )
     return lines
 
@@ -201,5 +201,5 @@ def _sustained_lines(found: Sustained | None) -> list[str]:
     if found.throttled:
         lines.append("throttling: " + ", ".join(found.throttled))
     if found.energy_mj_per_inference is not None:
-        lines.append(f"energy of the processor {found.energy_mj_per_inference:.3f} mJ an inference")
+        lines.append(f"energy of the processor {found.energy_mj_per_inference:.3f} mJ per inference")
     return lines

@@ -91,9 +91,9 @@ def build(target: str, out: Path, compiler: str | None = None, *, strict: bool =
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Build the device runtime for a target.")
-    parser.add_argument("--target", default=host(), help=f"one of {', '.join(TARGETS)} [this machine]")
+    parser.add_argument("--target", default=host(), help=f"one of {', '.join(TARGETS)} [default: this machine]")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the file to write")
-    parser.add_argument("--compiler", metavar="COMMAND", help="a compiler, or zig [$CXX, c++, g++, clang++, zig]")
+    parser.add_argument("--compiler", metavar="COMMAND", help="[default: $CXX, c++, g++, clang++ or zig]")
     parser.add_argument("--runner", action="store_true", help="build the program in runner/, not the library")
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.add_argument("--json", action="store_true", help="print what was built as JSON")

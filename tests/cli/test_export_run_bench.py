@@ -171,7 +171,9 @@ def test_export_refuses_a_place_that_is_taken_before_it_works(run_folder: Path, 
     done = bssl_tf("export", run_folder, "--target", "arm64")
     fails(done, 7, "already holds a bundle", "--overwrite")
     assert "converting" not in done.stderr
-    fails(bssl_tf("export", run_folder, "--target", "arm64", "--out", run_folder, "--overwrite"), 7, "left as it is")
+    fails(
+        bssl_tf("export", run_folder, "--target", "arm64", "--out", run_folder, "--overwrite"), 7, "was left unchanged"
+    )
 
 
 def test_export_tells_what_is_missing(run_folder: Path, bssl_tf: Command, tmp_path: Path) -> None:
@@ -269,7 +271,9 @@ def test_bench_prints_the_figures_with_their_conditions(bundle: Path, bssl_tf: C
     with_lce, written = read_benchmarks(record_file)
     assert written == found and with_lce.library is None
     assert with_lce.runs[0].networks["binary"].kernel.startswith("LCE indirect_bgemm")
-    fails(bssl_tf(*arguments, "--runtime", "lce", "--operators"), 10, "times of operators are kept by our own runtime")
+    fails(
+        bssl_tf(*arguments, "--runtime", "lce", "--operators"), 10, "times of operators are recorded by our own runtime"
+    )
     binary, reference = run.networks["binary"], run.networks["float32"]
     for network in (binary, reference):
         row = network.latency

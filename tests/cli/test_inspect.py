@@ -65,7 +65,7 @@ output  1x10 float32  StatefulPartitionedCall:0
 
 MACs       2.36 M binary, 41 k float
 weights    4.5 KiB binary, 160 KiB float
-memory     48 KiB of activations at the peak, operator 2 (ADD); scratch and the interpreter come on top
+memory     48 KiB of activations at the peak, operator 2 (ADD); scratch memory and the interpreter are extra
 operators  1 ADD, 1 FULLY_CONNECTED, 1 LceBconv2d, 1 LceQuantize
 """
 
@@ -141,7 +141,7 @@ def test_what_is_not_known_is_said(tmp_path: Path, bssl_tf: Command) -> None:
         "MACs       not known",
         "memory     at least 36 B of activations at the peak, operator 0 (FlexErf)",
         "note       the MACs of 2 operators, marked ?, are not known and not counted",
-        "note       the file has 2 graphs; all above is about the first",
+        "note       the file has 2 graphs; everything above is for the first",
         "note       sizes marked ? are known only when it runs, and count as 1 above",
     ):
         assert any(line.startswith(said) for line in lines), said
@@ -160,9 +160,9 @@ def test_what_is_no_model_is_one_line_with_its_status(model: Path, tmp_path: Pat
     content = model.read_bytes()
     for name, garbled, why in (
         ("empty", b"", "0 bytes"),
-        ("cut", content[: len(content) // 2], "it may be cut"),
+        ("cut", content[: len(content) // 2], "the file may be truncated"),
         ("text", b"Not a model at all.\n" * 20, "the identifier TFL3 is missing"),
-        ("long", content[:8] + b"\xff" * 400, "not a sound TFLite model"),
+        ("long", content[:8] + b"\xff" * 400, "not a valid TFLite model"),
     ):
         path = tmp_path / f"{name}.tflite"
         path.write_bytes(garbled)
@@ -200,7 +200,7 @@ def test_mutated_files_through_the_command_within_a_gigabyte(tmp_path: Path) -> 
         )
         statuses.add(done.returncode)
         if done.returncode:
-            one_line(done, 6, "not a sound TFLite model")
+            one_line(done, 6, "not a valid TFLite model")
             assert "MemoryError" not in done.stderr
     assert statuses == {0, 6}
 

@@ -65,7 +65,7 @@ def test_help_of_each_command_is_light(name: str) -> None:
         (
             ["pretrain", "--out", "{tmp}", "--data", "embedded", "--set", "training.warmup_epochs=1"],
             3,
-            "for the schedule",
+            "needs the schedule",
         ),
         (["pretrain", "--out", "{tmp}", "--data", "embedded", "--method", "s2bn"], 3, "Did you mean 's2bnn'?"),
         (["pretrain", "--out", "{tmp}", "--data", "embedded", "--teacher", "none"], 12, "there is no teacher at none"),

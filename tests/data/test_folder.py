@@ -111,7 +111,7 @@ def test_test_images_of_unlabelled_training_images_are_told(root: Path, save: Sa
 def test_test_folders_alone_are_not_classes(root: Path, save: Save) -> None:
     classes(root / "Test", save)
     classes(root / "valid", save)
-    with pytest.raises(DataError, match=r"has Test and valid, and no folder of images to train on\. Call that folder"):
+    with pytest.raises(DataError, match=r"has Test and valid, but no folder of training images\. Call that folder"):
         load(root)
 
 
@@ -198,7 +198,7 @@ def test_a_flat_test_folder_has_no_labels_and_gives_way(root: Path, save: Save) 
     data = load(root, lines)
     assert data.test is not None
     assert len(data.test) == 4
-    assert f"{root / 'test'} has no class folders and cannot be tested on" in lines
+    assert f"{root / 'test'} has no class folders and cannot be used for testing" in lines
     assert f"{root}: not used: test (1 image)" in lines
     shutil.rmtree(root / "val")
     assert len(load(root).train) < 24  # held out from train instead

@@ -82,7 +82,7 @@ def test_a_library_lies_in_the_folder_of_its_target_and_is_checked(tmp_path: Pat
     (bundle / "lib" / "arm64" / "libbssl_tf_runtime.so").write_bytes(b"lib\0ary")
     assert "libbssl_tf_runtime.so was changed" in refused(bundle)
     (bundle / "lib" / "mine").write_text("mine")
-    with pytest.raises(BundleError, match="is left as it is"):
+    with pytest.raises(BundleError, match="was left unchanged"):
         write(bundle, overwrite=True)
 
 
@@ -128,7 +128,7 @@ def test_a_damaged_bundle_can_be_replaced(tmp_path: Path) -> None:
 def test_a_bundle_with_something_of_the_users_in_it_is_left_alone(tmp_path: Path, name: str) -> None:
     (write(tmp_path / "b") / name).write_text("mine")
     before = tree(tmp_path / "b")
-    with pytest.raises(BundleError, match="is left as it is"):
+    with pytest.raises(BundleError, match="was left unchanged"):
         write(tmp_path / "b", model=b"other", overwrite=True)
     assert tree(tmp_path / "b") == before
 
@@ -139,7 +139,7 @@ def test_other_folders_files_and_links_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(write(tmp_path / "b"))
     for name in ("folder", "file", "link"):
-        with pytest.raises(BundleError, match="is left as it is"):
+        with pytest.raises(BundleError, match="was left unchanged"):
             write(tmp_path / name, overwrite=True)
     assert (tmp_path / "folder" / "thesis.txt").read_text() == "mine"
 

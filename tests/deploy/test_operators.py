@@ -140,7 +140,7 @@ def test_an_interpreter_that_does_not_tell_is_refused(
 
     bundle = read_bundle(real_bundle)
     monkeypatch.delattr(Interpreter, "_get_ops_details")
-    with pytest.raises(RuntimeUnavailableError, match="times of single operators cannot be taken"):
+    with pytest.raises(RuntimeUnavailableError, match="times of single operators cannot be measured"):
         profile(bundle.model, library, bundle.first_inputs)
 
 

@@ -115,7 +115,7 @@ def test_nothing_is_timed_when_nobody_knows_whether_it_is_right(phone: Path, ben
 @pytest.mark.parametrize(
     ("serials", "words"),
     [
-        ("", ("is not there", "USB debugging")),
+        ("", ("is not connected", "USB debugging")),
         ("A1 device\nB2 device\n", ("is one of several", "adb:SERIAL")),
         ("A1 unauthorized\n", ("does not trust this computer", "Unlock")),
         ("A1 offline\n", ("is offline", "reconnect")),
@@ -132,7 +132,7 @@ def test_a_serial_chooses_the_phone(phone: Path, harness: Command) -> None:
     (phone / "serials").write_text("A1 device\nB2 device\n")
     done = harness("devices", "adb:B2")
     assert done.returncode == 0 and "Maker Model 7" in done.stdout, done.stderr
-    fails(harness("devices", "adb:C3"), 14, "is not there")
+    fails(harness("devices", "adb:C3"), 14, "is not connected")
 
 
 def test_a_32_bit_phone_is_one_line(phone: Path, harness: Command) -> None:

@@ -79,7 +79,7 @@ def test_a_phone_gives_the_record_of_a_board_and_is_left_as_it_was(phone: Path, 
     # More threads than cores are taken as a board takes them; a name may be any.
     done = bench("--threads", "2", "--beside", f"mean={beside}", "--beside", f"model={beside}", "--sustained", "9")
     assert done.returncode == 0, done.stderr
-    assert "--sustained is for boards" in done.stderr and "not --budget" not in done.stderr
+    assert "--sustained works on boards only" in done.stderr and "--budget is ignored" not in done.stderr
     # Printed as a board's, but for Python.
     assert "95 % of p50" in done.stdout and "golden outputs: as expected for 4 images" in done.stdout
     assert "bssl-tf runtime" in done.stdout and "TensorFlow Lite 2.9.0" in done.stdout and "Python" not in done.stdout
@@ -155,7 +155,7 @@ def test_a_network_beside_it_must_run_and_give_finite_numbers(bench: Command, ph
         ("wrong-output", 7, ("does not reproduce the golden outputs",)),
         ("killed", 14, ("was killed (signal 9)", "memory")),
         ("crashed", 14, ("was killed (signal 6)", "Use another version")),
-        ("refused", 14, ("does not execute the runner", "Permission denied", "--remote-dir")),
+        ("refused", 14, ("cannot execute the runner", "Permission denied", "--remote-dir")),
         ("no-record", 14, ("returned no record",)),
         ("no-durations", 14, ("returned no record",)),
         ("full-disk", 14, ("full disk", "Free space")),
@@ -193,12 +193,12 @@ def test_the_devices_file_names_the_library_too(phone: Path, harness: Command, p
     devices.write_text(f'[mine]\naddress = "adb:C3"\ntflite_library = "{package}"\n')
     # It is read and found good; then the phone is asked, and is not there.
     arguments = ("--device", "mine", "--devices-file", devices, "--no-float")
-    fails(harness("bench", BUNDLE, *arguments), 14, "mine is not there")
+    fails(harness("bench", BUNDLE, *arguments), 14, "mine is not connected")
     devices.write_text('[mine]\naddress = "adb:C3"\ntflite_library = "/nonexistent/library.so"\n')
     fails(harness("bench", BUNDLE, *arguments), 14, "/nonexistent/library.so cannot be read")
     # What is named on the command line goes before either.
     devices.write_text('[mine]\naddress = "adb:C3"\nbenchmark_model = "/nonexistent/tool"\n')
-    fails(harness("bench", BUNDLE, *arguments, "--tflite-library", package), 14, "mine is not there")
+    fails(harness("bench", BUNDLE, *arguments, "--tflite-library", package), 14, "mine is not connected")
     done = harness("bench", BUNDLE, "--device", "local", "--tflite-library", package)
     fails(done, 2, "none of the devices can use --tflite-library", "name a phone")
 

@@ -46,7 +46,7 @@ def test_this_machine_times_both_networks_interleaved_and_another_device_may_fai
     devices = ("--device", "ssh://127.0.0.1:9", "--device", "local")
     done = harness("bench", real_bundle, *devices, "--budget", "0.3", "--json")
     assert done.returncode == 14
-    assert done.stderr.count("error[device]: ssh://127.0.0.1:9 does not listen") == 1
+    assert done.stderr.count("error[device]: ssh://127.0.0.1:9 does not accept ssh connections") == 1
     [record] = map(Record.from_dict, json.loads(done.stdout))
     [run] = record.runs
     networks = run.networks
@@ -101,7 +101,7 @@ def test_devices_are_reached_before_the_networks_are_made(real_bundle: Path, tmp
     (tmp_path / "adb").chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"BSSL_TF_CACHE": str(tmp_path / "cache"), "PATH": path}
-    for device, words in (("ssh://127.0.0.1:9", "does not listen"), ("adb", "none was named")):
+    for device, words in (("ssh://127.0.0.1:9", "does not accept ssh connections"), ("adb", "none was named")):
         command = [sys.executable, "-m", "bssl_tf", "bench", str(real_bundle), "--device", device]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
         fails(done, 14, words)

@@ -65,7 +65,7 @@ def test_other_words_are_refused_with_what_would_do(address: str, file: Path) ->
         ('[pi]\naddress = "local"\nuser = "x"', "has user"),
         ('[pi]\naddress = "local"\nremote_dir = 3', "has remote_dir"),
         ('[pi]\naddress = ["local"]', "has address"),
-        ('[pi]\naddress = "local"\ntflite_library = "~nouser/x.aar"', "has '~nouser/x.aar', and there is no such user"),
+        ('[pi]\naddress = "local"\ntflite_library = "~nouser/x.aar"', "has '~nouser/x.aar', but there is no such user"),
         ("[pi", "not valid TOML"),
     ],
 )

@@ -105,7 +105,7 @@ def test_benchmark_model_adds_times_by_operator(
     arguments = ("bench", real_bundle, "--device", board.address, "--no-float", "--budget", "0.1", "--clean")
     done = harness(*arguments, "--benchmark-model", tool)
     assert done.returncode == 0, done.stderr
-    _, _, table = done.stdout.partition("operators, watched by benchmark_model")
+    _, _, table = done.stdout.partition("operators, profiled by benchmark_model")
     assert [line.split()[0] for line in table.splitlines()[1:]] == ["BsslDelegate", "FULLY_CONNECTED"]
     tool.write_bytes(b"of another machine")
     fails(harness(*arguments, "--benchmark-model", tool), 10, "benchmark_model does not run on", "Exec format error")
@@ -118,7 +118,7 @@ def test_asking_a_device_about_itself_leaves_nothing(board: Device, harness: Com
     here, there, lost = json.loads(done.stdout)
     assert done.returncode == 14
     assert (here["device"], there["device"], lost["device"]) == ("local", "board", "lost")
-    assert "does not listen for ssh" in lost["error"]
+    assert "does not accept ssh connections" in lost["error"]
     for key in ("architecture", "cores", "processor", "memory_mib", "python", "glibc"):
         assert here["machine"][key] == there["machine"][key]
     assert here["target"] == there["target"]
@@ -137,7 +137,7 @@ def test_names_are_never_read_by_a_shell(board: Device, harness: Command, real_b
 def test_a_wrong_key_is_one_line(board: Device, harness: Command) -> None:
     config = board.folder / "ssh_config"
     config.write_text(config.read_text().replace(f"{board.folder}/user\n", f"{board.folder}/stranger\n"))
-    fails(harness("devices", board.address), 14, "refuses the key or the user", "ssh-copy-id")
+    fails(harness("devices", board.address), 14, "rejects the key or the user", "ssh-copy-id")
 
 
 def test_an_unknown_host_key_is_refused(board: Device, harness: Command) -> None:
@@ -149,11 +149,11 @@ def test_an_unknown_host_key_is_refused(board: Device, harness: Command) -> None
 def test_a_changed_host_key_is_refused(board: Device, harness: Command) -> None:
     other = (board.folder / "stranger.pub").read_text().split()
     (board.folder / "known_hosts").write_text(f"[127.0.0.1]:{board.port} {other[0]} {other[1]}\n")
-    fails(harness("devices", board.address), 14, "another host key than before", "ssh-keygen -R")
+    fails(harness("devices", board.address), 14, "a different host key than before", "ssh-keygen -R")
 
 
 def test_nobody_listens(board: Device, harness: Command) -> None:
-    fails(harness("devices", "ssh://127.0.0.1:9"), 14, "does not listen", "port")
+    fails(harness("devices", "ssh://127.0.0.1:9"), 14, "does not accept ssh connections", "port")
     fails(harness("devices", "ssh://no-such-host.invalid"), 14, "name that cannot be resolved")
 
 
@@ -179,7 +179,7 @@ def test_what_a_login_prints_first_does_no_harm(board: Device, harness: Command)
     board.python(f'echo "Welcome to the board"; echo; exec {sys.executable} "$@"')
     assert harness("devices", board.address).returncode == 0
     board.python("while :; do echo a program that talks and talks and is no Python; done")
-    fails(harness("devices", board.address), 14, "ended", "something else than our program")
+    fails(harness("devices", board.address), 14, "ended", "something other than our program")
 
 
 def test_a_bundle_that_was_changed_before_is_never_sent(

@@ -55,7 +55,7 @@ def test_a_package_gives_the_one_for_64_bit_arm(file: Path, name: str) -> None:
         (b"\x7fELF\x01\x01" + elf()[6:], "neither a shared library"),
         (elf(62), "not a shared library for 64-bit ARM"),
         (elf(kind=1), "not a shared library for 64-bit ARM"),
-        (b"PK\x03\x04 and no more", "not a sound Android package"),
+        (b"PK\x03\x04 and no more", "not a valid Android package"),
         (package(), "has no jni/arm64-v8a/libtensorflowlite_c.so and no libtensorflowlite_jni.so"),
         (package({"jni/x86_64/libtensorflowlite_jni.so": elf()}), "has no jni/arm64-v8a"),
         (package({f"/{JNI}": elf(), f"../{JNI}": elf(), f"{JNI}/": b""}), "has no jni/arm64-v8a"),
@@ -76,22 +76,22 @@ def test_a_damaged_or_locked_package_is_one_line(file: Path) -> None:
     sound = package({JNI: elf(size=4000) + bytes(range(256)) * 8})
     at = sound.index(JNI.encode()) + len(JNI)
     file.write_bytes(sound[: at + 20] + b"\xff\xff\xff\xff" + sound[at + 24 :])
-    with pytest.raises(DeviceError, match="not a sound Android package"):
+    with pytest.raises(DeviceError, match="not a valid Android package"):
         read_tflite_library(file)
     # Kinds of packing whose damage Python tells in ways of their own, and a name that is no text.
     for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         file.write_bytes(package({JNI: elf()}, kind))
-        with pytest.raises(DeviceError, match=r"not a sound Android package \(neither stored nor deflated"):
+        with pytest.raises(DeviceError, match=r"not a valid Android package \(neither stored nor deflated"):
             read_tflite_library(file)
     file.write_bytes(package({JNI: elf(), "ü": b""}).replace("ü".encode(), b"\xff\xff"))
-    with pytest.raises(DeviceError, match="not a sound Android package"):
+    with pytest.raises(DeviceError, match="not a valid Android package"):
         read_tflite_library(file)
     # The flag of a password, in both places where the archive has flags.
     locked = bytearray(sound)
     locked[sound.rindex(b"PK\x03\x04") + 6] |= 1
     locked[sound.rindex(b"PK\x01\x02") + 8] |= 1
     file.write_bytes(locked)
-    with pytest.raises(DeviceError, match=r"not a sound Android package \(.*encrypted"):
+    with pytest.raises(DeviceError, match=r"not a valid Android package \(.*encrypted"):
         read_tflite_library(file)
 
 

@@ -1,4 +1,4 @@
-"""What a run is configured to be, and what is said of it before it begins."""
+"""How a run is configured, and the warnings before it starts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_each_method_has_its_papers_schedule(settings: dict[str, Any], schedule:
         (
             2400,
             {"method": "byol"},
-            ["9 steps (2400 images in batches of 256), and little is learnt in so few; pass --batch-size 128"],
+            ["9 steps (2400 images in batches of 256), too few to learn much; pass --batch-size 128"],
         ),
         (10_000, {}, ["queue of 65536 is longer than the 10000 images"]),
         (9, {"training": {"batch_size": 3}, "method": "byol"}, ["3 steps"]),

@@ -52,7 +52,7 @@ def test_a_hostile_teacher_touches_nothing_and_is_refused_in_one_line(
         load_teacher(str(path), PREPROCESSING)
     assert contents(place) == before
     assert what in refused.value.what
-    assert "is known here. Build the model from their layers" in str(refused.value)
+    assert "a known part of Keras 2, larq or bssl_tf. Build the model from their layers" in str(refused.value)
     assert "\n" not in str(refused.value)
     # By the same loader.
     with pytest.raises(ConversionError) as other:

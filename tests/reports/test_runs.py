@@ -348,7 +348,8 @@ def test_answers_that_are_not_of_the_evaluation_are_named_and_not_shown(tmp_path
     assert run.answers == {} and run.evaluation is not None
     said = "\n".join(make_document([run], "command", "made").missing())
     assert (
-        "predictions.safetensors is not of evaluation.json" in said and "answers to each test image are missing" in said
+        "predictions.safetensors does not belong to evaluation.json" in said
+        and "predictions for each test image are missing" in said
     )
 
 

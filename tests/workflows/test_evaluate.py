@@ -75,7 +75,7 @@ def test_a_saved_keras_model_is_measured_and_its_labels_are_not_known(
     assert [row.features for row in found.rows] == [TEACHER, untrained(TEACHER), RAW_PIXELS]
     assert found.labels_used is not None and "not known" in found.labels_used
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.keras"]
-    assert "is not saved beside it" in caplog.text
+    assert "the evaluation is not saved; --record keeps it" in caplog.text
     with pytest.raises(ConfigError, match=r"does not name the data .* Pass --data"):
         evaluate(tmp_path / "model.keras", {})
     with pytest.raises(NetworkError, match=r"model\.keras"):

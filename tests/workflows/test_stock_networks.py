@@ -36,7 +36,7 @@ def test_networks_are_made_once_for_each_shape(
 ) -> None:
     caplog.set_level(logging.INFO)
     first = stock_networks(manifest())
-    assert "about half a minute, kept for the next time" in caplog.text
+    assert "about half a minute, kept for next time" in caplog.text
     caplog.clear()
     assert stock_networks(manifest()) == first and not caplog.records
     assert made == [("binary_resnet", 8, 3, {"depth": 1}, 3)]

@@ -106,7 +106,7 @@ def _read_zip(file: BinaryIO, pickle: TorchPickle) -> tuple[Any, Fetch]:
     def fetch(storage: Storage) -> bytes:
         entry = entries.get(f"{folder}data/{storage.key}")
         if entry is None or entry.file_size != storage.byte_count:
-            raise ValueError(f"storage {storage.key[:100]!r} is missing or of another size")
+            raise ValueError(f"storage {storage.key[:100]!r} is missing or of the wrong size")
         return archive.read(entry)
 
     return pickle.run(io.BytesIO(archive.read(pickles[0]))), fetch
@@ -117,7 +117,7 @@ def _read_legacy(file: BinaryIO, pickle: TorchPickle) -> tuple[Any, Fetch]:
     if not stream.getbuffer().nbytes:
         raise ValueError("it is empty")
     if pickle.run(stream) != _LEGACY_MAGIC or pickle.run(stream) != _LEGACY_PROTOCOL:
-        raise ValueError("it does not begin as torch.save does")
+        raise ValueError("it does not start like a file of torch.save")
     system = pickle.run(stream)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("its numbers are not little-endian")
@@ -130,11 +130,11 @@ def _read_legacy(file: BinaryIO, pickle: TorchPickle) -> tuple[Any, Fetch]:
         storage = pickle.storage(key)
         file.seek(position)
         if file.read(8) != struct.pack("<q", storage.count) or key in places:
-            raise ValueError(f"storage {key[:100]!r} is cut, twice there, or of another size")
+            raise ValueError(f"storage {key[:100]!r} is truncated, present twice, or of the wrong size")
         places[key] = position + 8
         position += 8 + storage.byte_count
     if position > size:
-        raise ValueError(f"it is cut: {position - size} bytes are missing")
+        raise ValueError(f"it is truncated: {position - size} bytes are missing")
 
     def fetch(storage: Storage) -> bytes:
         file.seek(places[storage.key])

@@ -90,7 +90,7 @@ def inference_graph(
     shape = _input_shape(model, len(outputs))
     if preprocessing is not None and shape != (*[preprocessing.image_size] * 2, preprocessing.channels):
         raise ConversionError(
-            f"{model.name} takes images {list(shape)}, and the preprocessing makes others",
+            f"{model.name} takes images {list(shape)}, but the preprocessing makes others",
             "Give the preprocessing that the network was trained with",
         )
 
@@ -192,7 +192,7 @@ class LceInterpreter:
 
     Raises:
         RuntimeUnavailableError: LCE is not installed or cannot be loaded.
-        ConversionError: `model` is not a sound TFLite flatbuffer.
+        ConversionError: `model` is not a valid TFLite flatbuffer.
         BundleError: LCE refuses it.
     """
 

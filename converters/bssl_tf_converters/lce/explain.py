@@ -46,8 +46,8 @@ _EXPLAINED = 12
 # Why a layer was not compared.
 _NO_OPERATOR = "no LceBconv2d has the kernel"
 _FEWER_OPERATORS = "calls and LceBconv2d operators differ in number"
-_NO_SIGN = "no layer of its own makes the signs that enter"
-_ALL_TURNED = "rounding had turned a sign in every image before"
+_NO_SIGN = "the signs that enter are not made by a layer of their own"
+_ALL_TURNED = "rounding had already flipped a sign in every image"
 
 
 def explain(
@@ -68,7 +68,7 @@ def explain(
         names: of the model's outputs, as given to the converter.
 
     Raises:
-        ConversionError: `converted` is not a sound flatbuffer, or there are no images.
+        ConversionError: `converted` is not a valid flatbuffer, or there are no images.
     """
     if not len(images):
         raise ConversionError("there are no images to compare the networks on", "Give at least one")

@@ -63,7 +63,7 @@ class Explanation:
         """In words, a line each."""
         found = [
             f"layer {one.layer}: {one.signs} signs differ in {one.images} of {self.images} images, all of them within "
-            f"{NEAR:g} of their threshold: rounding, no fault"
+            f"{NEAR:g} of their threshold: rounding, not a fault"
             for one in self.rounding
         ]
         if self.fault is not None:
@@ -85,10 +85,10 @@ class Explanation:
             agree = f"{inputs} agree{'s' * (count == 1)}" if count else "no binary layer was compared"
             return [
                 f"{OUTPUT} differs in {one.images} of {self.output_images} images; {agree}{but}. Whether that is "
-                "rounding cannot be told, as not every binary layer was compared"
+                "rounding is unknown, because not every binary layer was compared"
             ]
         if not self.output_images:
-            return ["rounding turned a sign in every image, so that nothing can be said of what comes after it"]
+            return ["rounding flipped a sign in every image, so nothing is known about what comes after it"]
         if count:
             return [f"{inputs} and the output agree on {self.images} images{but}"]
         return [f"the output agrees on {self.images} images; no binary layer was compared"]
@@ -115,5 +115,5 @@ def require_no_fault(explanation: Explanation) -> None:
         kernels = [f"{signs} signs of {name}'s kernel differ" for name, signs in explanation.wrong_kernels.items()]
         raise ConversionError(
             "; ".join([explanation.fault_sentence(), *kernels]),
-            "Look at the padding, the quantisers and the batch norm there; if they are plain, report it",
+            "Look at the padding, the quantisers and the batch norm there; if these are standard, report it",
         )

@@ -138,8 +138,8 @@ def convert_model(
     keras_outputs = expected = _keras_outputs(model, images, outputs)
     if calibration is None and len(outputs) == 1 and _are_shares(keras_outputs[outputs[0]]):
         _log.warning(
-            f"{model.name} gives probabilities, and devices make scores of logits: they will be too even. "
-            "Take the softmax off its end"
+            f"{model.name} gives probabilities, but devices compute scores from logits: they will be too even. "
+            "Remove the softmax from its end"
         )
     if calibration is not None:
         expected = {name: int8.simulate(graph, name, inputs) for name in outputs}
@@ -217,7 +217,7 @@ def without_softmax(model: keras.Model) -> keras.Model:
     softmax = getattr(last, "activation", None) is keras.activations.softmax or isinstance(last, keras.layers.Softmax)
     if not softmax:
         return model
-    _log.info(f"leaving out {last.name}'s softmax: devices make scores of the logits")
+    _log.info(f"omitting {last.name}'s softmax: devices compute scores from the logits")
     if isinstance(last, (keras.layers.Activation, keras.layers.Softmax)):
         return keras.Model(model.input, last.input, name=model.name)
     last.activation = keras.activations.linear
@@ -285,7 +285,7 @@ def _compare_at_thresholds(
     if explanation.unexplained is None:
         _log.info(f"{found} with other outputs, all of them by rounding")
         return
-    _log.warning(f"{found} with other outputs, and whether by rounding cannot be told. {explanation.lines()[-1]}")
+    _log.warning(f"{found} with other outputs, perhaps only by rounding. {explanation.lines()[-1]}")
 
 
 def _require_images(images: np.ndarray) -> None:

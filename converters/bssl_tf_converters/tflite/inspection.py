@@ -132,7 +132,7 @@ def inspect_model(content: bytes) -> Inspection:
     """Reads any TFLite flatbuffer and counts.
 
     Raises:
-        ConversionError: it is not a sound TFLite flatbuffer.
+        ConversionError: it is not a valid TFLite flatbuffer.
     """
     model = read_first_graph(content)
     packed = {

@@ -119,7 +119,7 @@ def read_model(content: bytes) -> TfliteModel:
     """Reads a flatbuffer with one graph, inputs and outputs.
 
     Raises:
-        ConversionError: it is not a sound TFLite flatbuffer, or of another kind.
+        ConversionError: it is not a valid TFLite flatbuffer, or of another kind.
     """
     model = read_first_graph(content)
     if model.graphs != 1:
@@ -128,7 +128,7 @@ def read_model(content: bytes) -> TfliteModel:
             "Export it again without control flow, and with one signature",
         )
     if not model.inputs or not model.outputs:
-        raise ConversionError("this is not a sound TFLite model (it has no inputs or no outputs)", "Export it again")
+        raise ConversionError("this is not a valid TFLite model (it has no inputs or no outputs)", "Export it again")
     return model
 
 
@@ -136,14 +136,14 @@ def read_first_graph(content: bytes) -> TfliteModel:
     """Reads the first graph of any TFLite flatbuffer, which is the one that an interpreter runs unless told otherwise.
 
     Raises:
-        ConversionError: it is not a sound TFLite flatbuffer.
+        ConversionError: it is not a valid TFLite flatbuffer.
     """
     try:
         return _Reader(content).first_graph()
     except READER_ERRORS as error:
         # What is not a ValueError is about the reader's own steps.
-        cause = error if type(error) is ValueError else "an offset leads nowhere; it may be cut"
-        raise ConversionError(f"this is not a sound TFLite model ({cause})", "Export it again") from error
+        cause = error if type(error) is ValueError else "an offset points nowhere; the file may be truncated"
+        raise ConversionError(f"this is not a valid TFLite model ({cause})", "Export it again") from error
 
 
 def operator_histogram(content: bytes) -> dict[str, int]:

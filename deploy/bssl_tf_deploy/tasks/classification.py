@@ -21,7 +21,7 @@ class Accuracy:
     """Top-1 on test images, percent.
 
     Attributes:
-        images: how many: all that have a label of these classes, unless the export was told to take fewer.
+        images: how many: all that have a label of these classes, unless the export was given a smaller number.
         top1_percent: of the model in the bundle.
         keras_top1_percent: of the Keras network before conversion, in float32.
     """

@@ -158,7 +158,7 @@ def _run(command: Sequence[str], what: str) -> None:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["killed"]
         raise BuildError(
             f"{shlex.join(command[:4])} ... cannot {what} ({lines[0].strip():.200})",
-            "Try another compiler, with --compiler or in CXX; `pip install ziglang` brings one",
+            "Try another compiler, with --compiler or in CXX; `pip install ziglang` provides one",
             done.stderr,
         )
 

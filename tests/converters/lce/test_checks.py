@@ -103,7 +103,7 @@ FAULTS: dict[str, tuple[Layer, str, str, str]] = {
         lambda x: layers.Activation(lq.quantizers.ste_tern, name="tern")(x),
         "ternary-input",
         "tern",
-        "ste_tern.*takes for a sign",
+        "ste_tern.*treats as a sign",
     ),
     "scaled input": (
         a_conv(input_quantizer="magnitude_aware_sign"),

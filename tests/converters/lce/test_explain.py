@@ -193,7 +193,7 @@ def test_where_rounding_turns_a_sign_in_every_image_nothing_is_claimed_of_the_re
     alone = [image[np.newaxis] for image in hard]
     turned = [image for image in alone if explain(model, converted, image).rounding]
     assert turned
-    assert "nothing can be said" in "".join(explain(model, converted, turned[0]).lines())
+    assert "nothing is known" in "".join(explain(model, converted, turned[0]).lines())
     # Nor is a fault seen there.
     assert explain(model, with_a_wrong_bit(converted, 2), turned[0]).fault is None
 

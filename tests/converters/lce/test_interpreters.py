@@ -40,8 +40,8 @@ def test_a_stride_larger_than_the_kernel_is_compared_without_xnnpack(caplog: pyt
     np.testing.assert_allclose(converted.golden_outputs[0], expected[converted.golden_indices], atol=1e-5)
     [line] = [line for line in caplog.messages if "[other-interpreter]" in line]
     assert line.startswith(
-        "LCE's interpreter with XNNPACK gives other numbers for strided than Keras, in 100 % of 8 images, and LCE's "
-        "interpreter without XNNPACK gives Keras's"
+        "LCE's interpreter with XNNPACK gives different numbers for strided from Keras, in 100 % of 8 images, and "
+        "LCE's interpreter without XNNPACK gives Keras's"
     )
     assert explain(model, converted.model, pictures()).fault is None
     # What accuracy is made of.

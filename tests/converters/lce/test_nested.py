@@ -169,7 +169,7 @@ def test_what_was_not_compared_is_never_said_to_agree() -> None:
         "the output agrees on 8 images; no binary layer was compared",
         not_compared,
     ]
-    cannot_tell = "Whether that is rounding cannot be told, as not every binary layer was compared"
+    cannot_tell = "Whether that is rounding is unknown, because not every binary layer was compared"
     unexplained = explanation(left_out=left_out, unexplained=off)
     assert unexplained.lines() == [
         f"the output differs in 3 of 8 images; no binary layer was compared. {cannot_tell}",
@@ -181,7 +181,7 @@ def test_what_was_not_compared_is_never_said_to_agree() -> None:
     )
     assert "there is no binary layer" in explanation(fault=off).lines()[0]
     assert explanation(output_images=0, compared=("zero",)).lines() == [
-        "rounding turned a sign in every image, so that nothing can be said of what comes after it"
+        "rounding flipped a sign in every image, so nothing is known about what comes after it"
     ]
 
 

@@ -52,7 +52,7 @@ def test_a_kernel_of_another_width_is_refused(flatbuffer: bytes) -> None:
 @pytest.mark.parametrize("content", [b"", b"TFL3", b"\x1c\0\0\0TFL3", b"x" * 100, bytes(1000)], ids=range(5))
 def test_what_is_no_flatbuffer_is_refused_by_reader_and_interpreter(content: bytes) -> None:
     for read in (read_model, LceInterpreter):
-        with pytest.raises(ConversionError, match="not a sound TFLite model") as caught:
+        with pytest.raises(ConversionError, match="not a valid TFLite model") as caught:
             read(content)
         assert "\n" not in str(caught.value)
 

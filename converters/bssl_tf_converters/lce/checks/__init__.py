@@ -89,7 +89,7 @@ def find_after(
         int8: whether it was asked for int8.
 
     Raises:
-        ConversionError: `converted` is not a sound flatbuffer.
+        ConversionError: `converted` is not a valid flatbuffer.
     """
     codes = {check.code for check in BEFORE if check.severity == "error"}
     accepted = tuple(finding.layer for finding in found if finding.layer and finding.code in codes)

@@ -24,7 +24,7 @@ def lost_layer(conversion: Conversion) -> Iterator[Note]:
         yield Note(
             layer.name,
             f"is one of {len(conversion.lost)} of {total} binary layers that did not stay binary in LCE",
-            "Give it an input and a kernel quantiser out of ste_sign, approx_sign, swish_sign, and for kernels "
+            "Give it an input and a kernel quantiser from ste_sign, approx_sign, swish_sign, and for kernels "
             "magnitude_aware_sign, with nothing between sign and convolution",
         )
 

@@ -143,7 +143,7 @@ def ternary_input(model: keras.Model) -> Iterator[Note]:
         if sign.kind == "ternary":
             yield Note(
                 layer.name,
-                f"has the input quantiser {quantizer_name(quantizer)}, which LCE takes for a sign: "
+                f"has the input quantiser {quantizer_name(quantizer)}, which LCE treats as a sign: "
                 "the zeros would be lost, and the numbers wrong",
                 f"Use one of {_SIGNS}",
             )

@@ -76,7 +76,7 @@ def look_up(model: keras.Model, converted: bytes, accepted: tuple[str, ...] = ()
         int8: whether it was asked for int8.
 
     Raises:
-        ConversionError: `converted` is not a sound flatbuffer.
+        ConversionError: `converted` is not a valid flatbuffer.
     """
     content = read_model(converted)
     layers = [(layer, quantized_kernel(layer)) for layer in binary_layers(model)]

@@ -106,7 +106,7 @@ def allow(findings: Iterable[Finding], codes: Collection[str]) -> list[Finding]:
             raise ConfigError(f"--allow {code}: no check is called that", f"Choose from {', '.join(may)}")
         if known[code].severity == "error" and not known[code].allowable:
             raise ConfigError(
-                f"--allow {code}: this cannot be allowed, because what comes out would be wrong or could not run",
+                f"--allow {code}: this cannot be allowed, because the result would be wrong or could not run",
                 "Change the network; see `bssl-tf check --list`",
             )
     return [

@@ -66,7 +66,7 @@ def own_interpreter(answers: Answers) -> Iterator[Note]:
 def other_interpreter(answers: Answers) -> Iterator[Note]:
     """One of LCE's interpreters disagrees with Keras; another one, in which bundles run, is used instead."""
     asked = any(one.own for one in answers.answers)
-    bundles = "bundles run in another" if asked else "the interpreter that runs bundles cannot be asked here"
+    bundles = "bundles run in another" if asked else "the interpreter that runs bundles cannot be run here"
     for one in answers.answers:
         if not one.own and answers.is_off(one):
             yield Note("", _sentence(one, answers), f"The numbers of the latter are used; {bundles}")
@@ -74,6 +74,6 @@ def other_interpreter(answers: Answers) -> Iterator[Note]:
 
 def _sentence(one: Answer, answers: Answers) -> str:
     return (
-        f"{one.interpreter} gives other numbers for {answers.model} than Keras, in "
+        f"{one.interpreter} gives different numbers for {answers.model} from Keras, in "
         f"{100 * (1 - one.share_within):.0f} % of {answers.images} images, and {answers.best.interpreter} gives Keras's"
     )
