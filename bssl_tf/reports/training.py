@@ -140,7 +140,7 @@ def _figure(run: Run, name: str, chosen: Sequence[str], title: str, label: str, 
     rows = tuple((place, stages[place - 1], *(values[one][place - 1] for one in chosen)) for place in places)
     table = Table(name, title, (Column("epoch"), Column("stage"), *(Column(one) for one in chosen)), rows)
     ends = ", ".join(f"{one} {known[one][0][1]:.3g} to {known[one][-1][1]:.3g}" for one in chosen)
-    often = "One point per epoch" if points == len(places) else f"Points at {len(places)} epochs"
+    often = "One point per epoch" if points == len(places) else f"Points over {len(places)} epochs"
     return Figure(
         name=name,
         title=title,

@@ -161,7 +161,7 @@ def test_an_old_python_is_one_line(board: Device, harness: Command, real_bundle:
     # The arguments are -I -u -c PROGRAM.
     program = "import sys; sys.version_info = (3, 9, 18); exec(sys.argv[1])"
     board.python(f'exec {sys.executable} -c {shlex.quote(program)} "$4"')
-    fails(harness("bench", real_bundle, "--device", board.address, *QUICK), 14, "Python 3.9, and 3.10", "newer system")
+    fails(harness("bench", real_bundle, "--device", board.address, *QUICK), 14, "Python 3.9, but 3.10", "newer system")
 
 
 def test_no_python_is_one_line(board: Device, harness: Command) -> None:

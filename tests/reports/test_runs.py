@@ -263,7 +263,7 @@ def test_probes_are_drawn_over_the_epochs_they_are_behind(tmp_path: Path) -> Non
     assert isinstance(group, Group)
     [figure] = [one for one in group.blocks if isinstance(one, Figure) and one.name.endswith("-probe")]
     assert [(row[0], row[2]) for row in figure.table.rows] == [(1, None), (2, 70.0), (3, None), (4, 90.0)]
-    assert "Points of 4 epochs, n = 2." in figure.caption and "knn-20 70 to 90" in figure.alt
+    assert "Points over 4 epochs, n = 2." in figure.caption and "knn-20 70 to 90" in figure.alt
     assert "Probe while training" in as_html(document)
 
 
