@@ -50,15 +50,15 @@ if TYPE_CHECKING:
     "--image-size",
     type=int,
     metavar="PX",
-    show_default="224",
-    help="Input size of a saved Keras model, pixels per side.",
+    show_default="the model's own, or 224",
+    help="Size of the images for a saved model, pixels per side.",
 )
 @click.option(
     "--pixels",
-    default="normalized",
+    default="auto",
     metavar="RANGE",
-    shell_complete=completion.words("normalized", "0..1", "-1..1", "0..255"),
-    help="Pixel range of a saved Keras model's input: normalized, 0..1, -1..1 or 0..255.",
+    shell_complete=completion.words("auto", "normalized", "0..1", "-1..1", "0..255", "imagenet", "clip"),
+    help="Pixels of a saved model's input: normalized, 0..1, -1..1, 0..255, imagenet, clip, or MEAN/STD.",
 )
 @click.option("--controls/--no-controls", default=True, help="Also measure the controls.")
 @click.option("--save/--no-save", default=True, help="Replace the table, the predictions and the probe in RUN.")
@@ -86,13 +86,14 @@ def command(
     overrides = collect(options)
     from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
     from bssl_tf.evaluation.records import as_record
+    from bssl_tf.teachers.inputs import TeacherOptions
     from bssl_tf.workflows.evaluate import evaluate
 
     result = evaluate(
         Path(run),
         overrides,
         protocols=protocols or DEFAULT_PROTOCOLS,
-        pixels=pixels,
+        teacher=TeacherOptions(pixels),
         controls=controls,
         save=save,
         command=shlex.join(["bssl-tf", *sys.argv[1:]]),

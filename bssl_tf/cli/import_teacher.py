@@ -20,7 +20,7 @@ from bssl_tf.cli.options import prose
     "--image-size",
     default=224,
     type=click.IntRange(32, 1024),
-    help="Input size of teacher and student, pixels per side.",
+    help="Input size of the teacher, pixels per side; the views of a student of another size are resampled for it.",
 )
 def command(form: str, checkpoint: str | None, out: str, image_size: int) -> None:
     """Turn a published float checkpoint into a teacher.

@@ -36,11 +36,16 @@ def command(run: str, as_json: bool) -> None:
         "bundles": {path.parent.name: read_json(path) for path in sorted(folder.glob("*/manifest.json"))},
         "benchmark": next(reversed(read_benchmarks(folder / "bench.jsonl")), None),
     }
+    if (folder / "teacher.json").exists():
+        known["teacher"] = read_json(folder / "teacher.json")
     if as_json:
         click.echo(json.dumps(known, indent=2, default=Record.to_dict))
         return
     try:
-        lines = _evaluation(evaluation) + _bundles(known["bundles"]) + _benchmark(known["benchmark"])
+        about, lines = (
+            _teacher(known.get("teacher")),
+            _evaluation(evaluation) + _bundles(known["bundles"]) + _benchmark(known["benchmark"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
@@ -52,7 +57,7 @@ def command(run: str, as_json: bool) -> None:
         lines = [("a teacher; next", f"bssl-tf pretrain --teacher {shlex.quote(run)} --data ... --out ...")]
     elif not lines:
         lines = [("nothing known yet; next", f"bssl-tf evaluate {shlex.quote(run)}")]
-    click.echo("\n".join(f"{name:<50} {value}" for name, value in lines))
+    click.echo("\n".join(f"{name:<50} {value}" for name, value in [*about, *lines]))
     if evaluation is not None:
         if evaluation.labels_used:
             click.echo(f"Trained with the help of {evaluation.labels_used}.")
@@ -62,6 +67,13 @@ def command(run: str, as_json: bool) -> None:
 
 
 Lines = list[tuple[str, str]]
+
+
+def _teacher(known: dict[str, Any] | None) -> Lines:
+    if known is None:
+        return []
+    channels = {1: "grey", 3: "RGB"}[known["channels"]]
+    return [("teacher", f"{known['path']}: {known['image_size']} px, {channels}, {known['features']} features")]
 
 
 def _evaluation(found: Evaluation | None) -> Lines:

@@ -47,7 +47,10 @@ class PretrainConfig(Table):
             an installed package.
         stages: `progressive` binarises activations first and weights in a second stage; `direct`, both at once.
         teacher: a run folder of `bssl-tf teacher`, or a saved Keras model (.keras or .h5).
-        teacher_pixels: pixel range of a saved Keras model's input: `normalized`, `0..1`, `-1..1` or `0..255`.
+        teacher_pixels: pixels of a saved model's input: `normalized` for (x - mean) / std of this data, `0..1`,
+            `-1..1`, `0..255`, `imagenet`, `clip`, or MEAN/STD in units of pixel / 255, with commas between channels;
+            `auto` for `normalized`.
+        teacher_image_size: input size of a saved model that takes any, pixels per side; 0 for the student's.
         initial: `zoo:NAME` to start from the weights of that student; empty for random weights.
         teacher_cache_epochs: repeat the views of this many epochs, and keep the teacher's outputs for them on disk;
             0 for fresh views in every epoch.
@@ -57,7 +60,8 @@ class PretrainConfig(Table):
     method: str = "s2bnn"
     stages: Literal["progressive", "direct"] = "progressive"
     teacher: str = ""
-    teacher_pixels: str = "normalized"
+    teacher_pixels: str = "auto"
+    teacher_image_size: NotNegativeInt = 0
     initial: str = ""
     teacher_cache_epochs: NotNegativeInt = 0
     data: DataConfig = field(default_factory=DataConfig)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import logging
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,11 @@ from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, read_run_config
-from bssl_tf.teachers.teacher import Teacher, load_teacher, unknown_labels
+from bssl_tf.teachers.inputs import NOTHING_SAID, TeacherOptions, teacher_options
+from bssl_tf.teachers.teacher import Teacher, open_teacher, unknown_labels
 
 _DEFAULT_SIZE = 224
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Evaluable:
         path: where it is.
         name: `STUDENT` or `TEACHER`, its row in the table.
         folder: whether `path` is a folder that the evaluation can be saved in.
-        data: the data it was trained on, or only an image size where that is not known.
+        data: the data it was trained on, where that is known.
+        image_size: of the images that it is to see; opens a saved model, for which TensorFlow must have been set up.
         preprocessing: of its images; None where the labelled data decides, as for a saved Keras model.
         subjects: makes the subject and, if wanted, its untrained control.
         method: that trained it.
@@ -44,13 +50,14 @@ class Evaluable:
         labels_used: see `models.saved.Network`.
         pretrained: whether it, or its teacher, has weights that were not trained here.
         origin: where it comes from itself.
-        teacher: of a student, with the pixels that it takes; "" for none.
+        teacher: of a student, with what its settings say of it; "" for none.
     """
 
     path: Path
     name: str
     data: DataConfig
     preprocessing: Preprocessing | None
+    image_size: Callable[[], int]
     subjects: Callable[[Preprocessing, bool], list[Subject]]
     method: str
     backbone: str
@@ -62,24 +69,24 @@ class Evaluable:
     epochs: int = 0
     threads: int = 0
     photos: int | None = None
-    teacher: tuple[str, str] = field(default=("", ""))
+    teacher: tuple[str, TeacherOptions] = ("", NOTHING_SAID)
 
 
-def find_evaluable(path: Path, *, pixels: str = "normalized", image_size: int = 0) -> Evaluable:
+def find_evaluable(path: Path, options: TeacherOptions = NOTHING_SAID, *, image_size: int = 0) -> Evaluable:
     """Finds out what is at `path`.
 
     Args:
         path: a finished run of `bssl-tf pretrain` or `bssl-tf teacher`, a folder of `bssl-tf import-teacher`, or a
             .keras or .h5 file or a SavedModel.
-        pixels: what a saved Keras model takes; see `teachers.teacher.load_teacher`.
-        image_size: that a saved Keras model is to see; 0 for 224.
+        options: what a saved model does not say itself.
+        image_size: of the images, which a saved model of another size gets resampled; 0 for its own, or 224.
 
     Raises:
         RunFolderError: it is none of these, or not finished.
         NetworkError: its network cannot be read.
     """
     if path.is_file() or (path / "saved_model.pb").exists():
-        return _keras(path, pixels, image_size)
+        return _keras(path, options, image_size)
     if not (path / "config.toml").exists() and (path / "import.json").exists():
         about = read_json(path / "import.json")
         method = f"imported ({about.get('format')})"
@@ -96,7 +103,7 @@ def find_evaluable(path: Path, *, pixels: str = "normalized", image_size: int = 
         student.method,
         pretrained=(Path(student.teacher) / "import.json").exists() if student.teacher else False,
         config=student,
-        teacher=(student.teacher, student.teacher_pixels),
+        teacher=(student.teacher, teacher_options(student)),
     )
 
 
@@ -129,7 +136,7 @@ def _saved(
     pretrained: bool,
     origin: Origin = "trained here",
     config: PretrainConfig | TeacherConfig | None = None,
-    teacher: tuple[str, str] = ("", ""),
+    teacher: tuple[str, TeacherOptions] = ("", NOTHING_SAID),
 ) -> Evaluable:
     """A network of ours, in its folder."""
     part = "student" if name == STUDENT else "teacher"
@@ -153,6 +160,7 @@ def _saved(
         name=name,
         data=data,
         preprocessing=network.preprocessing,
+        image_size=lambda: network.preprocessing.image_size,
         subjects=subjects,
         method=method,
         backbone=network.backbone,
@@ -167,16 +175,21 @@ def _saved(
     )
 
 
-def _keras(path: Path, pixels: str, image_size: int) -> Evaluable:
+def _keras(path: Path, options: TeacherOptions, image_size: int) -> Evaluable:
     """A saved Keras model, whose data and training are not known."""
 
+    @functools.cache
+    def opened() -> Teacher:
+        return open_teacher(str(path), options)
+
     def subjects(preprocessing: Preprocessing, controls: bool) -> list[Subject]:
-        teacher = load_teacher(str(path), preprocessing, pixels)
+        teacher = opened().for_views(preprocessing)
+        _log.info(teacher.summary())
         made = [Subject(TEACHER, compiled(teacher.features))]
         if controls:
             keras.utils.set_random_seed(named_seed(0, "teacher weights"))
             fresh = keras.models.clone_model(teacher.backbone)
-            plain = Teacher("", fresh, None, None, teacher.pixel_range, teacher.pixels)
+            plain = dataclasses.replace(teacher, backbone=fresh)
             made.append(Subject(untrained(TEACHER), compiled(plain.features)))
         return made
 
@@ -185,7 +198,8 @@ def _keras(path: Path, pixels: str, image_size: int) -> Evaluable:
         name=TEACHER,
         origin="saved model",
         folder=False,
-        data=DataConfig(image_size=image_size or _DEFAULT_SIZE),
+        data=DataConfig(image_size=image_size),
+        image_size=lambda: image_size or opened().own_image_size or _DEFAULT_SIZE,
         preprocessing=None,
         subjects=subjects,
         method="saved Keras model",

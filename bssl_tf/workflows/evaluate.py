@@ -41,6 +41,7 @@ from bssl_tf.evaluation.records import (
 from bssl_tf.evaluation.verdict import Facts, make_verdict
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig, read_settings
+from bssl_tf.teachers.inputs import NOTHING_SAID, TeacherOptions
 from bssl_tf.teachers.teacher import load_teacher
 from bssl_tf.workflows.evaluable import Evaluable, find_evaluable
 
@@ -55,7 +56,7 @@ def evaluate(
     protocols: Sequence[str] = DEFAULT_PROTOCOLS,
     controls: bool = True,
     save: bool = True,
-    pixels: str = "normalized",
+    teacher: TeacherOptions = NOTHING_SAID,
     command: str = "",
 ) -> Evaluation:
     """Evaluates a student or a teacher beside its controls, and saves the table, the answers and a student's probe.
@@ -64,11 +65,11 @@ def evaluate(
         run: a finished run of `bssl-tf pretrain` or `bssl-tf teacher`, a folder of `bssl-tf import-teacher`, or a saved
             Keras model, beside which nothing is saved.
         overrides: settings of `DataConfig` for a labelled data set other than the one it was trained on; `image_size`
-            is for a saved Keras model alone.
+            is for a saved model alone.
         protocols: names of `bssl_tf.settings.PROTOCOLS`.
         controls: whether to measure the untrained network, raw pixels and a student's teacher too.
         save: whether the table, the answers, and the probe if there is one, replace those in `run`.
-        pixels: what a saved Keras model takes; see `teachers.teacher.load_teacher`.
+        teacher: what a saved model does not say itself.
         command: for the record.
 
     Raises:
@@ -77,7 +78,7 @@ def evaluate(
         BsslError: see `bssl_tf.errors`.
     """
     check_protocols(protocols)
-    found = find_evaluable(run, pixels=pixels, image_size=overrides.get("image_size", 0))
+    found = find_evaluable(run, teacher, image_size=overrides.get("image_size", 0))
     configure(resolved_threads(found.threads))
     data_config = _data_config(found, overrides)
     try:
@@ -142,7 +143,7 @@ def _data_config(found: Evaluable, overrides: dict[str, Any]) -> DataConfig:
     elif not found.data.source:
         raise ConfigError(f"{found.path} does not name the data to measure it on", "Pass --data with a labelled set")
     if found.preprocessing is None:
-        return read_settings(DataConfig, base | overrides, "data.")
+        return read_settings(DataConfig, base | overrides | {"image_size": found.image_size()}, "data.")
     fixed = {"image_size": found.preprocessing.image_size, "channels": found.preprocessing.channels}
     if overrides.get("image_size", fixed["image_size"]) != fixed["image_size"]:
         raise ConfigError(f"{found.path} takes images of {fixed['image_size']} px", "Omit --image-size")
@@ -206,11 +207,11 @@ def _save_probe(run: Path, bank: FeatureBank, accuracy: float, data: DataConfig)
     save_probe(run / "probe", LinearProbe(weights[:, known], bias[known], names, accuracy, data))
 
 
-def _teacher(path: str, pixels: str, preprocessing: Preprocessing) -> list[Subject]:
+def _teacher(path: str, options: TeacherOptions, preprocessing: Preprocessing) -> list[Subject]:
     if not path:
         return []
     try:
-        teacher = load_teacher(path, preprocessing, pixels)
+        teacher = load_teacher(path, preprocessing, options)
     except BsslError as error:
         # The student stands without its teacher, which may have been moved away; its row is missing, aloud.
         _log.info(f"no row for the teacher: {error.what}")

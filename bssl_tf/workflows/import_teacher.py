@@ -57,7 +57,7 @@ def import_teacher(
         format: a key of `bssl_tf_converters.checkpoints.teacher_formats.FORMATS`.
         checkpoint: the file; None, for `efficientnet_lite0` only, for the one in the installed package.
         out: a new or empty folder.
-        image_size: input size of teacher and student, pixels per side.
+        image_size: input size of the teacher, pixels per side; a student may have another.
 
     Raises:
         ConfigError: the format is unknown, or the image size is out of range.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from bssl_tf.models.binarization import binarize
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import BackboneConfig, PretrainConfig, merge, read_settings
+from bssl_tf.teachers.inputs import teacher_options
 from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
 from bssl_tf.workflows.probing import probe_for
+
+_log = logging.getLogger(__name__)
 
 
 def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
@@ -46,17 +50,19 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     refuse_begun(out, resume)
     configuration = configured(PretrainConfig, settings, out)
     if configuration.method.needs_teacher:
-        check_teacher(configuration.sections.teacher, configuration.sections.teacher_pixels)
+        check_teacher(configuration.sections.teacher, teacher_options(configuration.sections))
     prepared = prepare(configuration, out)
     run, config, data = prepared.run, prepared.run.sections, prepared.data
     preprocessing = fit_preprocessing(data.train, config.data.image_size)
     made_from = {"data": data.train.fingerprint()}
     teacher = None
     if run.method.needs_teacher:
-        teacher = load_teacher(config.teacher, preprocessing, config.teacher_pixels)
+        teacher = load_teacher(config.teacher, preprocessing, teacher_options(config))
         # Teacher and student see the same crop, so a teacher trained here decides how it is normalised.
-        preprocessing = teacher.preprocessing or preprocessing
+        preprocessing = teacher.shared(preprocessing)
+        teacher = teacher.for_views(preprocessing)
         made_from["teacher"] = teacher.fingerprint()
+        _log.info(teacher.summary())
     labels_used = _labels_used(run, teacher)
     network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()), labels_used=labels_used)
     stages = STAGES[config.stages](config.training.epochs)
@@ -79,6 +85,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     probe = probe_for("student", network, config.training, config.data, data)
     folder = prepared.open_folder(made_from, labels_used)
     with folder.locked():
+        if teacher is not None:
+            write_json(out / "teacher.json", teacher.describe() | {"fingerprint": made_from["teacher"]})
         if config.teacher_cache_epochs:
             inputs, seconds = with_teacher_cache(
                 inputs, recipe, config.training, config.teacher_cache_epochs, made_from["teacher"]

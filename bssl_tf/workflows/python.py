@@ -16,6 +16,7 @@ from bssl_tf.evaluation.records import Evaluation, as_record
 from bssl_tf.files import append_record
 from bssl_tf.methods.registry import over_preset
 from bssl_tf.settings import merge
+from bssl_tf.teachers.inputs import TeacherOptions
 from bssl_tf.workflows import evaluate as evaluating
 from bssl_tf.workflows import pretrain as pretraining
 from bssl_tf.workflows import train_teacher as teaching
@@ -206,7 +207,7 @@ def evaluate(
     limit: int | None = None,
     max_unreadable_share: float | None = None,
     image_size: int | None = None,
-    pixels: str = "normalized",
+    pixels: str = "auto",
     protocols: Sequence[str] = DEFAULT_PROTOCOLS,
     controls: bool = True,
     save: bool = True,
@@ -223,8 +224,8 @@ def evaluate(
         download: allow TFDS to download.
         limit: use at most this many images of each split.
         max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
-        image_size: input size of a saved Keras model, pixels per side; None for 224.
-        pixels: pixel range of a saved Keras model's input: `normalized`, `0..1`, `-1..1` or `0..255`.
+        image_size: size of the images for a saved model, pixels per side; None for the model's own, or 224.
+        pixels: pixels of a saved model's input; see the setting `teacher_pixels`.
         protocols: names of `bssl_tf.settings.PROTOCOLS`.
         controls: also measure the untrained network, raw pixels and a student's teacher.
         save: replace the table, the predictions and the probe in the run.
@@ -243,7 +244,9 @@ def evaluate(
         "image_size": image_size,
     }
     overrides = {name: _plain(value) for name, value in given.items() if value is not None}
-    found = evaluating.evaluate(Path(run), overrides, protocols=protocols, controls=controls, save=save, pixels=pixels)
+    found = evaluating.evaluate(
+        Path(run), overrides, protocols=protocols, controls=controls, save=save, teacher=TeacherOptions(pixels)
+    )
     if record:
         append_record(Path(record), as_record(found))
     return found

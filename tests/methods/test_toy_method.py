@@ -137,7 +137,8 @@ def test_a_program_can_register_one_once(monkeypatch: pytest.MonkeyPatch) -> Non
     registry.register(mine)
     assert registry.find("mine") is mine and "mine" in registry.names()
     assert registry.read_run(PretrainConfig, {"method": "mine"}).tables().keys() == {
-        *("command", "method", "stages", "teacher", "teacher_pixels", "initial", "teacher_cache_epochs"),
+        *("command", "method", "stages", "initial"),
+        *("teacher", "teacher_pixels", "teacher_image_size", "teacher_cache_epochs"),
         *("data", "backbone", "augmentation", "training"),
     }
     for taken in (mine, registry.find("moco")):

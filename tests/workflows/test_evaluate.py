@@ -20,6 +20,7 @@ from bssl_tf.evaluation.records import RAW_PIXELS, TEACHER, as_record, belong_to
 from bssl_tf.files import read_json
 from bssl_tf.models.saved import read_network
 from bssl_tf.settings import read_run_config
+from bssl_tf.teachers.inputs import TeacherOptions
 from bssl_tf.teachers.teacher import load_teacher
 from bssl_tf.workflows.evaluable import find_evaluable
 from bssl_tf.workflows.evaluate import evaluate
@@ -69,7 +70,7 @@ def test_a_saved_keras_model_is_measured_and_its_labels_are_not_known(
     found = evaluate(
         tmp_path / "model.keras",
         EMBEDDED | {"image_size": 28},
-        pixels="0..1",
+        teacher=TeacherOptions("0..1"),
         protocols=["knn-20"],
     )
     assert [row.features for row in found.rows] == [TEACHER, untrained(TEACHER), RAW_PIXELS]
@@ -78,8 +79,9 @@ def test_a_saved_keras_model_is_measured_and_its_labels_are_not_known(
     assert "the evaluation is not saved; --record keeps it" in caplog.text
     with pytest.raises(ConfigError, match=r"does not name the data .* Pass --data"):
         evaluate(tmp_path / "model.keras", {})
-    with pytest.raises(NetworkError, match=r"model\.keras"):
-        evaluate(tmp_path / "model.keras", EMBEDDED | {"image_size": 32})
+    # As a student of 20 px would see them, resampled for the model.
+    smaller = evaluate(tmp_path / "model.keras", EMBEDDED | {"image_size": 20}, protocols=["knn-20"], save=False)
+    assert smaller.data_settings.image_size == 20 and "views of 20 px are resampled to 28 px" in caplog.text
 
 
 def test_an_imported_teacher_is_measured_with_its_labels_named(tiny_teacher: Path, tmp_path: Path) -> None:

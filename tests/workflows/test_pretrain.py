@@ -1,12 +1,18 @@
-"""Wrong settings end a run before it begins."""
+"""Wrong settings end a run before it begins; a teacher need not be made for the student's images."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
+from bssl_tf.backend import keras
+from bssl_tf.cli.summary import command as summary
 from bssl_tf.errors import BsslError
+from bssl_tf.files import read_json
+from bssl_tf.models.saved import read_network
+from bssl_tf.workflows.evaluate import evaluate
 from bssl_tf.workflows.pretrain import pretrain
 
 
@@ -52,3 +58,42 @@ def test_a_wrong_setting_is_refused_before_anything_is_loaded(
     with pytest.raises(BsslError, match=message):
         pretrain({"data": {"source": "/nowhere"}, **settings}, tmp_path / "run", resume=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_may_have_a_size_and_channels_of_its_own(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A grey student of 28 px from an RGB teacher of 40 px: trained, recorded, named, and found again on resuming."""
+    caplog.set_level(logging.INFO)
+    # TensorFlow has started in this process already, so that threads cannot be set any more.
+    for place in ("engine.preparation", "workflows.evaluate"):
+        monkeypatch.setattr(f"bssl_tf.{place}.configure", lambda *arguments: None)
+    image = keras.layers.Input((40, 40, 3))
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, strides=2)(image))
+    keras.Model(image, features).save(tmp_path / "teacher.keras")
+    out = tmp_path / "run"
+    training = {"epochs": 1, "batch_size": 32, "threads": 1, "probe_every": 0}
+    settings: dict[str, object] = {
+        "teacher": str(tmp_path / "teacher.keras"),
+        "teacher_pixels": "imagenet",
+        "data": {"source": "embedded", "limit": 64},
+        "backbone": {"depth": 1},
+        "training": training,
+    }
+    pretrain(settings, out, resume=False)
+    assert "40 px, RGB, 8 features; views of 28 px are resampled to 40 px for it" in caplog.text
+    assert read_network(out / "student").preprocessing.image_size == 28
+    about = read_json(out / "teacher.json")
+    assert (about["image_size"], about["channels"], about["features"], about["mean"][0]) == (40, 3, 8, 0.485)
+    assert about["fingerprint"] == read_json(out / "environment.json")["fingerprints"]["teacher"]
+    summary.main([str(out)], standalone_mode=False)
+    assert f"{tmp_path / 'teacher.keras'}: 40 px, RGB, 8 features" in capsys.readouterr().out
+    pretrain(settings, out, resume=True)
+    found = evaluate(out, {}, protocols=["knn-20"], save=False)
+    assert {row.features: row.width for row in found.rows}["float teacher"] == 8
+    # The same model evaluated itself sees images of its own size.
+    alone = evaluate(tmp_path / "teacher.keras", {"source": "embedded", "limit": 64, "channels": 3}, save=False)
+    assert alone.data_settings.image_size == 40

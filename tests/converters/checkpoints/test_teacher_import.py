@@ -45,7 +45,9 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def loaded(out: Path, size: int) -> Teacher:
     """As `bssl-tf pretrain --teacher` loads it, for a student whose own pixels would be normalised otherwise."""
-    return load_teacher(str(out), Preprocessing(size, 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    student = Preprocessing(size, 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    teacher = load_teacher(str(out), student)
+    return teacher.for_views(teacher.shared(student))
 
 
 def assert_close(ours: Any, theirs: np.ndarray) -> None:
