@@ -20,6 +20,7 @@ import pytest
 
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.errors import BundleError, StorageError
+from bssl_tf_deploy.golden import typical_magnitude
 from bssl_tf_deploy.manifest import Binary, Manifest, Quantization, Training
 from bssl_tf_deploy.preprocess import load_image, load_pixels, normalised
 from bssl_tf_deploy.tasks.classification import Accuracy
@@ -479,3 +480,14 @@ def test_a_bundle_of_an_unknown_task_is_refused_with_those_known(tmp_path: Path)
     bundle = write(tmp_path / "b")
     edit(bundle, lambda m: m.update(task="telepathy"))
     assert "for the task 'telepathy', and this installation knows classification" in refused(bundle)
+
+
+@pytest.mark.parametrize("zeros", [0, 9, 10, 11, 500])
+def test_what_a_relu_makes_0_does_not_count_in_the_typical_magnitude(zeros: int) -> None:
+    """Tolerances are shares of it, so a map of which nearly half is 0 must not be asked to agree to the last bit."""
+    rest = np.linspace(-2, -1, 11, dtype=np.float32)
+    assert typical_magnitude(np.concatenate([np.zeros(zeros, np.float32), rest])) == pytest.approx(1.5)
+
+
+def test_outputs_that_are_all_0_have_no_typical_magnitude() -> None:
+    assert typical_magnitude(np.zeros((2, 3), np.float32)) == 0
