@@ -7,9 +7,9 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -89,24 +89,27 @@ def store_size(common_size: tuple[int, int] | None, image_size: int) -> int:
 
 
 def held_out(keys: Sequence[str], labels: Sequence[int]) -> NDArray[np.bool_]:
-    """Which images to keep for testing: about one in six of each class, bool [N].
+    """Which images to keep for testing: one in six, of each class its share, bool [N].
 
-    An image's own key decides, so adding images moves no other between training and testing. Exceptions keep small
-    classes usable: of two or more images, at least one is held out and at least one is not.
+    Shares that are not whole are rounded by the largest remainder, of equal ones the class that comes first. Of two or
+    more images of a class at least one is held out, and at least one is not. Which ones is decided by the keys' hashes:
+    the same keys give the same images, and a further one moves few others.
 
     Args:
         keys: what names each image, e.g. its relative path.
         labels: the class of each.
     """
     ranks = np.array([int.from_bytes(hashlib.sha256(os.fsencode(key)).digest()[:8], "big") for key in keys], np.uint64)
-    chosen = ranks % np.uint64(_HELD_OUT_SHARE) == 0
-    classes = np.asarray(labels, np.int64)
-    for label in np.unique(classes):
+    _, classes, sizes = np.unique(np.asarray(labels, np.int64), return_inverse=True, return_counts=True)
+    wanted = sizes // _HELD_OUT_SHARE
+    remainders = np.argsort(-(sizes % _HELD_OUT_SHARE), kind="stable")
+    total = (2 * len(keys) + _HELD_OUT_SHARE) // (2 * _HELD_OUT_SHARE)  # rounded, halves up
+    wanted[remainders[: total - wanted.sum()]] += 1
+    wanted = np.clip(wanted, np.minimum(sizes - 1, 1), sizes - 1)
+    chosen = np.zeros(len(keys), bool)
+    for label, count in enumerate(wanted):
         members = np.flatnonzero(classes == label)
-        if len(members) > 1 and not chosen[members].any():
-            chosen[members[np.argmin(ranks[members])]] = True
-        if chosen[members].all():
-            chosen[members[np.argmax(ranks[members])]] = False
+        chosen[members[np.argsort(ranks[members], kind="stable")[:count]]] = True
     return chosen
 
 
@@ -119,12 +122,14 @@ class Plan:
         total: how many there are.
         size: the side at which they are stored, pixels.
         class_names: empty without labels.
+        remarks: on images that are left out, and how many they are.
     """
 
     items: Iterable[Item]
     total: int
     size: int
     class_names: tuple[str, ...]
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 def cached_splits(name: str, key: str, channels: int, plan: Callable[[], Plan], options: Options) -> DataSplits:
@@ -154,7 +159,7 @@ def cached_splits(name: str, key: str, channels: int, plan: Callable[[], Plan], 
 
 def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, options: Options) -> Entry:
     skipped: list[SkippedFile] = []
-    remarks = Counter[str]()
+    remarks = Counter(plan.remarks)
     counts: dict[str, NDArray[np.int64]] = {}
     writers: dict[str, SplitWriter] = {}
 

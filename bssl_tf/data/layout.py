@@ -21,6 +21,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from bssl_tf.data.building import held_out
+from bssl_tf.data.class_names import described, images_text, lookalikes
 from bssl_tf.data.decoding import IMAGE_SUFFIXES
 from bssl_tf.errors import DataError
 
@@ -61,6 +62,11 @@ class Listing:
     files: tuple[str, ...]
     labels: tuple[int, ...] | None
     class_names: tuple[str, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Images of each class, by its name."""
+        found = Counter(self.labels)
+        return {name: found[label] for label, name in enumerate(self.class_names)}
 
     def take(self, indices: list[int]) -> Listing:
         """The files at `indices`, in that order."""
@@ -103,11 +109,15 @@ def _find_splits(tree: _Tree, labels_needed: bool) -> dict[str, Listing]:
         _report_unused(tree, {train_root, test_root})
     if train.labels is None:
         return {"train": train}
+    if labels_needed:
+        _report_lookalikes(root if train_root is None else train_root, train)
     if test is not None:
         unknown = sorted(set(test.class_names) - set(train.class_names))
         if unknown:
+            counts = test.counts()
             raise DataError(
-                f"{test_root} has classes that {train_root} lacks: {', '.join(unknown)}",
+                f"{test_root} has classes that {train_root} lacks: "
+                + ", ".join(described(name, counts[name], train.class_names) for name in unknown),
                 "Give the class folders the same names in both",
             )
         labels = [train.class_names.index(test.class_names[label]) for label in test.labels or ()]
@@ -172,8 +182,18 @@ def _report_unused(tree: _Tree, used: set[Path | None]) -> None:
     if loose := sum(map(_is_image, tree.names(tree.root))):
         counts["beside the folders"] = loose
     if left := {name: count for name, count in counts.items() if count}:
-        parts = ", ".join(f"{name} ({_images(count)})" for name, count in left.items())
+        parts = ", ".join(f"{name} ({images_text(count)})" for name, count in left.items())
         _log.warning("%s: not used: %s", tree.root, parts)
+
+
+def _report_lookalikes(place: Path, listing: Listing) -> None:
+    """A line for each two classes that are probably one, misspelt."""
+    counts = listing.counts()
+    for fewer, more in lookalikes(counts):
+        _log.warning(
+            "%s: %s (%s) and %s (%s) are two classes; if they are one, put their images into one folder",
+            *(place, fewer, images_text(counts[fewer]), more, images_text(counts[more])),
+        )
 
 
 def _list(place: Path, tree: _Tree) -> Listing:
@@ -296,10 +316,6 @@ def _left_out(others: Counter[str]) -> str:
     what = "1 file with another ending is" if total == 1 else f"{total} files with other endings are"
     endings = ", ".join(f"{ending}: {count}" for ending, count in others.most_common(_MOST_NAMED))
     return f"{what} left out ({endings}{', ...' if len(others) > _MOST_NAMED else ''})"
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
 
 
 def _files(count: int) -> str:

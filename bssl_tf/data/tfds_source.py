@@ -34,6 +34,8 @@ _SPEC = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.(\d
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _TEST_SPLITS = ("test", "validation")
 _READ_AT_ONCE = 256
+# Part of every cache key: raise it when `_plan` chooses other images, or remarks on others.
+_PLAN = 2
 _log = logging.getLogger(__name__)
 
 
@@ -86,7 +88,7 @@ def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options
         raise DataError(f"tfds:{spec} has no images in a split `train` (splits: {sizes})", "Choose another data set")
     channels = options.channels or (1 if image.shape[2] == 1 else 3)
     files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
-    key = cache_key("tfds", files, options.image_size, channels, options.limit)
+    key = cache_key("tfds", _PLAN, files, options.image_size, channels, options.limit)
 
     def plan() -> Plan:
         return _plan(builder, features, image, options)
@@ -114,6 +116,12 @@ def _plan(builder: Any, features: Any, image: Any, options: Options) -> Plan:
             kept = held_out([str(position) for position in chosen["train", "train"]], labels["train"].tolist())
             chosen = {("train", "train"): np.flatnonzero(~kept), ("test", "train"): np.flatnonzero(kept)}
             _log.info("%s: %d of %d images are held out for testing", builder.name, kept.sum(), len(kept))
+    used = {split for _, split in chosen}
+    unused = {
+        f"not used: split {split}": about.num_examples
+        for split, about in builder.info.splits.items()
+        if split not in used and about.num_examples
+    }
     if options.limit is not None:
         chosen = {way: positions[spread_indices(len(positions), options.limit)] for way, positions in chosen.items()}
     height, width = image.shape[:2]
@@ -122,6 +130,7 @@ def _plan(builder: Any, features: Any, image: Any, options: Options) -> Plan:
         sum(map(len, chosen.values())),
         store_size((width, height) if height and width else None, options.image_size),
         class_names,
+        unused,
     )
 
 

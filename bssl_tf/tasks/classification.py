@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import Augmentation
+from bssl_tf.data.class_names import described
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.data.views import batches
@@ -135,7 +137,8 @@ def _report_unmatched(names: Sequence[str], images: ImageSet, labels: np.ndarray
     """Names the classes of test images that the network lacks, and the network's classes without a test image."""
     unknown = labels < 0
     if unknown.any():
-        strangers = sorted({images.class_names[label] for label in images.require_labels()[unknown]})
+        counts = Counter(images.class_names[label] for label in images.require_labels()[unknown])
+        strangers = [described(name, counts[name], names) for name in sorted(counts)]
         count = int(unknown.sum())
         what = "1 test image is" if count == 1 else f"{count} test images are"
         _log.warning(

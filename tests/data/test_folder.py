@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bssl_tf.data.building import held_out, store_size
+from bssl_tf.data.class_names import lookalikes, nearest
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.load import load_data
 from bssl_tf.errors import DataError
@@ -186,8 +187,42 @@ def test_a_test_folder_may_lack_a_class_but_not_add_one(root: Path, save: Save) 
     assert data.test is not None
     assert data.test.require_labels().tolist() == [2, 2]
     classes(root / "test", save, "dog eel", 2)
-    with pytest.raises(DataError, match=r"test has classes that .*train lacks: dog, eel\. Give the class folders"):
+    classes(root / "test", save, "Bees", 3)
+    expected = (
+        r"test has classes that .*train lacks: Bees \(3 images; did you mean bee\?\), dog \(2 images\), eel \(2 im"
+    )
+    with pytest.raises(DataError, match=expected):
         load(root)
+
+
+def test_classes_that_are_probably_one_are_named_with_their_counts(root: Path, save: Save) -> None:
+    classes(root, save, "roses tulip", 4)
+    classes(root, save, "rose Tulip", 2)
+    lines: list[str] = []
+    load(root, lines)
+    told = [line for line in lines if "two classes" in line]
+    assert [line.partition(": ")[2].partition(";")[0] for line in told] == [
+        "Tulip (2 images) and tulip (4 images) are two classes",
+        "rose (2 images) and roses (4 images) are two classes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("rose", ["roses", "tulips"], "roses"),
+        ("Ankle boot", ["ankle-boot", "boot"], "ankle-boot"),
+        ("sneker", ["sneaker", "sandal"], "sneaker"),
+        ("goat", ["boat"], None),
+        ("woman", ["man"], None),
+        ("class11", ["class1", "class12"], None),
+        ("n01440764", ["n01440765"], None),
+        ("rose", ["rose"], None),
+    ],
+)
+def test_the_class_that_was_meant(name: str, known: list[str], expected: str | None) -> None:
+    assert nearest(name, known) == expected
+    assert bool(lookalikes({name: 1, **dict.fromkeys(known, 2)})) == (expected is not None)
 
 
 def test_a_flat_test_folder_has_no_labels_and_gives_way(root: Path, save: Save) -> None:
@@ -460,9 +495,43 @@ def test_every_class_of_two_has_images_on_both_sides(pairs: list[tuple[str, int]
         assert len(members) > 1 or not members[0]
 
 
-def test_adding_images_moves_none_between_training_and_testing() -> None:
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([40] * 12, [7] * 8 + [6] * 4),  # 80 of 480
+        ([60] * 4, [10] * 4),
+        ([6, 12, 600], [1, 2, 100]),
+        ([11, 8, 11], [2, 1, 2]),  # shares of 1.83, 1.33 and 1.83; 5 in all
+        ([1, 2, 3], [0, 1, 1]),
+        ([5], [1]),
+        ([1], [0]),
+        ([], []),
+    ],
+)
+def test_one_in_six_is_held_out_of_each_class(sizes: list[int], expected: list[int]) -> None:
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    keys = [f"{label}/{index}.png" for index, label in enumerate(labels)]
+    kept = held_out(keys, labels)
+    assert np.bincount(np.array(labels, int)[kept], minlength=len(sizes)).tolist() == expected
+    # Names decide, not the order in which they come.
+    again = held_out(keys[::-1], labels[::-1])
+    assert [key for key, one in zip(keys[::-1], again, strict=True) if one][::-1] == [
+        *(key for key, one in zip(keys, kept, strict=True) if one),
+    ]
+
+
+@given(st.lists(st.integers(0, 4), max_size=200))
+def test_no_class_is_an_image_off_its_share(labels: list[int]) -> None:
+    kept = held_out([str(index) for index in range(len(labels))], labels)
+    for label in set(labels):
+        size, found = labels.count(label), int(kept[np.array(labels) == label].sum())
+        assert abs(found - size / 6) < 1 or (size > 1 and found == 1)
+
+
+def test_a_further_image_moves_few_others() -> None:
     keys = [f"cat/{index}.png" for index in range(1000)]
-    before = held_out(keys[:900], [0] * 900)
-    assert np.array_equal(before, held_out(keys, [0] * 1000)[:900])
-    # One in six: 150 of 900, within four standard deviations.
-    assert abs(int(before.sum()) - 150) < 4 * np.sqrt(900 * 5 / 36)
+    before, after = held_out(keys[:900], [0] * 900), held_out(keys, [0] * 1000)[:900]
+    assert before.sum() == 150
+    # A share that is taken from more images: what is replaced is by the new ones.
+    assert np.all(before | ~after) or np.all(after | ~before)
+    assert np.count_nonzero(before != after) < 15

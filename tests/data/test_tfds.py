@@ -62,6 +62,10 @@ class TinyHiddenTest(Tiny):
     HIDDEN: ClassVar[tuple[str, ...]] = ("test",)
 
 
+class TinyMoreSplits(Tiny):
+    SIZES: ClassVar[dict[str, int]] = {"train": 30, "test": 6, "validation": 1, "extra": 7}
+
+
 class TinyTrainOnly(Tiny):
     SIZES: ClassVar[dict[str, int]] = {"train": 60}
     SHAPE: ClassVar[tuple[int | None, int | None, int]] = (None, None, 1)
@@ -134,12 +138,27 @@ def test_hidden_labels_make_the_next_split_the_test(tmp_path: Path) -> None:
     assert len(data.test) == 9
 
 
+def test_splits_that_are_not_used_are_reported_with_their_counts_each_time(tmp_path: Path) -> None:
+    for name, expected in (
+        ("tiny_more_splits", ["7 images: not used: split extra", "1 image: not used: split validation"]),
+        ("tiny_hidden_test", ["6 images: not used: split test"]),
+        ("tiny_unlabelled", ["6 images: not used: split test"]),
+        ("tiny_plain", []),
+    ):
+        for _ in range(2):  # decoded, and from the cache
+            lines: list[str] = []
+            load(name, tmp_path, lines)
+            assert sorted(line for line in lines if "not used" in line) == sorted(
+                f"tfds:{name}: {one}" for one in expected
+            )
+
+
 def test_without_a_test_split_a_part_of_each_class_is_held_out(tmp_path: Path) -> None:
     lines: list[str] = []
     data = load("tiny_train_only", tmp_path, lines)
     assert data.test is not None
     assert len(data.train) + len(data.test) == 60
-    assert set(data.test.require_labels().tolist()) == {0, 1, 2}
+    assert np.bincount(data.test.require_labels()).tolist() == [4, 3, 3]
     seen = np.concatenate([data.train.images[:, 5, 5, 0], data.test.images[:, 5, 5, 0]])
     assert np.array_equal(np.sort(seen), np.arange(60))
     assert any("held out" in line for line in lines)
