@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from bssl_tf.errors import RunFolderError
-from bssl_tf.files import append_record
+from bssl_tf.files import MAX_RECORDS_BYTES, append_record, read_regular
 from bssl_tf_deploy.record import Record
 from bssl_tf_deploy.strict import StrictError
+from bssl_tf_deploy.system_errors import next_step
 
 _MAKE_AGAIN = "Remove that line, or make it again with the command in it"
 
@@ -43,9 +44,9 @@ def parse_benchmarks(path: Path) -> tuple[list[Record], list[str]]:
     if not path.exists():
         return records, faults
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(path, MAX_RECORDS_BYTES).decode("utf-8", errors="replace")
     except OSError as error:
-        raise RunFolderError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
+        raise RunFolderError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
     *lines, _ = text.split("\n")
     for number, line in enumerate(lines, start=1):
         try:

@@ -13,12 +13,21 @@
 | `NetworkError` | network | 12 |
 | `TrainingError` | training | 13 |
 | `DeviceError` | device | 14 |
+| `MemoryShortageError`, `UnexpectedError` | see `bssl_tf_deploy.errors` | 15, 16 |
 | `Interrupted` | interrupted | 130 |
 """
 
 from __future__ import annotations
 
-from bssl_tf_deploy.errors import BsslError, BundleError, ImageError, RuntimeUnavailableError, StorageError
+from bssl_tf_deploy.errors import (
+    BsslError,
+    BundleError,
+    ImageError,
+    MemoryShortageError,
+    RuntimeUnavailableError,
+    StorageError,
+    UnexpectedError,
+)
 
 __all__ = [
     "BackendError",
@@ -30,12 +39,14 @@ __all__ = [
     "DeviceError",
     "ImageError",
     "Interrupted",
+    "MemoryShortageError",
     "MissingDataError",
     "NetworkError",
     "RunFolderError",
     "RuntimeUnavailableError",
     "StorageError",
     "TrainingError",
+    "UnexpectedError",
     "UsageError",
 ]
 

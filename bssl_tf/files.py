@@ -24,8 +24,11 @@ from bssl_tf_deploy.files import (
     write_bytes,
     write_text,
 )
+from bssl_tf_deploy.system_errors import next_step
 
 __all__ = [
+    "MAX_JSON_BYTES",
+    "MAX_RECORDS_BYTES",
     "append_record",
     "atomic_writer",
     "cache_dir",
@@ -50,8 +53,8 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 _APP = "bssl-tf"
 # Far more than any of ours has.
-_MAX_JSON_BYTES = 1 << 26
-_MAX_RECORDS_BYTES = 1 << 30
+MAX_JSON_BYTES = 1 << 26
+MAX_RECORDS_BYTES = 1 << 30
 
 
 def cache_dir() -> Path:
@@ -161,13 +164,11 @@ def read_json(path: Path) -> dict[str, Any]:
         RunFolderError: the file is missing, not JSON, or not an object.
     """
     try:
-        content = json.loads(read_regular(path, _MAX_JSON_BYTES).decode("utf-8"))
+        content = json.loads(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} is missing", "Check the path") from error
     except OSError as error:
-        raise RunFolderError(
-            f"{path} cannot be read ({error.strerror})", "Check the file and its permissions"
-        ) from error
+        raise RunFolderError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
     except (ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} is not valid JSON ({error})", "Restore the file or make it again") from error
     if not isinstance(content, dict):
@@ -253,10 +254,8 @@ def line_count(path: Path) -> int:
 
 def _text(path: Path) -> str:
     try:
-        return read_regular(path, _MAX_RECORDS_BYTES).decode("utf-8", errors="replace")
+        return read_regular(path, MAX_RECORDS_BYTES).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise RunFolderError(
-            f"{path} cannot be read ({error.strerror})", "Check the file and its permissions"
-        ) from error
+        raise RunFolderError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 
-import click
-
 from bssl_tf_deploy.text import printable
 
 PACKAGES = ("bssl_tf", "bssl_tf_converters", "bssl_tf_deploy")
@@ -23,7 +21,7 @@ class Lines(logging.Handler):
             line = f"warning: {line}"
         bars = sys.modules.get("tqdm")
         if bars is None:
-            click.echo(line, err=True)
+            print(line, file=sys.stderr)
         else:
             bars.tqdm.write(line, file=sys.stderr)
 

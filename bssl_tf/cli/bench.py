@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from bssl_tf.cli import completion
 from bssl_tf.cli.bench_devices import DEVICE_SETTINGS, bench_on_devices, device_options
 from bssl_tf.cli.options import record_option, runtime_options
+from bssl_tf_deploy.text import show, show_json
 
 _HERE_ALONE = {"runtime", "repetitions", "warmup", "operators"}
 
@@ -66,7 +67,10 @@ def command(
         trust_bundle_library=trust_bundle_library,
         record=record_file,
     )
-    click.echo(record.to_json(indent=2) if as_json else "\n".join(record_lines(record)))
+    if as_json:
+        show_json(record.to_dict(), sort_keys=True)
+    else:
+        show(*record_lines(record))
 
 
 def _refuse_mixture(context: click.Context, *, on_devices: bool) -> None:

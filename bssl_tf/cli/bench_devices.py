@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,9 @@ from typing import Any, TypeVar
 import click
 
 from bssl_tf.cli.devices import complete_devices
+from bssl_tf.cli.options import prose
+from bssl_tf.errors import BsslError, ConfigError
+from bssl_tf_deploy.text import show, show_json
 
 DEVICE_SETTINGS = (
     *("all_threads", "budget", "sustained", "beside", "no_float", "devices_file", "remote_dir", "benchmark_model"),
@@ -106,7 +108,6 @@ def bench_on_devices(
     **given: Any,
 ) -> None:
     """Prints each device's record as it comes; exits with the status of the first that failed."""
-    from bssl_tf.errors import BsslError
     from bssl_tf.workflows.bench_devices import DeviceBenchSettings, bench_devices
     from bssl_tf_deploy.show import record_lines
 
@@ -127,22 +128,20 @@ def bench_on_devices(
         if one.error is not None:
             if len(devices) == 1:
                 raise one.error
-            click.echo(str(one.error), err=True)
+            prose(str(one.error))
             failures.append(one.error)
         if one.record is not None:
             records.append(one.record)
             if not as_json:
-                click.echo("\n".join(record_lines(one.record)))
+                show(*record_lines(one.record))
     if as_json:
-        click.echo(json.dumps([record.to_dict() for record in records], indent=2))
+        show_json([record.to_dict() for record in records])
     if failures:
         click.get_current_context().exit(failures[0].exit_status)
 
 
 def _named(text: str) -> tuple[str, Path]:
     """A name and a file of NAME=FILE."""
-    from bssl_tf.errors import ConfigError
-
     name, _, file = text.partition("=")
     if not name or not file:
         raise ConfigError(f"--beside {text!r} is not NAME=FILE", "Write for example --beside int8=model-int8.tflite")

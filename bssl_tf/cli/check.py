@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._model_options import allow_option, explain_option, weights_option
+from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
     from bssl_tf_converters.lce.checks import BinaryReport, Finding
@@ -49,19 +49,19 @@ def command(
         raise click.UsageError("Missing argument 'MODEL': name a run folder, a file or larq_zoo:NAME.")
     found = workflow.check(model, weights=weights, allow=allow, convert=not no_convert, explain=explain)
     if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2, sort_keys=True))
+        show_json(found.to_dict(), sort_keys=True)
     else:
         compared = [] if found.explanation is None else found.explanation.lines()
-        click.echo("\n".join([*_grouped(found.findings), *_made(found.binary), *compared]))
+        show(*_grouped(found.findings), *_made(found.binary), *compared)
     found.require_sound()
 
 
 def _print_list(checks: list[tuple[str, str, str]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([{"code": c, "severity": s, "line": line} for c, s, line in checks], indent=2))
+        show_json([{"code": c, "severity": s, "line": line} for c, s, line in checks])
         return
     for code, severity, line in checks:
-        click.echo(f"{code:30}{severity:15}{line}")
+        show(f"{code:30}{severity:15}{line}")
 
 
 def _grouped(findings: Sequence[Finding]) -> list[str]:

@@ -8,6 +8,7 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import assigned
+from bssl_tf_deploy.text import show
 
 
 @click.command("compare")
@@ -43,4 +44,4 @@ def command(preset: str, settings: tuple[str, ...], **options: Any) -> None:
     """
     from bssl_tf.workflows.compare import compare
 
-    click.echo(compare(preset, settings=assigned(settings), **options).table)
+    show(compare(preset, settings=assigned(settings), **options).table)

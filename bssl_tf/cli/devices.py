@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.errors import BsslError
+from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
     from bssl_tf.devices import Facts
@@ -55,9 +56,9 @@ def command(
         status = status or (one.error.exit_status if one.error else 0)
         found.append(_plain(one))
         if not as_json:
-            click.echo(_line(one), err=one.error is not None)
+            show(_line(one), file=sys.stderr if one.error is not None else None)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        show_json(found)
     if status:
         click.get_current_context().exit(status)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bssl_tf import __version__
+from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
     from bssl_tf.doctor.diagnosis import Diagnosis
@@ -28,7 +28,10 @@ def command(context: click.Context, deep: bool, as_json: bool) -> None:
     from bssl_tf.doctor.diagnosis import examine
 
     diagnosis = examine(deep=deep)
-    click.echo(_json(diagnosis) if as_json else "\n".join(_lines(diagnosis)))
+    if as_json:
+        show_json(_plain(diagnosis))
+    else:
+        show(*_lines(diagnosis))
     context.exit(0 if diagnosis.healthy else 1)
 
 
@@ -49,11 +52,11 @@ def _lines(diagnosis: Diagnosis) -> list[str]:
     return lines + [f"  {step}    # for {', '.join(names)}" for step, names in steps.items()]
 
 
-def _json(diagnosis: Diagnosis) -> str:
+def _plain(diagnosis: Diagnosis) -> dict[str, Any]:
     commands = {
         one.name: {"state": one.state, "missing": one.missing, "limited": one.limited} for one in diagnosis.commands
     }
     findings = {
         one.name: {"there": one.there, "found": one.found, "next_step": one.next_step} for one in diagnosis.findings
     }
-    return json.dumps({"healthy": diagnosis.healthy, "commands": commands, "findings": findings}, indent=2)
+    return {"healthy": diagnosis.healthy, "commands": commands, "findings": findings}

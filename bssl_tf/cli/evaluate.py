@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from bssl_tf.cli._given import collect
 from bssl_tf.cli.options import prose, record_option
 from bssl_tf.files import append_record
 from bssl_tf.settings import PROTOCOLS
+from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
     from bssl_tf.evaluation.records import Evaluation
@@ -102,10 +102,10 @@ def command(
     if record_file:
         append_record(Path(record_file), record)
     if as_json:
-        click.echo(json.dumps(record, indent=2))
+        show_json(record)
         return
     said = [f"Trained with the help of {result.labels_used}."] if result.labels_used else []
-    click.echo("\n".join([*_table(result), *said, result.verdict.sentence]))
+    show(*_table(result), *said, result.verdict.sentence)
     _advise(result, save)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from bssl_tf.cli._model_options import allow_option, explain_option, weights_opt
 from bssl_tf.cli._types import Numbers, Target
 from bssl_tf.cli.options import prose, record_option
 from bssl_tf_deploy.library import TARGETS
+from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
     from bssl_tf.workflows.export import Exported
@@ -98,11 +98,9 @@ def command(model: str, record_file: str | None, as_json: bool, **options: Any) 
 
     done = export(model, record=record_file, **options)
     if as_json:
-        click.echo(
-            json.dumps({"bundle": str(done.path), "manifest": done.manifest.to_dict()}, indent=2, sort_keys=True)
-        )
+        show_json({"bundle": str(done.path), "manifest": done.manifest.to_dict()}, sort_keys=True)
         return
-    click.echo("\n".join(_lines(done)))
+    show(*_lines(done))
     quoted = shlex.quote(str(done.path))
     if done.manifest.table.accuracy is None:
         prose("accuracy is not measured: there are no labelled test images of these classes")

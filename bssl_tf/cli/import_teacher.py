@@ -8,6 +8,7 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
+from bssl_tf_deploy.text import show
 
 
 @click.command("import-teacher")
@@ -35,4 +36,4 @@ def command(form: str, checkpoint: str | None, out: str, image_size: int) -> Non
     made = import_teacher(form, checkpoint, out=out, image_size=image_size)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see how well it separates your classes; then")
     prose(f"bssl-tf pretrain --teacher {shlex.quote(out)} --image-size {image_size} --channels 3 --data ... --out ...")
-    click.echo(made.network)
+    show(made.network)

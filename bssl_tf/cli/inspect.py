@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
 
 from bssl_tf.cli import completion
+from bssl_tf_deploy.text import show, show_json
 
 
 @click.command("inspect")
@@ -25,6 +25,6 @@ def command(file: str, as_json: bool) -> None:
 
     found = inspect(file)
     if as_json:
-        click.echo(json.dumps({"file": file} | dataclasses.asdict(found), indent=2, sort_keys=True))
+        show_json({"file": file} | dataclasses.asdict(found), sort_keys=True)
     else:
-        click.echo("\n".join(table(file, found)))
+        show(*table(file, found))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
-import traceback
 
 import click
 from click.shell_completion import CompletionItem
 
 from bssl_tf import __version__
 from bssl_tf.cli import _logging
-from bssl_tf.errors import BsslError, Interrupted
+from bssl_tf.errors import Interrupted
+from bssl_tf_deploy.door import run_command
+from bssl_tf_deploy.text import printable, show
 
 # Name -> one line of help, here so that `--help` loads none of them.
 COMMANDS = {
@@ -86,30 +88,27 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Runs the command line and exits with the error's status."""
-    debug = "--debug" in sys.argv[1:]
     _logging.install()
     if COMPLETE_VARIABLE in os.environ:
         import bssl_tf.cli._shells  # noqa: F401  tells click how shells split words
+    stopped = Interrupted(
+        "stopped without saving the steps since the last checkpoint",
+        "Run the same command again, teacher and pretrain with --resume",
+    )
+    run_command(_run, debug="--debug" in sys.argv[1:], interrupted=str(stopped))
+
+
+def _run() -> int:
     try:
         # Without standalone mode click returns the status of `--help` and of a command that set one.
         status = cli(standalone_mode=False, complete_var=COMPLETE_VARIABLE)
-        sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except BsslError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_status)
-    except (KeyboardInterrupt, click.Abort):
-        stopped = Interrupted(
-            "stopped without saving the steps since the last checkpoint",
-            "Run the same command again, teacher and pretrain with --resume",
-        )
-        click.echo(str(stopped), err=True)
-        sys.exit(stopped.exit_status)
-    except BrokenPipeError:
-        # Whoever read our output has gone (as in `| head`); do not let Python complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        said = io.StringIO()
+        error.show(said)
+        # click repeats what was given; its own text has lines.
+        text = said.getvalue().replace(error.message, printable(error.message))
+        show(*text.splitlines(), file=sys.stderr)
+        return error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return status if isinstance(status, int) else 0

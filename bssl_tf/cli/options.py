@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from bssl_tf.cli import completion
+from bssl_tf_deploy.text import show
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -131,4 +133,4 @@ def record_option(help_text: str) -> Callable[[Function], Function]:
 
 def prose(line: str) -> None:
     """Prints a line for a person, on stderr; stdout is for results."""
-    click.echo(line, err=True)
+    show(line, file=sys.stderr)

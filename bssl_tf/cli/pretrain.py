@@ -13,6 +13,7 @@ from bssl_tf.cli._given import settle
 from bssl_tf.cli.options import data_options, prose, training_options
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names
+from bssl_tf_deploy.text import show
 
 
 @click.command("pretrain")
@@ -73,4 +74,4 @@ def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...
 
     saved = pretrain(wanted, Path(out), resume=resume)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} (and --data FOLDER, if these images have no labels)")
-    click.echo(saved)
+    show(saved)

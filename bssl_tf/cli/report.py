@@ -6,6 +6,7 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
+from bssl_tf_deploy.text import show
 
 
 @click.command("report")
@@ -48,7 +49,7 @@ def command(
 
     done = report(runs, out=out, format=form, images=0 if no_images else images, data_dir=data_dir)
     if done.path is None:
-        click.echo(done.content, nl=False)
+        show(*done.content.removesuffix("\n").split("\n"))
         return
     prose(
         f"{done.path.resolve()}: {len(done.content.encode()) / 1024:.0f} KiB"

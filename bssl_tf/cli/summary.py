@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json
 from bssl_tf.settings import read_run_config
 from bssl_tf_deploy.record import BINARY, Record
+from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
     from bssl_tf.evaluation.records import Evaluation
@@ -39,7 +39,7 @@ def command(run: str, as_json: bool) -> None:
     if (folder / "teacher.json").exists():
         known["teacher"] = read_json(folder / "teacher.json")
     if as_json:
-        click.echo(json.dumps(known, indent=2, default=Record.to_dict))
+        show_json(known, default=Record.to_dict)
         return
     try:
         about, lines = (
@@ -57,11 +57,11 @@ def command(run: str, as_json: bool) -> None:
         lines = [("a teacher; next", f"bssl-tf pretrain --teacher {shlex.quote(run)} --data ... --out ...")]
     elif not lines:
         lines = [("nothing known yet; next", f"bssl-tf evaluate {shlex.quote(run)}")]
-    click.echo("\n".join(f"{name:<50} {value}" for name, value in [*about, *lines]))
+    show(*(f"{name:<50} {value}" for name, value in [*about, *lines]))
     if evaluation is not None:
         if evaluation.labels_used:
-            click.echo(f"Trained with the help of {evaluation.labels_used}.")
-        click.echo(evaluation.verdict.sentence)
+            show(f"Trained with the help of {evaluation.labels_used}.")
+        show(evaluation.verdict.sentence)
         if evaluation.verdict.next_step:
             prose(f"next: {evaluation.verdict.next_step}")
 

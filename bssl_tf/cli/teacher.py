@@ -13,6 +13,7 @@ from bssl_tf.cli import completion
 from bssl_tf.cli._given import settle
 from bssl_tf.cli.options import data_options, prose, training_options
 from bssl_tf.methods.registry import names_for_teachers
+from bssl_tf_deploy.text import show
 
 _IMAGENET_SIZE = 224
 
@@ -67,7 +68,7 @@ def command(
 
     saved = train_teacher(wanted, Path(out), resume=resume)
     prose(f"next: bssl-tf pretrain --teacher {shlex.quote(out)} --data ... --out ...")
-    click.echo(saved)
+    show(saved)
 
 
 def _take(context: click.Context, name: str, out: str, image_size: int | None) -> None:
@@ -83,4 +84,4 @@ def _take(context: click.Context, name: str, out: str, image_size: int | None) -
     made = import_teacher(name, out=out, image_size=size)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see how well it separates your classes; then")
     prose(f"bssl-tf pretrain --teacher {shlex.quote(out)} --image-size {size} --channels 3 --data ... --out ...")
-    click.echo(made.network)
+    show(made.network)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
+from bssl_tf_deploy.text import show, show_json
 
 
 def students(context: click.Context, parameter: click.Parameter, typed: str) -> completion.Offers:
@@ -46,24 +46,22 @@ def command(name: str | None, out: str | None, bundle: str | None, as_json: bool
     if bundle:
         zoo.copy_bundle(entries[0], Path(bundle))
         prose(f"next: bssl-tf run {shlex.quote(bundle)} IMAGE..., or copy it to a device")
-        click.echo(bundle)
+        show(bundle)
     if out:
         zoo.make_run(entries[0], Path(out))
         prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data FOLDER, then bssl-tf export {shlex.quote(out)}")
-        click.echo(out)
+        show(out)
     if out or bundle:
         return
     if as_json:
-        click.echo(
-            json.dumps([dataclasses.asdict(entry) | {"folder": str(entry.folder)} for entry in entries], indent=2)
-        )
+        show_json([dataclasses.asdict(entry) | {"folder": str(entry.folder)} for entry in entries])
         return
     for entry in entries:
-        click.echo(
+        show(
             f"zoo:{entry.name:28} {entry.weights_bytes / 1000:6.1f} kB  {entry.protocol} {entry.top1:.1f} %"
             f"  {entry.method} on {entry.data}"
         )
         if zoo.bundle_of(entry):
-            click.echo(f"{'':33}with a ready-made bundle (--bundle DIR)")
+            show(f"{'':33}with a ready-made bundle (--bundle DIR)")
         if name:
-            click.echo(f"  trained by: {entry.command} (commit {entry.commit})\n  sha256: {entry.weights_sha256}")
+            show(f"  trained by: {entry.command} (commit {entry.commit})", f"  sha256: {entry.weights_sha256}")

@@ -17,9 +17,12 @@ from bssl_tf.devices.python_device import PythonDevice
 from bssl_tf.devices.session import Session, open_session
 from bssl_tf.errors import BsslError, BundleError, DeviceError, ImageError, RuntimeUnavailableError, StorageError
 from bssl_tf_deploy.bundle import MANIFEST, checked_file
+from bssl_tf_deploy.files import read_regular
 from bssl_tf_deploy.library import LIBRARY
+from bssl_tf_deploy.manifest import MAX_FILE_BYTES
 from bssl_tf_deploy.record import Machine, Profile, Record, State
 from bssl_tf_deploy.strict import StrictError
+from bssl_tf_deploy.system_errors import next_step
 
 # Beyond what is put there: for what the measurement itself writes.
 _SPARE_BYTES = 8 << 20
@@ -146,9 +149,9 @@ def _measured(device: PythonDevice, session: Session, job: Job, path: Sequence[s
 def _operators(name: str, session: Session, path: Sequence[str], tool: Path, threads: int) -> Profile:
     """Times of the bundle's operators by `benchmark_model`."""
     try:
-        session.put(_TOOL, tool.read_bytes())
+        session.put(_TOOL, read_regular(tool, MAX_FILE_BYTES))
     except OSError as error:
-        raise DeviceError(f"{tool} cannot be read ({error.strerror})", "Check the path of benchmark_model") from error
+        raise DeviceError(f"{tool} cannot be read ({error.strerror})", next_step(error)) from error
     options = ["--graph=bundle/model.tflite", f"--num_threads={threads}", *profile_options(_PROFILE)]
     done = session.run(["-c", _RUN_TOOL, _TOOL, _PROFILE, *options], path, timeout_s=600)
     if done["status"] != 0:

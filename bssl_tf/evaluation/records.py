@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.predictions import Answers, Predictions
 from bssl_tf.evaluation.statistics import Interval, accuracy_interval
-from bssl_tf.files import write_json
+from bssl_tf.files import MAX_JSON_BYTES, read_regular, write_json
 from bssl_tf.settings import DataConfig
 
 T = TypeVar("T")
@@ -230,7 +230,7 @@ def read_strictly(path: Path, kind: type[T], next_step: str) -> T:
         RunFolderError: it is not; the first difference is named.
     """
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+        return TypeAdapter(kind).validate_json(read_regular(path, MAX_JSON_BYTES), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))

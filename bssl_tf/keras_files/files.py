@@ -17,6 +17,7 @@ import h5py  # type: ignore[import-untyped]
 from bssl_tf.errors import ConversionError
 from bssl_tf.files import open_regular, require_regular
 from bssl_tf_deploy.files import HEAD_BYTES, standing_in
+from bssl_tf_deploy.system_errors import next_step
 
 # The largest of Keras' own applications has 0.5 GB.
 MAX_FILE_BYTES = 1 << 33
@@ -36,9 +37,7 @@ def require_fetched(path: Path) -> None:
         with open_regular(path, MAX_FILE_BYTES) as file:
             instead = standing_in(file.read(HEAD_BYTES))
     except OSError as error:
-        raise ConversionError(
-            f"{path} cannot be read ({error.strerror})", "Check the file and its permissions"
-        ) from error
+        raise ConversionError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
     if instead is not None:
         raise ConversionError(f"{path} is {instead}", "Get the file itself, then run the same command again")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from bssl_tf.errors import ConfigError
 from bssl_tf.files import read_regular
+from bssl_tf_deploy.system_errors import next_step
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,6 +49,6 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ConfigError(f"{path} is missing", "Check the path") from error
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})", "Check the file and its permissions") from error
+        raise ConfigError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML ({error})", "Fix the file, or remove it") from error

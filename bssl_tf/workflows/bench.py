@@ -16,11 +16,13 @@ from bssl_tf.workflows.stock_networks import has_stock_networks, stock_networks
 from bssl_tf_deploy.bench import bench_bundle, require_profile
 from bssl_tf_deploy.cli import prepare
 from bssl_tf_deploy.record import Record
+from bssl_tf_deploy.system_errors import system_errors
 
 _OPERATORS_S = 3.0
 log = logging.getLogger(__name__)
 
 
+@system_errors()
 def bench(
     bundle: str | os.PathLike[str],
     *,

@@ -19,6 +19,7 @@ from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.files import read_regular
 from bssl_tf_deploy.manifest import MAX_FILE_BYTES
 from bssl_tf_deploy.record import BINARY, Record, Run
+from bssl_tf_deploy.system_errors import next_step
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def _read(beside: Mapping[str, Path]) -> dict[str, bytes]:
         try:
             found[name] = read_regular(file, MAX_FILE_BYTES)
         except OSError as error:
-            raise ConfigError(f"{file} cannot be read ({error.strerror})", "Check the path") from error
+            raise ConfigError(f"{file} cannot be read ({error.strerror})", next_step(error)) from error
     return found
 
 

@@ -16,6 +16,7 @@ from bssl_tf_converters.lce import checks
 from bssl_tf_converters.lce import explain as lce_explain
 from bssl_tf_converters.lce.converter import convert as lce_convert
 from bssl_tf_converters.lce.explanation import Explanation, require_no_fault
+from bssl_tf_deploy.system_errors import system_errors
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Checked:
         return record | ({"explanation": dataclasses.asdict(self.explanation)} if self.explanation else {})
 
 
+@system_errors()
 def check(
     model: str | os.PathLike[str],
     *,

@@ -15,6 +15,7 @@ from bssl_tf.comparison.runner import Place, run_grid
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import write_text
 from bssl_tf.workflows.given import tables_of
+from bssl_tf_deploy.system_errors import system_errors
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Compared:
     records: Path
 
 
+@system_errors()
 def compare(
     preset: str,
     *,

@@ -26,6 +26,7 @@ from bssl_tf_converters.lce.export import Converted, convert_model
 from bssl_tf_deploy import manifest as m
 from bssl_tf_deploy.bundle import check_free, write_bundle
 from bssl_tf_deploy.library import TARGETS, Library, library_for, refuse_32_bit
+from bssl_tf_deploy.system_errors import system_errors
 
 INPUTS = ("float32", "uint8", "int8")
 CALIBRATION_IMAGES = 200
@@ -69,6 +70,7 @@ class Conversion:
     explain: bool = False
 
 
+@system_errors()
 def export(
     model: str | os.PathLike[str],
     *,

@@ -23,6 +23,7 @@ from bssl_tf_converters.checkpoints.teacher_weights import (
     not_of_format,
     read_teacher_weights,
 )
+from bssl_tf_deploy.system_errors import system_errors
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class ImportedTeacher:
         return str(self.path)
 
 
+@system_errors()
 def import_teacher(
     format: str, checkpoint: str | Path | None = None, *, out: str | Path, image_size: int = 224
 ) -> ImportedTeacher:

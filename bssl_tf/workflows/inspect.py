@@ -8,8 +8,10 @@ from pathlib import Path
 from bssl_tf.errors import ConversionError
 from bssl_tf_converters.tflite.inspection import Inspection, inspect_model, read_file
 from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.system_errors import system_errors
 
 
+@system_errors()
 def inspect(file: str | os.PathLike[str]) -> Inspection:
     """Operators, MACs, weights and memory of a model.
 

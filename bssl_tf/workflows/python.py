@@ -21,6 +21,7 @@ from bssl_tf.workflows import evaluate as evaluating
 from bssl_tf.workflows import pretrain as pretraining
 from bssl_tf.workflows import train_teacher as teaching
 from bssl_tf.workflows.given import tables_of
+from bssl_tf_deploy.system_errors import system_errors
 
 if TYPE_CHECKING:
     from bssl_tf.workflows.export import Exported
@@ -80,6 +81,7 @@ class Run:
         return report(self.path, **options)
 
 
+@system_errors()
 def train_teacher(
     data: str | Path | None = None,
     *,
@@ -137,6 +139,7 @@ def train_teacher(
     return Run(Path(out), saved)
 
 
+@system_errors()
 def pretrain(
     data: str | Path | None = None,
     *,
@@ -198,6 +201,7 @@ def pretrain(
     return Run(Path(out), saved)
 
 
+@system_errors()
 def evaluate(
     run: str | os.PathLike[str],
     *,

@@ -16,6 +16,7 @@ from bssl_tf.reports.formats import FORMATS
 from bssl_tf.reports.page import as_html
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
+from bssl_tf_deploy.system_errors import system_errors
 
 PAGE = "report.html"
 HTML = "html"
@@ -34,6 +35,7 @@ class Reported:
     content: str = field(repr=False)
 
 
+@system_errors()
 def report(
     runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,

@@ -33,6 +33,7 @@ from bssl_tf_deploy.library import bundled_name
 from bssl_tf_deploy.manifest import EXAMPLES, FileEntry, Manifest
 from bssl_tf_deploy.preprocess import encode_png, normalised, whole_pixels
 from bssl_tf_deploy.readme import readme
+from bssl_tf_deploy.system_errors import next_step
 
 MANIFEST = "manifest.json"
 MODEL = "model.tflite"
@@ -199,7 +200,7 @@ def _read_json(path: Path) -> object:
             f"{path.parent} is not a bundle (it has no {path.name})", "Give the folder that `bssl-tf export` wrote"
         ) from error
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
+        raise BundleError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not valid JSON ({error})", _AGAIN) from error
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import shlex
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from bssl_tf_deploy import conditions
 from bssl_tf_deploy.bench import bench_bundle
 from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.door import run_command
 from bssl_tf_deploy.errors import BsslError, ImageError
 from bssl_tf_deploy.measure import MeasureSettings, measure_bundle, thread_counts
 from bssl_tf_deploy.predictor import Predictor
@@ -30,8 +29,7 @@ from bssl_tf_deploy.quiet import LibraryOutput, captured_output
 from bssl_tf_deploy.record import Record
 from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load_runtime
 from bssl_tf_deploy.show import record_lines
-
-_INTERRUPTED = 130
+from bssl_tf_deploy.text import printable, show, show_json
 
 
 def prepare(bundle: str, threads: int, runtime: str, trust_bundle_library: bool) -> tuple[Predictor, Runtime]:
@@ -76,7 +74,7 @@ def run_images(
         try:
             answer, numbers = predictor.answer(predictor.prepare(Path(image)), top)
         except ImageError as error:
-            print(error, file=sys.stderr)
+            show(error, file=sys.stderr)
             records.append({"image": image, "error": str(error)})
             continue
         if outputs:
@@ -86,13 +84,13 @@ def run_images(
             records.append({"image": image, **predictor.task.record(answer)})
             lines = list(predictor.task.lines(answer))
         if not as_json:
-            print("\n".join(f"{image}  {line}" for line in lines))
+            show(*(f"{image}  {line}" for line in lines))
     if as_json:
-        print(json.dumps(records, indent=2))
+        show_json(records)
     readable = [record["image"] for record in records if "error" not in record]
     if check is not None and readable:
         largest = predictor.check_against(check, readable)
-        print(f"{check.kernel} agrees on {len(readable)} images: differences up to {largest:.2g}", file=sys.stderr)
+        show(f"{check.kernel} agrees on {len(readable)} images: differences up to {largest:.2g}", file=sys.stderr)
     return 0 if len(readable) == len(records) else ImageError.exit_status
 
 
@@ -120,7 +118,7 @@ def measure_all(options: argparse.Namespace) -> int:
     try:
         threads = thread_counts(options.threads, cores)
     except ValueError:
-        print(f"--threads {options.threads} is neither `all` nor numbers from 1 to 64: 1,2,4", file=sys.stderr)
+        show(f"--threads {options.threads} is neither `all` nor numbers from 1 to 64: 1,2,4", file=sys.stderr)
         return 2
     settings = MeasureSettings(
         threads,
@@ -137,7 +135,10 @@ def measure_all(options: argparse.Namespace) -> int:
 
 def _printed(record: Record, options: argparse.Namespace) -> int:
     record = dataclasses.replace(record, command=shlex.join(["bssl-tf-deploy", *options.given]))
-    print(record.to_json() if options.as_json else "\n".join(record_lines(record)))
+    if options.as_json:
+        show_json(record.to_dict(), indent=None, sort_keys=True)
+    else:
+        show(*record_lines(record))
     return 0
 
 
@@ -159,32 +160,34 @@ def _progress() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with the error's status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    run_command(
+        lambda: _run(given),
+        debug="--debug" in given,
+        interrupted="error[interrupted]: stopped. Run the same command again.",
+    )
+
+
+def _run(given: list[str]) -> int:
     options = _parser().parse_args(given)
     options.given = given
-    try:
-        if options.command == "measure":
-            with _progress():
-                sys.exit(measure_all(options))
-        predictor, runtime = prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
-        if options.command == "bench":
-            sys.exit(bench(predictor, runtime, options))
-        sys.exit(run_images(predictor, options.images, options.top, outputs=options.outputs, as_json=options.as_json))
-    except BsslError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        print("error[interrupted]: stopped. Run the same command again.", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has gone (as in `| head`); do not let Python complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    if options.command == "measure":
+        with _progress():
+            return measure_all(options)
+    predictor, runtime = prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
+    if options.command == "bench":
+        return bench(predictor, runtime, options)
+    return run_images(predictor, options.images, options.top, outputs=options.outputs, as_json=options.as_json)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its messages repeat what was given: names of files, which others may have chosen."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bssl-tf-deploy", description="Run a bundle of bssl-tf on this machine.")
+    parser = _Parser(prog="bssl-tf-deploy", description="Run a bundle of bssl-tf on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the network on images")
     timing = commands.add_parser("bench", help="time the network with one image")

@@ -8,11 +8,15 @@ They live on the device side because it must stand alone; `bssl_tf.errors` adds 
 | `BundleError` | bundle | 7 |
 | `ImageError` | image | 9 |
 | `RuntimeUnavailableError` | runtime | 10 |
+| `MemoryShortageError` | memory | 15 |
+| `UnexpectedError` | unexpected | 16 |
 """
 
 from __future__ import annotations
 
 from typing import TypeVar
+
+from bssl_tf_deploy.text import printable
 
 _Error = TypeVar("_Error", bound="BsslError")
 
@@ -29,9 +33,9 @@ class BsslError(Exception):
     exit_status = 1
 
     def __init__(self, what: str, next_step: str) -> None:
-        # One line, always: names and library messages may carry line breaks.
-        self.what = " ".join(what.split())
-        self.next_step = " ".join(next_step.split())
+        # One line, always: names and library messages may carry line breaks, and a stranger's text anything.
+        self.what = printable(" ".join(what.split()))
+        self.next_step = printable(" ".join(next_step.split()))
         super().__init__(f"error[{self.code}]: {self.what}. {self.next_step}.")
 
     def with_next_step(self: _Error, next_step: str) -> _Error:
@@ -65,3 +69,17 @@ class RuntimeUnavailableError(BsslError):
 
     code = "runtime"
     exit_status = 10
+
+
+class MemoryShortageError(BsslError):
+    """The memory of this machine, or of what this process may use, does not suffice."""
+
+    code = "memory"
+    exit_status = 15
+
+
+class UnexpectedError(BsslError):
+    """A fault in bssl-tf itself. Its traceback was written to a file, which the message names."""
+
+    code = "unexpected"
+    exit_status = 16

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from bssl_tf_deploy.errors import StorageError
+from bssl_tf_deploy.system_errors import next_step
 
 _Made = TypeVar("_Made")
 _TRIES = 100
+_CHUNK_BYTES = 1 << 20
 # What `standing_in` looks at.
 HEAD_BYTES = 512
 _CACHE_STEP = "Name a folder with the environment variable BSSL_TF_CACHE"
@@ -99,7 +101,10 @@ def read_regular(path: Path, limit: int) -> bytes:
         OSError: see `open_regular`; also where it grows beyond `limit` while it is read.
     """
     with open_regular(path, limit) as file:
-        content = file.read(limit + 1)
+        # Not `limit` at once, for which Python would take the memory. Files in /proc state no size.
+        content = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
+        while len(content) <= limit and (more := file.read(min(_CHUNK_BYTES, limit + 1 - len(content)))):
+            content += more
     if len(content) > limit:
         raise OSError(errno.EFBIG, _too_large(limit), str(path))
     return content
@@ -140,11 +145,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         cause = error.strerror or type(error).__name__
-        raise StorageError(
-            f"cannot write {path}: {cause}",
-            "Free space there or choose another place, then run the same command again; "
-            "what was saved before is intact",
-        ) from error
+        raise StorageError(f"cannot write {path}: {cause}", next_step(error)) from error
 
 
 @contextlib.contextmanager

@@ -48,6 +48,7 @@ from bssl_tf_deploy.record import (
 from bssl_tf_deploy.runtime import Runtime, load_runtime
 from bssl_tf_deploy.stable import Repeated, until_stable
 from bssl_tf_deploy.start import start_in_fresh_process
+from bssl_tf_deploy.system_errors import next_step
 
 _STARTS = 3
 _WINDOWS = 20
@@ -258,4 +259,4 @@ def _read(file: Path) -> bytes:
     try:
         return read_regular(file, MAX_FILE_BYTES)
     except OSError as error:
-        raise StorageError(f"{file} cannot be read ({error.strerror})", "Check the path") from error
+        raise StorageError(f"{file} cannot be read ({error.strerror})", next_step(error)) from error

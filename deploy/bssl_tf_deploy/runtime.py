@@ -14,6 +14,7 @@ from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import bundled_name, host_target, own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.predictor import Predictor
+from bssl_tf_deploy.system_errors import system_errors
 
 RUNTIMES = ("auto", "own", "lce")
 MAX_THREADS = 64
@@ -39,6 +40,7 @@ class Runtime(Protocol):
         """The model's outputs in its order, float32 [B, ...], of inputs [B, ...] of its types, in its order."""
 
 
+@system_errors()
 def load(
     bundle: Path | str | Bundle, threads: int = 1, runtime: str = "auto", *, trust_bundle_library: bool = False
 ) -> Predictor:

@@ -170,14 +170,14 @@ def test_what_is_no_model_is_one_line_with_its_status(model: Path, tmp_path: Pat
     one_line(bssl_tf("inspect", tmp_path / "none.tflite"), 6, "does not exist", "Give a .tflite file or a bundle")
     one_line(bssl_tf("inspect", "x" * 5000), 6, "cannot be read")
     os.mkfifo(tmp_path / "pipe")
-    one_line(bssl_tf("inspect", tmp_path / "pipe", timeout=30), 6, "is not a regular file")
+    one_line(bssl_tf("inspect", tmp_path / "pipe", timeout=30), 6, "cannot be read (Not a regular file)")
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(2**33)  # a hole, on a file system that has them
-    one_line(bssl_tf("inspect", tmp_path / "huge", timeout=30), 6, "no flatbuffer has 2 GiB")
+    one_line(bssl_tf("inspect", tmp_path / "huge", timeout=30), 6, "Larger than 2,147,483,647 bytes")
     one_line(bssl_tf("inspect", tmp_path), 7, "error[bundle]", "is not a bundle")
     if os.geteuid() != 0:
         model.chmod(0)
-        one_line(bssl_tf("inspect", model), 6, "cannot be read (Permission denied)", "Check its permissions")
+        one_line(bssl_tf("inspect", model), 6, "cannot be read (Permission denied)", "Check the permissions")
 
 
 def test_mutated_files_through_the_command_within_a_gigabyte(tmp_path: Path) -> None:

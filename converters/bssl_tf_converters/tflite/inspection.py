@@ -25,6 +25,8 @@ from pathlib import Path
 from bssl_tf.errors import ConversionError
 from bssl_tf_converters.tflite.macs import WITH_KERNEL, count_macs
 from bssl_tf_converters.tflite.model import Operator, Tensor, TfliteModel, histogram, read_first_graph
+from bssl_tf_deploy.files import read_regular
+from bssl_tf_deploy.system_errors import next_step
 
 # Arithmetic of MACs, and kinds of weights.
 KINDS = ("binary", "float", "integer")
@@ -116,16 +118,11 @@ def read_file(path: Path) -> bytes:
         ConversionError: it is missing, not a regular file, too large for a flatbuffer, or cannot be read.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise ConversionError(f"{path} is not a regular file", "Give a .tflite file or a bundle")
-        size = path.stat().st_size
-        if size > _MAX_FILE_BYTES:
-            raise ConversionError(f"{path} has {size} bytes, and no flatbuffer has 2 GiB", "Give a .tflite file")
-        return path.read_bytes()
+        return read_regular(path, _MAX_FILE_BYTES)
     except FileNotFoundError as error:
         raise ConversionError(f"{path} does not exist", "Give a .tflite file or a bundle") from error
     except OSError as error:
-        raise ConversionError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
+        raise ConversionError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
 
 
 def inspect_model(content: bytes) -> Inspection:
