@@ -23,9 +23,11 @@ from bssl_tf.errors import BsslError, ConfigError, Interrupted, RuntimeUnavailab
 from bssl_tf.files import write_text
 from bssl_tf_deploy import conditions as machine_conditions
 from bssl_tf_deploy.bench import described
+from bssl_tf_deploy.door import run_command
 from bssl_tf_deploy.library import own_library
 from bssl_tf_deploy.record import Conditions, Machine, Record, Run, RuntimeLibrary, Start, Subject
 from bssl_tf_deploy.strict import parse
+from bssl_tf_deploy.text import show
 
 _ISAS = ("auto", "portable", "avx2", "avx512", "neon")
 
@@ -226,7 +228,7 @@ def _write_report(record_file: Path) -> None:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    show(line, file=sys.stderr)
 
 
 def _say_error(error: BsslError, debug: bool) -> None:
@@ -238,20 +240,19 @@ def _say_error(error: BsslError, debug: bool) -> None:
 
 def main() -> None:
     """Runs the command line and exits with the error's status."""
+    stopped = Interrupted("stopped at once", "Run it again with --networks and those that are missing")
+    run_command(_run, debug="--debug" in sys.argv[1:], interrupted=str(stopped))
+
+
+def _run() -> int:
     try:
         command(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    except BsslError as error:
-        if "--debug" in sys.argv[1:]:
-            traceback.print_exc()
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_status)
-    except (KeyboardInterrupt, click.Abort):
-        stopped = Interrupted("stopped at once", "Run it again with --networks and those that are missing")
-        click.echo(str(stopped), err=True)
-        sys.exit(stopped.exit_status)
+        return error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return 0
 
 
 if __name__ == "__main__":

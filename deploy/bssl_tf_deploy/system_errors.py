@@ -46,6 +46,7 @@ _STEPS_BY_NAME = {
     "EBUSY": f"Close the program that uses it, {_AGAIN}",
     "ETXTBSY": f"Close the program that uses it, {_AGAIN}",
     "EAGAIN": f"Close other programs or raise the limit of processes (ulimit -u), {_AGAIN}",
+    "ENOMEM": _SMALLER,
     "ESTALE": f"Mount the network's file system again, {_AGAIN}",
     "ENODEV": f"Check that the disk or the device is connected, {_AGAIN}",
     "ENXIO": "Name a regular file, and check that the device is connected",
@@ -88,6 +89,8 @@ def system_error(error: BaseException) -> BsslError | None:
         # A full disk and a full memory have the same name there.
         number = errno.ENOSPC if "No space left" in said else number
         error = OSError(number, said.splitlines()[0][:300] if said else os.strerror(number))
+    if isinstance(error, RuntimeError) and said.startswith("Symlink loop from "):  # of pathlib before Python 3.13
+        error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), said.removeprefix("Symlink loop from ").strip("'"))
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         detail = f" ({said[:300]})" if said else ""
         return MemoryShortageError(f"the memory does not suffice{detail}", _SMALLER)
