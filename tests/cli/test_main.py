@@ -55,7 +55,7 @@ def test_help_of_each_command_is_light(name: str) -> None:
         (
             ["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "training.warmup_epochs=300"],
             3,
-            "300 of 200 in all",
+            "300, of 200 epochs in all",
         ),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--set", "training.learning_rate=inf"], 3, "is inf"),
         (["teacher", "--out", "{tmp}", "--data", "embedded", "--limit", "9"], 4, "fewer than one batch of 256"),

@@ -116,7 +116,7 @@ def test_more_networks_than_the_runner_on_a_phone_takes_are_refused(
     arguments = ["bench", real_bundle, "--device", "adb", "--tflite-library", model]
     for number in range(14):
         arguments += ["--beside", f"m{number}={model}"]
-    fails(harness(*arguments), 3, "16 networks are to be timed next to", "adb takes 15", "fewer with --beside")
+    fails(harness(*arguments), 3, "16 networks are to be timed next to", "adb takes at most 15", "fewer with --beside")
     # Without the two of the same shape they are fewer; then the library is looked at.
     fails(harness(*arguments, "--no-float"), 14, "neither a shared library nor")
 

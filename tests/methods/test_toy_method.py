@@ -81,7 +81,7 @@ def test_it_trains_and_leaves_its_own_table_and_its_numbers(
         (["--set", "toy.width=0"], "toy.width is 0. Give a value above zero"),
         (["--set", "moco.momentum=0.9"], "[moco] is not for method toy"),
         (["--batch-size", "1"], "a batch of 1 has no spread. Pass --batch-size 2"),
-        (["--teacher", "runs/teacher"], "teacher is set, and toy has no teacher"),
+        (["--teacher", "runs/teacher"], "teacher is set, but toy has no teacher"),
     ],
 )
 def test_its_settings_are_read_strictly_and_its_check_runs(

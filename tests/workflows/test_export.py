@@ -119,7 +119,7 @@ def test_a_strangers_h5_becomes_a_bundle_that_says_what_is_known(
     assert (manifest.network.backbone, manifest.network.arguments) == ("stranger", {})
     assert (manifest.preprocessing.mean, manifest.preprocessing.std) == (MEAN, STD)
     assert manifest.binary.binary_convolutions == 2
-    assert "SOFTMAX" not in manifest.operators and "leaving out activation" in said.text
+    assert "SOFTMAX" not in manifest.operators and "omitting activation" in said.text
     names = {file.name.partition("-")[2].removesuffix(".png") for file in (bundle.path / "examples").iterdir()}
     assert names <= set(manifest.table.labels)
     # An independent way: Keras from the file, on the examples.
@@ -365,7 +365,7 @@ def test_a_fresh_network_full_of_ties_is_refused_and_the_ties_are_named(
     require_or_skip(bool(zoo_networks()), "needs larq-zoo")
     call = {"data": "embedded", "images": 4, "explain": True}
     refused(lambda: export("larq_zoo:BinaryResNetE18", **call), "does not match the Keras network")
-    assert "within 0.0001 of their threshold: rounding, no fault" in said.text
+    assert "within 0.0001 of their threshold: rounding, not a fault" in said.text
 
 
 def test_labels_come_from_a_file_or_are_numbers(

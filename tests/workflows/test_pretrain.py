@@ -28,7 +28,7 @@ from bssl_tf.workflows.pretrain import pretrain
         ({"method": "moco", "training": {"optimizer": "lion"}}, "optimizer is 'lion'"),
         ({"method": "moco", "training": {"precision": "float8"}}, "precision is 'float8'"),
         ({"method": "moco", "training": {"probe_every": -1}}, "training.probe_every is -1"),
-        ({"method": "moco", "teacher": "/somewhere"}, "teacher is set, and moco has no teacher"),
+        ({"method": "moco", "teacher": "/somewhere"}, "teacher is set, but moco has no teacher"),
         ({"method": "moco", "moco": {"temperature": 0.0}}, "moco.temperature is 0.0"),
         ({"method": "byol", "byol": {"momentum": 1.5}}, "byol.momentum is 1.5"),
         ({"method": "byol", "byol": {"hidden_width": 0}}, "byol.hidden_width is 0"),

@@ -244,7 +244,7 @@ def files(small: Path) -> list[bytes]:
 def test_a_cut_is_noticed_even_where_no_tensor_lies(tmp_path: Path) -> None:
     path = write_legacy(tmp_path / "c.pth", tensor(2))
     path.write_bytes(path.read_bytes()[:-4])
-    assert "it is cut: 4 bytes are missing" in refusal(path)
+    assert "it is truncated: 4 bytes are missing" in refusal(path)
 
 
 @pytest.mark.parametrize("which", range(4), ids=["zip by hand", "legacy by hand", "zip", "legacy"])
