@@ -317,7 +317,7 @@ def test_a_cable_that_is_pulled_without_a_word_leaves_nothing(board: Device, rea
             os.kill(session, signal.SIGSTOP)
         try:
             out, said = process.communicate(timeout=90)
-            fails(subprocess.CompletedProcess([], process.returncode, out, said), 14, "went away", "cable")
+            fails(subprocess.CompletedProcess([], process.returncode, out, said), 14, "stopped responding", "cable")
             # The agent hears nothing, not even the end: it waits for a minute.
             for _ in range(8):
                 if gone(board.home):
