@@ -1,7 +1,7 @@
 """The gate to TensorFlow: the only module that imports it, Keras 2 and larq.
 
-TF_USE_LEGACY_KERAS must be set before anything touches `tf.keras`; set later, TensorFlow ignores it without a
-word and hands out Keras 3, under which larq does not work. So everybody writes `from bssl_tf.backend import tf`.
+TF_USE_LEGACY_KERAS must be set before anything touches `tf.keras`; set later, TensorFlow silently ignores it and
+provides Keras 3, under which larq does not work. So every module writes `from bssl_tf.backend import tf`.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def commands() -> str:
-    """Every command of `bssl-tf`: usage, what it says of itself, its options."""
+    """Every command of `bssl-tf`: usage, description, options."""
     context = click.Context(cli, info_name="bssl-tf", **cli.context_settings)
     general = [f"## bssl-tf\n\n{_paragraphs(cli.help)}\n\n{_options(cli, context)}"]
     return "\n\n".join(general + [_command(name, context) for name in COMMANDS])
@@ -72,7 +72,7 @@ def _options(command: click.Command, context: click.Context) -> str:
 
 
 def device_commands() -> str:
-    """What `bssl-tf-deploy` says of itself."""
+    """The help of `bssl-tf-deploy`."""
     return "\n\n".join(_device_help(*words) for words in ((), *((name,) for name in _DEVICE_COMMANDS)))
 
 
@@ -235,7 +235,7 @@ def checks() -> str:
 
 
 def presets() -> str:
-    """The presets that come with the package, and what each says of itself."""
+    """The presets that come with the package, and the comment at the top of each."""
     parts = []
     for name in config.presets():
         lines = (_ROOT / f"bssl_tf/settings/presets/{name}.toml").read_text(encoding="utf-8").splitlines()

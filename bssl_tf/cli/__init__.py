@@ -1,1 +1,1 @@
-"""The command line: one file a command; it parses and prints, nothing else, and loads TensorFlow only when run."""
+"""The command line: one file per command; it parses and prints, nothing else, and loads TensorFlow only when run."""

@@ -1,7 +1,7 @@
 """Runs a grid: what is missing is trained and evaluated, one process at a time, and recorded as it finishes.
 
 Every run and every evaluation is a `bssl-tf` command of its own, so that one that is killed costs its own minutes only:
-the same comparison, called again, goes on where it was. A record counts for a row as long as its settings and its
+the same comparison, run again, resumes. A record counts for a row as long as its settings and its
 teacher are the row's; a run folder of other settings is refused, not taken.
 """
 

@@ -61,7 +61,7 @@ class Options:
         channels: 1, 3, or None for what suits the data.
         cache_dir: where decoded images go.
         max_unreadable_share: more unreadable images than this share stop the run.
-        limit: at most so many images in each split, or None.
+        limit: at most this many images in each split, or None.
         labels_needed: refuse classes that nothing can be learnt about; without it they may be anything.
     """
 

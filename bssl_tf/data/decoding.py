@@ -68,7 +68,7 @@ def decode(source: Path | bytes, size: int, channels: int) -> Decoded:
 
 
 def header_size(source: Path) -> tuple[int, int] | None:
-    """Width and height as the file's header says, in pixels; None where it cannot be read."""
+    """Width and height from the file's header, in pixels; None where it cannot be read."""
     try:
         return picture_size(source)
     except UnreadableImageError:  # As in decode(), which reports the cause.

@@ -1,4 +1,4 @@
-"""An emulated 64-bit ARM machine: says whether an answer is right, never how long it takes.
+"""An emulated 64-bit ARM machine: shows whether an answer is right, never how long it takes.
 
 It runs Debian's Python and the real aarch64 wheels from the rig that `make arm64-rig` makes, with qemu-user.
 """

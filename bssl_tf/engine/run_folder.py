@@ -3,7 +3,7 @@
     runs/NAME/
       config.toml        all that was decided, defaults written out
       environment.json   versions, machine, threads
-      metrics.jsonl      one record a line, of an epoch, or with the key `probe` of a look at the network after it
+      metrics.jsonl      one record per line, of an epoch, or with the key `probe` of a probe after it
       checkpoints/       step-000000123.safetensors, the two newest
       teacher/ student/  the result: network.json and weights.safetensors
       run.lock           held while a process trains here

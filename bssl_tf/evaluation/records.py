@@ -150,7 +150,7 @@ class Evaluation:
         backbone: its network.
         epochs: of each stage; 0 where it was not trained here.
         photos: images that the subject was trained on without labels; None where that is not known.
-        labels_used: whose labels went into the subject's weights, a clause; None for nobody's.
+        labels_used: whose labels went into the subject's weights, a clause; None if none.
         conditions: machine, versions, time.
         command: what the user called.
         rows: the subject first, then its controls, then the teacher.

@@ -208,5 +208,5 @@ def _has_tensor(node: Any) -> bool:
 
 
 def printable(value: Any) -> str:
-    """What a stranger's file says, for a message: one short line without control characters."""
+    """Text from an untrusted file, for a message: one short line without control characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(value)[:60])

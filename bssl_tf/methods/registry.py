@@ -92,7 +92,7 @@ def find(name: str) -> Method[Any]:
     """The method called `name`.
 
     Raises:
-        ConfigError: there is none, or the package that brings it is broken.
+        ConfigError: there is none, or the package that provides it is broken.
     """
     if name in BUILT_IN:
         return importlib.import_module(f"bssl_tf.methods.{name}").METHOD

@@ -64,7 +64,7 @@ def bench_bundle(
         A record without `command` and `commit`.
 
     Raises:
-        RuntimeUnavailableError: a model of `stock` does not run; or times of operators are wanted that nobody keeps.
+        RuntimeUnavailableError: a model of `stock` does not run; or requested times of operators are not recorded.
     """
     library = runtime.library if isinstance(runtime, LiteRtInterpreter) else None
     if operators_s:
@@ -115,7 +115,7 @@ def bench_bundle(
 
 
 def require_profile(runtime: Runtime) -> None:
-    """Raises `RuntimeUnavailableError` where nobody keeps times of single operators."""
+    """Raises `RuntimeUnavailableError` where times of single operators are not recorded."""
     if not isinstance(runtime, LiteRtInterpreter) or runtime.library is None:
         raise RuntimeUnavailableError(
             f"the times of operators are recorded by our own runtime, not by {runtime.kernel}", "Omit --operators"

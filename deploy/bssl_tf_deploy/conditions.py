@@ -1,4 +1,4 @@
-"""What a Linux machine says of itself: processor, clock, memory, temperature, throttling, energy.
+"""What a Linux machine reports about itself: processor, clock, memory, temperature, throttling, energy.
 
 Everything is read from /proc and /sys as it stands; what a machine does not tell is left out, never guessed. A harness
 sends this file to a device by itself, before anything is installed there, so it imports nothing of this package.

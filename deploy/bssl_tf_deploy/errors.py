@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line that says what happened, where, and what to do next.
+"""Errors that a user can act on: one line that states what happened, where, and what to do next.
 
 They live on the device side because it must stand alone; `bssl_tf.errors` adds the host's.
 

@@ -1,4 +1,4 @@
-"""Keeps native libraries from writing to the terminal, without losing what they said."""
+"""Keeps native libraries from writing to the terminal, without losing their messages."""
 
 from __future__ import annotations
 

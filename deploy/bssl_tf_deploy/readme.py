@@ -1,4 +1,4 @@
-"""The README that lies in every bundle."""
+"""The README of every bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads a model in a fresh process and says how long that and the first call took, and how much memory it needed.
+"""Loads a model in a fresh process and reports how long that and the first call took, and how much memory it needed.
 
     python -m bssl_tf_deploy.start '{"model": FILE, "threads": 1, "library": FILE|null, "inputs": [[SHAPE, TYPE]]}'
 

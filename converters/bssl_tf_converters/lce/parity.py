@@ -1,4 +1,4 @@
-"""Does the converted network still say what the Keras network says?
+"""Does the converted network still agree with the Keras network?
 
 Both compute in float32, with sums in another order. That is harmless until a pre-activation lies within rounding of
 zero: then its sign may flip, and one flipped bit moves the logits by far more than rounding does.
