@@ -9,6 +9,9 @@ What the commands of `bssl-tf` do, Python can call, with the same settings as ke
     print(student.evaluate(data="labelled/").verdict.sentence)
     bundle = student.export(target="arm64")
 
+With fewer than about 50,000 photos, `bt.import_teacher("efficientnet_lite0", out="runs/teacher")` gives a pretrained
+teacher in place of the first line; its weights were trained with ImageNet's labels.
+
 Errors are `bssl_tf.errors.BsslError`, with one line that ends in the next step. Progress is logged below the logger
 `bssl_tf`, which is silent until a handler is added: `logging.basicConfig(level=logging.INFO)`.
 

@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Check layer by layer, before exporting, whether LCE will keep MODEL binary, and what to change if not.
 
-    MODEL is a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; it must be from Keras 2. No code
-    in it is run. The exit status is 0 if there are no errors, and 6 if there are.
+    MODEL is a run folder, an imported teacher, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; it must be
+    from Keras 2. No code in it is run. The exit status is 0 if there are no errors, and 6 if there are.
 
     With --explain, the converted network is compared with Keras on noise, at the input of each binary layer.
     """

@@ -38,7 +38,8 @@ from bssl_tf_deploy.text import show
 def command(
     runs: tuple[str, ...], out: str | None, form: str, images: int, no_images: bool, data_dir: str | None
 ) -> None:
-    """Report everything known about each RUN, a folder of `bssl-tf pretrain` or `bssl-tf teacher`, and compare them.
+    """Report everything known about each RUN, a folder of `bssl-tf pretrain`, `teacher` or
+    `import-teacher`, and compare them.
 
     The verdict comes first, then accuracy with controls and teacher, confusions between classes, size, latency and
     training curves. In html it is one page that works offline, with plots, the most confident mistakes, views as the

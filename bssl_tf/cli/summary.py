@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from bssl_tf.cli import completion
 from bssl_tf.cli.options import prose
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json
-from bssl_tf.settings import read_run_config
+from bssl_tf.settings import read_import, read_run_config
 from bssl_tf_deploy.record import BINARY, Record
 from bssl_tf_deploy.text import show, show_json
 
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 @click.argument("run", shell_complete=completion.folders)
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def command(run: str, as_json: bool) -> None:
-    """Summarise RUN: its accuracy with the verdict, its bundles, and the newest benchmark."""
+    """Summarise RUN, or an imported teacher: its accuracy with the verdict, its bundles, and the newest benchmark."""
     folder = Path(run)
-    trained_by = read_run_config(folder)["command"]
+    imported = read_import(folder)
+    settings = read_run_config(folder) if imported is None else {}
+    trained_by = settings.get("command", "teacher")
     from bssl_tf.evaluation.records import as_record, read_evaluation
 
     evaluation = read_evaluation(folder)
@@ -38,6 +41,8 @@ def command(run: str, as_json: bool) -> None:
     }
     if (folder / "teacher.json").exists():
         known["teacher"] = read_json(folder / "teacher.json")
+    if imported is not None:
+        known["import"] = dataclasses.asdict(imported)
     if as_json:
         show_json(known, default=Record.to_dict)
         return
@@ -54,13 +59,17 @@ def command(run: str, as_json: bool) -> None:
     if not lines and not (folder / part / "network.json").exists():
         lines = [("not finished; next", f"bssl-tf {trained_by} --out {shlex.quote(run)} --resume")]
     elif not lines and trained_by == "teacher":
-        lines = [("a teacher; next", f"bssl-tf pretrain --teacher {shlex.quote(run)} --data ... --out ...")]
+        what = f"a teacher, {imported.method}" if imported else "a teacher"
+        lines = [(f"{what}; next", f"bssl-tf pretrain --teacher {shlex.quote(run)} --data ... --out ...")]
     elif not lines:
         lines = [("nothing known yet; next", f"bssl-tf evaluate {shlex.quote(run)}")]
     show(*(f"{name:<50} {value}" for name, value in [*about, *lines]))
+    labels_used = evaluation.labels_used if evaluation is not None else settings.get("labels_used")
+    if imported is not None and imported.labels_used:
+        labels_used = labels_used or f"the labels that {imported.format} was trained on"
+    if labels_used:
+        show(f"Trained with the help of {labels_used}.")
     if evaluation is not None:
-        if evaluation.labels_used:
-            show(f"Trained with the help of {evaluation.labels_used}.")
         show(evaluation.verdict.sentence)
         if evaluation.verdict.next_step:
             prose(f"next: {evaluation.verdict.next_step}")

@@ -78,7 +78,7 @@ def _elsewhere(run: Run, found: Evaluation) -> bool:
     """Whether the network or its teacher were trained on other data than the accuracy is of."""
     sources = [text(settings, "data", "source") for settings in (run.settings, run.teacher)]
     # A folder may be named in several ways.
-    return any(source and Path(source).resolve() != Path(found.data).resolve() for source in sources)
+    return run.imported or any(source and Path(source).resolve() != Path(found.data).resolve() for source in sources)
 
 
 def _figures(group: Sequence[tuple[Run, Evaluation]], name: str) -> list[Figure]:

@@ -13,8 +13,8 @@ from bssl_tf.evaluation.predictions import Answers, read_predictions
 from bssl_tf.evaluation.records import Evaluation, belong_together, read_evaluation
 from bssl_tf.files import line_count, read_json, read_records
 from bssl_tf.reports.benchmarks import Emulated, TimedNetwork, read_benchmarks
-from bssl_tf.reports.fields import number, table, text
-from bssl_tf.settings import read_run_config
+from bssl_tf.reports.fields import number, table, text, whole
+from bssl_tf.settings import Import, read_import, read_run_config
 from bssl_tf_converters.tflite.inspection import Inspection, inspect_model
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.manifest import Manifest
@@ -59,6 +59,7 @@ class Run:
         evaluation: what evaluation.json holds; None where there is none, or it is damaged.
         answers: what each test image was taken for; empty where that is missing or not of `evaluation`.
         finished: whether the trained network is there.
+        imported: whether this is not a run but a folder of `bssl-tf import-teacher`, with `settings` of what is known.
         damaged: files that are there and cannot be read, a sentence each.
     """
 
@@ -76,6 +77,7 @@ class Run:
     benchmarks: tuple[TimedNetwork, ...]
     emulated: tuple[Emulated, ...]
     finished: bool
+    imported: bool
     damaged: tuple[str, ...]
 
     @property
@@ -140,9 +142,10 @@ def _short_names(folders: list[Path]) -> list[str]:
 
 
 def _read_run(folder: Path, name: str, given: str) -> Run:
-    settings = read_run_config(folder)
-    command = settings["command"]
     damaged: list[str] = []
+    imported = read_import(folder)
+    settings = read_run_config(folder) if imported is None else _of_import(folder, imported, damaged)
+    command = settings["command"]
     evaluation, answers = _evaluation(folder, damaged)
     metrics = folder / "metrics.jsonl"
     epochs = _epochs(_records(metrics, damaged))
@@ -163,8 +166,21 @@ def _read_run(folder: Path, name: str, given: str) -> Run:
         benchmarks=benchmarks,
         emulated=emulated,
         finished=(folder / trained / "network.json").is_file(),
+        imported=imported is not None,
         damaged=tuple(damaged),
     )
+
+
+def _of_import(folder: Path, imported: Import, damaged: list[str]) -> dict[str, Any]:
+    """What a run's config.toml would say of an imported teacher."""
+    network = _json(folder / "teacher" / "network.json", damaged)
+    return {
+        "command": "teacher",
+        "method": imported.method,
+        "backbone": {"name": text(network, "backbone")},
+        "data": {name: whole(network, "preprocessing", name) for name in ("image_size", "channels")},
+        "labels_used": text(network, "labels_used"),
+    }
 
 
 def _json(path: Path, damaged: list[str]) -> dict[str, Any]:
@@ -208,11 +224,12 @@ def _benchmarks(folder: Path, damaged: list[str]) -> tuple[tuple[TimedNetwork, .
 
 
 def _teacher(path: str) -> dict[str, Any]:
-    """Settings of the run that trained the teacher; a Keras model, or one that was moved away, has none."""
+    """Settings of a teacher's run, or what is known of an imported one; a Keras model, or one moved away, has none."""
     if not path:
         return {}
     try:
-        return read_run_config(Path(path))
+        imported = read_import(Path(path))
+        return read_run_config(Path(path)) if imported is None else _of_import(Path(path), imported, [])
     except (BsslError, OSError):
         return {}
 

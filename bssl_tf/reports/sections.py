@@ -31,7 +31,7 @@ def make_document(
     title = f"{runs[0].name}: report" if len(runs) == 1 else f"Report of {len(runs)} runs"
     sections = (
         *(result_section(runs), accuracy_section(runs), class_section(runs), *mistakes, *speed_sections(runs)),
-        *(training_section(runs), about_section(runs), *pictures),
+        *(training_section([run for run in runs if not run.imported]), about_section(runs), *pictures),
     )
     return Document(title, command, made, tuple(one for one in sections if one.blocks or one.missing))
 
@@ -80,7 +80,7 @@ def _about(run: Run) -> tuple[Cell, ...]:
         whole(s, "data", "image_size"),
         whole(s, "data", "channels"),
         ", ".join(_known(text(s, "augmentation", "name"), _labelled(s, "augmentation", "min_area", "crops from"))),
-        f"{len(run.epochs)} of {total}" if total else str(len(run.epochs)),
+        None if run.imported else f"{len(run.epochs)} of {total}" if total else str(len(run.epochs)),
         whole(s, "training", "batch_size"),
         text(s, "training", "optimizer"),
         text(s, "training", "schedule"),

@@ -4,6 +4,7 @@
 |---|---|
 | `data`, `training` | sections that all runs have |
 | `runs` | a teacher's run, a student's run, their config.toml |
+| `imports` | what an imported teacher has in place of a config.toml |
 | `reading` | from tables to dataclasses, strictly; ranges and names to choose from |
 | `tables` | nested tables: TOML, merging, differences |
 | `preset_files` | presets of the package (`presets/*.toml`) and of the user |
@@ -14,6 +15,7 @@ The table of a method is declared with the method, in `bssl_tf.methods`. A prese
 """
 
 from bssl_tf.settings.data import DataConfig
+from bssl_tf.settings.imports import Import, read_import, write_import
 from bssl_tf.settings.preset_files import presets, read_preset
 from bssl_tf.settings.protocols import PROTOCOLS
 from bssl_tf.settings.reading import (
@@ -43,6 +45,7 @@ __all__ = [
     "AugmentationConfig",
     "BackboneConfig",
     "DataConfig",
+    "Import",
     "NotNegative",
     "NotNegativeInt",
     "Positive",
@@ -57,9 +60,11 @@ __all__ = [
     "differences",
     "merge",
     "presets",
+    "read_import",
     "read_preset",
     "read_run_config",
     "read_settings",
     "read_toml",
     "write_config",
+    "write_import",
 ]

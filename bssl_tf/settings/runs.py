@@ -11,6 +11,7 @@ import tomli_w
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import write_text
 from bssl_tf.settings.data import DataConfig
+from bssl_tf.settings.imports import read_import
 from bssl_tf.settings.reading import NotNegativeInt, Table
 from bssl_tf.settings.tables import read_toml
 from bssl_tf.settings.training import AugmentationConfig, BackboneConfig, TrainingConfig
@@ -78,6 +79,8 @@ def read_run_config(run: Path) -> dict[str, Any]:
         ConfigError: the file is not TOML.
     """
     path = run / "config.toml"
+    if not path.is_file() and read_import(run) is not None:
+        raise RunFolderError(f"{run} holds an imported teacher, not a run", "Name a folder of `bssl-tf pretrain`")
     if not path.is_file():
         raise RunFolderError(f"{run} is not a run folder (it has no config.toml)", "Check the path")
     content = read_toml(path)

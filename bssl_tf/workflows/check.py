@@ -71,7 +71,8 @@ def check(
     """Checks before an export whether LCE will keep a model binary.
 
     Args:
-        model: a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME; no code in it is run.
+        model: a run folder, a folder of `import_teacher`, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME;
+            no code in it is run.
         weights: a weights file for larq_zoo:NAME; None for random weights.
         allow: codes of checks whose errors count as warnings.
         convert: also convert the model and check the result; False is quick and needs no LCE.

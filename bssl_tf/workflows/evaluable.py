@@ -21,7 +21,7 @@ from bssl_tf.methods.registry import read_run
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, read_run_config
+from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, read_import, read_run_config
 from bssl_tf.teachers.inputs import NOTHING_SAID, TeacherOptions, teacher_options
 from bssl_tf.teachers.teacher import Teacher, open_teacher, unknown_labels
 
@@ -87,10 +87,8 @@ def find_evaluable(path: Path, options: TeacherOptions = NOTHING_SAID, *, image_
     """
     if path.is_file() or (path / "saved_model.pb").exists():
         return _keras(path, options, image_size)
-    if not (path / "config.toml").exists() and (path / "import.json").exists():
-        about = read_json(path / "import.json")
-        method = f"imported ({about.get('format')})"
-        return _saved(path, TEACHER, DataConfig(), method, pretrained=True, origin="imported")
+    if (imported := read_import(path)) is not None:
+        return _saved(path, TEACHER, DataConfig(), imported.method, pretrained=True, origin="imported")
     content = read_run_config(path)
     if content["command"] == "teacher":
         teacher = read_run(TeacherConfig, content).sections

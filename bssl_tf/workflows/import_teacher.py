@@ -11,11 +11,11 @@ import numpy as np
 from bssl_tf import __version__
 from bssl_tf.backend import keras
 from bssl_tf.errors import RunFolderError
-from bssl_tf.files import storage_errors, write_json
+from bssl_tf.files import storage_errors
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.saved import Network, save_network
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import check_choice
+from bssl_tf.settings import Import, check_choice, write_import
 from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
 from bssl_tf_converters.checkpoints.teacher_weights import (
     Weight,
@@ -86,14 +86,7 @@ def import_teacher(
         parts["head"] = mlp_head("head", width, form.head, use_batch_norm=form.head_batch_norm)
         _fill(parts["head"], weights.head, source, name)
     save_network(out / "teacher", network, parts)
-    about = {
-        "format": name,
-        "source": source.name,
-        "sha256": weights.sha256,
-        "labels_used": form.labels_used,
-        "bssl_tf": __version__,
-    }
-    write_json(out / "import.json", about)
+    write_import(out, Import(name, source.name, weights.sha256, form.labels_used, __version__))
     if form.labels_used:
         _log.info("these weights were trained with ImageNet's labels: state this with every figure for their students")
     return ImportedTeacher(out, out / "teacher", form.labels_used)

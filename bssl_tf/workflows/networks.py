@@ -11,6 +11,8 @@ from bssl_tf.errors import ConfigError
 from bssl_tf.evaluation.linear_probe import load_probe
 from bssl_tf.keras_files.models import open_model
 from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.settings import read_import, read_run_config
+from bssl_tf.teachers.teacher import open_teacher
 from bssl_tf.workflows.evaluable import run_config
 from bssl_tf_converters.lce.deployable import with_classifier
 
@@ -19,8 +21,8 @@ def open_network(source: str, weights: Path | None = None) -> keras.Model:
     """The network that `source` names, with its weights.
 
     Args:
-        source: a run folder of `bssl-tf pretrain` (its student, with the linear probe on top if there is one), or what
-            `bssl_tf.keras_files.models.open_model` takes.
+        source: a run folder of `bssl-tf pretrain` (its student, with the linear probe on top if there is one), a
+            teacher's run or an imported teacher, or what `bssl_tf.keras_files.models.open_model` takes.
         weights: a weights file for a network of larq-zoo, which has random ones without.
 
     Raises:
@@ -29,10 +31,13 @@ def open_network(source: str, weights: Path | None = None) -> keras.Model:
         RunFolderError: a run folder is not finished or damaged.
     """
     folder = Path(source)
-    if not (folder / "config.toml").is_file():
+    imported = read_import(folder) is not None
+    if not imported and not (folder / "config.toml").is_file():
         return open_model(source, weights)
     if weights is not None:
         raise ConfigError(f"{source} has weights of its own", "--weights is for larq_zoo:NAME; omit it")
+    if imported or read_run_config(folder)["command"] == "teacher":
+        return open_teacher(source).backbone
     run_config(folder)
     student = read_network(folder / "student").build()
     load_weights(folder / "student", {"student": student})

@@ -107,6 +107,10 @@ def train_teacher(
 ) -> Run:
     """Trains a float teacher on unlabelled images.
 
+    With fewer than about 50,000 of them, take a pretrained one: `bssl_tf.import_teacher("efficientnet_lite0", out=...)`
+    makes a folder that `pretrain` takes as well, from weights that were trained with ImageNet's labels. It is what
+    `bssl-tf teacher --pretrained` does.
+
     Arguments that are None take the defaults listed under "Settings" in the documentation.
 
     Args:

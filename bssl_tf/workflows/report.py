@@ -49,7 +49,7 @@ def report(
     Nothing is downloaded, and the run folders get no other file than the report.
 
     Args:
-        runs: one or more run folders of `pretrain` or `train_teacher`.
+        runs: one or more run folders of `pretrain` or `train_teacher`, or folders of `import_teacher`.
         out: the file to write; None for RUN/report.html (report.html here, of several runs) with `html`, and for no
             file with the others.
         format: `html`, one page that works offline; or `table`, `markdown`, `csv` or `json`, the tables alone.
@@ -67,12 +67,13 @@ def report(
     folders = [Path(run) for run in ([runs] if isinstance(runs, (str, os.PathLike)) else runs)]
     known = read_runs(folders)
     mistakes, pictures = [], []
+    trained = [run for run in known if not run.imported]
     if format == HTML and images:
         from bssl_tf.reports.mistakes import mistake_section
         from bssl_tf.reports.pictures import picture_sections
 
         mistakes = mistake_section(known, images, data_dir)
-        pictures = picture_sections(known, images, data_dir)
+        pictures = picture_sections(trained, images, data_dir) if trained else []
     options = [*([] if format == HTML else ["--format", format]), *([] if images else ["--no-images"])]
     options += ["--data-dir", data_dir] if data_dir else []
     call = shlex.join(["bssl-tf", "report", *map(str, folders), *options])

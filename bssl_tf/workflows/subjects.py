@@ -19,7 +19,7 @@ from bssl_tf.files import read_regular
 from bssl_tf.keras_files.models import ZOO_MEAN, ZOO_PREFIX, ZOO_STD
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import DataConfig
+from bssl_tf.settings import DataConfig, read_import
 from bssl_tf.tasks import find_task
 from bssl_tf.tasks.task import Task
 from bssl_tf.workflows.evaluable import run_config
@@ -59,10 +59,10 @@ class Subject:
 
 
 def is_run(source: str) -> bool:
-    """Whether `source` names a run folder; of a path that does not exist, only its suffix tells that it is a model."""
+    """Whether `source` is a folder of ours; of a path that does not exist, only its suffix tells that it is a model."""
     path = Path(source)
     if path.exists():
-        return (path / "config.toml").is_file()
+        return (path / "config.toml").is_file() or read_import(path) is not None
     return not source.startswith(ZOO_PREFIX) and path.suffix not in (".h5", ".hdf5", ".keras")
 
 

@@ -19,7 +19,7 @@ from bssl_tf.evaluation.predictions import read_predictions
 from bssl_tf.evaluation.records import RAW_PIXELS, TEACHER, as_record, belong_together, read_evaluation, untrained
 from bssl_tf.files import read_json
 from bssl_tf.models.saved import read_network
-from bssl_tf.settings import read_run_config
+from bssl_tf.settings import Import, read_run_config, write_import
 from bssl_tf.teachers.inputs import TeacherOptions
 from bssl_tf.teachers.teacher import load_teacher
 from bssl_tf.workflows.evaluable import find_evaluable
@@ -87,7 +87,7 @@ def test_a_saved_keras_model_is_measured_and_its_labels_are_not_known(
 def test_an_imported_teacher_is_measured_with_its_labels_named(tiny_teacher: Path, tmp_path: Path) -> None:
     """As `bssl-tf import-teacher` leaves it: teacher/ and import.json, without config.toml."""
     shutil.copytree(tiny_teacher / "teacher", tmp_path / "teacher")
-    (tmp_path / "import.json").write_text(json.dumps({"format": "efficientnet_lite0", "labels_used": True}))
+    write_import(tmp_path, Import("efficientnet_lite0", "x.pth", "0" * 64, labels_used=True, bssl_tf="0.1.0"))
     described = read_json(tmp_path / "teacher" / "network.json") | {"labels_used": "ImageNet's labels (x)"}
     (tmp_path / "teacher" / "network.json").write_text(json.dumps(described))
     found = find_evaluable(tmp_path)
@@ -97,6 +97,36 @@ def test_an_imported_teacher_is_measured_with_its_labels_named(tiny_teacher: Pat
     assert "--pretrained" not in result.verdict.next_step
     with pytest.raises(ConfigError, match="takes images of 28 px"):
         evaluate(tmp_path, EMBEDDED | {"image_size": 32})
+
+
+def test_an_imported_teacher_is_summarised_reported_and_checked(
+    tiny_teacher: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    folder = tmp_path / "imported"
+    shutil.copytree(tiny_teacher / "teacher", folder / "teacher")
+    described = read_json(folder / "teacher" / "network.json") | {"labels_used": "ImageNet's labels (x)"}
+    (folder / "teacher" / "network.json").write_text(json.dumps(described))
+    write_import(folder, Import("efficientnet_lite0", "x.pth", "0" * 64, labels_used=True, bssl_tf="0.1.0"))
+    done = bssl_tf("summary", folder)
+    assert done.returncode == 0, done.stderr
+    assert "a teacher, imported (efficientnet_lite0); next" in done.stdout and "with the help of" in done.stdout
+    evaluate(folder, EMBEDDED, protocols=["knn-20"])
+    done = bssl_tf("summary", folder)
+    assert "float teacher, knn-20" in done.stdout and "Trained with the help of ImageNet's labels (x)." in done.stdout
+    done = bssl_tf("report", folder)
+    assert done.returncode == 0, done.stderr
+    page = (folder / "report.html").read_text()
+    assert "imported is a float teacher (imported (efficientnet_lite0)), trained with the help of" in page
+    assert "no finished epoch" not in page and "Views</h2>" not in page
+    done = bssl_tf("check", folder, "--no-convert")
+    assert (done.returncode, "nothing-binary" in done.stdout) == (0, True), done.stderr
+    assert "nothing-binary" in bssl_tf("check", tiny_teacher, "--no-convert").stdout
+    done = bssl_tf("export", folder, "--target", "arm64")
+    assert done.returncode == 5 and "holds an imported teacher, not a run. Name a folder of" in done.stderr
+    (folder / "import.json").write_text('{"format": 3}')
+    for command in ("summary", "report", "evaluate"):
+        done = bssl_tf(command, folder)
+        assert done.returncode == 5 and "import.json does not describe an imported teacher" in done.stderr
 
 
 def test_labels_behind_a_teacher_are_behind_its_student(tiny_teacher: Path, tiny_student: Path, tmp_path: Path) -> None:
