@@ -14,6 +14,7 @@
 | `TrainingError` | training | 13 |
 | `DeviceError` | device | 14 |
 | `MemoryShortageError`, `UnexpectedError` | see `bssl_tf_deploy.errors` | 15, 16 |
+| `CameraError` | see `bssl_tf_deploy.errors` | 17 |
 | `Interrupted` | interrupted | 130 |
 """
 
@@ -22,17 +23,20 @@ from __future__ import annotations
 from bssl_tf_deploy.errors import (
     BsslError,
     BundleError,
+    CameraError,
     ImageError,
     MemoryShortageError,
     RuntimeUnavailableError,
     StorageError,
     UnexpectedError,
+    UsageError,
 )
 
 __all__ = [
     "BackendError",
     "BsslError",
     "BundleError",
+    "CameraError",
     "ConfigError",
     "ConversionError",
     "DataError",
@@ -56,13 +60,6 @@ class ConfigError(BsslError):
 
     code = "config"
     exit_status = 3
-
-
-class UsageError(BsslError):
-    """Options do not go together, or one is missing."""
-
-    code = "usage"
-    exit_status = 2
 
 
 class DataError(BsslError):

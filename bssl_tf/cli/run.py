@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,30 +14,47 @@ from bssl_tf.cli.options import runtime_options
 
 @click.command("run")
 @click.argument("bundle", shell_complete=completion.folders)
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.files)
+@click.argument("images", nargs=-1, metavar="[IMAGE|FOLDER|-]...", shell_complete=completion.files)
+@click.option("--camera", type=click.IntRange(min=0), metavar="N", help="Run on a camera, 0 for the first.")
+@click.option("--video", metavar="FILE", shell_complete=completion.files, help="Run on each frame of a video.")
+@click.option("--picamera", is_flag=True, help="Run on a Raspberry Pi's camera module.")
+@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames of a video or camera.")
 @click.option("--top", default=3, type=click.IntRange(min=1), help="Number of classes to print.")
 @click.option("--outputs", is_flag=True, help="Print the network's outputs instead of classes.")
 @runtime_options
 @click.option("--check", is_flag=True, help="Run each IMAGE in our runtime and in LCE's, which must agree.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@click.option("--json", is_flag=True, help="Print one JSON list.")
+@click.option("--jsonl", is_flag=True, help="Print one JSON object per image and line.")
+@click.option("--csv", is_flag=True, help="Print a table for spreadsheets, one row per image.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Write --csv or --jsonl to FILE, and continue it if it is partly there.",
+)
 def command(
     bundle: str,
-    images: tuple[str, ...],
-    top: int,
-    outputs: bool,
     threads: int,
     runtime: str,
     trust_bundle_library: bool,
     check: bool,
-    as_json: bool,
+    json: bool,
+    jsonl: bool,
+    csv: bool,
+    **options: Any,
 ) -> None:
-    """Classify each IMAGE with BUNDLE, on this machine.
+    """Classify each IMAGE with BUNDLE, on this machine: files, all images in folders, or the paths on standard input.
 
     Before that, the bundle's files are checked against their hashes, and its model against its golden outputs. Images
-    that cannot be read are reported; the others are still classified.
+    that cannot be read are reported and counted; the others are still classified. Videos and USB cameras need OpenCV
+    (`pip install 'bssl-tf-deploy[camera]'`).
     """
-    from bssl_tf_deploy.cli import prepare, run_images
+    from bssl_tf_deploy.cli import prepare
+    from bssl_tf_deploy.running import RunSettings, output_format, run
 
+    settings = RunSettings(format=output_format(json=json, jsonl=jsonl, csv=csv), **options)
+    settings.check()
     second = None
     if check:
         # The one that was not asked for is the second opinion.
@@ -43,7 +62,6 @@ def command(
         _, second = prepare(bundle, threads, other, trust_bundle_library)
         runtime = first
     predictor, _ = prepare(bundle, threads, runtime, trust_bundle_library)
-    status = run_images(predictor, images, top, outputs=outputs, as_json=as_json, check=second)
-    if status:
+    if status := run(predictor, settings, second):
         # Not click's exit(), which comes to nothing where the caller handles errors itself.
         sys.exit(status)

@@ -11,16 +11,7 @@ from PIL import Image
 
 from bssl_tf_deploy.pictures import UnreadableImageError, open_picture, picture_size
 
-__all__ = ["IMAGE_SUFFIXES", "Decoded", "UnreadableImageError", "decode", "header_size", "to_channels"]
-
-# What is taken for an image in a folder; anything else there is ignored.
-IMAGE_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("avif", "bmp", "dib", "gif", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm"),
-        *("pcx", "pgm", "png", "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp"),
-    )
-)
+__all__ = ["Decoded", "UnreadableImageError", "decode", "header_size", "to_channels"]
 
 
 def to_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

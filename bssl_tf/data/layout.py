@@ -22,19 +22,13 @@ import numpy as np
 
 from bssl_tf.data.building import held_out
 from bssl_tf.data.class_names import described, images_text, lookalikes
-from bssl_tf.data.decoding import IMAGE_SUFFIXES
 from bssl_tf.errors import DataError
+from bssl_tf_deploy.folders import IMAGE_SUFFIXES, SYSTEM_NAMES
+from bssl_tf_deploy.folders import is_image as _is_image
 
 TRAIN_NAMES = ("train", "training")
 # The first that has class folders is used.
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "development", "eval", "evaluation")
-# Of desktops (thumbnails, waste bins), file systems and NAS; of those with a dot only what holds copies of photos.
-SYSTEM_NAMES = frozenset(
-    (
-        *("@eadir", "@recently-snapshot", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler"),
-        *("__macosx", "lost+found", "system volume information", "thumbs", "thumbs.db", "desktop.ini"),
-    )
-)
 LAYOUT_HINT = "Give a folder with images, or with one sub-folder of images for each class"
 # What lies beside photos and is none; files of other kinds might be meant.
 _BESIDE_IMAGES = frozenset(
@@ -325,7 +319,3 @@ def _files(count: int) -> str:
 def _identity(folder: Path) -> tuple[int, int]:
     stat = folder.stat()
     return stat.st_dev, stat.st_ino
-
-
-def _is_image(file: str) -> bool:
-    return PurePath(file).suffix.lower() in IMAGE_SUFFIXES

@@ -16,17 +16,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 from bssl_tf_deploy import conditions
 from bssl_tf_deploy.bench import bench_bundle
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.door import run_command
-from bssl_tf_deploy.errors import BsslError, ImageError
+from bssl_tf_deploy.errors import BsslError
 from bssl_tf_deploy.measure import MeasureSettings, measure_bundle, thread_counts
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.quiet import LibraryOutput, captured_output
 from bssl_tf_deploy.record import Record
+from bssl_tf_deploy.running import RunSettings, output_format, run
 from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load_runtime
 from bssl_tf_deploy.show import record_lines
 from bssl_tf_deploy.text import printable, show, show_json
@@ -48,55 +47,6 @@ def prepare(bundle: str, threads: int, runtime: str, trust_bundle_library: bool)
             printed.__cause__ = error.__cause__
             raise error from printed
     return predictor, made
-
-
-def run_images(
-    predictor: Predictor, images: Sequence[str], top: int, *, outputs: bool, as_json: bool, check: Runtime | None = None
-) -> int:
-    """Prints the answer for each image, or the network's outputs; reports an image that cannot be read.
-
-    Args:
-        predictor: from `prepare`.
-        images: files.
-        top: how many parts an answer may have: classes.
-        outputs: print the network's outputs instead of answers.
-        as_json: print one JSON list at the end instead of lines.
-        check: a second runtime, that has to give the same for the same images.
-
-    Returns:
-        The exit status: 0, or that of `ImageError`.
-
-    Raises:
-        BundleError: the second runtime does not agree.
-    """
-    records: list[dict[str, Any]] = []
-    for image in images:
-        try:
-            answer, numbers = predictor.answer(predictor.prepare(Path(image)), top)
-        except ImageError as error:
-            show(error, file=sys.stderr)
-            records.append({"image": image, "error": str(error)})
-            continue
-        if outputs:
-            records.append({"image": image, "outputs": {name: array.tolist() for name, array in numbers.items()}})
-            lines = [_numbers(name, array, alone=len(numbers) == 1) for name, array in numbers.items()]
-        else:
-            records.append({"image": image, **predictor.task.record(answer)})
-            lines = list(predictor.task.lines(answer))
-        if not as_json:
-            show(*(f"{image}  {line}" for line in lines))
-    if as_json:
-        show_json(records)
-    readable = [record["image"] for record in records if "error" not in record]
-    if check is not None and readable:
-        largest = predictor.check_against(check, readable)
-        show(f"{check.kernel} agrees on {len(readable)} images: differences up to {largest:.2g}", file=sys.stderr)
-    return 0 if len(readable) == len(records) else ImageError.exit_status
-
-
-def _numbers(name: str, array: np.ndarray, *, alone: bool) -> str:
-    numbers = " ".join(f"{value:.6g}" for value in array.ravel())
-    return numbers if alone else f"{name}  {numbers}"
 
 
 def bench(predictor: Predictor, runtime: Runtime, options: argparse.Namespace) -> int:
@@ -142,14 +92,22 @@ def _printed(record: Record, options: argparse.Namespace) -> int:
     return 0
 
 
+class _Lines(logging.Formatter):
+    """A record as one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """With "warning: " in front of what is one; file names of strangers are in it."""
+        return ("warning: " if record.levelno >= logging.WARNING else "") + printable(record.getMessage())
+
+
 @contextlib.contextmanager
-def _progress() -> Iterator[None]:
+def _progress(level: int = logging.INFO) -> Iterator[None]:
     """Shows on stderr what is being done, also while native libraries are kept from writing there."""
     with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace") as stderr:
         handler = logging.StreamHandler(stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Lines())
         logger = logging.getLogger("bssl_tf_deploy")
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
         logger.addHandler(handler)
         try:
             yield
@@ -168,15 +126,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> int:
-    options = _parser().parse_args(given)
+    options = _parsed(given)
     options.given = given
     if options.command == "measure":
         with _progress():
             return measure_all(options)
+    settings = _run_settings(options) if options.command == "run" else None
     predictor, runtime = prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
-    if options.command == "bench":
+    if settings is None:
         return bench(predictor, runtime, options)
-    return run_images(predictor, options.images, options.top, outputs=options.outputs, as_json=options.as_json)
+    with _progress(logging.WARNING):
+        return run(predictor, settings)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -186,13 +146,41 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
+def _run_settings(options: argparse.Namespace) -> RunSettings:
+    settings = RunSettings(
+        images=tuple(options.images),
+        camera=options.camera,
+        video=options.video,
+        picamera=options.picamera,
+        frames=options.frames,
+        top=options.top,
+        outputs=options.outputs,
+        format=output_format(json=options.as_json, jsonl=options.jsonl, csv=options.csv),
+        out=options.out,
+    )
+    # Before the bundle is read, not after.
+    settings.check()
+    return settings
+
+
+def _parsed(given: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    options, left = parser.parse_known_args(given)
+    # argparse takes what comes after an option for none of its own where images may be absent.
+    if left and (options.command != "run" or any(one.startswith("-") and one != "-" for one in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if options.command == "run":
+        options.images += left
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="bssl-tf-deploy", description="Run a bundle of bssl-tf on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run the network on images")
+    run_parser = commands.add_parser("run", help="run the network on images")
     timing = commands.add_parser("bench", help="time the network with one image")
     everything = commands.add_parser("measure", help="measure everything: start-up, latency, memory, sustained load")
-    for command in (run, timing, everything):
+    for command in (run_parser, timing, everything):
         command.add_argument("bundle", metavar="BUNDLE", help="the folder that `bssl-tf export` wrote")
         if command is not everything:
             command.add_argument(
@@ -206,11 +194,22 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="if this installation has no runtime, load the one in BUNDLE, which is its author's code",
         )
-        command.add_argument("--json", action="store_true", dest="as_json", help="print the record as JSON")
+        command.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    run.add_argument("images", nargs="+", metavar="IMAGE")
-    run.add_argument("--top", default=3, type=_whole(1), help="classes to print for each image [default: 3]")
-    run.add_argument("--outputs", action="store_true", help="print the network's outputs instead of answers")
+    run_parser.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="images, folders of images, or - for paths on standard input"
+    )
+    run_parser.add_argument("--camera", type=_whole(0), metavar="N", help="run on a camera, 0 for the first (OpenCV)")
+    run_parser.add_argument("--video", metavar="FILE", help="run on each frame of a video (OpenCV)")
+    run_parser.add_argument("--picamera", action="store_true", help="run on a Raspberry Pi camera module (picamera2)")
+    run_parser.add_argument("--frames", type=_whole(1), metavar="N", help="stop after N frames of a video or camera")
+    run_parser.add_argument("--csv", action="store_true", help="print a table for spreadsheets, one row per image")
+    run_parser.add_argument("--jsonl", action="store_true", help="print one JSON object per image and line")
+    run_parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write --csv or --jsonl to FILE, and continue it if it is partly there"
+    )
+    run_parser.add_argument("--top", default=3, type=_whole(1), help="classes to print for each image [default: 3]")
+    run_parser.add_argument("--outputs", action="store_true", help="print the network's outputs instead of answers")
     timing.add_argument("--repetitions", default=100, type=_whole(1), help="number of timed calls [default: 100]")
     timing.add_argument("--warmup", default=10, type=_whole(0), help="number of untimed calls [default: 10]")
     everything.add_argument("--threads", default="1", metavar="N,N", help="thread counts, or all [default: 1]")

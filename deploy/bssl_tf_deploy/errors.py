@@ -4,12 +4,14 @@ They live on the device side because it must stand alone; `bssl_tf.errors` adds 
 
 | class | code | exit status |
 |---|---|---|
+| `UsageError` | usage | 2 |
 | `StorageError` | storage | 8 |
 | `BundleError` | bundle | 7 |
 | `ImageError` | image | 9 |
 | `RuntimeUnavailableError` | runtime | 10 |
 | `MemoryShortageError` | memory | 15 |
 | `UnexpectedError` | unexpected | 16 |
+| `CameraError` | camera | 17 |
 """
 
 from __future__ import annotations
@@ -41,6 +43,13 @@ class BsslError(Exception):
     def with_next_step(self: _Error, next_step: str) -> _Error:
         """The same error for a user who is better helped by another next step."""
         return type(self)(self.what, next_step)
+
+
+class UsageError(BsslError):
+    """Options do not go together, or one is missing."""
+
+    code = "usage"
+    exit_status = 2
 
 
 class StorageError(BsslError):
@@ -83,3 +92,10 @@ class UnexpectedError(BsslError):
 
     code = "unexpected"
     exit_status = 16
+
+
+class CameraError(BsslError):
+    """A camera cannot be opened, or gives no frames any more."""
+
+    code = "camera"
+    exit_status = 17

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf_deploy.errors import ImageError, RuntimeUnavailableError
+from bssl_tf_deploy.folders import is_folder
 from bssl_tf_deploy.manifest import Manifest, Preprocessing
 from bssl_tf_deploy.tasks.task import View
 
@@ -67,7 +68,7 @@ def load_view(image: OneImage, preprocessing: Preprocessing) -> tuple[NDArray[np
             held = Image.fromarray(_contiguous(image)) if isinstance(image, np.ndarray) else image
             picture = picture_of(held, p.channels)
     except UnreadableImageError as error:
-        if isinstance(image, Path) and image.is_dir():
+        if isinstance(image, Path) and is_folder(str(image)):
             raise ImageError(f"{name} is a folder", f"Name the files in it: {shlex.quote(str(image))}/*.jpg") from error
         raise ImageError(f"{name} cannot be read: {error}", "Check the file, or omit it") from error
     for remark in picture.remarks:

@@ -50,6 +50,19 @@ def show_json(content: Any, indent: int | None = 2, **options: Any) -> None:
     _print(json.dumps(content, indent=indent, **options), sys.stdout)
 
 
+def write(text: str) -> None:
+    """Writes text whose every line is `printable` already, at once. Raises `OSError` as `show` does."""
+    with _named(sys.stdout):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def redraw(line: object = "") -> None:
+    """Replaces what stands on the last line of a terminal at stderr. Raises `OSError` as `show` does."""
+    with _named(sys.stderr):
+        print(f"\r\x1b[K{printable(line)}", end="", file=sys.stderr, flush=True)
+
+
 def flush() -> None:
     """Writes what standard output still holds. Raises `OSError` as `show` does."""
     with _named(sys.stdout):

@@ -14,7 +14,8 @@ from bssl_tf.cli.main import COMMANDS, cli
 from bssl_tf.errors import BsslError
 from bssl_tf.methods.registry import read_run
 from bssl_tf.settings import PretrainConfig, TeacherConfig
-from bssl_tf_deploy.cli import _parser
+from bssl_tf_deploy.cli import _parsed, _run_settings
+from bssl_tf_deploy.running import RunSettings
 from tests.docs.conftest import ROOT
 from tests.docs.markdown import DOCUMENTS, commands, inline_code, name_of, split
 
@@ -30,7 +31,9 @@ def parse(words: list[str]) -> None:
         assert {one for one in arguments if "=" not in one} <= TARGETS, words
     elif program == "bssl-tf-deploy":
         with pytest.raises(SystemExit, match=r"^0$") if "--help" in arguments else contextlib.nullcontext():
-            _parser().parse_args(arguments)
+            parsed = _parsed(arguments)
+            if parsed.command == "run":
+                _run_settings(parsed)
     elif program == "bssl-tf":
         name, *rest = [one for one in arguments if one != "--debug"]
         command = cli.get_command(CONTEXT, name)
@@ -39,6 +42,8 @@ def parse(words: list[str]) -> None:
             params = command.make_context(name, rest, parent=CONTEXT).params
         except click.exceptions.Exit:
             return
+        if name == "run":
+            RunSettings(*(params[key] for key in ("images", "camera", "video", "picamera", "frames"))).check()
         if name in TRAINING:
             options = {
                 key: value

@@ -22,9 +22,9 @@ from bssl_tf.workflows.export import Conversion, Exported, export_subject
 from bssl_tf.workflows.subjects import Subject
 from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
-from bssl_tf_deploy.cli import run_images
 from bssl_tf_deploy.library import host_target
 from bssl_tf_deploy.manifest import NetworkDescription
+from bssl_tf_deploy.running import RunSettings, run
 from bssl_tf_deploy.runtime import load_runtime
 from bssl_tf_deploy.tasks import find_task as find_device_task
 from tests.tasks.toy import OUTPUTS, HostSpot, Spot, Table, distance, truth
@@ -164,10 +164,10 @@ def test_answers_are_places_in_the_picture_that_was_given(
     assert (within.x, within.y) == (pytest.approx(1 / 3 + alone.x / 3, abs=1e-6), pytest.approx(alone.y, abs=1e-6))
     with pytest.raises(BundleError, match="is for brightest-place, not for classification"):
         predictor.classify([file])
-    assert run_images(predictor, [str(file)], 3, outputs=False, as_json=True) == 0
+    assert run(predictor, RunSettings((str(file),), format="json")) == 0
     [record] = json.loads(capsys.readouterr().out)
     assert record == {"image": str(file), "x": alone.x, "y": alone.y, "brightness": alone.brightness}
-    run_images(predictor, [str(file)], 3, outputs=True, as_json=False)
+    run(predictor, RunSettings((str(file),), outputs=True))
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
         one.name for one in predictor.bundle.manifest.outputs
     ]

@@ -93,6 +93,15 @@ class Classification(Task):
         """Label and score."""
         return [f"{label}  {score:.4f}" for label, score in answer]
 
+    def columns(self, manifest: Manifest, limit: int) -> Sequence[str]:
+        """Label and score of each class."""
+        shown = min(limit, len(manifest.table.labels))
+        return [f"{name}_{place}" for place in range(1, shown + 1) for name in ("label", "score")]
+
+    def cells(self, answer: list[tuple[str, float]]) -> Sequence[str | float]:
+        """Label and score of each class, best first."""
+        return [cell for pair in answer for cell in pair]
+
     def purpose(self, manifest: Manifest) -> str:
         """Classifies images, and into how many classes."""
         return f"Classifies images into {len(manifest.table.labels)} classes."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,14 @@ class Task(ABC):
     @abstractmethod
     def lines(self, answer: Any) -> Sequence[str]:
         """An answer as text, a line for each part."""
+
+    def columns(self, manifest: Manifest, limit: int) -> Sequence[str]:
+        """Names of the columns that `cells` fills for answers of at most `limit` parts."""
+        return ("answer",)
+
+    def cells(self, answer: Any) -> Sequence[str | float]:
+        """An answer as one row of a table; may be shorter than `columns`."""
+        return (json.dumps(self.record(answer)),)
 
     @abstractmethod
     def purpose(self, manifest: Manifest) -> str:
