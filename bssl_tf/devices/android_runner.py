@@ -215,7 +215,7 @@ def _record(phone: PhoneFolder, arguments: Sequence[str], timeout_s: float = 600
     try:
         [line] = lines
         record: dict[str, Any] = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_record(phone) from error
     return record
 

@@ -142,7 +142,7 @@ def _measured(device: PythonDevice, session: Session, job: Job, path: Sequence[s
         raise _failed(device.name, done)
     try:
         return Record.from_dict(json.loads(done["stdout"]))
-    except (ValueError, StrictError) as error:
+    except (ValueError, RecursionError, StrictError) as error:
         raise DeviceError(f"{device.name} returned no record ({error})", "Run the same command again") from error
 
 

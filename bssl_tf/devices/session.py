@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import subprocess
 import threading
 from collections import deque
@@ -16,11 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from bssl_tf.devices.answers import MAX_ANSWER_BYTES, read_answer
 from bssl_tf.devices.connection import CONNECT_TIMEOUT_S, Connection
 from bssl_tf.devices.device import DeviceSettings
 from bssl_tf.devices.packages import OLDEST_PYTHON
 from bssl_tf.devices.python_device import PythonDevice
 from bssl_tf.errors import BsslError, BundleError, DeviceError, StorageError
+from bssl_tf_deploy.strict import StrictError
 
 # Says which Python it is, then runs what it is sent: modules as JSON, the last of which has `main`. Every Python 3
 # can read it. Nothing may be sent after the modules until `main` answers: the reader would take it in.
@@ -34,6 +37,8 @@ _BOOTSTRAP = (
     "sys.modules[given[-1][0]].main()"
 )
 _GREETING = b"bssl-tf-device "
+_VERSION = re.compile(rb"bssl-tf-device (\d{1,3}) (\d{1,3})\s*")
+_MESSAGE_BYTES = 1 << 14
 _MODULES = ("conditions", "channel", "agent")
 # A login's own greetings may come before ours.
 _MOST_CHATTER = 1 << 16
@@ -56,7 +61,7 @@ class Session:
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._timed_out = self._waiting = False
-        self._messages: deque[bytes] = deque(maxlen=200)
+        self._messages: deque[bytes] = deque(maxlen=16)
         assert process.stderr is not None
         self._reader = threading.Thread(target=self._keep_messages, daemon=True)
         self._reader.start()
@@ -80,10 +85,10 @@ class Session:
         self._waiting = True
         self._send(json.dumps(request).encode() + b"\n" + payload)
         try:
-            answer = json.loads(self._line(timeout_s))
-        except ValueError as error:
+            answer = read_answer(str(request["do"]), self._line(timeout_s))
+        except StrictError as error:
             self._process.kill()
-            raise self._lost("its answer cannot be read") from error
+            raise self._lost(f"its answer cannot be read: {error}") from error
         self._waiting = False
         if "ok" in answer:
             return answer["ok"]
@@ -122,9 +127,13 @@ class Session:
             if chatter > _MOST_CHATTER:
                 self._process.kill()
                 raise self._lost("it prints something other than our program does")
-        version = tuple(map(int, greeting.split()[1:3]))
+        numbers = _VERSION.fullmatch(greeting)
+        if numbers is None:
+            self._process.kill()
+            raise self._lost("it does not say which Python it has")
+        version = tuple(map(int, numbers.groups()))
         if version < OLDEST_PYTHON:
-            found, needed = (".".join(map(str, numbers)) for numbers in (version, OLDEST_PYTHON))
+            found, needed = (".".join(map(str, parts)) for parts in (version, OLDEST_PYTHON))
             self._end()
             raise DeviceError(
                 f"{self._device.name} has Python {found}, but {needed} or newer is needed",
@@ -153,10 +162,13 @@ class Session:
         if timer:
             timer.start()
         try:
-            line = self._process.stdout.readline()
+            line = self._process.stdout.readline(MAX_ANSWER_BYTES)
         finally:
             if timer:
                 timer.cancel()
+        if len(line) == MAX_ANSWER_BYTES:
+            self._process.kill()
+            raise self._lost(f"it answers with more than {MAX_ANSWER_BYTES:,} bytes")
         if not line.endswith(b"\n"):
             raise self._lost()
         return line
@@ -175,7 +187,9 @@ class Session:
 
     def _keep_messages(self) -> None:
         assert self._process.stderr is not None
-        self._messages.extend(self._process.stderr)
+        # Not by line, which might never end.
+        while piece := self._process.stderr.read1(_MESSAGE_BYTES):  # type: ignore[attr-defined]
+            self._messages.append(piece)
 
     def _lost(self, what: str = "") -> DeviceError:
         """Why the connection ended, in one line."""
@@ -189,7 +203,7 @@ class Session:
             return DeviceError(f"{name} does not answer", _AGAIN)
         if status == 127:
             return DeviceError(f"{name} has no python3", "Install Python 3.10 or newer there")
-        last = said.splitlines()[-1] if said else what or "no message"
+        last = what or (said.splitlines()[-1] if said else "no message")
         return DeviceError(f"the connection to {name} ended ({last[:200]})", _AGAIN)
 
     def _end(self) -> None:
