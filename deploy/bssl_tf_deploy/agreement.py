@@ -8,14 +8,7 @@ import numpy as np
 
 from bssl_tf_deploy.bundle import Bundle
 from bssl_tf_deploy.errors import BundleError
-from bssl_tf_deploy.golden import typical_magnitude
-
-# Over the median magnitude of the golden outputs. Rounding stays below 3e-5 of it, a flipped sign mostly moves them by
-# more than 0.01 (measured: bssl_tf_converters.lce.parity).
-GOLDEN_TOLERANCE = 1e-3
-# Another machine rounds in another way, and a value within rounding of zero may change its sign there. That hits
-# single images; a wrong kernel hits all.
-_ONE_MAY_DIFFER_IN = 4
+from bssl_tf_deploy.golden import GOLDEN_TOLERANCE, ONE_MAY_DIFFER_IN, typical_magnitude
 
 
 class Agreement:
@@ -33,7 +26,7 @@ class Agreement:
         self._bundle = bundle
         self._tolerances = [GOLDEN_TOLERANCE * typical_magnitude(golden) for golden in bundle.golden_outputs]
         self._off = 0
-        self._shapes = ""
+        self._fault = ""
         self.images = 0
         self.largest = 0.0
 
@@ -41,21 +34,24 @@ class Agreement:
         """Counts images in, from two lists of outputs [B, ...]."""
         shapes, wanted = ([list(array.shape) for array in arrays] for arrays in (found, expected))
         if shapes != wanted:
-            self._shapes = self._shapes or f"they have shapes {shapes}, not {wanted}"
+            self._fault = self._fault or f"they have shapes {shapes}, not {wanted}"
+            return
+        # Rounding makes none, so not even one image may have them.
+        if not all(np.all(np.isfinite(array)) for array in (*found, *expected)):
+            self._fault = self._fault or "they hold numbers that are not finite"
             return
         off = np.zeros(len(expected[0]), bool)
         for one, other, tolerance in zip(found, expected, self._tolerances, strict=True):
             differences = np.max(np.abs(one - other).reshape(len(one), -1), axis=1)
-            # Not a number is not within the tolerance either.
-            off |= ~(differences <= tolerance)
+            off |= differences > tolerance
             self.largest = float(np.max([self.largest, *differences]))
         self._off += int(np.count_nonzero(off))
         self.images += len(off)
 
     def fault(self) -> str:
         """How they differ by more than rounding explains; empty if they do not."""
-        if self._shapes or self._off <= self.images // _ONE_MAY_DIFFER_IN:
-            return self._shapes
+        if self._fault or self._off <= self.images // ONE_MAY_DIFFER_IN:
+            return self._fault
         outputs = self._bundle.manifest.outputs
         limits = [f"{limit:.2g} in {about.name}" for about, limit in zip(outputs, self._tolerances, strict=True)]
         return f"{self._off} of {self.images} differ by more than {' or '.join(limits)}"

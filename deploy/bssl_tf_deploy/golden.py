@@ -16,8 +16,17 @@ from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.manifest import Manifest, TensorSignature
 
 GOLDEN = "golden.npz"
+# Over the median magnitude of the golden outputs. Rounding stays below 3e-5 of it, a flipped sign mostly moves them by
+# more than 0.01 (measured: bssl_tf_converters.lce.parity).
+GOLDEN_TOLERANCE = 1e-3
+# Another machine rounds in another way, and a value within rounding of zero may change its sign there. That hits
+# single images; a wrong kernel hits all.
+ONE_MAY_DIFFER_IN = 4
+# Below it float32 loses digits, and processors that flush such numbers to zero give zeros.
+_SMALLEST = float(np.finfo(np.float32).tiny) / GOLDEN_TOLERANCE
 _MAX_BYTES = 2**28
 _AGAIN = "Export it again or copy it again"
+_WEIGHTS = "Check the network's weights and export it again"
 Tensors = tuple[np.ndarray, ...]
 
 
@@ -58,8 +67,8 @@ def decode_golden(path: Path, content: bytes, manifest: Manifest) -> tuple[Tenso
         manifest: of the bundle.
 
     Raises:
-        BundleError: an array is missing or does not fit the manifest; a number is not finite; or the outputs of all
-            images are equal, so that they could not tell a right network from a wrong one.
+        BundleError: an array is missing or does not fit the manifest; a number is not finite; or the outputs are so
+            small or so alike that they could not tell a right network from a wrong one.
     """
     try:
         arrays = read_npz(content, _MAX_BYTES)
@@ -80,7 +89,16 @@ def _check(manifest: Manifest, inputs: Sequence[np.ndarray], outputs: Sequence[n
     # A network that is broken may give the same for all images, or one number everywhere.
     varied = count == 1 or any(np.any(array != array[:1]) for array in outputs)
     if not varied or all(np.all(array == array.flat[0]) for array in outputs if array.size > 1):
-        raise BundleError(f"{path}: all golden outputs are equal", "Check the network's weights and export it again")
+        raise BundleError(f"{path}: all golden outputs are equal", _WEIGHTS)
+    if any(0 < typical_magnitude(array) < _SMALLEST for array in outputs):
+        raise BundleError(f"{path}: the golden outputs are too small to show a fault", _WEIGHTS)
+    # A network whose kernels are zeros gives one answer for every image: would the best such answer pass the check?
+    off = np.zeros(count, bool)
+    for array in outputs:
+        away = np.abs(array - np.median(array.astype(np.float64), axis=0)).reshape(count, -1).max(axis=1)
+        off |= away > GOLDEN_TOLERANCE * typical_magnitude(array)
+    if count > 1 and np.count_nonzero(off) <= count // ONE_MAY_DIFFER_IN:
+        raise BundleError(f"{path}: the golden outputs of all images are equal but for rounding", _WEIGHTS)
 
 
 def _check_fits(array: np.ndarray, about: TensorSignature, dtype: str, count: int, path: str) -> None:
@@ -94,5 +112,5 @@ def _check_fits(array: np.ndarray, about: TensorSignature, dtype: str, count: in
     if not np.all(np.isfinite(array)):
         raise BundleError(
             f"{path}: {about.name} holds numbers that are not finite",
-            "Check the network's weights and export it again",
+            _WEIGHTS,
         )

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from bssl_tf_deploy.agreement import GOLDEN_TOLERANCE
 from bssl_tf_deploy.bundle import Bundle, read_bundle
+from bssl_tf_deploy.golden import GOLDEN_TOLERANCE
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.predictor import Predictor
 from tests.arm64.make_rig import Rig
