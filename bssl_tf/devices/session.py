@@ -130,7 +130,7 @@ class Session:
         numbers = _VERSION.fullmatch(greeting)
         if numbers is None:
             self._process.kill()
-            raise self._lost("it does not say which Python it has")
+            raise self._lost("it does not report its version of Python")
         version = tuple(map(int, numbers.groups()))
         if version < OLDEST_PYTHON:
             found, needed = (".".join(map(str, parts)) for parts in (version, OLDEST_PYTHON))
