@@ -13,7 +13,7 @@ CORE_TESTS := tests/models tests/methods tests/engine tests/converters tests/zoo
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime bench wheels demo demo-seeds test test-core test-slow tables test-native arm64-rig docs lint format clean
+.PHONY: help setup runtime bench wheels demo demo-seeds test test-core test-slow tables test-native audit arm64-rig docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,17 @@ test-slow: setup ## run the minutes-long tests too
 
 test-native: setup ## sanitizers, threads and ten minutes of fuzzing of the runtime
 	$(MAKE) --no-print-directory -C deploy/native/tests check threads fuzz SECONDS_EACH=300
+
+# Reports, and fails for nothing that it finds: whether an advisory concerns us is for a person to say. In an environment of
+# its own, as its packages are no part of ours.
+audit: $(STAMP) $(VENV)-audit/.installed ## compare the installed packages with published advisories (needs a network)
+	-$(VENV)-audit/bin/pip-audit --skip-editable --progress-spinner off \
+	    --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+$(VENV)-audit/.installed:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet 'pip-audit>=2.7,<3'
+	@touch $@
 
 arm64-rig: setup ## the emulated 64-bit ARM system that tests use (needs qemu-user and debootstrap)
 	$(BIN)/python tests/arm64/make_rig.py

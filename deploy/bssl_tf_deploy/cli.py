@@ -103,7 +103,7 @@ class _Lines(logging.Formatter):
 @contextlib.contextmanager
 def _progress(level: int = logging.INFO) -> Iterator[None]:
     """Shows on stderr what is being done, also while native libraries are kept from writing there."""
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace") as stderr:
+    with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace") as stderr:
         handler = logging.StreamHandler(stderr)
         handler.setFormatter(_Lines())
         logger = logging.getLogger("bssl_tf_deploy")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Iterator
 
@@ -94,7 +95,7 @@ def system_error(error: BaseException) -> BsslError | None:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         detail = f" ({said[:300]})" if said else ""
         return MemoryShortageError(f"the memory does not suffice{detail}", _SMALLER)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, io.UnsupportedOperation):  # that one is a fault of ours
         cause = error.strerror or said or type(error).__name__
         names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
         place = " and ".join(names)

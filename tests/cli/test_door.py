@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -287,3 +289,32 @@ def test_python_gets_errors_of_the_system_as_ours(tmp_path: Path, function: str)
     options = {"export": {"target": "arm64"}}.get(function, {})
     with pytest.raises(BsslError, match=r"File name too long.*Choose a shorter name"):
         getattr(bt, function)(too_long(tmp_path), **options)
+
+
+HOSTILE = "a\nerror[x]: forged\x1b[2J\x07\u202e\u2066\x9b31m\u2028\r\ud800"
+
+
+@pytest.mark.parametrize("program", ["bssl-tf", "bssl-tf-deploy"])
+def test_labels_and_names_of_files_cannot_steer_the_terminal(
+    call: Call, bundle: Path, tmp_path: Path, program: str
+) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "copy\n\x1b[2J\u202e")
+    about = json.loads((copy / "manifest.json").read_text())
+    about["table"]["labels"] = [f"{HOSTILE}{number}" for number in range(len(about["table"]["labels"]))]
+    (copy / "manifest.json").write_text(json.dumps(about))
+    image = tmp_path / "image\n\x1b[2J.png"
+    shutil.copyfile(bundle / "examples" / "1-trouser.png", image)
+    ways: list[tuple[Any, ...]] = [("run", copy, image), ("bench", copy, "--repetitions", 1, "--warmup", 0)]
+    ways += [("inspect", copy)] if program == "bssl-tf" else [("measure", copy, "--no-times")]
+    for way in ways:
+        status, out, said = call(program, *way)
+        assert status == 0, said
+        assert all(line.isprintable() for line in (out + said).split("\n")), way
+        assert not any(line.startswith("error[") for line in out.split("\n"))
+    status, out, _ = call(program, "run", copy, image)
+    assert out.count("\n") == 3 and "a\\nerror[x]: forged\\x1b[2J\\x07\\u202e\\u2066\\x9b31m\\u2028\\r\\ud800" in out
+    status, out, _ = call(program, "run", "--json", copy, image)
+    assert status == 0 and HOSTILE in json.loads(out)[0]["classes"][0]["label"] and "\x1b" not in out
+    for missing in (tmp_path / "none\n\x1b[2J", tmp_path / "none\u202e.png"):
+        assert_answered(call(program, "run", copy, missing), "image")
+        assert_answered(call(program, "run", missing, image), "bundle")
