@@ -1,10 +1,11 @@
-"""Options that `check` and `export` share."""
+"""Options about networks that are not trained here: of `check` and `export`, and of `pretrain` and `evaluate`."""
 
 from __future__ import annotations
 
 import click
 
 from bssl_tf.cli import completion
+from bssl_tf.cli.options import Function
 
 weights_option = click.option(
     "--weights",
@@ -23,3 +24,35 @@ allow_option = click.option(
 explain_option = click.option(
     "--explain", is_flag=True, help="Compare layer by layer and name the first layer that differs."
 )
+
+
+def network_options(function: Function) -> Function:
+    """What a saved model, or an ONNX file, does not show itself."""
+    for option in reversed(
+        [
+            click.option(
+                "--teacher-pixels",
+                "--pixels",
+                "teacher_pixels",
+                metavar="RANGE",
+                shell_complete=completion.words("normalized", "0..1", "-1..1", "0..255", "imagenet", "clip"),
+                show_default="normalized; of an ONNX file, what it shows",
+                help="Pixels of a saved model: normalized, 0..1, -1..1, 0..255, imagenet, clip, or MEAN/STD.",
+            ),
+            click.option(
+                "--teacher-layout",
+                metavar="AXES",
+                shell_complete=completion.words("nchw", "nhwc"),
+                show_default="what it shows",
+                help="Axes of an ONNX file's input: nchw or nhwc.",
+            ),
+            click.option(
+                "--teacher-output",
+                metavar="NAME",
+                show_default="the only one, or a usual name",
+                help="Tensor of an ONNX file that holds the features.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function

@@ -11,6 +11,7 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import collect
+from bssl_tf.cli._model_options import network_options
 from bssl_tf.cli.options import prose, record_option
 from bssl_tf.files import append_record
 from bssl_tf.settings import PROTOCOLS
@@ -53,13 +54,7 @@ if TYPE_CHECKING:
     show_default="the model's own, or 224",
     help="Size of the images for a saved model, pixels per side.",
 )
-@click.option(
-    "--pixels",
-    default="auto",
-    metavar="RANGE",
-    shell_complete=completion.words("auto", "normalized", "0..1", "-1..1", "0..255", "imagenet", "clip"),
-    help="Pixels of a saved model's input: normalized, 0..1, -1..1, 0..255, imagenet, clip, or MEAN/STD.",
-)
+@network_options
 @click.option("--controls/--no-controls", default=True, help="Also measure the controls.")
 @click.option("--save/--no-save", default=True, help="Replace the table, the predictions and the probe in RUN.")
 @record_option("Append the record to FILE as a line of JSON.")
@@ -67,7 +62,9 @@ if TYPE_CHECKING:
 def command(
     run: str,
     protocols: tuple[str, ...],
-    pixels: str,
+    teacher_pixels: str | None,
+    teacher_layout: str | None,
+    teacher_output: str | None,
     controls: bool,
     save: bool,
     record_file: str | None,
@@ -93,7 +90,7 @@ def command(
         Path(run),
         overrides,
         protocols=protocols or DEFAULT_PROTOCOLS,
-        teacher=TeacherOptions(pixels),
+        teacher=TeacherOptions(teacher_pixels or "auto", 0, teacher_layout or "auto", teacher_output or ""),
         controls=controls,
         save=save,
         command=shlex.join(["bssl-tf", *sys.argv[1:]]),

@@ -10,6 +10,7 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import settle
+from bssl_tf.cli._model_options import network_options
 from bssl_tf.cli.options import data_options, prose, training_options
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names
@@ -45,8 +46,9 @@ from bssl_tf_deploy.text import show
     "--teacher",
     metavar="PATH",
     shell_complete=completion.files,
-    help="A run folder of `bssl-tf teacher`, or a .keras or .h5 model.",
+    help="A run folder of `bssl-tf teacher`, or a .keras, .h5 or .onnx model.",
 )
+@network_options
 @data_options
 @training_options
 @click.option(

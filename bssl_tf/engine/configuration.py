@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from bssl_tf.settings import (
 )
 
 _EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
+# As in the measured comparison, results/teacher-cache.jsonl.
+_ONNX_CACHE_EPOCHS = 2
+_log = logging.getLogger(__name__)
 
 
 def configured(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunConfig[Sections]:
@@ -60,10 +64,24 @@ def settled(kind: type[Sections], settings: dict[str, Any]) -> RunConfig[Section
     if sections.training.schedule == "linear" and "warmup_epochs" not in settings.get("training", {}):
         training = dataclasses.replace(sections.training, warmup_epochs=0.0)
         sections = dataclasses.replace(sections, training=training)
+    if isinstance(sections, PretrainConfig) and "teacher_cache_epochs" not in settings:
+        sections = _asked_once(sections)
     if not sections.data.image_size:
         size = _EMBEDDED_SIZE if sections.data.source == "embedded" else _DEFAULT_SIZE
         sections = dataclasses.replace(sections, data=dataclasses.replace(sections.data, image_size=size))
     return dataclasses.replace(run, sections=sections)
+
+
+def _asked_once(config: PretrainConfig) -> PretrainConfig:
+    """With a cache for an ONNX teacher, which cannot run inside the graph and may be slow."""
+    if not config.teacher.endswith(".onnx"):
+        return config
+    epochs = min(_ONNX_CACHE_EPOCHS, config.training.epochs)
+    _log.info(
+        f"an ONNX teacher is run once on the views of {epochs} epoch{'s' * (epochs > 1)}, and its outputs are kept; "
+        "for fresh views in every epoch, at its speed, add --set teacher_cache_epochs=0"
+    )
+    return dataclasses.replace(config, teacher_cache_epochs=epochs)
 
 
 def _resumed(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunConfig[Sections]:

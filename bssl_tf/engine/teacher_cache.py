@@ -2,13 +2,16 @@
 
 The same views come again every few epochs, so the teacher need not look at them again (after Fast Knowledge
 Distillation, Shen and Xing, ECCV 2022, arXiv 2112.01528, which keeps regions; here seeds make the same views again).
-Runs that share data, teacher, views, batch size and seed share the file; it lies in the cache of decoded images.
+Runs that share data, teacher, views, batch size and seed share the file; it lies in the cache of decoded images. A
+process that is killed while it writes leaves what it has, and the next one continues there.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
+import os
 import time
 from pathlib import Path
 
@@ -19,13 +22,16 @@ from bssl_tf.backend import tf
 from bssl_tf.data.cache import cache_key
 from bssl_tf.data.views import VIEWS_FORMAT, steps_per_epoch
 from bssl_tf.engine.inputs import Inputs
+from bssl_tf.engine.interruption import stop_requests
 from bssl_tf.environment import resolved_threads
-from bssl_tf.errors import StorageError, TrainingError
-from bssl_tf.files import atomic_writer, cache_dir
+from bssl_tf.errors import BsslError, Interrupted, StorageError, TrainingError
+from bssl_tf.files import cache_dir, held_lock, read_json, storage_errors, write_json
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.progress import progress
 from bssl_tf.settings import TrainingConfig
 
+# A kill costs at most the blocks of this time.
+_SYNC_S = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +67,12 @@ def with_teacher_cache(
     began = time.monotonic()
     if not path.exists():
         _log.info(f"computing the teacher's outputs once for the views of {epochs} epochs, kept in {path}")
-        _write(path, inputs, recipe, config, steps)
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Another run may want the same file; without locks it is written twice, under one name each.
+            with held_lock(path.with_suffix(".lock"), wait=True) as alone:
+                if not path.exists():
+                    _write(_Growing(path, shared=alone), inputs, recipe, config, steps)
     try:
         outputs = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -69,7 +80,7 @@ def with_teacher_cache(
     return dataclasses.replace(inputs, teacher=outputs), time.monotonic() - began
 
 
-def _write(path: Path, inputs: Inputs, recipe: Recipe, config: TrainingConfig, steps: int) -> None:
+def _write(growing: _Growing, inputs: Inputs, recipe: Recipe, config: TrainingConfig, steps: int) -> None:
     outputs_of = recipe.teacher_outputs
     assert outputs_of is not None
 
@@ -77,16 +88,102 @@ def _write(path: Path, inputs: Inputs, recipe: Recipe, config: TrainingConfig, s
     def outputs(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
         return tf.cast(tf.stack([outputs_of(view) for view in views]), tf.float16)
 
-    with atomic_writer(path) as file:
-        stream = inputs.batches(recipe, config, 0, steps)
-        for step, batch in enumerate(progress(stream, total=steps, description="teacher")):
-            block = outputs(batch.views).numpy()
-            if not np.all(np.isfinite(block)):
-                raise TrainingError(
-                    "the teacher's outputs are too large for float16, in which they are stored",
-                    "Add --set teacher_cache_epochs=0",
-                )
-            if step == 0:
-                header = {"descr": "<f2", "fortran_order": False, "shape": (steps, *block.shape)}
-                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
-            file.write(block.tobytes())
+    with growing, stop_requests() as stop_requested:
+        done = growing.blocks
+        if done:
+            _log.info(f"the outputs for {done} of {steps} steps are there already")
+        stream = inputs.batches(recipe, config, done, steps)
+        with progress(total=steps, description="teacher", done=done) as bar:
+            for batch in stream:
+                block = outputs(batch.views).numpy()
+                if not np.all(np.isfinite(block)):
+                    raise TrainingError(
+                        "the teacher's outputs are too large for float16, in which they are kept",
+                        "Add --set teacher_cache_epochs=0",
+                    )
+                growing.append(block, steps)
+                bar.update()
+                if stop_requested():
+                    growing.sync()
+                    raise Interrupted(
+                        f"stopped after the teacher's outputs for {growing.blocks} of {steps} steps, which are kept",
+                        "Continue with the same command and --resume",
+                    )
+        growing.finish()
+
+
+class _Growing:
+    """The file while it is being written: whole blocks that a process killed at any moment leaves behind.
+
+        KEY.teacher.npy.part            header and blocks
+        KEY.teacher.npy.part.json       how many of them were on the disk for certain, and the bytes of each
+
+    Attributes:
+        blocks: how many there are.
+    """
+
+    def __init__(self, path: Path, *, shared: bool) -> None:
+        """Opens what an earlier process left.
+
+        Args:
+            path: of the finished file.
+            shared: whether there is a lock, so that the unfinished file may have a name that is found again.
+        """
+        self._path = path
+        self._part = path.with_name(path.name + (".part" if shared else f".{os.getpid()}.part"))
+        self._note = self._part.with_name(self._part.name + ".json")
+        self.blocks, self._bytes = self._left()
+        self._synced_at = time.monotonic()
+
+    def __enter__(self) -> _Growing:
+        self._file = self._part.open("r+b" if self.blocks else "w+b")
+        if self.blocks:
+            np.lib.format.read_magic(self._file)  # type: ignore[no-untyped-call]
+            np.lib.format.read_array_header_1_0(self._file)  # type: ignore[no-untyped-call]
+            self._file.truncate(self._file.tell() + self.blocks * self._bytes)
+            self._file.seek(0, os.SEEK_END)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def append(self, block: np.ndarray, blocks: int) -> None:
+        """Adds a block, float16, of `blocks` in all."""
+        if not self.blocks:
+            header = {"descr": "<f2", "fortran_order": False, "shape": (blocks, *block.shape)}
+            np.lib.format.write_array_header_1_0(self._file, header)  # type: ignore[no-untyped-call]
+            self._bytes = block.nbytes
+        self._file.write(block.tobytes())
+        self.blocks += 1
+        if time.monotonic() - self._synced_at > _SYNC_S:
+            self.sync()
+
+    def sync(self) -> None:
+        """Puts on the disk what there is, and notes how much."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        write_json(self._note, {"blocks": self.blocks, "bytes": self._bytes})
+        self._synced_at = time.monotonic()
+
+    def finish(self) -> None:
+        """Gives the file its name."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._part.replace(self._path)
+        self._note.unlink(missing_ok=True)
+
+    def _left(self) -> tuple[int, int]:
+        """Blocks that are certainly there, and the bytes of each; zeros without any."""
+        try:
+            note = read_json(self._note)
+            blocks, size = note["blocks"], note["bytes"]
+            with self._part.open("rb") as file:
+                np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+                shape, _, kind = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+                whole = size == math.prod(shape[1:]) * kind.itemsize and 0 < blocks <= shape[0]
+                if whole and self._part.stat().st_size >= file.tell() + blocks * size:
+                    return blocks, size
+        # A note that is missing or damaged, or a file that is not what it was: it is made once more.
+        except (BsslError, OSError, ValueError, KeyError, TypeError, IndexError):
+            pass
+        return 0, 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -75,6 +76,11 @@ def open_file(path: Path) -> keras.Model:
             return _from_folder(path)
         if not path.exists():
             raise ConversionError(f"there is no model at {path}", _HINT)
+        if path.suffix == ".onnx":
+            raise ConversionError(
+                f"{path} is an ONNX model, and LCE converts Keras 2 models",
+                f"It can teach one: `bssl-tf pretrain --teacher {shlex.quote(str(path))} --data ... --out ...`",
+            )
         require_fetched(path)
         if zipfile.is_zipfile(path):
             return _from_keras_file(path)

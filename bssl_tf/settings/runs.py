@@ -47,14 +47,16 @@ class PretrainConfig(Table):
         method: `s2bnn`, `bssl`, a baseline without a teacher (`moco`, `byol`, `swav`, `supervised`), or one provided by
             an installed package.
         stages: `progressive` binarises activations first and weights in a second stage; `direct`, both at once.
-        teacher: a run folder of `bssl-tf teacher`, or a saved Keras model (.keras or .h5).
+        teacher: a run folder of `bssl-tf teacher`, a saved Keras model (.keras or .h5), or an ONNX file.
         teacher_pixels: pixels of a saved model's input: `normalized` for (x - mean) / std of this data, `0..1`,
             `-1..1`, `0..255`, `imagenet`, `clip`, or MEAN/STD in units of pixel / 255, with commas between channels;
-            `auto` for `normalized`.
+            `auto` for `normalized`, or for what an ONNX file shows.
         teacher_image_size: input size of a saved model that takes any, pixels per side; 0 for the student's.
         initial: `zoo:NAME` to start from the weights of that student; empty for random weights.
+        teacher_layout: axes of an ONNX file's input: `nchw`, `nhwc`, or `auto` for what it shows.
+        teacher_output: tensor of an ONNX file that holds the features; empty to choose one.
         teacher_cache_epochs: repeat the views of this many epochs, and keep the teacher's outputs for them on disk;
-            0 for fresh views in every epoch.
+            0 for fresh views in every epoch. With an ONNX teacher, 2 unless set.
     """
 
     command: Literal["pretrain"] = "pretrain"
@@ -63,6 +65,8 @@ class PretrainConfig(Table):
     teacher: str = ""
     teacher_pixels: str = "auto"
     teacher_image_size: NotNegativeInt = 0
+    teacher_layout: str = "auto"
+    teacher_output: str = ""
     initial: str = ""
     teacher_cache_epochs: NotNegativeInt = 0
     data: DataConfig = field(default_factory=DataConfig)

@@ -34,6 +34,7 @@ PIXELS: dict[str, Constants] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
+ONNX_SUFFIX = ".onnx"
 LAYOUTS = ("auto", "nchw", "nhwc")
 
 
@@ -89,7 +90,9 @@ NOTHING_SAID = TeacherOptions()
 
 def teacher_options(config: PretrainConfig) -> TeacherOptions:
     """What a run's settings say of its teacher."""
-    return TeacherOptions(config.teacher_pixels, config.teacher_image_size)
+    return TeacherOptions(
+        config.teacher_pixels, config.teacher_image_size, config.teacher_layout, config.teacher_output
+    )
 
 
 @dataclass(frozen=True)

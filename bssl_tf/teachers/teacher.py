@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ from bssl_tf.keras_files.models import open_file
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Preprocessing
-from bssl_tf.teachers.inputs import NOTHING_SAID, TeacherInput, TeacherOptions
+from bssl_tf.teachers.inputs import NOTHING_SAID, ONNX_SUFFIX, TeacherInput, TeacherOptions
+from bssl_tf.teachers.onnx_network import OnnxNetwork
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Teacher:
 
     Attributes:
         name: where it comes from, for records.
-        backbone: [B, S, S, C] float32, normalised, to [B, D] features.
+        backbone: [B, S, S, C] float32, normalised, to [B, D] features: a Keras model, or an `OnnxNetwork`.
         head: [B, D] to [B, E]; None where the model has none: then its features are the embedding.
         preprocessing: what the teacher was trained with; None when unknown, as with a plain Keras model.
         wanted: the images it was made for; None for just what it is given.
@@ -39,7 +43,7 @@ class Teacher:
     """
 
     name: str
-    backbone: keras.Model
+    backbone: Any
     head: keras.Model | None
     preprocessing: Preprocessing | None
     wanted: TeacherInput | None = None
@@ -65,6 +69,9 @@ class Teacher:
         if self.wanted is not None and self.views is not None and not self._sees_views_as_they_are():
             # Not always, so that runs of before it was possible can be resumed.
             digest.update(json.dumps(self.wanted.to_dict()).encode())
+        if isinstance(self.backbone, OnnxNetwork):
+            digest.update(self.backbone.fingerprint().encode())
+            return digest.hexdigest()
         for model in (self.backbone, self.head):
             for weight in model.get_weights() if model is not None else ():
                 digest.update(np.ascontiguousarray(weight).tobytes())
@@ -104,6 +111,8 @@ class Teacher:
     def describe(self) -> dict[str, Any]:
         """For records: where it comes from, what it wants to see and what it gives."""
         about: dict[str, Any] = {"path": self.name, "features": self.feature_width, "labels_used": self.labels_used}
+        if isinstance(self.backbone, OnnxNetwork):
+            about |= self.backbone.describe()
         return about | (self.wanted.to_dict() if self.wanted is not None else {})
 
     def summary(self) -> str:
@@ -133,8 +142,8 @@ def load_teacher(path: str, preprocessing: Preprocessing, options: TeacherOption
     """Loads a teacher for views that `preprocessing` describes.
 
     Args:
-        path: a run folder of `bssl-tf teacher`, or a Keras model saved as .keras, .h5 or
-            SavedModel; see `keras_files.models.open_file`.
+        path: a run folder of `bssl-tf teacher`; a Keras model saved as .keras, .h5 or SavedModel (see
+            `keras_files.models.open_file`); or an ONNX file (see `teachers.onnx_network`).
         preprocessing: the student's. A teacher of another size, other channels or constants gets the views converted;
             see `teachers.inputs`.
         options: what the model does not say itself.
@@ -144,14 +153,19 @@ def load_teacher(path: str, preprocessing: Preprocessing, options: TeacherOption
         NetworkError: the file is not a model, would run code on loading, or does not take square images.
         ConfigError: an option does not fit the teacher.
     """
-    return open_teacher(path, options).for_views(preprocessing)
+    return open_teacher(path, options, preprocessing.image_size).for_views(preprocessing)
 
 
-def open_teacher(path: str, options: TeacherOptions = NOTHING_SAID) -> Teacher:
-    """The teacher, before it is known what views it will be given; see `load_teacher`."""
+def open_teacher(path: str, options: TeacherOptions = NOTHING_SAID, image_size: int = 0) -> Teacher:
+    """The teacher, before it is known what views it will be given; see `load_teacher`.
+
+    `image_size` is their likely size, for a first run of a model that takes any.
+    """
     check_teacher(path, options)
     location = Path(path)
     keras_file = not location.is_dir() or (location / "saved_model.pb").exists()
+    if location.suffix == ONNX_SUFFIX and not location.is_dir():
+        return _from_onnx(location, options, image_size)
     teacher = _from_keras(location) if keras_file else _from_run(location)
     _require_vectors(teacher)
     return dataclasses.replace(teacher, options=options)
@@ -186,7 +200,7 @@ def check_teacher(path: str, options: TeacherOptions = NOTHING_SAID) -> None:
 def _from_keras(path: Path) -> Teacher:
     if path.is_file() and path.suffix not in (".keras", ".h5", ".hdf5"):
         raise NetworkError(
-            f"{path} is neither a run folder nor a .keras or .h5 file",
+            f"{path} is neither a run folder nor a .keras, .h5 or .onnx file",
             "Save the model with model.save('teacher.keras')",
         )
     try:
@@ -198,9 +212,16 @@ def _from_keras(path: Path) -> Teacher:
     return Teacher(str(path), model, None, None, labels_used=unknown_labels(path))
 
 
+def _from_onnx(path: Path, options: TeacherOptions, image_size: int) -> Teacher:
+    network = OnnxNetwork(path, options, image_size)
+    if network.made:
+        _log.info(f"the features of {path} are {network.made}, output {network.output}")
+    return Teacher(str(path), network, None, None, options=options, labels_used=unknown_labels(path))
+
+
 def unknown_labels(path: Path) -> str:
-    """What `labels_used` is for a saved Keras model, a clause for "trained with the help of ..."."""
-    return f"labels, if any, that are not known (the saved Keras model {path.name} does not record them)"
+    """What `labels_used` is for a saved model, a clause for "trained with the help of ..."."""
+    return f"labels, if any, that are not known (the saved model {path.name} does not record them)"
 
 
 def _require_vectors(teacher: Teacher) -> None:
@@ -232,6 +253,12 @@ def _wanted(teacher: Teacher, student: Preprocessing) -> TeacherInput:
             "Omit teacher_image_size",
         )
     own = TeacherInput(size or options.image_size or student.image_size, channels or student.channels)
+    if isinstance(teacher.backbone, OnnxNetwork):
+        return own.with_pixels(teacher.backbone.constants, options.pixels)
+    if options.layout != "auto" or options.output:
+        raise ConfigError(
+            f"teacher_layout and teacher_output are for ONNX files, and {teacher.name} is not one", "Omit them"
+        )
     if teacher.preprocessing is None:
         return own.with_pixels(options.constants(), options.pixels)
     if options.constants() is not None:

@@ -22,7 +22,7 @@ from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, read_import, read_run_config
-from bssl_tf.teachers.inputs import NOTHING_SAID, TeacherOptions, teacher_options
+from bssl_tf.teachers.inputs import NOTHING_SAID, ONNX_SUFFIX, TeacherOptions, teacher_options
 from bssl_tf.teachers.teacher import Teacher, open_teacher, unknown_labels
 
 _DEFAULT_SIZE = 224
@@ -77,7 +77,7 @@ def find_evaluable(path: Path, options: TeacherOptions = NOTHING_SAID, *, image_
 
     Args:
         path: a finished run of `bssl-tf pretrain` or `bssl-tf teacher`, a folder of `bssl-tf import-teacher`, or a
-            .keras or .h5 file or a SavedModel.
+            .keras, .h5 or .onnx file, or a SavedModel.
         options: what a saved model does not say itself.
         image_size: of the images, which a saved model of another size gets resampled; 0 for its own, or 224.
 
@@ -178,13 +178,14 @@ def _keras(path: Path, options: TeacherOptions, image_size: int) -> Evaluable:
 
     @functools.cache
     def opened() -> Teacher:
-        return open_teacher(str(path), options)
+        return open_teacher(str(path), options, image_size)
 
     def subjects(preprocessing: Preprocessing, controls: bool) -> list[Subject]:
         teacher = opened().for_views(preprocessing)
         _log.info(teacher.summary())
         made = [Subject(TEACHER, compiled(teacher.features))]
-        if controls:
+        # An ONNX file does not show how its weights were drawn.
+        if controls and isinstance(teacher.backbone, keras.Model):
             keras.utils.set_random_seed(named_seed(0, "teacher weights"))
             fresh = keras.models.clone_model(teacher.backbone)
             plain = dataclasses.replace(teacher, backbone=fresh)
@@ -200,7 +201,7 @@ def _keras(path: Path, options: TeacherOptions, image_size: int) -> Evaluable:
         image_size=lambda: image_size or opened().own_image_size or _DEFAULT_SIZE,
         preprocessing=None,
         subjects=subjects,
-        method="saved Keras model",
+        method="ONNX model" if path.suffix == ONNX_SUFFIX else "saved Keras model",
         backbone=path.name,
         labels_used=unknown_labels(path),
         pretrained=True,

@@ -149,6 +149,9 @@ def pretrain(
     *,
     out: str | Path,
     teacher: str | os.PathLike[str] | None = None,
+    teacher_pixels: str | None = None,
+    teacher_layout: str | None = None,
+    teacher_output: str | None = None,
     method: str | None = None,
     student: str | None = None,
     width: int | None = None,
@@ -176,7 +179,11 @@ def pretrain(
     Args:
         data: `embedded`, `tfds:NAME`, or a folder of images.
         out: the run folder.
-        teacher: a run of `train_teacher`, a folder of `import_teacher`, or a .keras or .h5 file.
+        teacher: a run of `train_teacher`, a folder of `import_teacher`, or a .keras, .h5 or .onnx file.
+        teacher_pixels: pixels of a saved model's input: `normalized`, `0..1`, `-1..1`, `0..255`, `imagenet`, `clip`, or
+            MEAN/STD; None for `normalized`, or for what an ONNX file shows.
+        teacher_layout: axes of an ONNX file's input, `nchw` or `nhwc`; None for what it shows.
+        teacher_output: tensor of an ONNX file that holds the features; None to choose one.
         method: `s2bnn` or `bssl`; baselines without a teacher: `moco`, `byol`, `swav`, `supervised`.
         student: the binary network, or `zoo:NAME`.
         width: channels of its first stage.
@@ -215,7 +222,9 @@ def evaluate(
     limit: int | None = None,
     max_unreadable_share: float | None = None,
     image_size: int | None = None,
-    pixels: str = "auto",
+    teacher_pixels: str = "auto",
+    teacher_layout: str = "auto",
+    teacher_output: str = "",
     protocols: Sequence[str] = DEFAULT_PROTOCOLS,
     controls: bool = True,
     save: bool = True,
@@ -233,7 +242,9 @@ def evaluate(
         limit: use at most this many images of each split.
         max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
         image_size: size of the images for a saved model, pixels per side; None for the model's own, or 224.
-        pixels: pixels of a saved model's input; see the setting `teacher_pixels`.
+        teacher_pixels: pixels of a saved model's input; see the setting.
+        teacher_layout: axes of an ONNX file's input: `nchw`, `nhwc`, or `auto` for what it shows.
+        teacher_output: tensor of an ONNX file that holds the features; empty to choose one.
         protocols: names of `bssl_tf.settings.PROTOCOLS`.
         controls: also measure the untrained network, raw pixels and a student's teacher.
         save: replace the table, the predictions and the probe in the run.
@@ -252,8 +263,9 @@ def evaluate(
         "image_size": image_size,
     }
     overrides = {name: _plain(value) for name, value in given.items() if value is not None}
+    options = TeacherOptions(teacher_pixels, 0, teacher_layout, teacher_output)
     found = evaluating.evaluate(
-        Path(run), overrides, protocols=protocols, controls=controls, save=save, teacher=TeacherOptions(pixels)
+        Path(run), overrides, protocols=protocols, controls=controls, save=save, teacher=options
     )
     if record:
         append_record(Path(record), as_record(found))

@@ -138,7 +138,14 @@ def test_a_program_can_register_one_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert registry.find("mine") is mine and "mine" in registry.names()
     assert registry.read_run(PretrainConfig, {"method": "mine"}).tables().keys() == {
         *("command", "method", "stages", "initial"),
-        *("teacher", "teacher_pixels", "teacher_image_size", "teacher_cache_epochs"),
+        *(
+            "teacher",
+            "teacher_pixels",
+            "teacher_image_size",
+            "teacher_layout",
+            "teacher_output",
+            "teacher_cache_epochs",
+        ),
         *("data", "backbone", "augmentation", "training"),
     }
     for taken in (mine, registry.find("moco")):

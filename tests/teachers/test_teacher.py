@@ -112,7 +112,7 @@ def test_what_is_no_teacher_is_named(tmp_path: Path) -> None:
         ("", NetworkError, "no teacher was named"),
         (str(tmp_path / "none"), NetworkError, "there is no teacher at"),
         (str(tmp_path), NetworkError, "holds no trained teacher"),
-        (str(tmp_path / "notes.txt"), NetworkError, "neither a run folder nor a .keras or .h5 file"),
+        (str(tmp_path / "notes.txt"), NetworkError, "neither a run folder nor a .keras, .h5 or .onnx file"),
         (str(tmp_path / "oblong.keras"), NetworkError, "takes [28, 32, 1], not square images of 1 or 3 channels"),
         (str(tmp_path / "map.keras"), NetworkError, "not one vector for each image"),
     ]

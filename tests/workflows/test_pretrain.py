@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import bssl_tf
 from bssl_tf.backend import keras
 from bssl_tf.cli.summary import command as summary
 from bssl_tf.errors import BsslError
-from bssl_tf.files import read_json
+from bssl_tf.files import read_json, read_records
 from bssl_tf.models.saved import read_network
+from bssl_tf.settings import read_run_config
 from bssl_tf.workflows.evaluate import evaluate
 from bssl_tf.workflows.pretrain import pretrain
+from tests.teachers import onnx_models
 
 
 @pytest.mark.parametrize(
@@ -97,3 +102,38 @@ def test_a_teacher_may_have_a_size_and_channels_of_its_own(
     # The same model evaluated itself sees images of its own size.
     alone = evaluate(tmp_path / "teacher.keras", {"source": "embedded", "limit": 64, "channels": 3}, save=False)
     assert alone.data_settings.image_size == 40
+
+
+def test_an_onnx_file_teaches_and_is_asked_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python, with the cache switched on; the same run without it sees the same numbers but for float16."""
+    caplog.set_level(logging.INFO)
+    for place in ("engine.preparation", "workflows.evaluate"):
+        monkeypatch.setattr(f"bssl_tf.{place}.configure", lambda *arguments: None)
+    monkeypatch.setenv("BSSL_TF_CACHE", str(tmp_path / "cache"))
+    network = onnx_models.Linear(np.random.default_rng(0), size=20, channels=3, width=5)
+    path = onnx_models.save(tmp_path / "teacher.onnx", network.made())
+    common: dict[str, Any] = {"out": tmp_path / "run", "teacher": path, "epochs": 1, "batch_size": 32, "depth": 1}
+    common |= {"limit": 64, "settings": {"teacher_pixels": "imagenet", "training.probe_every": 0}}
+    run = bssl_tf.pretrain("embedded", **common)
+    assert "an ONNX teacher is run once on the views of 1 epoch," in caplog.text
+    assert (run.path / "teacher_cache.json").exists() and len(list((tmp_path / "cache").glob("*.teacher.npy"))) == 1
+    config = read_run_config(run.path)
+    assert config["teacher_cache_epochs"] == 1
+    about = read_json(run.path / "teacher.json")
+    assert (about["format"], about["image_size"], about["layout"]) == ("onnx", 20, "nchw")
+    assert "teacher.onnx does not record them" in str(read_network(run.network).labels_used)
+    each = common | {"out": tmp_path / "each"}
+    each["settings"] = common["settings"] | {"teacher_cache_epochs": 0}
+    bssl_tf.pretrain("embedded", **each)
+    losses = [read_records(tmp_path / name / "metrics.jsonl")[0]["loss"] for name in ("run", "each")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+    found = bssl_tf.evaluate(
+        path, data="embedded", limit=64, teacher_pixels="imagenet", protocols=["knn-20"], save=False, image_size=28
+    )
+    assert [row.features for row in found.rows] == ["float teacher", "control: raw pixels"]
+    assert (found.method, found.rows[0].width) == ("ONNX model", 5)
+    beside = bssl_tf.evaluate(run, protocols=["knn-20"], save=False)
+    assert {row.features: row.width for row in beside.rows}["float teacher"] == 5
