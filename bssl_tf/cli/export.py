@@ -131,6 +131,11 @@ def _lines(done: Exported) -> list[str]:
             f"top-1 on {accuracy.images} test images: {accuracy.top1_percent:.2f} %, "
             f"{accuracy.keras_top1_percent:.2f} % in Keras"
         )
+        if (found := done.manifest.table.calibration) is not None:
+            lines.append(
+                f"expected calibration error: {found.ece_percent_before:.2f} %, {found.ece_percent_after:.2f} % with "
+                f"temperature {found.temperature:.4g}"
+            )
     elif int8:
         same = same_top1(converted.expected, converted.found).mean()
         lines.append(f"top-1 agreement with Keras in float32 on {parity.images} images: {100 * same:.2f} %")

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from bssl_tf.reports.document import Cell, Column, Document, Table
-from bssl_tf_deploy.text import printable
+from bssl_tf_deploy.text import printable, spreadsheet_cell
 
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|&])")
 
@@ -94,8 +94,4 @@ def _escaped(text: str) -> str:
 
 
 def _for_spreadsheets(cell: Cell) -> Cell:
-    """Spreadsheets run what begins like this; an apostrophe before it makes it text."""
-    if not isinstance(cell, str):
-        return cell
-    cell = printable(cell)
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
+    return spreadsheet_cell(cell) if isinstance(cell, str) else cell

@@ -10,8 +10,10 @@ from bssl_tf.reports.benchmarks import TimedNetwork
 from bssl_tf.reports.document import Column, Figure, Group, Key, Section, Table, counted, lacking
 from bssl_tf.reports.latency import MOST_LAYERS, conditions_of, first_drawn, latency_section, where_timed
 from bssl_tf.reports.runs import Run, RunBundle, only
+from bssl_tf_deploy.manifest import Manifest
 from bssl_tf_deploy.record import BINARY
 from bssl_tf_deploy.tasks import find_task
+from bssl_tf_deploy.tasks.classification import Table as ClassifierTable
 
 _STYLE_OF = {"binary": 0, "float": 1, "integer": 2, None: 3}
 
@@ -126,7 +128,8 @@ def _bundle_section(runs: Sequence[Run]) -> Section:
         *(Column("float MACs", "million", 2), Column("integer MACs", "million", 2)),
         *(Column("peak activations", "KiB", 1), Column("operators")),
         *(Column("top-1 agreement with Keras", "%", 2), Column("on images"), Column("largest difference")),
-        *(Column("converted by"), Column("labels")),
+        *(Column("temperature", "", 3), Column("calibration error without it", "%", 2)),
+        *(Column("calibration error with it", "%", 2), Column("converted by"), Column("labels")),
     )
     rows = []
     for run in runs:
@@ -141,7 +144,7 @@ def _bundle_section(runs: Sequence[Run]) -> Section:
                 ", ".join(f"{count} {name}" for name, count in sorted(m.operators.items())),
                 100 * m.parity.agreement, m.parity.images,
                 max(output.max_abs_difference for output in m.parity.outputs.values()),
-                _versions(one), find_task(m.task).report_cell(m),
+                *_calibration(m), _versions(one), find_task(m.task).report_cell(m),
             ))  # fmt: skip
     table = Table("bundles", "Bundles", columns, tuple(rows), turned=True)
     groups = [
@@ -182,6 +185,12 @@ def _layers(bundle: RunBundle, name: str) -> Figure:
         table=Table(name, "Work of each layer", columns, rows),
         keys=tuple(Key(str(kind), _STYLE_OF[kind]) for kind in kinds),
     )  # fmt: skip
+
+
+def _calibration(manifest: Manifest) -> tuple[float | None, float | None, float | None]:
+    """The temperature, and the expected calibration error without it and with it, percent; where they are known."""
+    found = manifest.table.calibration if isinstance(manifest.table, ClassifierTable) else None
+    return (found.temperature, found.ece_percent_before, found.ece_percent_after) if found else (None, None, None)
 
 
 def _versions(bundle: RunBundle) -> str:

@@ -21,6 +21,7 @@ from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.data.views import batches
 from bssl_tf.errors import ConversionError
 from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.tasks.calibration import calibrate
 from bssl_tf.tasks.task import Arrays, Both, Example, Task, Tensors
 from bssl_tf_deploy.tasks.classification import NAME, Accuracy, Table, same_top1
 
@@ -112,7 +113,10 @@ class Classification(Task[ImageSet]):
         return same_top1(expected, found)
 
     def with_accuracy(self, table: Table, labelled: ImageSet, indices: np.ndarray, both: Both) -> Any:
-        """Top-1 of both networks on the images whose class is among the table's labels, in whatever order."""
+        """Top-1 of both networks on the images whose class is among the table's labels, in whatever order.
+
+        And the temperature of the converted one.
+        """
         if labelled.labels is None:
             return table
         all_labels = labelled.labels_as(table.labels)
@@ -120,11 +124,12 @@ class Classification(Task[ImageSet]):
         if not len(chosen):
             return table
         _report_unmatched(table.labels, labelled, all_labels)
-        pairs = [[one[LOGITS].argmax(axis=1) for one in pair] for pair in both(chosen)]
-        keras_own, own = (
-            100 * float((np.concatenate(best) == all_labels[chosen]).mean()) for best in zip(*pairs, strict=True)
-        )
-        return dataclasses.replace(table, accuracy=Accuracy(len(chosen), own, keras_own))
+        pairs = [(expected[LOGITS].argmax(axis=1), found[LOGITS]) for expected, found in both(chosen)]
+        keras_best, logits = (np.concatenate(batches) for batches in zip(*pairs, strict=True))
+        truth = all_labels[chosen]
+        keras_own, own = (100 * float((best == truth).mean()) for best in (keras_best, logits.argmax(axis=1)))
+        accuracy = Accuracy(len(chosen), own, keras_own)
+        return dataclasses.replace(table, accuracy=accuracy, calibration=calibrate(logits, truth))
 
     def example_words(self, labelled: ImageSet, indices: np.ndarray) -> Sequence[str]:
         """The true class."""

@@ -15,7 +15,7 @@ from bssl_tf_deploy.library import TARGETS
 from bssl_tf_deploy.strict import StrictError, expect, parse
 from bssl_tf_deploy.tasks import find_task
 
-FORMAT = 3
+FORMAT = 4
 MAX_FILE_BYTES = 2**30
 EXAMPLES = "examples"
 _FILE_NAME = re.compile(rf"(?:{EXAMPLES}/|lib/(?:{'|'.join(TARGETS)})/)?[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}")

@@ -17,7 +17,7 @@ from bssl_tf_deploy.errors import ImageError
 from bssl_tf_deploy.manifest import Manifest
 from bssl_tf_deploy.sources import Item
 from bssl_tf_deploy.tasks.task import Task
-from bssl_tf_deploy.text import printable
+from bssl_tf_deploy.text import printable, spreadsheet_cell
 
 FORMATS = ("table", "json", "jsonl", "csv")
 Outputs = Mapping[str, np.ndarray]
@@ -130,7 +130,7 @@ class JsonList(Format):
 
 
 class Csv(Format):
-    """A row for each item, on one line each: what would break a line becomes its escape (`text.printable`).
+    """A row for each item, on one line each: what would break a line, or a spreadsheet would run, is escaped.
 
     Args:
         frames: whether items are frames, which have two more columns.
@@ -149,17 +149,17 @@ class Csv(Format):
         return _row([*self._places, "error", *self._columns])
 
     def place(self, item: Item) -> dict[str, Any]:
-        return {key: printable(value) for key, value in super().place(item).items()}
+        return {key: _cell(value) for key, value in super().place(item).items()}
 
     def answer(self, item: Item, answer: Any, outputs: Outputs) -> str:
         if self._asked.outputs:
             cells: Sequence[Any] = [float(value) for array in outputs.values() for value in array.ravel()]
         else:
             cells = self._task.cells(answer)
-        return _row([*self.place(item).values(), "", *cells, *[""] * (len(self._columns) - len(cells))])
+        return _row([*super().place(item).values(), "", *cells, *[""] * (len(self._columns) - len(cells))])
 
     def error(self, item: Item, error: ImageError) -> str:
-        return _row([*self.place(item).values(), str(error), *[""] * len(self._columns)])
+        return _row([*super().place(item).values(), str(error), *[""] * len(self._columns)])
 
     def said(self, line: str) -> tuple[dict[str, Any], bool] | None:
         try:
@@ -186,7 +186,9 @@ def _numbers(name: str, array: np.ndarray, *, alone: bool) -> str:
 
 def _row(cells: Sequence[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(
-        [printable(cell) if isinstance(cell, str) else cell for cell in cells]
-    )
+    csv.writer(text, lineterminator="\n").writerow(map(_cell, cells))
     return text.getvalue()
+
+
+def _cell(value: str | float) -> str:
+    return spreadsheet_cell(value) if isinstance(value, str) else str(value)

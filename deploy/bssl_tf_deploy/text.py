@@ -23,6 +23,12 @@ def printable(value: object) -> str:
     )
 
 
+def spreadsheet_cell(text: str) -> str:
+    """`printable` text for CSV; spreadsheets run what begins like this, and an apostrophe before it makes it text."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def show(*lines: object, file: TextIO | None = None) -> None:
     """Prints lines, each made `printable`, so no label or file name can add a line or change one.
 

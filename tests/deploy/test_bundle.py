@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from bssl_tf_deploy.errors import BundleError, StorageError
 from bssl_tf_deploy.golden import typical_magnitude
 from bssl_tf_deploy.manifest import Binary, Manifest, Quantization, Training
 from bssl_tf_deploy.preprocess import load_image, load_pixels, normalised
-from bssl_tf_deploy.tasks.classification import Accuracy
+from bssl_tf_deploy.tasks.classification import Accuracy, Calibration
 from tests.deploy.bundles import PIXELS, golden, manifest, write
 
 
@@ -235,10 +236,32 @@ def test_a_broken_manifest_is_told(tmp_path: Path, content: bytes) -> None:
     refused(tmp_path / "b")
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", 3.0, None, True, 10**30])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 5, "4", 4.0, None, True, 10**30])
 def test_an_unknown_format_is_told(tmp_path: Path, version: object) -> None:
     edit(write(tmp_path / "b"), lambda m: m.update(format=version))
-    assert "this version of bssl-tf reads format 3" in refused(tmp_path / "b")
+    assert "this version of bssl-tf reads format 4" in refused(tmp_path / "b")
+
+
+def test_a_calibration_is_read_strictly_and_stands_in_the_readme(tmp_path: Path) -> None:
+    table = dataclasses.replace(manifest().table, calibration=Calibration(1.375, 250, 15, 9.5, 2.25))
+    write_bundle(tmp_path / "b", manifest(table=table), b"model", *golden(), ["a", "b", "c", "d"])
+    assert read_bundle(tmp_path / "b").manifest.table == table
+    text = " ".join((tmp_path / "b" / "README.md").read_text().split())
+    assert "softmax(logits / 1.375): this temperature was fitted to 250 labelled test images" in text
+    assert "with 15 bins: 9.50 % before, 2.25 % after" in text and "Guo et al., ICML 2017" in text
+    for key, value, message in (
+        ("temperature", 0, "temperature is not from 1e-6"),
+        ("temperature", -1.0, "temperature is not from 1e-6"),
+        ("temperature", "1", "temperature is not a number"),
+        ("ece_percent_after", 101, "calibration is not in percent"),
+        ("images", 1.5, "images is not of type int"),
+        ("more", 1, "unknown key 'more'"),
+    ):
+        other = shutil.copytree(tmp_path / "b", tmp_path / f"{key}-{value}")
+        edit(other, lambda m, key=key, value=value: m["table"]["calibration"].update({key: value}))  # type: ignore[misc]
+        assert message in refused(other)
+    edit(tmp_path / "b", lambda m: m["table"].pop("calibration"))
+    assert "missing key 'calibration'" in refused(tmp_path / "b")
 
 
 def test_a_bundle_may_take_and_give_int8(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy import special
 
 from bssl_tf_deploy.bundle import Bundle, read_bundle, write_bundle
 from bssl_tf_deploy.errors import BundleError, ImageError
@@ -18,7 +19,7 @@ from bssl_tf_deploy.inputs import check_tensors
 from bssl_tf_deploy.manifest import Manifest, Quantization
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.preprocess import normalise
-from bssl_tf_deploy.tasks.classification import softmax
+from bssl_tf_deploy.tasks.classification import Calibration, softmax
 from tests.deploy.bundles import LABELS, PIXELS, SIZE, golden, manifest, write
 from tests.deploy.test_pictures import wide_png
 
@@ -72,6 +73,28 @@ def test_the_best_classes_come_first_and_ties_in_the_order_of_labels(bundle: Bun
     [(label, score)] = best
     assert label == LABELS[1]
     assert score == pytest.approx(np.exp(3) / (np.exp(3) + 2))
+
+
+@given(
+    arrays(np.float32, 3, elements=st.floats(-(2.0**20), 2.0**20, width=32)),
+    st.floats(1e-6, 1e6),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_temperature_changes_scores_and_never_the_order(
+    bundle: Bundle, logits: np.ndarray, temperature: float
+) -> None:
+    calibration = Calibration(temperature, 100, 15, 9.0, 2.0)
+    table = dataclasses.replace(bundle.manifest.table, calibration=calibration)
+    scaled = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, table=table))
+    [plain], [found] = (
+        Predictor(one, Fixed(logits[np.newaxis])).classify(PIXELS[0], top=3) for one in (bundle, scaled)
+    )
+    assert [label for label, _ in plain] == [label for label, _ in found]
+    expected = special.softmax(logits.astype(np.float64) / temperature)
+    np.testing.assert_allclose([score for _, score in found], np.sort(expected)[::-1], atol=1e-12)
+    np.testing.assert_array_equal(
+        Predictor(scaled, Fixed(logits[np.newaxis])).outputs(PIXELS[0])["logits"], logits[np.newaxis]
+    )
 
 
 def with_input(about: Manifest, **changes: Any) -> Manifest:

@@ -110,6 +110,18 @@ def test_a_table_for_spreadsheets_has_a_line_for_each_image(
             assert all(row["error"] or (row["label_1"] in LABELS and float(row["score_1"]) > 0) for row in rows)
 
 
+def test_a_spreadsheet_runs_nothing_that_a_name_holds(
+    bundle: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos)
+    Path("b.png").rename("=1+1.png")
+    run_on(bundle, "=1+1.png", "bad.jpg", format="csv")
+    assert [row["image"] for row in csv.DictReader(capsys.readouterr().out.splitlines())] == ["'=1+1.png", "bad.jpg"]
+    interrupted(bundle, tmp_path / "out.csv", "=1+1.png", 0, format="csv")
+    (tmp_path / "out.csv").write_text((tmp_path / "out.csv").read_text() + "'=1+1.png" + "," * 7 + "\n")
+    assert run_on(bundle, "=1+1.png", out=tmp_path / "out.csv", format="csv") == 0
+
+
 def test_json_is_one_list(bundle: Bundle, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_on(bundle, photos, format="json")
     records = json.loads(text := capsys.readouterr().out)
@@ -125,7 +137,7 @@ def test_names_cannot_steer_the_terminal(bundle: Bundle, photos: Path, capsys: p
     assert len(said.out.splitlines()) == 6
 
 
-def interrupted(bundle: Bundle, out: Path, photos: Path, after: int, **options: Any) -> None:
+def interrupted(bundle: Bundle, out: Path, photos: Path | str, after: int, **options: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(Predictor(bundle, Means(after)), RunSettings((str(photos),), out=out, **options))
 

@@ -45,6 +45,25 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How far scores are probabilities, and what makes them so: temperature scaling (Guo et al., ICML 2017).
+
+    Attributes:
+        temperature: scores are softmax(logits / temperature), above zero; the order of classes does not depend on it.
+        images: labelled test images that it was fitted to.
+        bins: of confidence, of equal width, that the errors are measured with.
+        ece_percent_before: expected calibration error of softmax(logits), percent.
+        ece_percent_after: with the temperature; each half of the images with that of the other half.
+    """
+
+    temperature: float
+    images: int
+    bins: int
+    ece_percent_before: float
+    ece_percent_after: float
+
+
+@dataclass(frozen=True)
 class Table:
     """The task's own part of the manifest.
 
@@ -52,11 +71,13 @@ class Table:
         labels: K names, in the order of the logits.
         probe: None where the classifier was not a probe of bssl-tf.
         accuracy: None where there were no labelled test images of these classes.
+        calibration: None where there were too few of them; scores are softmax(logits) then.
     """
 
     labels: tuple[str, ...]
     probe: Probe | None
     accuracy: Accuracy | None
+    calibration: Calibration | None = None
 
 
 class Classification(Task):
@@ -73,16 +94,22 @@ class Classification(Task):
         expect(manifest.outputs[0].shape == shape, "outputs[0].shape", f"{list(shape)}, as there are that many labels")
         shares = [] if table.accuracy is None else [table.accuracy.top1_percent, table.accuracy.keras_top1_percent]
         expect(all(0 <= share <= 100 for share in shares), "table.accuracy", "in percent")
+        if table.calibration is not None:
+            temperature = table.calibration.temperature
+            expect(1e-6 <= temperature <= 1e6, "table.calibration.temperature", "from 1e-6 to 1e6")
+            errors = (table.calibration.ece_percent_before, table.calibration.ece_percent_after)
+            expect(all(0 <= error <= 100 for error in errors), "table.calibration", "in percent")
         expect(table.probe is None or 0 <= table.probe.top1_percent <= 100, "table.probe", "in percent")
 
     def decode(
         self, outputs: Mapping[str, np.ndarray], manifest: Manifest, view: View, limit: int
     ) -> list[tuple[str, float]]:
-        """The best classes and their scores, which are softmax: 0 to 1, and 1 in sum over all classes."""
+        """The best classes and their scores: softmax of the logits over the temperature, 1 in sum over all classes."""
         table: Table = manifest.table
-        scores = softmax(outputs[manifest.outputs[0].name])
-        # Stable, so that equal scores come in the order of the labels.
-        best = np.argsort(-scores, kind="stable")[:limit]
+        logits = outputs[manifest.outputs[0].name]
+        scores = softmax(logits, 1.0 if table.calibration is None else table.calibration.temperature)
+        # By logits, whose order no temperature changes; stable, so that equal ones come in the order of the labels.
+        best = np.argsort(-logits, kind="stable")[:limit]
         return [(table.labels[index], float(scores[index])) for index in best]
 
     def record(self, answer: list[tuple[str, float]]) -> dict[str, Any]:
@@ -129,6 +156,13 @@ class Classification(Task):
                 f"Top-1 accuracy of this model on {table.accuracy.images} test images: "
                 f"{table.accuracy.top1_percent:.2f} % ({table.accuracy.keras_top1_percent:.2f} % in Keras, float32)."
             )
+        if (found := table.calibration) is not None:
+            claims.append(
+                f"Its scores are softmax(logits / {found.temperature:.4g}): this temperature was fitted to "
+                f"{found.images} labelled test images. Expected calibration error, with {found.bins} bins: "
+                f"{found.ece_percent_before:.2f} % before, {found.ece_percent_after:.2f} % after, measured on images "
+                "that the temperature was not fitted to (Guo et al., ICML 2017)."
+            )
         return [
             *claims,
             f"Top-1 agreement with the Keras network{rounded}: {100 * parity.agreement:.2f} % of "
@@ -148,9 +182,9 @@ def same_top1(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray
     return np.asarray(np.argmax(first, axis=1) == np.argmax(second, axis=1))
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """exp(logits) over their sum along the last axis, in float64; any finite logits, without overflow."""
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """exp(logits / temperature) over their sum along the last axis, in float64; any finite logits, without overflow."""
     shifted = logits.astype(np.float64) - np.max(logits, axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
+    exponentials = np.exp(shifted / temperature)
     scores: np.ndarray = exponentials / np.sum(exponentials, axis=-1, keepdims=True)
     return scores
