@@ -19,6 +19,7 @@ from bssl_tf.checkpoints import match_tensors
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.interruption import stop_requests
+from bssl_tf.engine.not_finite import first_not_finite, is_finite
 from bssl_tf.engine.probe import Probe
 from bssl_tf.engine.run_folder import Checkpoint, RunFolder
 from bssl_tf.engine.stages import Stage
@@ -31,6 +32,7 @@ from bssl_tf.schedules import linear_decay, warmup_cosine
 from bssl_tf.settings import TrainingConfig
 
 _SECONDS = "seconds"
+_LOWER = "Lower --learning-rate and restart; the last checkpoint is from before it went wrong"
 
 
 def train(
@@ -132,6 +134,10 @@ class _StageLoop:
 
     def _checkpoint(self) -> None:
         tensors = {name: variable.numpy() for name, variable in self._variables().items()}
+        # The loss of the step before was finite all the same; nobody could go on from this.
+        spoilt = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
+        if spoilt is not None:
+            raise TrainingError(f"{spoilt} is not finite after step {self._done}", _LOWER)
         self._run.save_checkpoint(self._done, self._stage.name, tensors, self._sums)
 
     def run(self, stop_requested: Callable[[], bool]) -> None:
@@ -151,10 +157,8 @@ class _StageLoop:
                 )
                 parts = {name: float(value) for name, value in losses.items()}
                 if not math.isfinite(parts["loss"]):
-                    raise TrainingError(
-                        f"the loss is {parts['loss']} at step {self._done + 1}",
-                        "Lower --learning-rate and restart; the last checkpoint is from before it went wrong",
-                    )
+                    cause = first_not_finite(self._recipe, self._variables(), batch, parts)
+                    raise TrainingError(f"the loss is {parts['loss']} at step {self._done + 1}: {cause}", _LOWER)
                 self._done += 1
                 for name, value in parts.items():
                     self._sums[name] = self._sums.get(name, 0.0) + value

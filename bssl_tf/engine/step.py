@@ -35,7 +35,9 @@ def make_step(recipe: Recipe, optimizer: Any, weight_decay: float) -> Callable[.
             batch = batch._replace(teacher=tuple(recipe.teacher_outputs(view) for view in batch.views))
         with tf.GradientTape() as tape:
             losses = dict(recipe.losses(batch, scheduled))
-        gradients = tape.gradient(losses["loss"], variables)
+        # A loss that is not finite must not spoil the weights: they show where it began (engine.not_finite).
+        finite = tf.math.is_finite(losses["loss"])
+        gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in tape.gradient(losses["loss"], variables)]
         if weight_decay:
             gradients = [g + weight_decay * v for g, v in zip(gradients, variables, strict=True)]
         optimizer.learning_rate.assign(learning_rate)

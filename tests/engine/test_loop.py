@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bssl_tf.data.load import load_data
 from bssl_tf.data.views import Batch
 from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.loop import train
+from bssl_tf.engine.not_finite import first_not_finite
 from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.engine.stages import Stage, progressive_binarization
 from bssl_tf.engine.teacher_cache import with_teacher_cache
@@ -24,6 +26,7 @@ from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.s2bnn import S2bnn, S2bnnConfig
 from bssl_tf.models.binarization import binarize
 from bssl_tf.models.binary_resnet import binary_resnet
+from bssl_tf.models.saved import named_weights
 from bssl_tf.settings import TrainingConfig
 from bssl_tf.teachers.teacher import Teacher
 from tests.methods.recipes import BATCH, fed, recipe, run_folder
@@ -149,18 +152,92 @@ def test_a_run_that_was_cut_ends_bit_for_bit_like_one_that_was_not(
         np.testing.assert_array_equal(variable, resumed.state[key])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
-    class Broken(S2bnn):
-        def losses(self, batch: Batch, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
-            losses = super().losses(batch, scheduled)
-            return {name: value * float("nan") for name, value in losses.items()}
+class Spoilt(S2bnn):
+    """Goes wrong after `finite_steps`, in its loss or in a weight of the head (a student's signs would hide it)."""
+
+    finite_steps = 2
+    spoil = "loss"
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__(binary_resnet(28, 1, depth=1), teacher, S2bnnConfig())
+        self.state["count"] = tf.Variable(0.0)
+
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        factor = tf.where(self.state["count"].assign_add(1.0) > self.finite_steps, float("nan"), 1.0)
+        losses = super().losses(batch, scheduled)
+        return {name: value * factor for name, value in losses.items()} if self.spoil == "loss" else losses
+
+    def after_step(self, scheduled: tf.Tensor) -> None:
+        if self.spoil == "weights":
+            kernel = self.trained["head"].trainable_variables[-1]
+            kernel.assign(tf.where(self.state["count"] >= self.finite_steps, float("nan"), 1.0) * kernel)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        ("loss", "weights and features are finite, and its part loss is not"),
+        ("weights", "the first tensor that is not finite is the variable head/"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    spoil: str, cause: str, teacher: Teacher, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spoilt, "spoil", spoil)
+    built: list[Spoilt] = []
 
     def build(stage: Stage) -> Recipe:
-        return Broken(binary_resnet(28, 1, depth=1), teacher, S2bnnConfig())
+        built.append(Spoilt(teacher))
+        return built[-1]
 
-    config = TrainingConfig(epochs=1, batch_size=BATCH)
-    with pytest.raises(TrainingError, match="the loss is nan at step 1"):
+    run = run_folder(tmp_path / "run")
+    # A checkpoint after each step.
+    config = TrainingConfig(epochs=1, batch_size=BATCH, checkpoint_every_s=1e-9)
+    with pytest.raises(TrainingError, match=r"is not finite|the loss is nan at step 3") as caught:
+        train(run, [Stage("only", True, 1)], build, inputs, config)
+    newest = run.latest_checkpoint()
+    assert newest is not None
+    if spoil == "loss":
+        assert cause in str(caught.value)
+        assert newest.step == 2
+    else:
+        # What the second step spoilt is found before it is written over the first.
+        name = built[0].trained["head"].trainable_variables[-1].name.removesuffix(":0")
+        assert f"head/{name} is not finite after step 2" in str(caught.value)
+        assert newest.step == 1
+    assert all(np.isfinite(tensor).all() for tensor in newest.tensors.values())
+
+
+def test_the_first_tensor_that_went_bad_is_named(
+    teacher: Teacher, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a checkpoint in between, the loss is the first to show it."""
+    monkeypatch.setattr(Spoilt, "spoil", "weights")
+    built: list[Spoilt] = []
+
+    def build(stage: Stage) -> Recipe:
+        built.append(Spoilt(teacher))
+        return built[-1]
+
+    with pytest.raises(TrainingError) as caught:
+        config = TrainingConfig(epochs=1, batch_size=BATCH)
         train(run_folder(tmp_path / "run"), [Stage("only", True, 1)], build, inputs, config)
+    name = built[0].trained["head"].trainable_variables[-1].name.removesuffix(":0")
+    assert f"the loss is nan at step 3: the first tensor that is not finite is the variable head/{name}." in str(
+        caught.value
+    )
+
+
+def test_the_first_layer_that_went_bad_is_named(teacher: Teacher, inputs: Inputs) -> None:
+    """Of weights whose product alone is beyond float32."""
+    method = Spoilt(teacher)
+    student = method.trained["student"]
+    stem = next(layer for layer in student.layers if isinstance(layer, keras.layers.Conv2D))
+    stem.set_weights([np.full_like(stem.get_weights()[0], 3e38)])
+    batch = Batch((tf.fill((2, 28, 28, 1), 100.0),) * method.views)
+    named = {f"student/{name}": variable for name, variable in named_weights(student).items()}
+    said = first_not_finite(method, named, batch, {"loss": float("nan")})
+    assert said == f"the first tensor that is not finite is the output of layer student/{stem.name}"
 
 
 def test_a_collapsed_target_stops_the_run(teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
