@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from bssl_tf.errors import BackendError
+from bssl_tf_deploy.system_errors import memory_shortage
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 _log_level_is_ours = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
@@ -68,7 +69,9 @@ try:
         keras = tf.keras
         _keras_home = keras.Model.__module__
 except (ImportError, AttributeError) as error:
-    raise BackendError(f"TensorFlow or tf-keras cannot be loaded ({error})", _NEXT_STEP) from error
+    raise memory_shortage(error) or BackendError(
+        f"TensorFlow or tf-keras cannot be loaded ({error})", _NEXT_STEP
+    ) from error
 
 if not _keras_home.startswith("tf_keras"):
     _loaded = "keras was imported first" if "keras" in sys.modules else "TF_USE_LEGACY_KERAS was set too late"
@@ -81,7 +84,7 @@ try:
     with _interrupt_deferred():
         import larq as lq
 except ImportError as error:
-    raise BackendError(f"larq cannot be loaded ({error})", _NEXT_STEP) from error
+    raise memory_shortage(error) or BackendError(f"larq cannot be loaded ({error})", _NEXT_STEP) from error
 
 tf.get_logger().setLevel("ERROR")
 

@@ -32,7 +32,7 @@ def _names(context: click.Context, parameter: click.Parameter, typed: str) -> co
 @click.option(
     "--bundle", metavar="DIR", shell_complete=completion.folders, help="Copy the ready-made bundle of NAME here."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the folders that were made.")
 def command(name: str | None, out: str | None, bundle: str | None, as_json: bool) -> None:
     """List pretrained students, or make a run folder or a bundle from the one called NAME.
 
@@ -46,15 +46,16 @@ def command(name: str | None, out: str | None, bundle: str | None, as_json: bool
     if bundle:
         zoo.copy_bundle(entries[0], Path(bundle))
         prose(f"next: bssl-tf run {shlex.quote(bundle)} IMAGE..., or copy it to a device")
-        show(bundle)
     if out:
         zoo.make_run(entries[0], Path(out))
         prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data FOLDER, then bssl-tf export {shlex.quote(out)}")
-        show(out)
-    if out or bundle:
-        return
+    made = {key: path for key, path in (("bundle", bundle), ("out", out)) if path}
     if as_json:
-        show_json([dataclasses.asdict(entry) | {"folder": str(entry.folder)} for entry in entries])
+        show_json([dataclasses.asdict(entry) | {"folder": str(entry.folder)} | made for entry in entries])
+        return
+    if made:
+        for path in made.values():
+            show(path)
         return
     for entry in entries:
         show(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bssl_tf_deploy.errors import RuntimeUnavailableError
+from bssl_tf_deploy.system_errors import memory_shortage
 
 LIBRARY = "libbssl_tf_runtime.so"
 RUNNER = "bssl_tf_runner"
@@ -93,7 +94,7 @@ def describe(library: Path) -> tuple[str, str]:
         loaded = ctypes.CDLL(str(library))
         functions = (loaded.bssl_runtime_version, loaded.bssl_runtime_kernels)
     except (OSError, AttributeError) as error:
-        raise RuntimeUnavailableError(
+        raise memory_shortage(error) or RuntimeUnavailableError(
             f"the runtime library {library} cannot be loaded ({error})",
             "Install bssl-tf-deploy again on this machine, or pass --runtime lce where LCE is installed",
         ) from error

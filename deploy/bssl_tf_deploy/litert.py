@@ -18,6 +18,7 @@ import numpy as np
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import describe
 from bssl_tf_deploy.manifest import Quantization
+from bssl_tf_deploy.system_errors import memory_shortage
 
 # Package, module, and the names in it of the interpreter and of what loads a delegate; the first that is installed
 # runs the model. The modules are named here, not imported: a device has one of them, and never needs TensorFlow.
@@ -161,13 +162,16 @@ def _keep_until_gone(interpreter: Any, delegates: list[Any]) -> None:
 
 def _stock() -> tuple[str, Callable[..., Any], Callable[..., Any]]:
     """Name of the first package that is installed, its interpreter, and what loads a delegate."""
-    broken = ""
+    broken: Exception | None = None
     for package, module, interpreter, load_delegate in _PACKAGES:
         try:
             loaded = importlib.import_module(module)
             return package, attrgetter(interpreter)(loaded), attrgetter(load_delegate)(loaded)
         except (ImportError, AttributeError) as error:
-            broken = broken or str(error)
-    raise RuntimeUnavailableError(
+            # One that is there but does not load says more than one that is not there.
+            if broken is None or isinstance(broken, ModuleNotFoundError) > isinstance(error, ModuleNotFoundError):
+                broken = error
+    assert broken is not None
+    raise memory_shortage(broken) or RuntimeUnavailableError(
         f"no TFLite interpreter can be loaded ({broken})", "Install one with `pip install ai-edge-litert`"
     )

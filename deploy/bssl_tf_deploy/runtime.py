@@ -14,7 +14,7 @@ from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import bundled_name, host_target, own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.predictor import Predictor
-from bssl_tf_deploy.system_errors import system_errors
+from bssl_tf_deploy.system_errors import memory_shortage, system_errors
 
 RUNTIMES = ("auto", "own", "lce")
 MAX_THREADS = 64
@@ -122,7 +122,7 @@ def _lce(bundle: Bundle, threads: int) -> Runtime:
     try:
         made: Runtime = entry.load()(bundle.model, threads)
     except ImportError as error:
-        raise RuntimeUnavailableError(
+        raise memory_shortage(error) or RuntimeUnavailableError(
             f"LCE's interpreter cannot be loaded ({error})", "Install bssl-tf again"
         ) from error
     return made

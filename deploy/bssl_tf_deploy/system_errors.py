@@ -84,6 +84,8 @@ def system_error(error: BaseException) -> BsslError | None:
     Args:
         error: an `OSError`, a `MemoryError`, TensorFlow's counterparts, or a name that the system cannot take.
     """
+    if isinstance(error, (ImportError, OSError)) and (shortage := memory_shortage(error)):
+        return shortage
     said = str(error).strip()
     number = next((_OF_TENSORFLOW[name] for one in type(error).__mro__ if (name := one.__name__) in _OF_TENSORFLOW), 0)
     if number and type(error).__module__.startswith("tensorflow"):
@@ -105,6 +107,26 @@ def system_error(error: BaseException) -> BsslError | None:
     if isinstance(error, ValueError) and said in ("embedded null byte", "embedded null character"):
         return StorageError("a name of a file holds a null character", "Correct the file that contains this name")
     return None
+
+
+def memory_shortage(error: BaseException) -> MemoryShortageError | None:
+    """A library that cannot be loaded as the address space is limited, which looks like a broken installation; or None.
+
+    Without such a limit the same words speak of a file system from which nothing may be run.
+    """
+    if not any(one in str(error) for one in ("failed to map segment", "annot allocate memory")):
+        return None
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return MemoryShortageError(
+        f"a library cannot be loaded within an address space of {limit // 2**20} MiB ({str(error)[:200]})",
+        "Raise the limit on the address space of this process (`ulimit -v unlimited`, or the job's memory setting)",
+    )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bssl_tf.cli.main import COMMANDS
+from bssl_tf.zoo import zoo_folder
 from tests.conftest import light_start
 
 HEAVY = ("tensorflow", "tf_keras", "keras", "larq", "larq_compute_engine", "sklearn", "tensorflow_datasets")
@@ -191,3 +192,18 @@ def test_keras_3_loaded_first_is_refused() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "Keras 3 is active" in done.stderr and "larq needs Keras 2" in done.stderr
+
+
+@pytest.mark.parametrize(("module", "limit"), [("bssl_tf", 500_000), ("bssl_tf_deploy.cli", 150_000)])
+def test_a_limited_address_space_is_not_called_a_broken_installation(module: str, limit: int) -> None:
+    """In KiB; of a library that needs more, the loader says that it failed to map a segment."""
+    bundle = zoo_folder() / "fashion-mnist-28" / "bundle"
+    image = next((bundle / "examples").iterdir())
+    arguments = ["evaluate", "nothing"] if module == "bssl_tf" else ["run", bundle, image]
+    program = f"import sys; sys.argv[0] = 'it'; from {module} import main; main()"
+    if module == "bssl_tf":
+        program = program.replace("from bssl_tf import", "from bssl_tf.cli.main import")
+    command = ["bash", "-c", f'ulimit -v {limit}; exec "$@"', "bash", sys.executable, "-c", program, *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 15, done.stderr
+    assert f"within an address space of {limit // 1024} MiB" in done.stderr and "ulimit -v unlimited" in done.stderr

@@ -124,3 +124,12 @@ def test_pretraining_begins_with_the_weights_of_an_entry(own_zoo: Path, tiny_tea
 
 def test_an_entry_is_found_by_the_name_that_the_list_shows() -> None:
     assert zoo.find("zoo:fashion-mnist-28") == zoo.find("fashion-mnist-28")
+
+
+def test_json_is_all_that_is_printed_whatever_is_made(tmp_path: Path, bssl_tf: Call) -> None:
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    done = bssl_tf("zoo", "fashion-mnist-28", "--out", run, "--bundle", bundle, "--json")
+    assert done.returncode == 0, done.stderr
+    [entry] = json.loads(done.stdout)
+    assert (entry["name"], entry["out"], entry["bundle"]) == ("fashion-mnist-28", str(run), str(bundle))
+    assert (run / "student").is_dir() and (bundle / "model.tflite").exists()

@@ -6,6 +6,7 @@ Objects and libraries are kept under a hash of all that they are made from, the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shlex
@@ -116,7 +117,7 @@ def _compile(compiler: Compiler, flags: Sequence[str], source: Path, folder: Pat
     if not made.exists():
         with _temporary(folder, ".o") as temporary:
             # By relative name and from this folder, so that no path of this machine gets into the object.
-            _run((*compiler.compile, *arguments, "-c", str(source), "-o", str(temporary)), f"compile {source}")
+            _run((*compiler.compile, *arguments, "-c", str(source), "-o", str(temporary)), f"compile {source}", folder)
             if _hash(words, files) != key:
                 raise BuildError(f"{source} or a header was changed while it was compiled", "Build again")
             temporary.replace(made)
@@ -133,7 +134,7 @@ def _link(compiler: Compiler, objects: Sequence[Path], folder: Path) -> Path:
         if compiler.target == ANDROID:
             stubs = android_imports(compiler).items()
             system = [str(_android_stub(compiler, folder, library, names)) for library, names in stubs]
-        _run((*compiler.link, "-o", str(temporary), *map(str, objects), *system), f"link the {compiler.makes}")
+        _run((*compiler.link, "-o", str(temporary), *map(str, objects), *system), f"link the {compiler.makes}", folder)
         temporary.replace(made)
     return made
 
@@ -145,15 +146,16 @@ def _android_stub(compiler: Compiler, folder: Path, library: str, names: Sequenc
     if not stub.exists():
         with _temporary(folder, ".cc") as source, _temporary(folder, ".o") as made, _temporary(folder, ".so") as linked:
             source.write_text(code, encoding="ascii")
-            _run((*compiler.compile, "-fPIC", "-c", str(source), "-o", str(made)), "compile Android's stub")
+            _run((*compiler.compile, "-fPIC", "-c", str(source), "-o", str(made)), "compile Android's stub", folder)
             linker = compiler.link[: compiler.link.index("ld.lld") + 1]
-            _run((*linker, "-shared", "-soname", library, str(made), "-o", str(linked)), "link Android's stub")
+            _run((*linker, "-shared", "-soname", library, str(made), "-o", str(linked)), "link Android's stub", folder)
             linked.replace(stub)
     return stub
 
 
-def _run(command: Sequence[str], what: str) -> None:
-    done = subprocess.run(command, cwd=NATIVE, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str], what: str, folder: Path) -> None:
+    surroundings = os.environ | _zig_cache(folder)
+    done = subprocess.run(command, cwd=NATIVE, env=surroundings, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["killed"]
         raise BuildError(
@@ -161,6 +163,20 @@ def _run(command: Sequence[str], what: str) -> None:
             "Try another compiler, with --compiler or in CXX; `pip install ziglang` provides one",
             done.stderr,
         )
+
+
+@functools.cache
+def _zig_cache(folder: Path) -> dict[str, str]:
+    """Where zig, which does not work without a cache, is to keep it, if the place of its own cannot be written."""
+    if os.environ.get("ZIG_GLOBAL_CACHE_DIR"):
+        return {}
+    base = os.environ.get("XDG_CACHE_HOME")
+    own = Path(base, "zig") if base else Path(os.environ.get("HOME") or "/nowhere", ".cache", "zig")
+    with contextlib.suppress(OSError):
+        own.mkdir(parents=True, exist_ok=True)
+        if os.access(own, os.W_OK):
+            return {}
+    return {"ZIG_GLOBAL_CACHE_DIR": str(folder / "zig")}
 
 
 def _hash(words: Sequence[str], files: Sequence[Path]) -> str:
