@@ -21,6 +21,8 @@ from bssl_tf_deploy.files import (
     read_regular,
     require_regular,
     storage_errors,
+    with_checksum,
+    without_checksum,
     write_bytes,
     write_text,
 )
@@ -152,16 +154,16 @@ def locked(path: Path, what: str, option: str) -> Iterator[None]:
         yield
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as indented JSON with sorted keys, atomically. Raises `StorageError`."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes `content` as indented JSON with sorted keys and a checksum, atomically. Raises `StorageError`."""
+    write_text(path, json.dumps(with_checksum(content), indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Reads a JSON object; a checksum, as `write_json` adds, is checked.
 
     Raises:
-        RunFolderError: the file is missing, not JSON, or not an object.
+        RunFolderError: the file is missing, not JSON, not an object, or not what was written.
     """
     try:
         content = json.loads(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
@@ -173,7 +175,11 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path} is not valid JSON ({error})", "Restore the file or make it again") from error
     if not isinstance(content, dict):
         raise RunFolderError(f"{path} is not a JSON object", "Restore the file or make it again")
-    return content
+    try:
+        plain: dict[str, Any] = without_checksum(content)
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error})", "Restore the file or make it again") from error
+    return plain
 
 
 def read_complete_records(path: Path, fields: Iterable[str], next_step: str) -> list[dict[str, Any]]:

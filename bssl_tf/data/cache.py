@@ -1,12 +1,16 @@
 """Decoded images on disk: built once under a temporary name, renamed when whole, then mapped into memory.
 
-    CACHE/KEY/index.json                    what the other files hold and how long they are; written last
+    CACHE/KEY/index.json                    what the other files hold, with their fingerprints; written last
     CACHE/KEY/SPLIT_images.npy              uint8 [N, S, S, C]
     CACHE/KEY/SPLIT_aspect_ratios.npy       float32 [N]
     CACHE/KEY/SPLIT_labels.npy              int64 [N], where there are labels
     CACHE/KEY.unreadable.tsv                files that were skipped, and why
 
-The key is a hash over everything the content depends on, so an entry is never stale, only unused.
+The key is a hash over everything the content depends on, so an entry is never stale, only unused. Disks lose bits:
+index.json has a checksum of its own and the fingerprint of each split, which is compared when a process opens the
+entry; a damaged one is built again. That reads the whole file once, from end to end, at the speed of the disk. Training
+compares the same fingerprint with its run folder and reads every image again and again anyway, so that it costs nothing
+more; a block-wise check at each access would cost a little in every step.
 """
 
 from __future__ import annotations
@@ -29,8 +33,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from bssl_tf.data.image_set import DataSplits, ImageSet, SkippedFile
-from bssl_tf.errors import StorageError
-from bssl_tf.files import held_lock, new_folder, write_bytes
+from bssl_tf.errors import RunFolderError, StorageError
+from bssl_tf.files import held_lock, new_folder, read_json, write_bytes, write_json
 from bssl_tf_deploy.text import printable
 
 # Part of every key: raise it when decoding or the layout changes.
@@ -52,7 +56,10 @@ class _Skipped(BaseModel, strict=True, extra="forbid"):
 
 
 class _Index(BaseModel, strict=True, extra="forbid"):
-    """The content of index.json; what each is, `Entry` says. `sizes`: bytes of the other files by name."""
+    """The content of index.json; what each is, `Entry` says.
+
+    `sizes`: bytes of the other files by name. `fingerprints`: of the splits, see `ImageSet`; none in older entries.
+    """
 
     format: Literal[2]
     splits: list[Split]
@@ -60,6 +67,7 @@ class _Index(BaseModel, strict=True, extra="forbid"):
     skipped: list[_Skipped]
     remarks: dict[str, int]
     sizes: dict[str, int]
+    fingerprints: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ def open_or_build(
     name: str,
     build: Callable[[Path], Entry],
 ) -> DataSplits:
-    """The cached splits under `key`, built first where they are missing or damaged.
+    """The cached splits under `key`, built first where they are missing, damaged, or of before there were checks.
 
     Args:
         cache_dir: made where it is missing.
@@ -142,7 +150,7 @@ def open_or_build(
     folder = cache_dir / key
     try:
         # First without the lock, so that a cache that may only be read serves too.
-        opened = _open(folder, name)
+        opened = _open(folder, name, report=False)
         if opened is None:
             cache_dir.mkdir(parents=True, exist_ok=True)
             # Without locks two processes may build the same entry; the temporary names keep them apart.
@@ -217,16 +225,18 @@ def _build(folder: Path, build: Callable[[Path], Entry]) -> None:
     temporary = new_folder(folder.parent, f".{folder.name}.", ".tmp")
     try:
         entry = build(temporary)
+        names = entry.class_names
         index = _Index(
             format=FORMAT,
             splits=list(entry.splits),
-            class_names=list(entry.class_names),
+            class_names=list(names),
             skipped=[_Skipped(path=file.path, cause=file.cause) for file in entry.skipped],
             remarks=dict(entry.remarks),
             sizes={file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
+            fingerprints={split: _open_split(temporary, split, split, names).fingerprint() for split in entry.splits},
         )
         # Not pydantic's own JSON, which has no way to write a file name that is not UTF-8.
-        write_bytes(temporary / _INDEX, json.dumps(index.model_dump(), indent=1).encode())
+        write_json(temporary / _INDEX, index.model_dump())
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -234,17 +244,31 @@ def _build(folder: Path, build: Callable[[Path], Entry]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _open(folder: Path, name: str) -> tuple[DataSplits, Mapping[str, int]] | None:
-    """The entry and its remarks, or None where it is missing, cut short, or not understood."""
+def _open(folder: Path, name: str, *, report: bool = True) -> tuple[DataSplits, Mapping[str, int]] | None:
+    """The entry and its remarks; None where it is missing or damaged, which is logged."""
+    if not folder.exists():
+        return None
     try:
-        index = _Index.model_validate(json.loads((folder / _INDEX).read_bytes()))
+        index = _Index.model_validate(read_json(folder / _INDEX))
         if any((folder / file).stat().st_size != size for file, size in index.sizes.items()):
-            return None
+            raise ValueError("a file has another size")
+        if not index.fingerprints:
+            raise ValueError("it was written before there were checksums")
         class_names = tuple(index.class_names)
         sets = {split: _open_split(folder, split, f"{name} ({split})", class_names) for split in index.splits}
+        for split, images in sets.items():
+            if images.fingerprint() != index.fingerprints.get(split):
+                raise ValueError(f"the {split} images are not what was written")
         skipped = tuple(SkippedFile(file.path, file.cause) for file in index.skipped)
         return DataSplits(name, sets["train"], sets.get("test"), skipped), index.remarks
-    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, RecursionError):
+    # numpy raises whatever it likes for a damaged header.
+    except Exception as error:
+        system = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(system, OSError) and not isinstance(system, FileNotFoundError):
+            raise system from error
+        if report:
+            cause = error.what if isinstance(error, RunFolderError) else str(error)
+            _log.warning("the cached images of %s are not used: %s: %s", name, folder, printable(cause)[:200])
         return None
 
 

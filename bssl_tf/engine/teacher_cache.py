@@ -4,16 +4,22 @@ The same views come again every few epochs, so the teacher need not look at them
 Distillation, Shen and Xing, ECCV 2022, arXiv 2112.01528, which keeps regions; here seeds make the same views again).
 Runs that share data, teacher, views, batch size and seed share the file; it lies in the cache of decoded images. A
 process that is killed while it writes leaves what it has, and the next one continues there.
+
+After the array the file has a SHA-256 over all before it, which is compared when a run opens it: a damaged file is made
+again. It is a chain of one hash for each block, so that writing can stop and continue; training reads all of the file
+anyway.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import math
 import os
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -24,7 +30,7 @@ from bssl_tf.data.views import VIEWS_FORMAT, steps_per_epoch
 from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.interruption import stop_requests
 from bssl_tf.environment import resolved_threads
-from bssl_tf.errors import BsslError, Interrupted, StorageError, TrainingError
+from bssl_tf.errors import Interrupted, StorageError, TrainingError
 from bssl_tf.files import cache_dir, held_lock, read_json, storage_errors, write_json
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.progress import progress
@@ -65,13 +71,15 @@ def with_teacher_cache(
     )
     path = cache_dir() / f"{key}.teacher.npy"
     began = time.monotonic()
-    if not path.exists():
+    if not _intact(path):
+        if path.exists():
+            _log.warning(f"{path} is not used: it is damaged, or was written before there were checksums")
         _log.info(f"computing the teacher's outputs once for the views of {epochs} epochs, kept in {path}")
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Another run may want the same file; without locks it is written twice, under one name each.
             with held_lock(path.with_suffix(".lock"), wait=True) as alone:
-                if not path.exists():
+                if not _intact(path):
                     _write(_Growing(path, shared=alone), inputs, recipe, config, steps)
     try:
         outputs = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -112,11 +120,47 @@ def _write(growing: _Growing, inputs: Inputs, recipe: Recipe, config: TrainingCo
         growing.finish()
 
 
+def _intact(path: Path) -> bool:
+    """Whether a finished file is there and ends in the checksum of all that is before it."""
+    try:
+        with path.open("rb") as file:
+            checksum = _checksum(file, None)
+            return file.read() == checksum
+    # An unreadable file is reported by whoever opens it next. numpy raises whatever it likes for a damaged header.
+    except Exception as error:
+        _log.debug("%s: %s", path, error)
+        return False
+
+
+def _checksum(file: BinaryIO, blocks: int | None) -> bytes:
+    """The checksum of the header and so many blocks, or all, which it reads; the file is then at their end.
+
+    Raises:
+        ValueError: the file is shorter, or it is not one of ours.
+    """
+    np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+    shape, _, kind = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+    size, end = math.prod(shape[1:]) * kind.itemsize, file.tell()
+    blocks = shape[0] if blocks is None else blocks
+    if os.fstat(file.fileno()).st_size < end + blocks * size or blocks > shape[0]:
+        raise ValueError("it is too short")
+    file.seek(0)
+    checksum = hashlib.sha256(file.read(end)).digest()
+    for _ in range(blocks):
+        checksum = _longer(checksum, file.read(size))
+    return checksum
+
+
+def _longer(checksum: bytes, block: bytes) -> bytes:
+    """The checksum when a block follows."""
+    return hashlib.sha256(checksum + hashlib.sha256(block).digest()).digest()
+
+
 class _Growing:
     """The file while it is being written: whole blocks that a process killed at any moment leaves behind.
 
         KEY.teacher.npy.part            header and blocks
-        KEY.teacher.npy.part.json       how many of them were on the disk for certain, and the bytes of each
+        KEY.teacher.npy.part.json       how many of them were on the disk for certain, and their checksum
 
     Attributes:
         blocks: how many there are.
@@ -132,16 +176,13 @@ class _Growing:
         self._path = path
         self._part = path.with_name(path.name + (".part" if shared else f".{os.getpid()}.part"))
         self._note = self._part.with_name(self._part.name + ".json")
-        self.blocks, self._bytes = self._left()
+        self.blocks, self._end, self._checksum = self._left()
         self._synced_at = time.monotonic()
 
     def __enter__(self) -> _Growing:
         self._file = self._part.open("r+b" if self.blocks else "w+b")
-        if self.blocks:
-            np.lib.format.read_magic(self._file)  # type: ignore[no-untyped-call]
-            np.lib.format.read_array_header_1_0(self._file)  # type: ignore[no-untyped-call]
-            self._file.truncate(self._file.tell() + self.blocks * self._bytes)
-            self._file.seek(0, os.SEEK_END)
+        self._file.truncate(self._end)
+        self._file.seek(0, os.SEEK_END)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -152,8 +193,12 @@ class _Growing:
         if not self.blocks:
             header = {"descr": "<f2", "fortran_order": False, "shape": (blocks, *block.shape)}
             np.lib.format.write_array_header_1_0(self._file, header)  # type: ignore[no-untyped-call]
-            self._bytes = block.nbytes
-        self._file.write(block.tobytes())
+            end = self._file.tell()
+            self._file.seek(0)
+            self._checksum = hashlib.sha256(self._file.read(end)).digest()
+        content = block.tobytes()
+        self._file.write(content)
+        self._checksum = _longer(self._checksum, content)
         self.blocks += 1
         if time.monotonic() - self._synced_at > _SYNC_S:
             self.sync()
@@ -162,28 +207,27 @@ class _Growing:
         """Puts on the disk what there is, and notes how much."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        write_json(self._note, {"blocks": self.blocks, "bytes": self._bytes})
+        write_json(self._note, {"blocks": self.blocks, "sha256": self._checksum.hex()})
         self._synced_at = time.monotonic()
 
     def finish(self) -> None:
-        """Gives the file its name."""
+        """Adds the checksum, and gives the file its name."""
+        self._file.write(self._checksum)
         self._file.flush()
         os.fsync(self._file.fileno())
         self._part.replace(self._path)
         self._note.unlink(missing_ok=True)
 
-    def _left(self) -> tuple[int, int]:
-        """Blocks that are certainly there, and the bytes of each; zeros without any."""
+    def _left(self) -> tuple[int, int, bytes]:
+        """Blocks that are certainly there and intact, where they end, and their checksum; zeros without any."""
         try:
             note = read_json(self._note)
-            blocks, size = note["blocks"], note["bytes"]
             with self._part.open("rb") as file:
-                np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-                shape, _, kind = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
-                whole = size == math.prod(shape[1:]) * kind.itemsize and 0 < blocks <= shape[0]
-                if whole and self._part.stat().st_size >= file.tell() + blocks * size:
-                    return blocks, size
-        # A note that is missing or damaged, or a file that is not what it was: it is made once more.
-        except (BsslError, OSError, ValueError, KeyError, TypeError, IndexError):
-            pass
-        return 0, 0
+                checksum = _checksum(file, note["blocks"])
+                if note["blocks"] > 0 and checksum.hex() == note["sha256"]:
+                    return note["blocks"], file.tell(), checksum
+        # A note that is missing or damaged, or a file that is not what it was: it is made once more. numpy raises
+        # whatever it likes for a damaged header.
+        except Exception as error:
+            _log.debug("%s: %s", self._part, error)
+        return 0, 0, b""

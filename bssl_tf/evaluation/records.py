@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.predictions import Answers, Predictions
 from bssl_tf.evaluation.statistics import Interval, accuracy_interval
-from bssl_tf.files import MAX_JSON_BYTES, read_regular, write_json
+from bssl_tf.files import read_json, write_json
 from bssl_tf.settings import DataConfig
 
 T = TypeVar("T")
@@ -230,10 +230,10 @@ def read_strictly(path: Path, kind: type[T], next_step: str) -> T:
         RunFolderError: it is not; the first difference is named.
     """
     try:
-        return TypeAdapter(kind).validate_json(read_regular(path, MAX_JSON_BYTES), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(read_json(path)), strict=True)
+    except RunFolderError as error:
+        raise error.with_next_step(next_step) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise RunFolderError(f"{path} is damaged ({place + ': ' if place else ''}{first['msg']})", next_step) from error
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be read ({error.strerror})", next_step) from error

@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from bssl_tf_deploy.errors import BundleError
-from bssl_tf_deploy.files import new_folder, read_regular, storage_errors
+from bssl_tf_deploy.files import new_folder, read_regular, storage_errors, with_checksum, without_checksum
 from bssl_tf_deploy.golden import GOLDEN, Tensors, decode_golden, encode_golden
 from bssl_tf_deploy.library import bundled_name
 from bssl_tf_deploy.manifest import EXAMPLES, FileEntry, Manifest
@@ -81,7 +81,10 @@ def read_bundle(path: Path) -> Bundle:
     if not path.is_dir():
         state = "is not a folder" if path.exists() else "does not exist"
         raise BundleError(f"{path} {state}", "Give the folder that `bssl-tf export` wrote")
-    manifest = Manifest.from_dict(_read_json(path / MANIFEST))
+    try:
+        manifest = Manifest.from_dict(without_checksum(_read_json(path / MANIFEST)))
+    except ValueError as error:
+        raise BundleError(f"{path / MANIFEST} is damaged: {error}", _AGAIN) from error
     contents = {name: _read_checked(path / name, entry) for name, entry in manifest.files.items()}
     for name in (MODEL, GOLDEN):
         if name not in contents:
@@ -147,7 +150,8 @@ def write_bundle(
     entries = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()}
     # Through the reader, so that nothing is written that cannot be read.
     manifest = Manifest.from_dict(manifest.to_dict() | {"files": {name: vars(e) for name, e in entries.items()}})
-    contents[MANIFEST] = (json.dumps(manifest.to_dict(), indent=2, sort_keys=True) + "\n").encode()
+    about = with_checksum(manifest.to_dict())
+    contents[MANIFEST] = (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
     with storage_errors(path), _folder_beside(path) as temporary:
         for name, content in contents.items():
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)

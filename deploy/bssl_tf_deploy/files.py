@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
+import json
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from bssl_tf_deploy.errors import StorageError
 from bssl_tf_deploy.system_errors import next_step
@@ -21,6 +23,7 @@ from bssl_tf_deploy.system_errors import next_step
 _Made = TypeVar("_Made")
 _TRIES = 100
 _CHUNK_BYTES = 1 << 20
+_CHECKSUM = "content_sha256"
 # What `standing_in` looks at.
 HEAD_BYTES = 512
 _CACHE_STEP = "Name a folder with the environment variable BSSL_TF_CACHE"
@@ -183,3 +186,28 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
 def write_text(path: Path, content: str) -> None:
     """Writes `content` to `path` as UTF-8, atomically. Raises `StorageError`."""
     write_bytes(path, content.encode("utf-8"))
+
+
+def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with its own SHA-256 as one more key, which `without_checksum` checks: disks do lose bits."""
+    return content | {_CHECKSUM: _json_sha256(content)}
+
+
+def without_checksum(content: Any) -> Any:
+    """What was read from JSON, less its checksum; as it is where it has none, as what a user wrote by hand.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    if not isinstance(content, dict) or _CHECKSUM not in content:
+        return content
+    content = dict(content)
+    if content.pop(_CHECKSUM) != _json_sha256(content):
+        raise ValueError(f"it was changed since it was written; after an edit of your own, remove {_CHECKSUM}")
+    return content
+
+
+def _json_sha256(content: Any) -> str:
+    # Through JSON once, in which tuples are lists and all keys text.
+    plain = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

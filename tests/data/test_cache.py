@@ -141,7 +141,7 @@ def test_a_crash_between_decoding_and_renaming_leaves_nothing(root: Path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cache, "write_bytes", crash)
+        patch.setattr(cache, "write_json", crash)
         load(root)
     assert not [path for path in (root.parent / "cache").iterdir() if path.is_dir()]
     assert len(load(root).train) == 6

@@ -21,6 +21,7 @@ import pytest
 
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.errors import BundleError, StorageError
+from bssl_tf_deploy.files import without_checksum
 from bssl_tf_deploy.golden import typical_magnitude
 from bssl_tf_deploy.manifest import Binary, Manifest, Quantization, Training
 from bssl_tf_deploy.preprocess import load_image, load_pixels, normalised
@@ -46,7 +47,8 @@ def refused(path: Path) -> str:
 
 
 def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads((bundle / "manifest.json").read_text())
+    """As whoever made a hostile or a hand-made one would: without the checksum."""
+    content = without_checksum(json.loads((bundle / "manifest.json").read_text()))
     change(content)
     (bundle / "manifest.json").write_text(json.dumps(content))
 

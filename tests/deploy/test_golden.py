@@ -15,6 +15,7 @@ from bssl_tf import zoo
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.cli import prepare
 from bssl_tf_deploy.errors import BundleError
+from bssl_tf_deploy.files import without_checksum
 from bssl_tf_deploy.golden import GOLDEN_TOLERANCE, typical_magnitude
 from bssl_tf_deploy.predictor import Predictor
 from tests.deploy.bundles import golden, manifest, write
@@ -30,7 +31,7 @@ def real(tmp_path: Path) -> Path:
 def replace(bundle: Path, name: str, content: bytes) -> None:
     """A file and its hash in the manifest, as its author could."""
     (bundle / name).write_bytes(content)
-    about = json.loads((bundle / "manifest.json").read_text())
+    about = without_checksum(json.loads((bundle / "manifest.json").read_text()))
     about["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (bundle / "manifest.json").write_text(json.dumps(about))
 

@@ -77,7 +77,10 @@ def test_a_cut_file_continues_and_ends_with_the_same_bytes(
     assert one == other
 
 
-@pytest.mark.parametrize("damage", ["not noted", "shorter", "another shape", "a damaged note", "an empty file"])
+DAMAGES = ["not noted", "shorter", "another shape", "a damaged note", "an empty file", "a bit"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_not_certain_is_computed_again(
     damage: str, whole: np.ndarray, teacher: Teacher, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +96,8 @@ def test_what_is_not_certain_is_computed_again(
         part.write_bytes(content.replace(b"(16, 1, 32, 16)", b"(16, 1, 16, 16)"))
     elif damage == "a damaged note":
         note.write_text('{"blocks": "five", "bytes": 1024}')
+    elif damage == "a bit":
+        part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "an empty file":
         part.write_bytes(b"")
     np.testing.assert_array_equal(kept(inputs, teacher), whole)

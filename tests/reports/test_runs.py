@@ -29,6 +29,7 @@ from bssl_tf.reports.page import as_html
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
 from bssl_tf.reports.training import training_section
+from bssl_tf_deploy.files import without_checksum
 from bssl_tf_deploy.record import Latency, Run
 from bssl_tf_deploy.text import printable
 from tests.reports.run_folders import (
@@ -301,7 +302,7 @@ def test_accuracies_on_other_data_are_not_put_into_one_plot(tmp_path: Path) -> N
 def test_it_opens_with_verdict_accuracy_latency_and_size_and_the_bundles_accuracy_is_its_own(tmp_path: Path) -> None:
     """The bundle's manifest has 90 % of 200 images; the float probe, 60 % of 50, is not drawn for it."""
     run = student_run(tmp_path / "run")
-    manifest = json.loads((run / "bundle-arm64" / "manifest.json").read_text())
+    manifest = without_checksum(json.loads((run / "bundle-arm64" / "manifest.json").read_text()))
     manifest["table"]["accuracy"] = {"images": 200, "top1_percent": 90.0, "keras_top1_percent": 91.0}
     (run / "bundle-arm64" / "manifest.json").write_text(json.dumps(manifest))
     [found] = read_runs([run])

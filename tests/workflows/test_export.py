@@ -21,6 +21,7 @@ from bssl_tf.cli.export import command as cli_export
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.errors import BsslError, ConfigError, ConversionError, UsageError
+from bssl_tf.files import read_json, write_json
 from bssl_tf.keras_files.models import zoo_networks
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
@@ -329,7 +330,7 @@ def test_labels_behind_a_student_are_in_its_bundle_and_nothing_claims_the_contra
     assert unlabelled.manifest.training is not None and unlabelled.manifest.training.labels_used is None
     assert "trained without labels" in (tmp_path / "unlabelled" / "README.md").read_text()
     about = run / "student" / "network.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"labels_used": "ImageNet's labels (x)"}))
+    write_json(about, read_json(about) | {"labels_used": "ImageNet's labels (x)"})
     done = export(run, images=8, record=tmp_path / "record.jsonl")
     assert done.manifest.training is not None and done.manifest.training.labels_used == "ImageNet's labels (x)"
     assert json.loads((tmp_path / "record.jsonl").read_text())["training"]["labels_used"] == "ImageNet's labels (x)"
