@@ -31,6 +31,7 @@ from bssl_tf.settings import (
     DataConfig,
     PretrainConfig,
     differences,
+    first_difference,
     merge,
     read_preset,
     read_run_config,
@@ -159,7 +160,8 @@ def _trained(folder: Path, settings: dict[str, Any], place: Place, teacher: str 
         changed = differences(there, merge(wanted, {"data": {key: there["data"][key] for key in place.data}}))
         if changed:
             raise RunFolderError(
-                f"{folder} was trained with other settings: {changed[0]}", "Remove it, or choose --runs"
+                f"{folder} was trained with other settings: {first_difference(changed)}",
+                "Remove it, or choose --runs",
             )
     # Beside the preset, written before training: a run that is killed at its end is not without it.
     known = place.runs / "presets" / f"{folder.name}.teacher"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from bssl_tf.errors import ConfigError, RunFolderError
+from bssl_tf.files import read_json
 from bssl_tf.methods.method import Schedule
 from bssl_tf.methods.registry import LABELS_USED, RunConfig, Sections, names_for_teachers, read_run
 from bssl_tf.settings import (
@@ -16,11 +18,14 @@ from bssl_tf.settings import (
     TrainingConfig,
     check_choice,
     differences,
+    first_difference,
     merge,
     read_run_config,
 )
 
 _EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
+# May change while a run is stopped: where things lie, which have a fingerprint, and what no weight depends on.
+MOVABLE = ("teacher", "data.source", "data.data_dir", "data.download", "training.checkpoint_every_s")
 # As in the measured comparison, results/teacher-cache.jsonl.
 _ONNX_CACHE_EPOCHS = 2
 _log = logging.getLogger(__name__)
@@ -31,11 +36,13 @@ def configured(kind: type[Sections], settings: dict[str, Any], out: Path) -> Run
 
     Args:
         kind: of which command the run is.
-        settings: tables of `kind`, and of the method; those of a run that goes on may only repeat what it has.
+        settings: tables of `kind`, and of the method; those of a run that goes on may only repeat what it has, but for
+            those in `MOVABLE`.
         out: the run folder.
 
     Raises:
-        ConfigError: a setting is unknown, of the wrong type, out of range, or is not that of the run in `out`.
+        ConfigError: a setting is unknown, of the wrong type, out of range, or is not that of the run in `out`, or that
+            run's config.toml was edited.
         RunFolderError: `out` holds a run of another command.
     """
     run = _resumed(kind, settings, out) if (out / "config.toml").exists() else settled(kind, settings)
@@ -92,13 +99,31 @@ def _resumed(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunCo
             f"{out} holds a run of `bssl-tf {command}`", f"Continue with `bssl-tf {command} --out {out} --resume`"
         )
     run = read_run(kind, tables)
-    changed = differences(run.tables(), settings)
+    _check_unedited(run, out)
+    changed = {name: pair for name, pair in differences(run.tables(), settings).items() if name not in MOVABLE}
     if changed:
         raise ConfigError(
-            f"--resume continues the run in {out}, but {changed[0]}",
+            f"--resume continues the run in {out}, but {first_difference(changed)}",
             "Omit that setting, or start another run with another --out",
         )
-    return run
+    # What is left of `settings` is where things are now; their fingerprints tell whether they are the same.
+    return read_run(kind, merge(tables, settings))
+
+
+def _check_unedited(run: RunConfig[Any], out: Path) -> None:
+    """Raises `ConfigError` where config.toml does not say what it said when the run was begun."""
+    begun = read_json(out / "environment.json").get("config")
+    if not isinstance(begun, dict):  # begun before this was recorded
+        return
+    # As JSON keeps them.
+    now = json.loads(json.dumps(run.tables()))
+    for name, (old, new) in differences(begun, now).items():
+        # What is not there was brought by a later version of bssl-tf.
+        if name not in MOVABLE and old is not None:
+            raise ConfigError(
+                f"{out / 'config.toml'} was changed since the run was started: {name} was {old!r} and is {new!r} now",
+                f"Set it back, or start another run with another --out; only {', '.join(MOVABLE)} may change",
+            )
 
 
 def _check(run: RunConfig[Any]) -> None:

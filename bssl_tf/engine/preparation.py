@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -24,7 +25,7 @@ from bssl_tf.files import read_json, write_json
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.registry import AnySections, RunConfig
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import AugmentationConfig, check_choice
+from bssl_tf.settings import AugmentationConfig, check_choice, read_run_config, write_config
 
 _FEW_STEPS = 10
 _log = logging.getLogger(__name__)
@@ -38,13 +39,15 @@ class Prepared(Generic[AnySections]):
         run: what was decided.
         data: its images.
         augmentation: what makes a view of one.
-        out: its folder; `open_folder` makes it.
+        out: its folder; `opened_folder` makes it.
+        begun: whether a run was there before.
     """
 
     run: RunConfig[AnySections]
     data: DataSplits
     augmentation: Augmentation
     out: Path
+    begun: bool
 
     def inputs(self, preprocessing: Preprocessing) -> Inputs:
         """What the loop feeds to the recipe."""
@@ -55,28 +58,49 @@ class Prepared(Generic[AnySections]):
         steps_per_epoch(len(self.data.train), self.run.sections.training.batch_size)
         return build(stages[0])
 
-    def open_folder(self, made_from: dict[str, str], labels_used: str | None) -> RunFolder:
-        """The run's folder; on resuming, what the run is made from must be what it was.
+    @contextlib.contextmanager
+    def opened_folder(self, made_from: dict[str, str], labels_used: str | None) -> Iterator[RunFolder]:
+        """The run's folder, held against other processes; on resuming, what it is made from must be what it was.
 
         Args:
             made_from: fingerprints of `data` and, where there is one, of the `teacher`.
             labels_used: whose labels the network learns from, a clause; None for nobody's.
 
         Raises:
-            RunFolderError: the folder is taken, or the run was begun with other images, teacher or threads.
+            RunFolderError: the folder is taken, another process trains there, or the run was begun with other images,
+                teacher or threads.
             StorageError: it cannot be written.
         """
+        folder = RunFolder(self.out)
+        # Held before anything is looked at: two commands that were started at once may both have found no run here.
+        with folder.locked():
+            if not self.begun:
+                refuse_begun(self.out, resume=False)
+            self._describe(made_from, labels_used)
+            yield folder
+
+    def _describe(self, made_from: dict[str, str], labels_used: str | None) -> None:
+        """Writes what the run is made of and from, or compares it with what was written."""
         config, images = self.run.sections, len(self.data.train)
         now = environment(config.training.threads) | {"fingerprints": made_from, "training_images": images}
-        if not (self.out / "config.toml").exists():
-            recorded = dataclasses.replace(self.run, labels_used=labels_used or "")
-            return RunFolder.create(self.out, recorded.tables(), now)
-        begun = read_json(self.out / "environment.json")
+        if not self.begun:
+            recorded = dataclasses.replace(self.run, labels_used=labels_used or "").tables()
+            RunFolder.create(self.out, recorded, now | {"config": recorded})
+            return
+        tables = self.run.tables()
+        path = self.out / "environment.json"
+        begun = read_json(path)
         _check_same(begun, now, self.out, f"images of {config.data.source}")
+        # Of a run that was begun before they were recorded, the settings of today.
+        known = begun | {"config": begun.get("config", tables)}
         commit = now["commit"]
         if commit is not None and commit not in str(begun.get("commit")).split(", "):
-            write_json(self.out / "environment.json", begun | {"commit": f"{begun.get('commit')}, {commit}"})
-        return RunFolder(self.out)
+            known["commit"] = f"{begun.get('commit')}, {commit}"
+        if known != begun:
+            write_json(path, known)
+        # Where teacher and images are now.
+        if read_run_config(self.out) != tables:
+            write_config(self.out / "config.toml", tables)
 
 
 def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
@@ -101,7 +125,8 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
         if not begun:
             raise
         raise error.with_next_step(
-            f"{out / 'config.toml'} names it: resume in the folder where the run was started, or put the images back"
+            f"{out / 'config.toml'} names it: resume in the folder where the run was started, put the images back, "
+            "or name their new place with --data"
         ) from error
     if labels and data.train.labels is None:
         raise DataError(
@@ -114,7 +139,7 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
             _log.warning(line)
         channels = dataclasses.replace(config.data, channels=data.train.channels)
         run = dataclasses.replace(run, sections=dataclasses.replace(config, data=channels))
-    return Prepared(run, data, augmentation, out)
+    return Prepared(run, data, augmentation, out, begun)
 
 
 def refuse_begun(out: Path, resume: bool) -> None:

@@ -102,9 +102,15 @@ class RunFolder:
         append_record(self.metrics_path, record)
 
     def rewind_metrics(self, step: int) -> None:
-        """Drops records later than `step`, and a line that a killed process left half written."""
+        """Drops records later than `step`, which is logged, and a line that a killed process left half written."""
         if self.metrics_path.exists():
-            kept = [record for record in read_records(self.metrics_path) if record.get("step", 0) <= step]
+            records = read_records(self.metrics_path)
+            kept = [record for record in records if record.get("step", 0) <= step]
+            if len(kept) < len(records):
+                _log.warning(
+                    f"{self.metrics_path} has records up to step {records[-1].get('step')}, but the newest usable "
+                    f"checkpoint is {f'of step {step}' if step else 'missing'}: training continues after step {step}"
+                )
             write_text(self.metrics_path, "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept))
 
     def checkpoints(self) -> list[Path]:

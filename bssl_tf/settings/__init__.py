@@ -36,7 +36,7 @@ from bssl_tf.settings.runs import (
     read_run_config,
     write_config,
 )
-from bssl_tf.settings.tables import differences, merge, read_toml
+from bssl_tf.settings.tables import differences, first_difference, merge, read_toml
 from bssl_tf.settings.training import AugmentationConfig, BackboneConfig, TrainingConfig
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "check_choice",
     "check_known",
     "differences",
+    "first_difference",
     "merge",
     "presets",
     "read_import",

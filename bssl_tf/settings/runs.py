@@ -88,6 +88,8 @@ def read_run_config(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunFolderError(f"{run} is not a run folder (it has no config.toml)", "Check the path")
     content = read_toml(path)
+    if not content:
+        raise RunFolderError(f"{path} is empty", "Restore it from a copy; the run's settings were in it")
     if content.get("command") not in COMMANDS:
         raise RunFolderError(
             f"{path} does not name the command that started the run",

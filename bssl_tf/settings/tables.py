@@ -28,18 +28,26 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:
-    """Names the settings in the tables `new` that differ from those in `old`, the whole tables of a run."""
-    found = []
+def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> dict[str, tuple[Any, Any]]:
+    """The settings in the tables `new` that differ from those in `old`, the whole tables of a run.
+
+    Returns:
+        By dotted name the old value, None where there is none, and the new one.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
     for key, value in new.items():
-        current = old.get(key)
+        current, name = old.get(key), f"{where}{key}"
         if isinstance(value, dict) and isinstance(current, dict):
-            found += differences(current, value, f"{where}{key}.")
-        elif key not in old:
-            found.append(f"{where}{key} is not there and {value!r} here")
+            found |= differences(current, value, f"{name}.")
         elif value != current:
-            found.append(f"{where}{key} is {current!r} there and {value!r} here")
+            found[name] = (current, value)
     return found
+
+
+def first_difference(found: dict[str, tuple[Any, Any]]) -> str:
+    """The first of some `differences` as a clause."""
+    name, (old, new) = next(iter(found.items()))
+    return f"{name} is {'not' if old is None else repr(old)} there and {new!r} here"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bssl_tf.engine.loop import train
 from bssl_tf.engine.preparation import prepare, refuse_begun
 from bssl_tf.engine.stages import STAGES, Stage
 from bssl_tf.engine.teacher_cache import with_teacher_cache
-from bssl_tf.errors import ConfigError
+from bssl_tf.errors import ConfigError, NetworkError
 from bssl_tf.files import write_json
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
@@ -50,7 +50,12 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     refuse_begun(out, resume)
     configuration = configured(PretrainConfig, settings, out)
     if configuration.method.needs_teacher:
-        check_teacher(configuration.sections.teacher, teacher_options(configuration.sections))
+        try:
+            check_teacher(configuration.sections.teacher, teacher_options(configuration.sections))
+        except NetworkError as error:
+            if not (out / "config.toml").exists():
+                raise
+            raise error.with_next_step("Put it back, or name its new place with --teacher") from error
     prepared = prepare(configuration, out)
     run, config, data = prepared.run, prepared.run.sections, prepared.data
     preprocessing = fit_preprocessing(data.train, config.data.image_size)
@@ -83,8 +88,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     inputs = prepared.inputs(preprocessing)
     recipe = prepared.try_out(build, stages)
     probe = probe_for("student", network, config.training, config.data, data)
-    folder = prepared.open_folder(made_from, labels_used)
-    with folder.locked():
+    with prepared.opened_folder(made_from, labels_used) as folder:
         if teacher is not None:
             write_json(out / "teacher.json", teacher.describe() | {"fingerprint": made_from["teacher"]})
         if config.teacher_cache_epochs:

@@ -52,8 +52,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     prepared.try_out(build, stages)
     hint_at_pretrained(config.data, len(data.train))
     probe = probe_for("teacher", network, config.training, config.data, data)
-    folder = prepared.open_folder({"data": data.train.fingerprint()}, labels_used)
-    with folder.locked():
+    with prepared.opened_folder({"data": data.train.fingerprint()}, labels_used) as folder:
         recipe = train(folder, stages, build, prepared.inputs(preprocessing), config.training, probe)
         backbone, head = recipe.trained["teacher"], recipe.trained["head"]
         norms = [layer for layer in head.layers if isinstance(layer, keras.layers.BatchNormalization)]

@@ -12,6 +12,7 @@ from bssl_tf.settings import (
     PretrainConfig,
     TeacherConfig,
     differences,
+    first_difference,
     merge,
     presets,
     read_preset,
@@ -108,6 +109,10 @@ def test_merge_lays_tables_on_top_and_changes_neither() -> None:
 
 def test_differences_names_each_changed_setting() -> None:
     tables = read_run(TeacherConfig, {"training": {"epochs": 3}}).tables()
-    assert differences(tables, {"training": {"epochs": 3}}) == []
-    assert differences(tables, {"training": {"epochs": 4}}) == ["training.epochs is 3 there and 4 here"]
-    assert differences(tables, {"bssl": {"hidden_width": 4}}) == ["bssl is not there and {'hidden_width': 4} here"]
+    assert differences(tables, {"training": {"epochs": 3}}) == {}
+    found = differences(tables, {"training": {"epochs": 4}})
+    assert found == {"training.epochs": (3, 4)}
+    assert first_difference(found) == "training.epochs is 3 there and 4 here"
+    found = differences(tables, {"bssl": {"hidden_width": 4}})
+    assert found == {"bssl": (None, {"hidden_width": 4})}
+    assert first_difference(found) == "bssl is not there and {'hidden_width': 4} here"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import re
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import save_file
 
 from bssl_tf.checkpoints import read_tensors, write_tensors
-from bssl_tf.files import read_records
+from bssl_tf.files import read_json, read_records, write_json
+from bssl_tf.settings import read_toml
 from tests.conftest import TINY_STUDENT, TINY_TEACHER, require_or_skip
 
 KILLS = 4
@@ -194,18 +197,18 @@ def test_a_run_is_not_overwritten_or_changed(
 
 
 @pytest.mark.parametrize(
-    ("pattern", "replacement", "message"),
+    ("change", "message"),
     [
-        (r'"data": "[0-9a-f]+"', '"data": "0"', "the images of embedded are not those with which the run in"),
-        (r'"threads": \d+', '"threads": 77', "was started with 77 threads, but now there are 1"),
-        (r'"fingerprints": \{[^}]*\}', '"fingerprints": 3', "the images of embedded are not those"),
+        ({"fingerprints": {"data": "0"}}, "the images of embedded are not those with which the run in"),
+        ({"threads": 77}, "was started with 77 threads, but now there are 1"),
+        ({"fingerprints": 3}, "the images of embedded are not those"),
     ],
 )
 def test_resuming_under_other_conditions_is_refused(
-    pattern: str, replacement: str, message: str, finished: Path, bssl_tf: Callable[..., Any]
+    change: dict[str, Any], message: str, finished: Path, bssl_tf: Callable[..., Any]
 ) -> None:
     environment = finished / "environment.json"
-    environment.write_text(re.sub(pattern, replacement, environment.read_text()))
+    write_json(environment, read_json(environment) | change)
     done = bssl_tf("teacher", "--out", finished, "--resume")
     assert done.returncode == 5
     assert message in done.stderr and "Traceback" not in done.stderr
@@ -226,6 +229,137 @@ def test_resuming_with_another_teacher_is_refused(
     done = bssl_tf("pretrain", "--out", run, "--resume")
     assert done.returncode == 5
     assert "the weights of the teacher are not those with which the run in" in done.stderr
+
+
+def flip_in_the_middle(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def test_a_checkpoint_with_a_flipped_bit_falls_back_and_ends_in_the_same_weights(
+    finished: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    expected = digest(finished / "teacher" / "weights.safetensors")
+    (finished / "teacher" / "weights.safetensors").unlink()
+    flip_in_the_middle(newest_checkpoint(finished))
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "Trying the previous checkpoint" in line]
+    assert "is damaged" in line
+    assert digest(finished / "teacher" / "weights.safetensors") == expected
+
+
+def test_a_missing_newest_checkpoint_is_named_and_ends_in_the_same_weights(
+    finished: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    expected = digest(finished / "teacher" / "weights.safetensors")
+    newest_checkpoint(finished).unlink()
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "has records up to step 8, but the newest usable checkpoint is of step 4" in done.stderr
+    assert digest(finished / "teacher" / "weights.safetensors") == expected
+
+
+def test_damaged_weights_of_a_teacher_and_a_student_are_refused(
+    finished: Path, tiny_student: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    flip_in_the_middle(finished / "teacher" / "weights.safetensors")
+    done = bssl_tf("pretrain", "--out", tmp_path / "new", "--teacher", finished, *TINY_STUDENT)
+    assert done.returncode == 5 and "is damaged (its content is not what was written)" in done.stderr
+    assert not (tmp_path / "new").exists()
+    subprocess.run(["cp", "-r", tiny_student, tmp_path / "student"], check=True)
+    flip_in_the_middle(tmp_path / "student" / "student" / "weights.safetensors")
+    done = bssl_tf("evaluate", tmp_path / "student")
+    assert done.returncode == 5 and "with --resume for a run that still has checkpoints" in done.stderr
+    # As the message says.
+    assert bssl_tf("pretrain", "--out", tmp_path / "student", "--resume").returncode == 0
+    again = tmp_path / "student" / "student" / "weights.safetensors"
+    assert digest(again) == digest(tiny_student / "student" / "weights.safetensors")
+
+
+def test_a_run_that_was_begun_before_there_were_checksums_goes_on(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    expected = digest(finished / "teacher" / "weights.safetensors")
+    newest, environment = newest_checkpoint(finished), finished / "environment.json"
+    newest.unlink()
+    [older] = (finished / "checkpoints").glob("step-*")
+    tensors, metadata = read_tensors(older)
+    save_file(tensors, older, metadata)
+    environment.write_text(json.dumps({k: v for k, v in read_json(environment).items() if k != "config"}))
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("has no checksum") == 1
+    assert digest(finished / "teacher" / "weights.safetensors") == expected
+    # From now on an edit is noticed.
+    edit(finished, "learning_rate = 0.001", "learning_rate = 0.1")
+    assert bssl_tf("teacher", "--out", finished, "--resume").returncode == 3
+
+
+def edit(run: Path, old: str, new: str) -> None:
+    config = (run / "config.toml").read_text()
+    assert old in config
+    (run / "config.toml").write_text(config.replace(old, new))
+
+
+def test_an_edited_config_is_refused_with_what_differs(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    edit(finished, "learning_rate = 0.001", "learning_rate = 0.1")
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 3
+    assert (
+        "config.toml was changed since the run was started: training.learning_rate was 0.001 and is 0.1 now. "
+        "Set it back, or start another run with another --out; only teacher, data.source" in done.stderr
+    )
+    edit(finished, "learning_rate = 0.1", "learning_rate = 0.001")
+    edit(finished, "checkpoint_every_s = 120.0", "checkpoint_every_s = 60.0")
+    done = bssl_tf("teacher", "--out", finished, "--resume")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_empty_config_is_called_empty(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    (finished / "config.toml").write_text("")
+    for command in (
+        ["teacher", "--out", finished, "--resume"],
+        ["evaluate", finished],
+        ["export", finished, "--target", "arm64"],
+    ):
+        done = bssl_tf(*command)
+        assert done.returncode == 5, done.stderr
+        assert "config.toml is empty" in done.stderr and "teacher" not in done.stderr.replace(str(finished), "")
+
+
+def test_a_moved_teacher_is_named_anew(
+    tiny_student: Path, tiny_teacher: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    run, old, new = tmp_path / "run", tmp_path / "old", tmp_path / "new"
+    subprocess.run(["cp", "-r", tiny_student, run], check=True)
+    subprocess.run(["cp", "-r", tiny_teacher, new], check=True)
+    edit(run, str(tiny_teacher), str(old))
+    done = bssl_tf("pretrain", "--out", run, "--resume")
+    assert done.returncode == 12 and f"there is no teacher at {old}" in done.stderr
+    assert "name its new place with --teacher" in done.stderr
+    done = bssl_tf("pretrain", "--out", run, "--resume", "--teacher", new)
+    assert done.returncode == 0, done.stderr
+    assert digest(run / "student" / "weights.safetensors") == digest(tiny_student / "student" / "weights.safetensors")
+    # It is remembered.
+    assert bssl_tf("pretrain", "--out", run, "--resume").returncode == 0
+    tensors, metadata = read_tensors(new / "teacher" / "weights.safetensors")
+    name = "teacher/stem_conv/kernel"
+    write_tensors(new / "teacher" / "weights.safetensors", tensors | {name: -tensors[name]}, metadata)
+    done = bssl_tf("pretrain", "--out", run, "--resume", "--teacher", new)
+    assert done.returncode == 5 and "the weights of the teacher are not those" in done.stderr
+
+
+def test_of_two_commands_that_were_started_at_once_one_trains(tmp_path: Path) -> None:
+    arguments = ["teacher", "--out", tmp_path / "run", *TINY_TEACHER]
+    processes = [start(*arguments), start(*arguments, "--learning-rate", "0.002")]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    statuses = [process.returncode for process in processes]
+    assert sorted(statuses) == [0, 5], said
+    loser = said[statuses.index(5)]
+    assert "another process is training in" in loser or "already holds a run" in loser
+    # The settings are the winner's.
+    rate = read_toml(tmp_path / "run" / "config.toml")["training"]["learning_rate"]
+    assert rate == (0.001, 0.002)[statuses.index(0)]
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
