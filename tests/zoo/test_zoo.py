@@ -14,6 +14,7 @@ from bssl_tf import zoo
 from bssl_tf.errors import BundleError, NetworkError, RunFolderError
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.zoo.add import add
+from bssl_tf_deploy.bundle import read_bundle
 
 Call = Callable[..., Any]
 
@@ -88,6 +89,8 @@ def test_every_entry_of_the_package_is_whole_and_small(name: str) -> None:
     assert entry.weights_bytes == (entry.folder / "weights.safetensors").stat().st_size < 1_000_000
     network = read_network(entry.folder)
     load_weights(entry.folder, {"student": network.build()})
+    if bundle := zoo.bundle_of(entry):
+        read_bundle(bundle)
     assert entry.command.startswith("bssl-tf ") and 0 < entry.top1 <= 100
 
 
