@@ -143,12 +143,22 @@ def test_the_best_class_and_its_share_are_those_of_a_softmax(seed: int, images: 
 def test_the_solver_tells_how_near_the_optimum_it_is() -> None:
     x, y = load_digits(return_X_y=True)
     _, _, few = solve_linear_probe(x, y, 10, seed=0, limit=3)
-    _, _, usual = solve_linear_probe(x, y, 10, seed=0)
-    _, _, solved = solve_linear_probe(x, y, 10, seed=0, limit=10_000)
+    _, _, solved = solve_linear_probe(x, y, 10, seed=0)
     assert (few.iterations, few.limit, few.converged) == (3, 3, False)
-    assert solved.converged and solved.iterations < 10_000 and usual.limit == 100
+    assert solved.converged
     # scikit-learn ends where no component is above its tolerance, 1e-4.
     assert solved.gradient <= 1e-4 < few.gradient
+
+
+def test_the_order_and_the_rounding_of_features_change_no_answer() -> None:
+    """As another processor would round them: the probe ends at the optimum, not at its last allowed step."""
+    x, y = load_digits(return_X_y=True)
+    weights, bias, _ = solve_linear_probe(x, y, 10, seed=0)
+    rounded = x * (1 + 1e-9 * np.random.default_rng(0).normal(size=x.shape))
+    again, offset, _ = solve_linear_probe(rounded, y, 10, seed=0)
+    assert np.array_equal((x @ weights + bias).argmax(axis=1), (x @ again + offset).argmax(axis=1))
+    turned, shift, _ = solve_linear_probe(x[:, ::-1], y, 10, seed=0)
+    assert np.mean((x @ weights + bias).argmax(axis=1) == (x[:, ::-1] @ turned + shift).argmax(axis=1)) > 0.999
 
 
 def test_the_gradient_is_that_of_the_objective() -> None:
