@@ -8,12 +8,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPP_FILES := $(shell find deploy/native bssl_tf/devices -name '*.cc' -o -name '*.h' -o -name '*.c')
 CORE := .venv-core
-CORE_TESTS := tests/models tests/methods tests/engine tests/converters tests/zoo tests/test_packaging.py
+CORE_TESTS := tests/models tests/methods tests/engine/test_loop.py tests/converters tests/test_packaging.py
 # Files of tests run beside each other, one to a processor.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime bench wheels demo demo-seeds test test-core test-slow tables test-native audit arm64-rig docs lint format clean
+.PHONY: help setup runtime bench wheels demo demo-seeds test test-core test-slow test-faults tables tutorial test-native audit arm64-rig docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,8 +94,15 @@ $(CORE)/.installed: pyproject.toml deploy/pyproject.toml deploy/setup.py
 tables: setup ## write the tables of README and docs anew from the records in results/
 	PYTHONPATH=. $(BIN)/python -m docs.tables
 
+tutorial: setup ## run the tutorial's commands and record what they print, in results/tutorial.jsonl (10 minutes)
+	PYTHONPATH=. $(BIN)/python -m docs.tutorial
+	$(MAKE) --no-print-directory tables
+
 test-slow: setup ## run the minutes-long tests too
 	$(BIN)/python -m pytest
+
+test-faults: setup ## 200 kills of training and 10,000 mutated files of each kind, into results/faults.jsonl (2 hours)
+	$(BIN)/python -m tests.faults --record results/faults.jsonl
 
 test-native: setup ## sanitizers, threads and ten minutes of fuzzing of the runtime
 	$(MAKE) --no-print-directory -C deploy/native/tests check threads fuzz SECONDS_EACH=300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 
@@ -46,7 +47,11 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
     if version != (1, 0):
         raise ValueError(f"{entry.filename} is of npy version {version}")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+    try:
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+    # numpy reads the header as Python's source text, by two parsers whose errors it lets through.
+    except (tokenize.TokenError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"the header of {entry.filename} cannot be read ({error})") from error
     if dtype.kind not in _KINDS:
         raise ValueError(f"{entry.filename} is {dtype}, not numbers")
     numbers = file.getbuffer()[file.tell() :]

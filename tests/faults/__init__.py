@@ -1,0 +1,1 @@
+"""Faults in large numbers: mutated files of every kind, kills of training. `make test-faults` records counts."""

@@ -1,0 +1,328 @@
+"""Mutated files of every kind that users and strangers hand over: each is read as it is, or refused in one line.
+
+A batch of mutants of one kind is read in a process of its own, in which an audit hook watches for files written,
+libraries loaded and processes started; run as `python -m tests.faults.mutations KIND ORIGINALS FIRST COUNT`.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bssl_tf.errors import BsslError, ImageError
+
+SECONDS, MEBIBYTES = 10.0, 1024.0
+# What parsers stumble over, by the kind of file.
+_TOKENS = {
+    "text": [
+        *(b"1e999", b"NaN", b"-1", b"null", b"true", b"{}", b'""', b"99999999999999999999", b"../../x", b"/etc/passwd"),
+        *(b"\x00", b"\xff", b"\xed\xa0\x80", b"\x1b[2J", b"\r", b"\n", b'"' + b"A" * 5000 + b'"', b"[" * 3000),
+    ],
+    "binary": [
+        *(b"\x00" * 8, b"\xff" * 8, b"\x7f" * 4, b"\x80\x00\x00\x00", b"\xff\xff\xff\x7f", b"PK\x03\x04"),
+        b"\x93NUMPY",
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        original: its place below the folder of originals, a file or a folder.
+        read: reads it, by the way that the program takes; loads what it needs by itself.
+        damaged: which file of a folder is mutated; any of them where it is empty.
+        text: whether it is made of words.
+    """
+
+    original: str
+    read: Callable[[Path], object]
+    damaged: str = ""
+    text: bool = False
+
+
+def _config(run: Path) -> object:
+    from bssl_tf.settings.runs import read_run_config
+
+    return read_run_config(run)
+
+
+def _network(folder: Path) -> object:
+    from bssl_tf.models.saved import read_network
+
+    return read_network(folder)
+
+
+@functools.cache
+def _built(folder: Path) -> Any:
+    from bssl_tf.models.saved import read_network
+
+    return read_network(folder).build()
+
+
+def _weights(folder: Path) -> object:
+    from bssl_tf.models.saved import load_weights
+
+    # Of one sound network: to build it takes a thousand times longer than to fill it.
+    load_weights(folder, {"student": _built(folder.parents[1] / "whole" / folder.name)})
+    return None
+
+
+def _checkpoints(run: Path) -> object:
+    from bssl_tf.engine.run_folder import RunFolder
+
+    return RunFolder(run).latest_checkpoint()
+
+
+def _records(path: Path) -> object:
+    from bssl_tf.files import read_records
+
+    return read_records(path)
+
+
+def _evaluation(run: Path) -> object:
+    from bssl_tf.evaluation.records import read_evaluation
+
+    return read_evaluation(run)
+
+
+def _bundle(folder: Path) -> object:
+    from bssl_tf_deploy.bundle import read_bundle
+
+    return read_bundle(folder)
+
+
+def _hashed_bundle(folder: Path) -> object:
+    """A stranger corrects the hashes too."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for name, entry in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        entry |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return _bundle(folder)
+
+
+def _tflite(path: Path) -> object:
+    from bssl_tf_converters.tflite.inspection import inspect_model, read_file
+
+    return inspect_model(read_file(path))
+
+
+def _picture(path: Path) -> object:
+    from bssl_tf.data.decoding import decode
+    from bssl_tf_deploy.pictures import UnreadableImageError
+
+    try:
+        return decode(path, 32, 3)
+    except UnreadableImageError as error:
+        # A batch of images counts it and goes on; on its own it is this error.
+        raise ImageError(str(error), "Leave the file out") from error
+
+
+def _keras(path: Path) -> object:
+    from bssl_tf.keras_files.models import open_model
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return open_model(str(path))
+
+
+def _torch(path: Path) -> object:
+    from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint
+
+    return read_torch_checkpoint(path)
+
+
+def _devices(path: Path) -> object:
+    from bssl_tf.devices.devices_file import named_devices
+
+    return named_devices(path)
+
+
+def _benchmarks(path: Path) -> object:
+    from bssl_tf.bench_records import read_benchmarks
+
+    return read_benchmarks(path)
+
+
+KINDS: dict[str, Kind] = {
+    "config.toml": Kind("student", _config, "config.toml", text=True),
+    "network.json": Kind("student/student", _network, "network.json", text=True),
+    "weights": Kind("student/student", _weights, "weights.safetensors"),
+    "checkpoint": Kind("student", _checkpoints, "checkpoints"),
+    "metrics.jsonl": Kind("student/metrics.jsonl", _records, text=True),
+    "evaluation.json": Kind("student", _evaluation, "evaluation.json", text=True),
+    "manifest.json": Kind("student/bundle", _bundle, "manifest.json", text=True),
+    "golden.npz": Kind("student/bundle", _hashed_bundle, "golden.npz"),
+    "model.tflite": Kind("student/bundle/model.tflite", _tflite),
+    "JPEG": Kind("pictures/photo.jpg", _picture),
+    "PNG": Kind("pictures/photo.png", _picture),
+    "WebP": Kind("pictures/photo.webp", _picture),
+    "TIFF": Kind("pictures/photo.tiff", _picture),
+    ".keras": Kind("models/model.keras", _keras),
+    ".h5": Kind("models/model.h5", _keras),
+    "SavedModel": Kind("models/saved_model", _keras),
+    "PyTorch, zip": Kind("torch/small.zip.pth", _torch),
+    "PyTorch, legacy": Kind("torch/small.legacy.pth", _torch),
+    "devices.toml": Kind("devices.toml", _devices, text=True),
+    "benchmark records": Kind("bench.jsonl", _benchmarks, text=True),
+}
+
+
+def mutated(content: bytes, rng: np.random.Generator, *, text: bool) -> bytes:
+    """Flips bits, overwrites, inserts, repeats, cuts out or cuts off, one to four times."""
+    result = bytearray(content)
+    tokens = _TOKENS["text" if text else "binary"]
+    for _ in range(int(rng.integers(1, 5))):
+        place = int(rng.integers(len(result) + 1))
+        length = int(rng.integers(1, 1 + min(64, max(1, len(result) - place))))
+        token = tokens[int(rng.integers(len(tokens)))]
+        action = int(rng.integers(7))
+        if action == 0 and place < len(result):
+            result[place] ^= 1 << int(rng.integers(8))
+        elif action == 1:
+            result[place : place + length] = rng.bytes(length)
+        elif action == 2:
+            result[place:place] = token
+        elif action == 3:
+            result[place : place + len(token)] = token
+        elif action == 4:
+            del result[place : place + length]
+        elif action == 5:
+            result[place:place] = result[place : place + length] * int(rng.integers(1, 9))
+        elif rng.random() < 0.2:
+            del result[place:]
+    return bytes(result)
+
+
+def damage(kind: Kind, copy: Path, rng: np.random.Generator) -> None:
+    """Mutates one file of a fresh copy."""
+    place = copy / kind.damaged if kind.damaged else copy
+    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    file = files[int(rng.integers(len(files)))]
+    if zipfile.is_zipfile(file) and rng.random() < 0.7:
+        _damage_member(file, rng)
+    else:
+        file.write_bytes(mutated(file.read_bytes(), rng, text=kind.text))
+
+
+def _damage_member(file: Path, rng: np.random.Generator) -> None:
+    """Mutates what an archive holds, whose checksum would give away a mutation of the archive itself."""
+    with zipfile.ZipFile(file) as archive:
+        members = [(item, archive.read(item)) for item in archive.infolist()]
+    chosen = int(rng.integers(len(members)))
+    with zipfile.ZipFile(file, "w") as archive:
+        for place, (item, content) in enumerate(members):
+            text = item.filename.endswith(".json")
+            damaged = mutated(content, rng, text=text) if place == chosen else content
+            archive.writestr(item.filename, damaged, item.compress_type)
+
+
+class TimeoutExceededError(Exception):
+    """A mutant was not answered in time."""
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    def late(signum: int, frame: object) -> None:
+        raise TimeoutExceededError(f"no answer within {SECONDS:g} s")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def peak_mebibytes() -> float:
+    """The largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def read_mutants(name: str, originals: Path, first: int, count: int) -> dict[str, Any]:
+    """Reads the mutants `first`, ..., `first` + `count` - 1 of a kind; the number is the seed of each.
+
+    Returns:
+        How many were read and refused, by status; the failures, with their seeds; the slowest in seconds, and by how
+        much the process grew in MiB.
+    """
+    from tests.keras_files.fuzzing import Watch
+
+    kind = KINDS[name]
+    source = originals / kind.original
+    outcomes: collections.Counter[str] = collections.Counter()
+    failures: list[str] = []
+    slowest = 0.0
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        # What a reader unpacks lies here too, where it may write.
+        patch.setattr(tempfile, "tempdir", folder)
+        # Once whole: what a reader loads by itself is not the mutant's doing.
+        copy = _copy(source, Path(folder) / "whole" / source.name)
+        kind.read(copy)
+        base = peak_mebibytes()
+        for seed in range(first, first + count):
+            shutil.rmtree(Path(folder) / "mutant", ignore_errors=True)
+            copy = _copy(source, Path(folder) / "mutant" / source.name)
+            damage(kind, copy, np.random.default_rng(seed))
+            watch.effects.clear()
+            began = time.monotonic()
+            try:
+                with _deadline():
+                    watch.on = True
+                    kind.read(copy)
+                outcomes["read"] += 1
+            except BsslError as error:
+                outcomes[type(error).__name__] += 1
+                if "\n" in str(error):
+                    failures.append(f"{seed}: more than one line: {str(error)[:200]!r}")
+            except Exception as error:  # what a user would see as a traceback
+                failures.append(f"{seed}: {type(error).__name__}: {str(error)[:200]}")
+            finally:
+                watch.on = False
+            slowest = max(slowest, time.monotonic() - began)
+            # Files of a temporary folder are removed by their names in it.
+            own = (folder, "os.remove ('model.weights.h5'")
+            foreign = [one for one in watch.effects if not any(place in one for place in own)]
+            if foreign:
+                failures.append(f"{seed}: side effects {foreign[:3]}")
+        grown = peak_mebibytes() - base
+    if grown > MEBIBYTES:
+        failures.append(f"grew by {grown:.0f} MiB")
+    return {
+        "kind": name,
+        "mutants": count,
+        "outcomes": dict(outcomes),
+        "failures": failures,
+        "slowest_s": round(slowest, 3),
+        "grown_mib": round(grown, 1),
+    }
+
+
+def _copy(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target))
+
+
+if __name__ == "__main__":
+    _name, _originals, _first, _count = sys.argv[1:]
+    print(json.dumps(read_mutants(_name, Path(_originals), int(_first), int(_count))))
