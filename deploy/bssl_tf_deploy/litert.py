@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import os
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bssl_tf_deploy.errors import RuntimeUnavailableError
+from bssl_tf_deploy.forks import never_end, watch
 from bssl_tf_deploy.library import describe
 from bssl_tf_deploy.manifest import Quantization
 from bssl_tf_deploy.system_errors import memory_shortage
@@ -90,7 +89,7 @@ class LiteRtInterpreter:
             for one in self.native.get_output_details()
         ]
         if threads > 1:
-            _WITH_THREADS.add(self)
+            watch(self)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The model's outputs in its order, float32 [B, ...], also of those that are int8.
@@ -123,6 +122,11 @@ class LiteRtInterpreter:
             for array, (_, quantization) in zip(outputs, self._outputs, strict=True)
         ]
 
+    def leave_to_the_parent(self) -> None:
+        """In a child of fork; see `bssl_tf_deploy.forks`."""
+        self._is_the_parents = True
+        never_end(self.native._interpreter)
+
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """`run` for a model of one input and one output.
 
@@ -131,22 +135,6 @@ class LiteRtInterpreter:
         """
         [output] = self.run([batch])
         return output
-
-
-# What a child of fork finds without its threads.
-_WITH_THREADS: weakref.WeakSet[LiteRtInterpreter] = weakref.WeakSet()
-
-
-def _leave_to_the_parent() -> None:
-    """In a child: XNNPACK would wait for threads that only the parent has, in an inference and at its end."""
-    for made in list(_WITH_THREADS):
-        made._is_the_parents = True
-        # Never ended: one reference that nobody gives back.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made.native._interpreter))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 def _keep_until_gone(interpreter: Any, delegates: list[Any]) -> None:

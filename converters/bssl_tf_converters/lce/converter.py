@@ -18,6 +18,7 @@ import tflite
 from bssl_tf.errors import BundleError, ConversionError, RuntimeUnavailableError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.tflite.model import Tensor, read_model
+from bssl_tf_deploy.forks import never_end, watch
 from bssl_tf_deploy.manifest import Quantization
 from bssl_tf_deploy.quiet import captured_output, with_output
 
@@ -199,6 +200,7 @@ class LceInterpreter:
     name = "lce"
 
     def __init__(self, model: bytes, threads: int = 1, *, xnnpack: bool = True) -> None:
+        self._threads, self._xnnpack, self._is_the_parents = threads, xnnpack, False
         self.kernel = f"LCE indirect_bgemm, the rest {'XNNPACK' if xnnpack else 'TFLite'}"
         # LCE trusts what it is given: bytes that are cut short crash the process.
         summary = read_model(model)
@@ -217,6 +219,13 @@ class LceInterpreter:
         self._ends = (summary.inputs, summary.outputs)
         self.input_quantizations = _quantizations(summary.inputs, made.input_scales, made.input_zero_points)
         self.output_quantizations = _quantizations(summary.outputs, made.output_scales, made.output_zero_points)
+        if threads > 1:
+            watch(self)
+
+    def leave_to_the_parent(self) -> None:
+        """In a child of fork, which makes an interpreter of its own when it needs one; see `bssl_tf_deploy.forks`."""
+        self._is_the_parents = True
+        never_end(self._interpreter)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The model's outputs in its order, float32 [B, ...], also of those that are int8.
@@ -227,6 +236,8 @@ class LceInterpreter:
         Raises:
             ValueError: there are more or fewer inputs, one has another type or shape, or not as many rows.
         """
+        if self._is_the_parents:
+            LceInterpreter.__init__(self, self._model, self._threads, xnnpack=self._xnnpack)
         taken, given = self._ends
         if len(inputs) != len(taken):
             raise ValueError(f"there are {len(inputs)} inputs, the network takes {len(taken)}")

@@ -11,6 +11,21 @@ from bssl_tf_deploy.library import host_target
 from tests.native import ROOT, built_library
 
 BUNDLE = ROOT / "bssl_tf" / "zoo" / "fashion-mnist-28" / "bundle"
+HOSTS_PROGRAM = """
+import os, sys
+from pathlib import Path
+from bssl_tf_deploy import load
+
+network = load(sys.argv[1], threads=int(sys.argv[2]), runtime="lce")
+images = sorted(Path(sys.argv[1], "examples").iterdir())
+wanted = network.classify(images)
+for generation in range(2):
+    child = os.fork()
+    if child:
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    assert network.classify(images) == wanted
+print("the grandchild is right")
+"""
 PROGRAM = """
 import os, sys
 from pathlib import Path
@@ -36,4 +51,11 @@ def test_children_and_their_children_give_the_parents_results_and_end(threads: i
     """Python tidies up at their end, which is where they hung or died."""
     command = [sys.executable, "-c", PROGRAM, str(BUNDLE), str(built_library(host_target())), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "the grandchild is right\n"), done.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_so_do_those_with_the_interpreter_of_larq_compute_engine(threads: int) -> None:
+    command = [sys.executable, "-c", HOSTS_PROGRAM, str(BUNDLE), str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "the grandchild is right\n"), done.stderr
