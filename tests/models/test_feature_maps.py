@@ -28,6 +28,8 @@ STRIDES_AT_224 = {
     "quicknet_small": [4, 8, 16, 32],
     "quicknet_tiny": [4, 8, 16],
     "reactnet_a": [2, 4, 8, 16, 32],
+    "resnet18": [4, 8, 16, 32],
+    "resnet34": [4, 8, 16, 32],
     "resnet50": [4, 8, 16, 32],
     "xnor_net": [8, 16, 32],
 }

@@ -8,14 +8,21 @@ import pytest
 from bssl_tf.backend import keras
 from bssl_tf.errors import ConfigError
 from bssl_tf.models.efficientnet_lite0 import efficientnet_lite0
-from bssl_tf.models.resnet50 import resnet50
+from bssl_tf.models.resnet import resnet18, resnet34, resnet50
 
 Builder = Callable[[int, int], keras.Model]
 
 
-# Without the classifiers: 25,557,032 - 2,049,000 parameters, and 4,652,008 - 1,281,000.
+# Without the classifiers: 11,689,512 and 21,797,672 - 513,000 parameters, 25,557,032 - 2,049,000, and 4,652,008 -
+# 1,281,000.
 @pytest.mark.parametrize(
-    ("build", "features", "parameters"), [(resnet50, 2048, 23_508_032), (efficientnet_lite0, 1280, 3_371_008)]
+    ("build", "features", "parameters"),
+    [
+        (resnet18, 512, 11_176_512),
+        (resnet34, 512, 21_284_672),
+        (resnet50, 2048, 23_508_032),
+        (efficientnet_lite0, 1280, 3_371_008),
+    ],
 )
 def test_the_network_has_the_published_size(build: Builder, features: int, parameters: int) -> None:
     model = build(224, 3)
@@ -24,7 +31,7 @@ def test_the_network_has_the_published_size(build: Builder, features: int, param
     assert model.get_layer("features").input_shape[1:3] == (7, 7)
 
 
-@pytest.mark.parametrize("build", [resnet50, efficientnet_lite0])
+@pytest.mark.parametrize("build", [resnet18, resnet34, resnet50, efficientnet_lite0])
 def test_the_smallest_pictures_give_one_vector_each_and_smaller_ones_are_refused(build: Builder) -> None:
     features = build(32, 1)(np.ones((2, 32, 32, 1), np.float32)).numpy()
     assert len(features) == 2 and np.all(np.isfinite(features))

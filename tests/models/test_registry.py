@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, int]] = {
     "quicknet_large": {"width": 32},
     "xnor_net": {"width": 64},
 }
-FLOAT = {"efficientnet_lite0", "float_resnet", "resnet50"}
+FLOAT = {"efficientnet_lite0", "float_resnet", "resnet18", "resnet34", "resnet50"}
 SIZE = 33  # odd, so that halves do not come out even
 
 

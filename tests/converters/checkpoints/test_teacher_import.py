@@ -39,6 +39,11 @@ def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
+def basic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield from reference("basic", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
 def lite0(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield from reference("lite0", tmp_path_factory)
 
@@ -56,7 +61,7 @@ def assert_close(ours: Any, theirs: np.ndarray) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * float(np.abs(theirs).max()))
 
 
-@pytest.mark.parametrize("name", ["moco_v2", "swav"])
+@pytest.mark.parametrize("name", ["moco_v1", "moco_v2", "moco_v3", "swav"])
 def test_an_imported_resnet50_and_its_head_compute_what_pytorch_computes(
     name: str, resnet50: Path, tmp_path: Path
 ) -> None:
@@ -67,8 +72,20 @@ def test_an_imported_resnet50_and_its_head_compute_what_pytorch_computes(
         images = expected["images"].transpose(0, 2, 3, 1)
         assert_close(teacher.features(images), expected["features"])
         assert_close(teacher.embed(images), expected[name])
-    assert (teacher.feature_width, teacher.embedding_width) == (2048, 128)
+    assert (teacher.feature_width, teacher.embedding_width) == (2048, 256 if name == "moco_v3" else 128)
     assert teacher.preprocessing == Preprocessing(64, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_an_imported_torchvision_network_computes_what_pytorch_computes(name: str, basic: Path, tmp_path: Path) -> None:
+    made = import_teacher(f"torchvision-{name}", basic / f"{name}.pth", out=tmp_path, image_size=75)
+    teacher = loaded(made.path, 75)
+    with np.load(basic / "basic.npz") as expected:
+        assert_close(teacher.features(expected["images"].transpose(0, 2, 3, 1)), expected[name])
+    assert teacher.labels_used == f"ImageNet's labels (torchvision_{name})"
+    with pytest.raises(NetworkError, match="is missing"):
+        # Without labels it was not trained.
+        import_teacher("dino", basic / f"{name}.pth", out=tmp_path / "dino", image_size=75)
 
 
 @pytest.mark.parametrize("size", [64, 75])
@@ -142,11 +159,12 @@ def test_a_checkpoint_of_another_format_is_named(resnet50: Path, tmp_path: Path)
     with pytest.raises(NetworkError) as error:
         import_teacher("moco_v2", resnet50 / "swav.pth.tar", out=tmp_path, image_size=32)
     assert (
-        "is not a moco_v2 checkpoint: no tensor is called 'module.encoder_q.conv1.weight' or 'encoder_q.conv1.weight'"
+        "is not a moco_v2 checkpoint: no tensor is called 'encoder_q.conv1.weight', also with 'module.' before it"
         in str(error.value)
     )
+    assert "prefixes of a network in it: 'module.' (" in str(error.value)
     assert "it holds 3" in str(error.value) and "'module.bn1.bias', " in str(error.value)
-    assert "Name the format that it has (moco_v2, swav, efficientnet_lite0)" in str(error.value)
+    assert "Name the format that it has (moco_v1, moco_v2, moco_v3, swav, byol, dino, " in str(error.value)
 
 
 def test_tensors_are_found_without_the_prefix_of_data_parallel_training(
@@ -167,7 +185,7 @@ def test_what_is_wrong_is_said_before_anything_is_read_or_written(tmp_path: Path
     out, none = tmp_path / "out", tmp_path / "none.pth"
     (tmp_path / "file").write_text("")
     cases: list[tuple[str, Path | None, Path, int, type[BsslError], str]] = [
-        ("moco_v3", none, out, 64, ConfigError, "Did you mean 'moco_v2'"),
+        ("moco_v4", none, out, 64, ConfigError, "Did you mean 'moco_v"),
         ("moco_v2", none, tmp_path, 64, RunFolderError, "is not an empty folder"),
         ("moco_v2", none, tmp_path / "file", 64, RunFolderError, "is not an empty folder"),
         ("moco_v2", none, out, 2000, ConfigError, "image_size 2000"),

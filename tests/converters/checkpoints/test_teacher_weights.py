@@ -10,7 +10,7 @@ import pytest
 
 from bssl_tf.errors import NetworkError
 from bssl_tf_converters.checkpoints import teacher_weights
-from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
+from bssl_tf_converters.checkpoints.teacher_formats import CONTAINERS, FORMATS, WRAPPERS
 from bssl_tf_converters.checkpoints.teacher_weights import TeacherWeights, Weight, read_teacher_weights
 
 Tensors = dict[str, np.ndarray]
@@ -27,6 +27,10 @@ def tensors_of(name: str, start: str) -> Tensors:
             for part in ("weight", "bias", "running_mean", "running_var"):
                 made[f"{start}{theirs}.{part}"] = rng.uniform(0.1, 1, 4).astype(np.float32)
             made[f"{start}{theirs}.num_batches_tracked"] = np.array(3)
+            continue
+        if kind == "plain_norm":
+            for part in ("running_mean", "running_var"):
+                made[f"{start}{theirs}.{part}"] = rng.uniform(0.1, 1, 4).astype(np.float32)
             continue
         made[f"{start}{theirs}.weight"] = rng.normal(0, 1, SHAPES[kind]).astype(np.float32)
         if kind == "dense":
@@ -50,9 +54,10 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
 @pytest.mark.parametrize(
     ("name", "start"),
     [
-        (name, root + prefix)
+        (name, box + wrapper + prefix)
         for name, form in FORMATS.items()
-        for root in ("", "state_dict/")
+        for box in CONTAINERS
+        for wrapper in WRAPPERS
         for prefix in form.prefixes
     ],
 )
@@ -65,6 +70,52 @@ def test_tensors_are_found_with_and_without_prefixes(name: str, start: str, read
             for one, other in zip(weights, theirs[layer], strict=True):
                 assert one.source == other.source
                 np.testing.assert_array_equal(one.values, other.values)
+
+
+def with_rest(tensors: Tensors, *names: str) -> Tensors:
+    """With further tensors, as a training checkpoint has them."""
+    return tensors | dict.fromkeys(names, np.ones((3, 3), np.float32))
+
+
+def test_training_checkpoints_are_read_past_heads_optimisers_and_the_other_network(read: Read) -> None:
+    """As the authors' programs save them; of two networks the one that the authors evaluate is taken."""
+
+    def shifted(name: str, start: str) -> Tensors:
+        return {key: one + 1 for key, one in tensors_of(name, start).items()}
+
+    cases: list[tuple[str, str, Tensors]] = [
+        ("moco_v1", "state_dict/module.encoder_q.", shifted("moco_v1", "state_dict/module.encoder_k.")),
+        ("moco_v3", "state_dict/module.base_encoder.", shifted("moco_v3", "state_dict/module.momentum_encoder.")),
+        ("dino", "teacher/backbone.", shifted("dino", "student/module.backbone.")),
+        ("dino", "state_dict/student.backbone.", {}),
+        ("byol", "state_dict/online_network.encoder.", shifted("byol", "state_dict/target_network.encoder.")),
+        ("barlow_twins", "model/module.backbone.", {}),
+        ("vicreg", "model/module.backbone.", {}),
+    ]
+    for name, start, others in cases:
+        box = start.partition("/")[0]
+        rest = (
+            f"{box}/module.projector.0.weight",
+            f"{box}/head.mlp.0.weight",
+            "optimizer/state/0/mu",
+            "dino_loss/center",
+        )
+        plain = tensors_of(name, FORMATS[name].prefixes[0])
+        found, expected = read(name, with_rest(tensors_of(name, start) | others, *rest)), read(name, plain)
+        for layer, weights in expected.backbone.items():
+            for one, other in zip(found.backbone[layer], weights, strict=True):
+                np.testing.assert_array_equal(one.values, other.values)
+
+
+def test_a_released_backbone_is_taken_and_one_with_a_classifier_is_refused_as_trained_without_labels(
+    read: Read,
+) -> None:
+    plain = tensors_of("torchvision_resnet50", "")
+    for name in ("byol", "dino", "barlow_twins", "vicreg"):
+        assert read(name, plain).form.labels_used is False
+        with pytest.raises(NetworkError, match=r"tensor 'fc\.weight' is unknown"):
+            read(name, with_rest(plain, "fc.weight"))
+    assert read("torchvision_resnet50", with_rest(plain, "fc.weight", "fc.bias")).form.labels_used is True
 
 
 def test_kernels_are_turned_to_the_layout_of_keras(read: Read) -> None:
@@ -98,10 +149,14 @@ def test_names_that_were_sought_and_names_that_are_there_are_reported(read: Read
     with pytest.raises(NetworkError) as error:
         read("moco_v2", tensors)
     assert (
-        "teacher.pth is not a moco_v2 checkpoint: no tensor is called 'module.encoder_q.conv1.weight' or "
-        f"'encoder_q.conv1.weight', also under 'state_dict/'; it holds {len(tensors)}: 'encoder_k.bn1.bias', "
+        "teacher.pth is not a moco_v2 checkpoint: no tensor is called 'encoder_q.conv1.weight', also with 'module.' "
+        "before it and under 'state_dict/', 'teacher/', 'student/', 'model/', 'network/', 'model_state_dict/'; "
+        f"prefixes of a network in it: 'encoder_k.' ({len(tensors)} tensors); it holds {len(tensors)}: "
+        "'encoder_k.bn1.bias', "
     ) in str(error.value)
-    assert "Name the format that it has (moco_v2, swav, efficientnet_lite0)" in str(error.value)
+    assert "Name the format that it has (moco_v1, moco_v2, moco_v3, swav, byol, dino, barlow_twins, " in str(
+        error.value
+    )
 
 
 def test_a_tensor_that_is_missing_wrong_or_unknown_is_named(read: Read) -> None:

@@ -1,8 +1,9 @@
 """Checkpoints and what PyTorch computes with them; run by a Python that has torch: `torch_reference.py WHAT FOLDER`.
 
-WHAT is `small` (all that the reader must read, in both formats), `resnet50` (MoCo v2's file in the legacy format and
-SwAV's in the zip format, one backbone with two heads) or `lite0`. The networks are written out plainly here, on dicts
-of tensors, with random weights and random statistics; NAME.npz holds what is expected. Nothing of bssl-tf is imported.
+WHAT is `small` (all that the reader must read, in both formats), `resnet50` (MoCo's three files, v2 in the legacy
+format, and SwAV's, one backbone with four heads), `basic` (torchvision's ResNet-18 and 34) or `lite0`. The networks are
+written out plainly here, on dicts of tensors, with random weights and random statistics; NAME.npz holds what is
+expected. Nothing of bssl-tf is imported.
 """
 
 from __future__ import annotations
@@ -96,6 +97,55 @@ def resnet50_state() -> State:
     return state
 
 
+def basic_state(blocks: tuple[int, ...]) -> State:
+    """ResNet-18 and 34: two 3x3 convolutions a block."""
+    state: State = {}
+    convolution_weights(state, "conv1", 64, 3, 7)
+    norm_weights(state, "bn1", 64)
+    channels = 64
+    for stage, count in enumerate(blocks):
+        width = 64 << stage
+        for block in range(count):
+            name = f"layer{stage + 1}.{block}"
+            for number, before in ((1, channels), (2, width)):
+                convolution_weights(state, f"{name}.conv{number}", width, before, 3)
+                norm_weights(state, f"{name}.bn{number}", width)
+            if channels != width:
+                convolution_weights(state, f"{name}.downsample.0", width, channels, 1)
+                norm_weights(state, f"{name}.downsample.1", width)
+            channels = width
+    dense_weights(state, "fc", 1000, 512)
+    return state
+
+
+def basic(state: State, blocks: tuple[int, ...], x: Any) -> Any:
+    """[B, 3, S, S] to [B, 512]."""
+    x = F.relu(norm(state, "bn1", F.conv2d(x, state["conv1.weight"], stride=2, padding=3), 1e-5))
+    x = F.max_pool2d(x, 3, 2, 1)
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            name = f"layer{stage + 1}.{block}."
+            stride = 2 if stage and not block else 1
+            y = F.conv2d(x, state[f"{name}conv1.weight"], stride=stride, padding=1)
+            y = F.relu(norm(state, f"{name}bn1", y, 1e-5))
+            y = norm(state, f"{name}bn2", F.conv2d(y, state[f"{name}conv2.weight"], padding=1), 1e-5)
+            if f"{name}downsample.0.weight" in state:
+                x = F.conv2d(x, state[f"{name}downsample.0.weight"], stride=stride)
+                x = norm(state, f"{name}downsample.1", x, 1e-5)
+            x = F.relu(x + y)
+    return x.mean((2, 3))
+
+
+def basic_files(folder: Path) -> None:
+    images = torch.randn(2, 3, 75, 75)
+    expected = {"images": images}
+    for name, blocks in (("resnet18", (2, 2, 2, 2)), ("resnet34", (3, 4, 6, 3))):
+        state = basic_state(blocks)
+        torch.save(OrderedDict(state), folder / f"{name}.pth")
+        expected[name] = basic(state, blocks, images)
+    save_arrays(folder / "basic.npz", expected)
+
+
 def resnet50(state: State, x: Any) -> Any:
     """[B, 3, S, S] to [B, 2048]; the 3x3 convolution has the stride, as in torchvision."""
 
@@ -138,7 +188,25 @@ def resnet50_files(folder: Path) -> None:
     moco_out = dense(moco, "fc.2", F.relu(dense(moco, "fc.0", features)))
     hidden = norm(swav, "projection_head.1", dense(swav, "projection_head.0", features), 1e-5)
     swav_out = dense(swav, "projection_head.3", F.relu(hidden))
+    first: State = {}
+    dense_weights(first, "fc", 128, 2048)
+    third: State = {}
+    dense_weights(third, "fc.0", 4096, 2048)
+    norm_weights(third, "fc.1", 4096)
+    dense_weights(third, "fc.3", 256, 4096)
+    norm_weights(third, "fc.4", 256)
+    # Neither dense layer has a bias, and the last batch norm has no weight and bias.
+    for key in ("fc.0.bias", "fc.3.bias", "fc.4.weight", "fc.4.bias"):
+        del third[key]
+    inside = F.relu(norm(third, "fc.1", F.linear(features, third["fc.0.weight"]), 1e-5))
+    last = F.linear(inside, third["fc.3.weight"])
+    third_out = F.batch_norm(last, third["fc.4.running_mean"], third["fc.4.running_var"], training=False, eps=1e-5)
     expected = {"images": images, "features": features, "moco_v2": moco_out, "swav": swav_out}
+    expected |= {"moco_v1": dense(first, "fc", features), "moco_v3": third_out}
+    for version, prefix, head in (("moco_v1", "encoder_q", first), ("moco_v3", "base_encoder", third)):
+        named = {f"module.{prefix}.{key}": value for key, value in (backbone | head).items()}
+        named |= {f"module.{other}.conv1.weight": torch.zeros(1) for other in ("encoder_k", "momentum_encoder")}
+        torch.save({"epoch": 1, "arch": "resnet50", "state_dict": named}, folder / f"{version}.pth.tar")
     save_arrays(folder / "resnet50.npz", expected)
 
     weights = [torch.nn.Parameter(value.clone()) for value in moco.values()]
@@ -223,7 +291,12 @@ def save_arrays(path: Path, tensors: State) -> None:
     np.savez(path, **arrays)
 
 
-WHAT: dict[str, Callable[[Path], None]] = {"small": small, "resnet50": resnet50_files, "lite0": lite0_files}
+WHAT: dict[str, Callable[[Path], None]] = {
+    "small": small,
+    "resnet50": resnet50_files,
+    "basic": basic_files,
+    "lite0": lite0_files,
+}
 
 if __name__ == "__main__":
     torch.manual_seed(20211015)

@@ -105,7 +105,7 @@ def check_maps_converted(name: str, image_size: int) -> None:
 
 
 def test_every_binary_network_is_converted_here() -> None:
-    assert set(CASES) == set(BACKBONES) - {"efficientnet_lite0", "float_resnet", "resnet50"}
+    assert set(CASES) == set(BACKBONES) - {"efficientnet_lite0", "float_resnet", "resnet18", "resnet34", "resnet50"}
 
 
 EACH_NETWORK = pytest.mark.parametrize(
