@@ -24,7 +24,7 @@ from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.files import without_checksum
 from bssl_tf_deploy.library import host_target
-from bssl_tf_deploy.manifest import NetworkDescription
+from bssl_tf_deploy.manifest import FORMAT, NetworkDescription
 from bssl_tf_deploy.running import RunSettings, run
 from bssl_tf_deploy.runtime import load_runtime
 from bssl_tf_deploy.tasks import find_task as find_device_task
@@ -116,7 +116,7 @@ def test_both_halves_are_found_by_their_entry_points() -> None:
 def test_the_bundle_has_two_named_outputs_and_the_tasks_own_table(exported: Exported, subject: Subject) -> None:
     bundle = read_bundle(exported.path)
     manifest = bundle.manifest
-    assert (manifest.format, manifest.task) == (3, NAME)
+    assert (manifest.format, manifest.task) == (FORMAT, NAME)
     assert {one.name: one.shape for one in manifest.outputs} == {"place": (1, 2), "brightness": (1, 1)}
     assert manifest.binary.binary_convolutions == 6
     assert set(manifest.parity.outputs) == set(OUTPUTS)
