@@ -1,4 +1,4 @@
-"""Random views of images: crop, flip, colour jitter, greyscale, blur. Stateless: a seed fixes the result.
+"""Random views of images: crop, flip, colour jitter, greyscale, blur. The random numbers come from the caller.
 
 Strengths: "lite" from Shen et al., "S2-BNN", CVPR 2021, arXiv 2102.08946; the other from Chen et al., "Improved
 Baselines with Momentum Contrastive Learning", arXiv 2003.04297 (MoCo v2).
@@ -6,7 +6,9 @@ Baselines with Momentum Contrastive Learning", arXiv 2003.04297 (MoCo v2).
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from bssl_tf.backend import tf
@@ -20,6 +22,10 @@ _BLUR_REFERENCE_SIZE = 224
 # Below this sigma (pixels) a Gaussian on the pixel grid hardly blurs. So that at 28 px blur still is one, the upper end
 # of the range never falls below: there a pixel keeps about half (0.54) of its weight along each axis.
 _MIN_UPPER_BLUR_SIGMA = 0.75
+# How many random numbers make a view of one image.
+NUMBERS_PER_VIEW = 13
+# Lanes of the widest vectors that a processor computes with (AVX-512).
+_LANES = 16
 # ITU-R 601 luma.
 _LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
@@ -106,9 +112,9 @@ PRESETS = {"lite": LITE, "moco_v2": MOCO_V2}
 
 
 def augment(
-    images: tf.Tensor, aspect_ratios: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation, image_size: int
+    images: tf.Tensor, aspect_ratios: tf.Tensor, numbers: tf.Tensor, augmentation: Augmentation, image_size: int
 ) -> tf.Tensor:
-    """One random view of each image. The same arguments give the same view; no state is kept.
+    """One random view of each image, which depends on its own random numbers alone; no state is kept.
 
     In this order: crop and flip in one resampling, brightness, contrast, saturation, hue, greyscale, blur. The order is
     fixed, and the colour steps are one affine map that is clipped once at its end, not after each step. Images of one
@@ -117,16 +123,15 @@ def augment(
     Args:
         images: uint8 [B, S, S, C], squashed to squares; C 1 or 3.
         aspect_ratios: float32 [B], width / height of the originals.
-        seed: int32 [2].
+        numbers: float32 [B, 13] in 0 to 1, 1 excluded; see `data.views.view_numbers`.
         augmentation: the strengths.
         image_size: side of the views, pixels.
 
     Returns:
         float32 [B, image_size, image_size, C] in 0 to 1.
     """
-    batch = tf.shape(images)[0]
-    random = tf.unstack(tf.random.stateless_uniform([13, batch], seed), axis=0)
-    boxes = crop_boxes(aspect_ratios, random[0], random[1], random[2], random[3], augmentation)
+    random = tf.unstack(numbers, NUMBERS_PER_VIEW, axis=1)
+    boxes = _in_whole_vectors(functools.partial(crop_boxes, limits=augmentation), aspect_ratios, *random[:4])
     views = _crop_and_flip(images, boxes, random[4] < augmentation.flip_probability, image_size)
     views = _jitter(views, random[5:11], augmentation)
     low, high = augmentation.blur_range(image_size)
@@ -200,7 +205,8 @@ def _jitter(views: tf.Tensor, random: list[tf.Tensor], augmentation: Augmentatio
     angle = 2 * math.pi * drawn[3]
     colour = (1 - grey) * saturation
     # Greyscale is saturation 0: chroma is scaled and turned in YIQ, luma stays.
-    cos, sin, zero, one = colour * tf.cos(angle), colour * tf.sin(angle), tf.zeros_like(angle), tf.ones_like(angle)
+    cos, sin = colour * _in_whole_vectors(tf.cos, angle), colour * _in_whole_vectors(tf.sin, angle)
+    zero, one = tf.zeros_like(angle), tf.ones_like(angle)
     turn = tf.reshape(tf.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], axis=1), [-1, 3, 3])
     to_yiq = tf.constant(_RGB_TO_YIQ)
     matrix = tf.einsum("ij,bjk,kl->bil", tf.linalg.inv(to_yiq), turn, to_yiq)
@@ -223,10 +229,25 @@ def _blur(views: tf.Tensor, chosen: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     where = tf.where(chosen)
     places = tf.range(size, dtype=tf.float32)
     squared_distance = tf.square(places[:, None] - places[None, :])
-    # Row i holds the weights of all pixels for pixel i: a softmax of -d^2 / (2 sigma^2).
-    weights = tf.nn.softmax(-squared_distance / (2 * tf.square(tf.boolean_mask(sigma, chosen)))[:, None, None])
+
+    def weights_of(sigma: tf.Tensor) -> tf.Tensor:
+        # Row i holds the weights of all pixels for pixel i: a softmax of -d^2 / (2 sigma^2).
+        return tf.nn.softmax(-squared_distance / (2 * tf.square(sigma))[:, None, None])
+
+    weights = _in_whole_vectors(weights_of, tf.boolean_mask(sigma, chosen))
     taken = tf.gather_nd(views, where)
     count = tf.shape(where)[0]
     rows = tf.reshape(tf.matmul(weights, tf.reshape(taken, [count, size, size * channels])), [count, size, size, -1])
     blurred = tf.einsum("bij,bhjc->bhic", weights, rows)
     return tf.tensor_scatter_nd_update(views, where, blurred)
+
+
+def _in_whole_vectors(function: Callable[..., tf.Tensor], *columns: tf.Tensor) -> tf.Tensor:
+    """`function` of some [B], with B filled up to whole vectors of the processor for as long as it computes.
+
+    What is left over after the last whole vector is computed by other code, whose exponentials and cosines may differ
+    in the last bit: then a view would depend on its image's place in the batch.
+    """
+    count = tf.shape(columns[0])[0]
+    filled = [tf.pad(column, [[0, -count % _LANES]], constant_values=1.0) for column in columns]
+    return function(*filled)[:count]

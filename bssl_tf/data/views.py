@@ -1,6 +1,7 @@
 """The stream of augmented batches: the batch of step s depends on the seed, s and the data, and on nothing else.
 
-So a run that is resumed at step s sees exactly what an unbroken run would have seen.
+So a run that is resumed at step s sees exactly what an unbroken run would have seen. Views are drawn per image, not per
+batch: workers that share a batch see together, row by row, what one worker would have seen.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.backend import tf
-from bssl_tf.data.augmentation import Augmentation, augment
+from bssl_tf.data.augmentation import NUMBERS_PER_VIEW, Augmentation, augment
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.errors import DataError
 from bssl_tf.preprocessing import Preprocessing
 
-__all__ = ["Batch", "batches", "epoch_order", "steps_per_epoch", "view_seeds"]
+__all__ = ["Batch", "batches", "epoch_order", "steps_per_epoch", "view_numbers"]
 
 # Part of the key of what is kept about views: raise it when a seed makes another view than before.
-VIEWS_FORMAT = 1
+VIEWS_FORMAT = 2
 _PREFETCHED_BATCHES = 2
 # Streams of one Philox key that never overlap: the purpose is the counter's top word.
 _ORDER, _VIEWS = 0, 1
+# Philox makes four words at a time; a sample's numbers are the first words of its own blocks.
+_WORDS_PER_BLOCK = 4
+_BLOCKS_PER_VIEW = -(-NUMBERS_PER_VIEW // _WORDS_PER_BLOCK)
 
 
 class Batch(NamedTuple):
@@ -60,9 +64,28 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.argsort(_random_words(seed, _ORDER, epoch, count), kind="stable").astype(np.int64)
 
 
-def view_seeds(seed: int, step: int, views: int) -> NDArray[np.int32]:
-    """The seeds of a step's views: int32 [views, 2]."""
-    return _random_words(seed, _VIEWS, step, views).view(np.int32).reshape(views, 2)
+def view_numbers(seed: int, first_sample: int, count: int, views: int) -> NDArray[np.float32]:
+    """The random numbers that make the views of consecutive samples.
+
+    Those of a sample depend on the seed, the sample's number and the view alone, however samples are batched.
+
+    Args:
+        seed: 0 to 2^63 - 1.
+        first_sample: number of the first sample, counted from the start of training: step * batch size + row.
+        count: B, how many samples.
+        views: V of each sample.
+
+    Returns:
+        float32 [V, B, 13], uniform in 0 to 1, 1 excluded.
+    """
+    blocks = count * _BLOCKS_PER_VIEW
+    words = [
+        _random_words(seed, _VIEWS, view, blocks * _WORDS_PER_BLOCK, first_block=first_sample * _BLOCKS_PER_VIEW)
+        for view in range(views)
+    ]
+    numbers = np.stack(words).reshape(views, count, _BLOCKS_PER_VIEW * _WORDS_PER_BLOCK)[:, :, :NUMBERS_PER_VIEW]
+    # The top 24 bits: as many as a float32 holds exactly, so that nothing is rounded up to one.
+    return (numbers >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def batches(
@@ -75,6 +98,7 @@ def batches(
     seed: int,
     first_step: int,
     last_step: int,
+    shard: tuple[int, int] = (0, 1),
     replay_epochs: int = 0,
     with_labels: bool = False,
     teacher: NDArray[np.float16] | None = None,
@@ -86,22 +110,28 @@ def batches(
         preprocessing: size and normalisation of the views.
         augmentation: what makes a view.
         views: views of each image, drawn independently.
-        batch_size: B.
+        batch_size: B, of all shards together.
         seed: 0 to 2^63 - 1.
         first_step: counted from the start of training, not of this run.
         last_step: the step after the last one.
+        shard: number r of n equal parts of every batch, rows r * B / n up to (r + 1) * B / n of it; (0, 1) is all.
         replay_epochs: after so many epochs the same batches come again; 0 for never.
         with_labels: whether batches hold the images' labels.
-        teacher: float16 [replay_epochs * steps an epoch, views, B, D], what the teacher says of the views of each step;
-            for `replay_epochs` above 0 only.
+        teacher: float16 [replay_epochs * steps per epoch, views, B, D], what the teacher says of the views of each
+            step; for `replay_epochs` above 0 only.
 
     Returns:
-        A data set of `Batch`.
+        A data set of `Batch`, each with the B / n images of its shard.
 
     Raises:
         DataError: there are fewer images than one batch holds.
     """
     per_epoch = steps_per_epoch(len(image_set), batch_size)
+    part, parts_of_batch = shard
+    if batch_size % parts_of_batch or not 0 <= part < parts_of_batch:
+        raise ValueError(f"part {part} of {parts_of_batch} equal parts of a batch of {batch_size}")
+    count = batch_size // parts_of_batch
+    first_row = part * count
     if preprocessing.channels != image_set.channels:
         raise ValueError(
             f"preprocessing is for {preprocessing.channels} channels, the images have {image_set.channels}"
@@ -118,23 +148,24 @@ def batches(
         number = int(step) % cycle if cycle else int(step)
         epoch, position = divmod(number, per_epoch)
         # Rising order reads a memmap front to back; it costs nothing, because a batch is a set.
-        chosen = np.sort(order_of(epoch)[position * batch_size : (position + 1) * batch_size])
+        batch = np.sort(order_of(epoch)[position * batch_size : (position + 1) * batch_size])
+        chosen = batch[first_row : first_row + count]
         parts: list[NDArray[Any]] = [image_set.images[chosen], image_set.aspect_ratios[chosen]]
-        parts.append(view_seeds(seed, number, views))
+        parts.append(view_numbers(seed, number * batch_size + first_row, count, views))
         if labels is not None:
             parts.append(labels[chosen])
         if teacher is not None:
-            parts.append(teacher[number].astype(np.float32))
+            parts.append(teacher[number, :, first_row : first_row + count].astype(np.float32))
         return parts
 
-    kinds = [tf.uint8, tf.float32, tf.int32]
-    shapes: list[tuple[int, ...]] = [(batch_size, *image_set.images.shape[1:]), (batch_size,), (views, 2)]
+    kinds = [tf.uint8, tf.float32, tf.float32]
+    shapes: list[tuple[int, ...]] = [(count, *image_set.images.shape[1:]), (count,), (views, count, NUMBERS_PER_VIEW)]
     if labels is not None:
         kinds.append(tf.int32)
-        shapes.append((batch_size,))
+        shapes.append((count,))
     if teacher is not None:
         kinds.append(tf.float32)
-        shapes.append(teacher.shape[1:])
+        shapes.append((views, count, teacher.shape[-1]))
 
     def read(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         parts = tf.numpy_function(gather, [step], kinds, stateful=False)
@@ -144,11 +175,11 @@ def batches(
 
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
 
-    def make_batch(images: tf.Tensor, ratios: tf.Tensor, seeds: tf.Tensor, *others: tf.Tensor) -> Batch:
+    def make_batch(images: tf.Tensor, ratios: tf.Tensor, numbers: tf.Tensor, *others: tf.Tensor) -> Batch:
         rest = list(others)
         return Batch(
             tuple(
-                (augment(images, ratios, seeds[view], augmentation, preprocessing.image_size) - mean) / std
+                (augment(images, ratios, numbers[view], augmentation, preprocessing.image_size) - mean) / std
                 for view in range(views)
             ),
             rest.pop(0) if labels is not None else None,
@@ -161,8 +192,9 @@ def batches(
     return augmented.prefetch(_PREFETCHED_BATCHES)
 
 
-def _random_words(seed: int, purpose: int, number: int, count: int) -> NDArray[np.uint64]:
-    """`count` random words (uint64) that depend on the three numbers only."""
+def _random_words(seed: int, purpose: int, number: int, count: int, *, first_block: int = 0) -> NDArray[np.uint64]:
+    """`count` random words (uint64), from block `first_block` on of the stream that the first three numbers name."""
     key = np.array([seed, number], np.uint64)
-    words: NDArray[np.uint64] = np.random.Philox(key=key, counter=[0, 0, 0, purpose]).random_raw(count)
+    counter = np.array([first_block, 0, 0, purpose], np.uint64)
+    words: NDArray[np.uint64] = np.random.Philox(key=key, counter=counter).random_raw(count)
     return words

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bssl_tf.backend import tf
-from bssl_tf.data.augmentation import LITE, MAX_CROP_RATIO, MIN_CROP_RATIO, MOCO_V2, Augmentation, augment, crop_boxes
+from bssl_tf.data.augmentation import (
+    LITE,
+    MAX_CROP_RATIO,
+    MIN_CROP_RATIO,
+    MOCO_V2,
+    NUMBERS_PER_VIEW,
+    Augmentation,
+    augment,
+    crop_boxes,
+)
 from bssl_tf.errors import ConfigError
 
 tf.config.experimental.enable_op_determinism()
@@ -36,15 +45,15 @@ def pictures(count: int = 16, size: int = 20, channels: int = 3, seed: int = 0) 
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, channels), np.uint8)
 
 
+def drawn(count: int, seed: int = 1) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random((count, NUMBERS_PER_VIEW), np.float32)
+
+
 def views(
-    images: NDArray[np.uint8],
-    augmentation: Augmentation,
-    size: int | None = None,
-    seed: tuple[int, int] = (1, 2),
-    ratio: float = 1,
+    images: NDArray[np.uint8], augmentation: Augmentation, size: int | None = None, seed: int = 1, ratio: float = 1
 ) -> Any:
-    ratios = tf.fill([len(images)], tf.constant(ratio, tf.float32))
-    return augment(tf.constant(images), ratios, tf.constant(seed), augmentation, size or images.shape[1]).numpy()
+    ratios, numbers = tf.fill([len(images)], tf.constant(ratio, tf.float32)), tf.constant(drawn(len(images), seed))
+    return augment(tf.constant(images), ratios, numbers, augmentation, size or images.shape[1]).numpy()
 
 
 @pytest.mark.parametrize("size", [8, 20, 33])
@@ -175,8 +184,8 @@ def test_crops_lie_inside_and_keep_their_shape_and_area(
     ratio: float, low: float, spread: float, random: list[float]
 ) -> None:
     limits = replace(LITE, min_area=low, max_area=low + (1 - low) * spread)
-    drawn = [tf.constant([number], tf.float32) for number in random]
-    box = crop_boxes(tf.constant([ratio], tf.float32), drawn[0], drawn[1], drawn[2], drawn[3], limits).numpy()[0]
+    area, shape, top, left = (tf.constant([number], tf.float32) for number in random)
+    box = crop_boxes(tf.constant([ratio], tf.float32), area, shape, top, left, limits).numpy()[0]
     top, left, bottom, right = (float(edge) for edge in box)
     # Tolerances: a few float32 steps.
     assert -1e-6 <= top < bottom <= 1 + 1e-6
@@ -191,16 +200,31 @@ def test_crops_lie_inside_and_keep_their_shape_and_area(
 
 @pytest.mark.parametrize("preset", [LITE, MOCO_V2])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_seed_decides_everything(preset: Augmentation, channels: int) -> None:
+def test_the_numbers_decide_everything(preset: Augmentation, channels: int) -> None:
     images = pictures(32, channels=channels)
     first = views(images, preset, 16)
-    compiled = tf.function(lambda batch, seed: augment(batch, tf.ones(32), seed, preset, 16))
+    compiled = tf.function(lambda batch, numbers: augment(batch, tf.ones(32), numbers, preset, 16))
     np.testing.assert_array_equal(first, views(images, preset, 16))
-    np.testing.assert_array_equal(compiled(images, tf.constant([1, 2])), compiled(images, tf.constant([1, 2])))
-    assert np.abs(first - views(images, preset, 16, seed=(1, 3))).max() > 0.1
+    np.testing.assert_array_equal(compiled(images, drawn(32)), compiled(images, drawn(32)))
+    assert np.abs(first - views(images, preset, 16, seed=2)).max() > 0.1
     assert first.dtype == np.float32
     assert first.min() >= 0
     assert first.max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [6, 20])
+def test_a_view_does_not_depend_on_the_rest_of_the_batch(count: int, channels: int) -> None:
+    """Bit for bit: six images are less than a vector of the processor, twenty are one and a part of one."""
+    images, numbers = pictures(count, 15, channels), drawn(count)
+    ratios = np.linspace(0.5, 2, count, dtype=np.float32)
+    blurred = replace(MOCO_V2, blur_probability=0.9)
+    compiled = tf.function(lambda x, ratio, number: augment(x, ratio, number, blurred, 13), reduce_retracing=True)
+    whole = compiled(images, ratios, numbers).numpy()
+    for part in (1, 2, count // 2):
+        for first in range(0, count, part):
+            rows = slice(first, first + part)
+            np.testing.assert_array_equal(compiled(images[rows], ratios[rows], numbers[rows]), whole[rows])
 
 
 def test_pictures_of_a_batch_get_different_crops() -> None:

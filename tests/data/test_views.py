@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 
 from bssl_tf.backend import tf
 from bssl_tf.data.augmentation import LITE
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
-from bssl_tf.data.views import batches, epoch_order, steps_per_epoch, view_seeds
+from bssl_tf.data.views import batches, epoch_order, steps_per_epoch, view_numbers
 from bssl_tf.errors import DataError
 
 tf.config.experimental.enable_op_determinism()
@@ -23,7 +24,7 @@ MakeSet = Callable[..., ImageSet]
 
 
 def run(
-    images: ImageSet, first: int, last: int, seed: int = 5, views: int = 2
+    images: ImageSet, first: int, last: int, seed: int = 5, views: int = 2, shard: tuple[int, int] = (0, 1)
 ) -> list[tuple[NDArray[np.float32], ...]]:
     stream = batches(
         images,
@@ -34,6 +35,7 @@ def run(
         seed=seed,
         first_step=first,
         last_step=last,
+        shard=shard,
     )
     return [tuple(view.numpy() for view in batch.views) for batch in stream]
 
@@ -96,14 +98,52 @@ def test_an_epoch_is_a_permutation(count: int, seed: int, epoch: int) -> None:
 def test_epochs_and_seeds_are_shuffled_apart() -> None:
     orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(4) for epoch in range(4)}
     assert len(orders) == 16
-    seeds = {tuple(pair) for seed in range(4) for step in range(4) for pair in view_seeds(seed, step, 2)}
-    assert len(seeds) == 32
+    numbers = {tuple(row) for seed in range(4) for view in view_numbers(seed, 0, 8, 2) for row in view}
+    assert len(numbers) == 4 * 2 * 8
 
 
 def test_the_order_never_changes_between_versions() -> None:
     # Written down once: a change would break every run that is resumed.
     assert epoch_order(8, 1, 2).tolist() == [4, 2, 0, 6, 1, 5, 7, 3]
-    assert view_seeds(1, 2, 1).tolist() == [[-1702024921, -1824070750]]
+    assert view_numbers(1, 2, 1, 1)[0, 0, [0, 1, 12]].tolist() == [
+        0.12358856201171875,
+        0.8686276078224182,
+        0.9193330407142639,
+    ]
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**40), st.integers(1, 40), st.data())
+def test_a_samples_numbers_depend_on_nothing_but_itself(seed: int, first: int, count: int, data: st.DataObject) -> None:
+    numbers = view_numbers(seed, first, count, 3)
+    assert numbers.dtype == np.float32 and numbers.shape == (3, count, 13)
+    begin = data.draw(st.integers(0, count - 1))
+    part = view_numbers(seed, first + begin, data.draw(st.integers(1, count - begin)), data.draw(st.integers(1, 3)))
+    np.testing.assert_array_equal(part, numbers[: part.shape[0], begin : begin + part.shape[1]])
+
+
+def test_the_numbers_are_uniform_and_independent() -> None:
+    numbers = view_numbers(0, 0, 4000, 2)
+    assert numbers.min() >= 0 and numbers.max() < 1
+    columns = np.concatenate([*numbers], axis=1)  # both views: 26 columns of a number each
+    # Fixed numbers, so this cannot flicker; about one of 26 fair columns would be below 0.04.
+    assert min(stats.kstest(column, "uniform").pvalue for column in columns.T) > 0.005
+    following = np.concatenate([columns[:-1], columns[1:]], axis=1)  # with those of the sample after it
+    correlation = np.corrcoef(following.T) - np.eye(52)
+    assert np.abs(correlation).max() < 4.5 / np.sqrt(4000)  # the largest of 1,300, each normal with this deviation
+
+
+def test_a_batch_that_workers_share_is_the_batch_that_one_sees(make_set: MakeSet) -> None:
+    images = make_set(20)
+    shares = [run(images, 2, 4, shard=(part, 3)) for part in range(3)]
+    for step, whole in enumerate(run(images, 2, 4)):
+        for view, expected in enumerate(whole):
+            np.testing.assert_array_equal(np.concatenate([share[step][view] for share in shares]), expected)
+
+
+@pytest.mark.parametrize("shard", [(0, 4), (2, 2)])
+def test_a_batch_that_does_not_split_is_a_mistake_in_the_code(make_set: MakeSet, shard: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="equal parts of a batch of 6"):
+        run(make_set(20), 0, 1, shard=shard)
 
 
 def test_steps_per_epoch_drops_the_last_part() -> None:
@@ -169,3 +209,11 @@ def test_labels_and_what_the_teacher_said_stay_with_their_images(make_set: MakeS
         for said in batch.teacher:
             assert said.dtype == tf.float32
             np.testing.assert_array_equal(said, np.full((6, 3), step % 4))
+    kept = np.arange(6, dtype=np.float16)[:, None] * np.ones((4, 2, 6, 3), np.float16)  # now the row
+    (second,) = batches(
+        images, preprocessing, plain, views=2, batch_size=6, seed=0, first_step=0, last_step=1, shard=(1, 2),
+        replay_epochs=2, with_labels=True, teacher=kept,
+    )  # fmt: skip
+    grey = second.views[1].numpy().mean(axis=(1, 2, 3)) * preprocessing.std[0] + preprocessing.mean[0]
+    np.testing.assert_array_equal(np.round(grey * 255 / 20), second.labels)
+    np.testing.assert_array_equal(second.teacher[1], [[3] * 3, [4] * 3, [5] * 3])
