@@ -98,6 +98,7 @@ __all__ = [
     "lq",
     "op_layers",
     "tf",
+    "update_on_all_devices",
 ]
 
 
@@ -128,6 +129,23 @@ def freeze(function: Any) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # no public name
 
     return convert_variables_to_constants_v2(function, lower_control_flow=False)
+
+
+def update_on_all_devices(optimizer: Any, gradients: Any, variables: Any) -> None:
+    """One step of a Keras optimiser in the cross-replica context of `tf.distribute`, and the layers' constraints.
+
+    Args:
+        optimizer: built for `variables`.
+        gradients: of the loss, the same on all replicas.
+        variables: of the strategy.
+    """
+    # No public name. `apply_gradients` would have every replica apply the constraints, where a variable of all replicas
+    # cannot be assigned.
+    strategy = tf.distribute.get_strategy()
+    optimizer._distributed_apply_gradients_fn(strategy, list(zip(gradients, variables, strict=True)))
+    for variable in variables:
+        if variable.constraint is not None:
+            variable.assign(variable.constraint(variable))
 
 
 def keras_saved_metadata(content: bytes) -> Any:

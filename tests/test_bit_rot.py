@@ -30,7 +30,7 @@ from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.errors import BsslError
 from bssl_tf.files import write_json
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.models.binary_resnet import binary_resnet
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
@@ -185,7 +185,7 @@ class _Recipe(Recipe):
 
     teacher_outputs = staticmethod(lambda view: tf.reduce_mean(view, axis=(1, 3)))
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
         raise NotImplementedError
 
 

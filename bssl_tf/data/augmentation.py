@@ -248,6 +248,7 @@ def _in_whole_vectors(function: Callable[..., tf.Tensor], *columns: tf.Tensor) -
     What is left over after the last whole vector is computed by other code, whose exponentials and cosines may differ
     in the last bit: then a view would depend on its image's place in the batch.
     """
-    count = tf.shape(columns[0])[0]
+    known = columns[0].shape[0]
+    count = tf.shape(columns[0])[0] if known is None else known
     filled = [tf.pad(column, [[0, -count % _LANES]], constant_values=1.0) for column in columns]
     return function(*filled)[:count]

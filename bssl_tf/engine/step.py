@@ -1,4 +1,4 @@
-"""One step of training as a graph: losses, gradients, the optimiser's update."""
+"""One step of training as a graph: losses, gradients, the optimiser's update, the method's own state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.views import Batch
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.descent import descend
+from bssl_tf.methods.recipe import Outcome, Recipe
+from bssl_tf.replicas import gather, mean
 from bssl_tf.settings import TrainingConfig
 
 
@@ -19,34 +21,32 @@ def make_optimizer(config: TrainingConfig) -> Any:
 
 
 def make_step(recipe: Recipe, optimizer: Any, weight_decay: float) -> Callable[..., dict[str, tf.Tensor]]:
-    """A graph that trains `recipe` by one batch.
+    """A graph that trains `recipe` by one batch, on all devices of the current `tf.distribute` strategy.
 
     It takes the batch, the learning rate and `recipe.scheduled` of the step, the last two float32 scalars, and returns
-    what `recipe.losses` returned.
+    the losses of `recipe.losses`, means over the batch.
     """
     variables = recipe.trainable_variables()
     slow = [
         (v, rate) for name, rate in recipe.rates.items() for v in recipe.trained[name].trainable_variables if rate != 1
     ]
 
-    @tf.function
-    def step(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
+    def objective(batch: Batch, scheduled: tf.Tensor) -> tuple[tf.Tensor, Outcome]:
         if recipe.teacher_outputs is not None and not batch.teacher:
             batch = batch._replace(teacher=tuple(recipe.teacher_outputs(view) for view in batch.views))
-        with tf.GradientTape() as tape:
-            losses = dict(recipe.losses(batch, scheduled))
-        # A loss that is not finite must not spoil the weights: they show where it began (engine.not_finite).
-        finite = tf.math.is_finite(losses["loss"])
-        gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in tape.gradient(losses["loss"], variables)]
-        if weight_decay:
-            gradients = [g + weight_decay * v for g, v in zip(gradients, variables, strict=True)]
+        outcome = recipe.losses(batch, scheduled)
+        updates = {name: gather(rows) for name, rows in outcome.updates.items()}
+        return outcome.losses["loss"], Outcome(mean(dict(outcome.losses)), updates)
+
+    @tf.function
+    def step(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
         optimizer.learning_rate.assign(learning_rate)
         before = [tf.identity(variable) for variable, _ in slow]
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        losses, updates = descend(objective, (batch, scheduled), variables, optimizer, weight_decay=weight_decay)
         # Adam does not care how long a gradient is, so it is the step that is made shorter.
         for (variable, rate), old in zip(slow, before, strict=True):
             variable.assign(old + rate * (variable - old))
-        recipe.after_step(scheduled)
-        return losses
+        recipe.after_step(updates, scheduled)
+        return dict(losses)
 
     return step

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
+from bssl_tf.descent import descend
 from bssl_tf.errors import ConfigError, DataError, TrainingError
 from bssl_tf.evaluation.few_shot import class_ranks
 from bssl_tf.evaluation.predictions import Predictions
@@ -175,14 +176,14 @@ def fine_tuned(
 
     @tf.function
     def train_step(pictures: tf.Tensor, targets: Tensors, rate: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
+        def objective(pictures: tf.Tensor, targets: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
             # Batch norm goes on learning, statistics too: weights that change sign move what stands behind them, and
             # the untrained control has no statistics yet that could be kept.
             loss = task.losses({LOGITS: model(pictures, training=True)}, targets)["loss"]
-        gradients = tape.gradient(loss, model.trainable_variables)
+            return loss, loss
+
         optimizer.learning_rate.assign(rate)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return loss
+        return descend(objective, (pictures, targets), model.trainable_variables, optimizer)
 
     description = f"fine-tuning on {len(images)} images"
     for step, example in enumerate(progress(examples, total=steps, description=description)):

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.views import epoch_order, steps_per_epoch
+from bssl_tf.descent import descend
 from bssl_tf.errors import ConfigError, DataError
 from bssl_tf.evaluation.few_shot import class_ranks
 from bssl_tf.evaluation.linear_probe import for_raw_features, top1
@@ -82,16 +83,16 @@ def _descend(x: np.ndarray, y: np.ndarray, rate: float, epochs: int, seed: int) 
     optimizer = keras.optimizers.SGD(rate, momentum=_MOMENTUM)
     optimizer.build([kernel, bias])
 
+    def objective(batch: tf.Tensor) -> tuple[tf.Tensor, tuple[()]]:
+        logits = tf.matmul(tf.gather(features, batch), kernel) + bias
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(labels, batch), logits)
+        return tf.reduce_mean(losses), ()
+
     # One call for an epoch: a step takes some microseconds, a call from Python some hundred.
     @tf.function
     def run(order: tf.Tensor) -> None:
         for batch in order:
-            with tf.GradientTape() as tape:
-                logits = tf.matmul(tf.gather(features, batch), kernel) + bias
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(labels, batch), logits)
-                loss = tf.reduce_mean(losses)
-            gradients = tape.gradient(loss, [kernel, bias])
-            optimizer.apply_gradients(zip(gradients, [kernel, bias], strict=True))
+            descend(objective, (batch,), [kernel, bias], optimizer)
 
     for epoch in range(epochs):
         optimizer.learning_rate.assign(rate * rate_factor(epoch, epochs))

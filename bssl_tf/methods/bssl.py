@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bssl_tf.methods.method import Ingredients, Method, Schedule
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.schedules import dynamic_balance
 from bssl_tf.settings import Positive, PositiveInt, Share, Table
 
@@ -95,11 +95,12 @@ class Bssl(Recipe):
             return 1.0
         return dynamic_balance(progress, self._config.balance_start, self._config.balance_end)
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
         from bssl_tf.backend import tf
         from bssl_tf.losses.feature_similarity import feature_similarity
         from bssl_tf.losses.kl_divergence import kl_divergence
         from bssl_tf.losses.target_statistics import target_statistics
+        from bssl_tf.replicas import gather
 
         c, balance = self._config, scheduled
         features = [self.trained["student"](view, training=True) for view in batch.views]
@@ -117,7 +118,7 @@ class Bssl(Recipe):
                 theirs, ours = list(batch.teacher), [adapter(x) for x in features]
             similarity = sum(feature_similarity(theirs[1 - i], ours[i]) for i in (0, 1))
             losses |= {"loss": losses["loss"] + (1.0 - balance) * similarity, "feature_similarity": similarity}
-        return losses | target_statistics(targets[0], c.temperature)
+        return Outcome(losses | target_statistics(gather(targets[0]), c.temperature))
 
     def collapsed(self, means: Mapping[str, float]) -> str | None:
         if means["target_information"] >= _COLLAPSED_INFORMATION:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bssl_tf.methods.method import Ingredients, Method, Schedule
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.schedules import dynamic_balance
 from bssl_tf.settings import PositiveInt, Share, Table
 
@@ -63,21 +63,22 @@ class Byol(Recipe):
     def scheduled(self, progress: float) -> float:
         return dynamic_balance(progress, self._momentum, 1.0)
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
         from bssl_tf.backend import tf
         from bssl_tf.losses.feature_similarity import feature_similarity
+        from bssl_tf.replicas import gather
 
         online, head, predictor = self.trained.values()
         target, target_head = self.companions.values()
         predicted = [predictor(head(online(v, training=True), training=True), training=True) for v in batch.views]
         targets = [tf.stop_gradient(target_head(target(view, training=True), training=True)) for view in batch.views]
         loss = sum(feature_similarity(targets[1 - i], predicted[i]) for i in (0, 1))
-        directions = tf.math.l2_normalize(targets[0], axis=-1)
+        directions = tf.math.l2_normalize(gather(targets[0]), axis=-1)
         # 1 when the embeddings point everywhere alike, 0 when they are all the same.
         spread = tf.sqrt(tf.reduce_sum(tf.math.reduce_variance(directions, axis=0)))
-        return {"loss": loss, "target_spread": spread}
+        return Outcome({"loss": loss, "target_spread": spread})
 
-    def after_step(self, scheduled: tf.Tensor) -> None:
+    def after_step(self, updates: Mapping[str, tf.Tensor], scheduled: tf.Tensor) -> None:
         from bssl_tf.methods.momentum import follow
 
         for name in (self._part, "head"):

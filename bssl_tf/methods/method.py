@@ -85,7 +85,7 @@ class Method(Generic[S]):
         summary: what it is, in a few words.
         settings: a frozen dataclass derived from `bssl_tf.settings.Table`, with a default for everything.
         build: makes the recipe for a stage; it must make the same networks for all stages.
-        logs: what `Recipe.losses` returns beside `loss`, with its meaning and unit; it goes to metrics.jsonl.
+        logs: the losses of `Recipe.losses` beside `loss`, with its meaning and unit; it goes to metrics.jsonl.
         needs_teacher: whether it learns from a frozen teacher.
         needs_labels: whether a step takes labels.
         trains_teachers: whether `bssl-tf teacher` can use it too; then the recipe trains a `teacher` and a `head`.

@@ -7,7 +7,7 @@
 
 S2-BNN's three improvements for binary students (section 3.1) are settings of the run: `training.optimizer=adam` without
 weight decay, `augmentation.name=lite`, `stages=progressive`; each has the plain alternative beside it.
-On one machine there is nothing to shuffle batch norm over; the key encoder normalises with its own batch.
+There is no shuffled batch norm: the key encoder normalises with its own batch, on several devices with all of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients, Method
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import Positive, PositiveInt, Share, Table
 
@@ -71,27 +71,26 @@ class Moco(Recipe):
         self.state = {
             "queue": tf.Variable(queue, trainable=False),
             "queue_next": tf.Variable(0, dtype=tf.int32, trainable=False),
-            "keys": tf.Variable(np.zeros((batch_size, config.embedding_width), np.float32), trainable=False),
         }
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return {"loss": self.contrast(self.query(batch.views[0]), batch.views[1])}
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
+        loss, keys = self.contrast(self.query(batch.views[0]), batch.views[1])
+        return Outcome({"loss": loss}, {"keys": keys})
 
     def query(self, view: tf.Tensor) -> tf.Tensor:
         """[B, S, S, C] to [B, D], not normalised."""
         return self.trained["head"](self.trained[self._part](view, training=True), training=True)
 
-    def contrast(self, query: tf.Tensor, key_view: tf.Tensor) -> tf.Tensor:
-        """InfoNCE of `query` [B, D] against the keys of `key_view` [B, S, S, C]; remembers those for the queue."""
+    def contrast(self, query: tf.Tensor, key_view: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """InfoNCE of `query` [B, D] against the keys of `key_view` [B, S, S, C]; and those, [B, D], for the queue."""
         from bssl_tf.backend import tf
         from bssl_tf.losses.info_nce import info_nce
 
         features = self.companions[f"key_{self._part}"](key_view, training=True)
         key = tf.stop_gradient(self.companions["key_head"](features, training=True))
-        self.state["keys"].assign(tf.math.l2_normalize(key, axis=-1))
-        return info_nce(query, key, self.state["queue"], self._temperature)
+        return info_nce(query, key, self.state["queue"], self._temperature), tf.math.l2_normalize(key, axis=-1)
 
-    def after_step(self, scheduled: tf.Tensor) -> None:
+    def after_step(self, updates: Mapping[str, tf.Tensor], scheduled: tf.Tensor) -> None:
         from bssl_tf.backend import tf
         from bssl_tf.methods.momentum import follow
 
@@ -100,7 +99,7 @@ class Moco(Recipe):
         queue, start = self.state["queue"], self.state["queue_next"]
         # The queue is a whole number of batches long, so a batch never wraps around its end.
         rows = tf.range(self._batch_size) + start
-        queue.scatter_nd_update(rows[:, tf.newaxis], self.state["keys"])
+        queue.scatter_update(tf.IndexedSlices(updates["keys"], rows))
         start.assign((start + self._batch_size) % queue.shape[0])
 
 

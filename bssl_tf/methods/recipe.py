@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from bssl_tf.backend import keras, tf
     from bssl_tf.data.views import Batch
+
+
+class Outcome(NamedTuple):
+    """What a recipe makes of a batch.
+
+    Attributes:
+        losses: float32 scalars by name, means over the images; `loss` is the one that is minimised, the others are
+            logged next to it.
+        updates: what `Recipe.after_step` is to have, by name, such as embeddings for a queue: tensors [B, ...], a row
+            per image.
+    """
+
+    losses: Mapping[str, tf.Tensor]
+    updates: Mapping[str, tf.Tensor] = MappingProxyType({})
 
 
 class Recipe(abc.ABC):
@@ -43,25 +58,30 @@ class Recipe(abc.ABC):
         return 0.0
 
     @abc.abstractmethod
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """The loss and what it is made of.
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
+        """The loss and what it is made of. It assigns nothing: what a step changes beside weights is in `updates`.
+
+        On several devices each computes this for its rows of the batch. The losses are then averaged, so whatever is
+        not a mean over images has to see all of them (`bssl_tf.replicas.gather`).
 
         Args:
             batch: `self.views` views, labels if the method declares `needs_labels`, and `teacher_outputs` of each view.
             scheduled: float32 scalar, what `self.scheduled` returns for this step.
-
-        Returns:
-            Float32 scalars by name; `loss` is the one that is minimised, the others are logged beside it.
         """
 
-    def after_step(self, scheduled: tf.Tensor) -> None:  # noqa: B027 - most methods have nothing to do here
-        """Runs in the graph after the optimiser's update; nothing by default."""
+    def after_step(self, updates: Mapping[str, tf.Tensor], scheduled: tf.Tensor) -> None:  # noqa: B027 - most have none
+        """Runs in the graph once per step, after the optimiser's update; nothing by default.
+
+        Args:
+            updates: of `losses`, with the rows of all devices in the order of the batch.
+            scheduled: as for `losses`.
+        """
 
     def collapsed(self, means: Mapping[str, float]) -> str | None:
         """What is wrong when an epoch's mean losses show that the method learns nothing any more; None if nothing is.
 
         Args:
-            means: what `losses` returned, averaged over the epoch.
+            means: the losses of `losses`, averaged over the epoch.
         """
         return None
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from bssl_tf.methods.method import Ingredients, Method
 from bssl_tf.methods.moco import Moco, MocoConfig, check_queue, queue_advice
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import Positive, PositiveInt, Share, Table, TrainingConfig
 
@@ -66,9 +66,9 @@ class S2bnn(Recipe):
         head = mlp_head("head", width, widths, use_batch_norm=config.head_batch_norm)
         self.trained = {"student": student, "head": head}
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
         embedding = self.trained["head"](self.trained["student"](batch.views[0], training=True), training=True)
-        return _distillation(batch.teacher[0], embedding, self._temperature)
+        return Outcome(_distillation(batch.teacher[0], embedding, self._temperature))
 
 
 class ContrastiveS2bnn(Moco):
@@ -89,15 +89,16 @@ class ContrastiveS2bnn(Moco):
         self.teacher_outputs = teacher.embed
         self._distillation_temperature = config.temperature
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
         query = self.query(batch.views[0])
-        contrastive = self.contrast(query, batch.views[1])
+        contrastive, keys = self.contrast(query, batch.views[1])
         parts = _distillation(batch.teacher[0], query, self._distillation_temperature)
-        return {
+        losses = {
             "loss": parts["loss"] + contrastive,
             "contrastive": contrastive,
             "gap_to_teacher": parts["gap_to_teacher"],
         }
+        return Outcome(losses, {"keys": keys})
 
 
 def _distillation(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> Mapping[str, tf.Tensor]:

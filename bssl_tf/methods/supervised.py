@@ -5,11 +5,10 @@ one view of each image -> binary backbone -> linear classifier -> cross-entropy 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bssl_tf.methods.method import Ingredients, Method, NoSettings
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.recipe import Outcome, Recipe
 
 if TYPE_CHECKING:
     from bssl_tf.backend import keras, tf
@@ -28,12 +27,12 @@ class Supervised(Recipe):
         head = mlp_head("head", student.output_shape[-1], (classes,), use_batch_norm=False)
         self.trained = {"student": student, "head": head}
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
         from bssl_tf.tasks.classification import LOGITS, Classification
 
         student, head = self.trained.values()
         logits = head(student(batch.views[0], training=True), training=True)
-        return Classification().losses({LOGITS: logits}, {"labels": batch.labels})
+        return Outcome(Classification().losses({LOGITS: logits}, {"labels": batch.labels}))
 
 
 def _build(config: NoSettings, given: Ingredients) -> Recipe:

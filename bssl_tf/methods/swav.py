@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients, Method, Schedule
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.settings import NotNegative, Positive, PositiveInt, Table, TrainingConfig
 
 if TYPE_CHECKING:
@@ -80,9 +80,10 @@ class Swav(Recipe):
         """0 while the prototypes stand still, then 1."""
         return float(progress >= self._frozen_share)
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
         from bssl_tf.backend import tf
         from bssl_tf.losses.swapped_prediction import balanced_assignment, swapped_prediction
+        from bssl_tf.replicas import gather, own_rows
 
         c = self._config
         student, head, prototypes = self.trained.values()
@@ -92,12 +93,12 @@ class Swav(Recipe):
             kernel = prototypes.layers[-1].kernel
             # Without a gradient Adam leaves the prototypes where they are.
             scores.append(tf.matmul(z, scheduled * kernel + (1.0 - scheduled) * tf.stop_gradient(kernel)))
-        codes = [balanced_assignment(s, c.epsilon, c.iterations) for s in scores]
-        loss = sum(swapped_prediction(codes[1 - i], scores[i], c.temperature) for i in (0, 1)) / 2.0
+        codes = [balanced_assignment(gather(s), c.epsilon, c.iterations) for s in scores]
+        loss = sum(swapped_prediction(own_rows(codes[1 - i]), scores[i], c.temperature) for i in (0, 1)) / 2.0
         used = tf.size(tf.unique(tf.argmax(codes[0], axis=-1)).y)
-        return {"loss": loss, "prototypes_used": tf.cast(used, tf.float32)}
+        return Outcome({"loss": loss, "prototypes_used": tf.cast(used, tf.float32)})
 
-    def after_step(self, scheduled: tf.Tensor) -> None:
+    def after_step(self, updates: Mapping[str, tf.Tensor], scheduled: tf.Tensor) -> None:
         self._normalise_prototypes()
 
     def _normalise_prototypes(self) -> None:

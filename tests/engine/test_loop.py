@@ -22,7 +22,7 @@ from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.errors import TrainingError
 from bssl_tf.files import read_records
 from bssl_tf.methods.bssl import Bssl, BsslConfig
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.methods.s2bnn import S2bnn, S2bnnConfig
 from bssl_tf.models.binarization import binarize
 from bssl_tf.models.binary_resnet import binary_resnet
@@ -162,12 +162,13 @@ class Spoilt(S2bnn):
         super().__init__(binary_resnet(28, 1, depth=1), teacher, S2bnnConfig())
         self.state["count"] = tf.Variable(0.0)
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        factor = tf.where(self.state["count"].assign_add(1.0) > self.finite_steps, float("nan"), 1.0)
-        losses = super().losses(batch, scheduled)
-        return {name: value * factor for name, value in losses.items()} if self.spoil == "loss" else losses
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
+        factor = tf.where(self.state["count"] >= self.finite_steps, float("nan"), 1.0)
+        losses = super().losses(batch, scheduled).losses
+        return Outcome({name: value * factor for name, value in losses.items()} if self.spoil == "loss" else losses)
 
-    def after_step(self, scheduled: tf.Tensor) -> None:
+    def after_step(self, updates: Mapping[str, tf.Tensor], scheduled: tf.Tensor) -> None:
+        self.state["count"].assign_add(1.0)
         if self.spoil == "weights":
             kernel = self.trained["head"].trainable_variables[-1]
             kernel.assign(tf.where(self.state["count"] >= self.finite_steps, float("nan"), 1.0) * kernel)

@@ -72,7 +72,7 @@ def test_bssl_trains_the_teachers_classifier(teacher: Teacher, rng: np.random.Ge
     method = recipe("bssl", teacher)(Stage("only", True, 1))
     views = [tf.constant(rng.standard_normal((BATCH, 28, 28, 1)), tf.float32) for _ in range(2)]
     with tf.GradientTape() as tape:
-        losses = method.losses(seen(method, *views), tf.constant(0.0))
+        losses = method.losses(seen(method, *views), tf.constant(0.0)).losses
     gradients = tape.gradient(losses["loss"], method.trained["teacher_classifier"].trainable_variables)
     assert all(float(tf.norm(g)) > 0 for g in gradients if g.shape.rank == 2)
 
@@ -80,10 +80,10 @@ def test_bssl_trains_the_teachers_classifier(teacher: Teacher, rng: np.random.Ge
 def test_bssl_is_symmetric_in_its_views_and_balances_as_told(teacher: Teacher, rng: np.random.Generator) -> None:
     method = recipe("bssl", teacher)(Stage("only", True, 1))
     a, b = (tf.constant(rng.standard_normal((BATCH, 28, 28, 1)), tf.float32) for _ in range(2))
-    one, other = (method.losses(seen(method, *views), tf.constant(0.0)) for views in ((a, b), (b, a)))
+    one, other = (method.losses(seen(method, *views), tf.constant(0.0)).losses for views in ((a, b), (b, a)))
     assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4)
     for progress, balance in ((0.0, 0.1), (0.5, 0.2), (1.0, 0.3)):
-        losses = method.losses(seen(method, a, b), tf.constant(method.scheduled(progress)))
+        losses = method.losses(seen(method, a, b), tf.constant(method.scheduled(progress))).losses
         assert float(losses["balance"]) == pytest.approx(balance, abs=1e-6)
         expected = (1 - balance) * float(losses["feature_similarity"]) + balance * float(losses["kl"])
         assert float(losses["loss"]) == pytest.approx(expected, rel=1e-5)
@@ -91,7 +91,7 @@ def test_bssl_is_symmetric_in_its_views_and_balances_as_told(teacher: Teacher, r
 
 def test_moco_queue_is_first_in_first_out_and_momentum_averages(rng: np.random.Generator) -> None:
     method = recipe("moco teacher", None)(Stage("only", False, 1))  # type: ignore[arg-type]
-    before = method.state["queue"].numpy()
+    before = queue = method.state["queue"].numpy()
     weight, key_weight = (
         method.trained["teacher"].trainable_variables[0],
         method.companions["key_teacher"].trainable_variables[0],
@@ -101,9 +101,10 @@ def test_moco_queue_is_first_in_first_out_and_momentum_averages(rng: np.random.G
     keys = []
     for step in range(3):
         views = [tf.constant(rng.standard_normal((BATCH, 28, 28, 1)), tf.float32) for _ in range(2)]
-        method.losses(seen(method, *views), tf.constant(0.0))
-        keys.append(method.state["keys"].numpy())
-        method.after_step(tf.constant(0.0))
+        updates = method.losses(seen(method, *views), tf.constant(0.0)).updates
+        keys.append(updates["keys"].numpy())
+        np.testing.assert_array_equal(method.state["queue"], queue)
+        method.after_step(updates, tf.constant(0.0))
         queue = method.state["queue"].numpy()
         if step == 0:
             np.testing.assert_allclose(key_weight, expected, rtol=1e-5)
@@ -116,7 +117,7 @@ def test_a_frozen_classifier_is_left_alone(teacher: Teacher, rng: np.random.Gene
     method = recipe("bssl frozen", teacher)(Stage("only", True, 1))
     classifier = method.companions["teacher_classifier"]
     with tf.GradientTape() as tape:
-        loss = method.losses(seen(method, *noise(rng)), tf.constant(0.2))["loss"]
+        loss = method.losses(seen(method, *noise(rng)), tf.constant(0.2)).losses["loss"]
     assert all(gradient is None for gradient in tape.gradient(loss, classifier.trainable_variables))
     assert not {id(v) for v in classifier.variables} & {id(v) for v in method.trainable_variables()}
 
@@ -124,7 +125,7 @@ def test_a_frozen_classifier_is_left_alone(teacher: Teacher, rng: np.random.Gene
 def test_bssl_without_feature_similarity_is_kl_alone(teacher: Teacher, rng: np.random.Generator) -> None:
     method = recipe("bssl kl only", teacher)(Stage("only", True, 1))
     assert method.scheduled(0.0) == method.scheduled(1.0) == 1.0
-    losses = method.losses(seen(method, *noise(rng)), tf.constant(1.0))
+    losses = method.losses(seen(method, *noise(rng)), tf.constant(1.0)).losses
     assert float(losses["loss"]) == float(losses["kl"])
     assert "feature_similarity" not in losses
 
@@ -136,7 +137,7 @@ def test_feature_similarity_on_features_adapts_widths_where_they_differ(rng: np.
         method = recipe("bssl features", teacher)(Stage("only", True, 1))
         assert ("adapter" in method.trained) == adapted
         batch = seen(method, *noise(rng))
-        losses = method.losses(batch, tf.constant(0.0))
+        losses = method.losses(batch, tf.constant(0.0)).losses
         features = [method.trained["student"](view, training=True) for view in batch.views]
         ours = [method.trained["adapter"](x) if adapted else x for x in features]
         expected = 0.0
@@ -161,11 +162,13 @@ def test_target_statistics_tell_a_collapsed_target_from_a_useful_one() -> None:
 
 def test_byol_says_when_all_embeddings_point_one_way(rng: np.random.Generator) -> None:
     method = recipe("byol teacher", None)(Stage("only", False, 1))  # type: ignore[arg-type]
-    healthy = {"target_spread": float(method.losses(seen(method, *noise(rng)), tf.constant(0.0))["target_spread"])}
+    healthy = {
+        "target_spread": float(method.losses(seen(method, *noise(rng)), tf.constant(0.0)).losses["target_spread"])
+    }
     assert method.collapsed(healthy) is None
     last = [layer for layer in method.companions["target_head"].layers if layer.weights][-1]
     last.set_weights([0 * last.get_weights()[0], last.get_weights()[1] + 1])
-    spread = float(method.losses(seen(method, *noise(rng)), tf.constant(0.0))["target_spread"])
+    spread = float(method.losses(seen(method, *noise(rng)), tf.constant(0.0)).losses["target_spread"])
     assert "collapsed to one direction" in (method.collapsed({"target_spread": spread}) or "")
 
 
@@ -178,9 +181,9 @@ def test_byol_momentum_rises_to_one_and_the_target_follows(rng: np.random.Genera
     )
     online.assign_add(tf.ones_like(online))
     expected = 0.75 * target.numpy() + 0.25 * online.numpy()
-    method.after_step(tf.constant(0.75))
+    method.after_step({}, tf.constant(0.75))
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=1e-6)
-    method.after_step(tf.constant(1.0))
+    method.after_step({}, tf.constant(1.0))
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -192,22 +195,22 @@ def test_swav_holds_its_prototypes_still_at_first_and_at_length_one(rng: np.rand
     batch = seen(method, *noise(rng))
     for scheduled, moves in ((0.0, False), (1.0, True)):
         with tf.GradientTape() as tape:
-            loss = method.losses(batch, tf.constant(scheduled))["loss"]
+            loss = method.losses(batch, tf.constant(scheduled)).losses["loss"]
         assert (float(tf.norm(tape.gradient(loss, kernel))) > 0) == moves
     kernel.assign(3 * kernel)
-    method.after_step(tf.constant(1.0))
+    method.after_step({}, tf.constant(1.0))
     np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, rtol=1e-5)
 
 
 def test_contrastive_s2bnn_is_the_sum_of_both_losses(teacher: Teacher, rng: np.random.Generator) -> None:
     both = recipe("contrastive s2bnn", teacher)(Stage("only", True, 1))
     views = noise(rng)
-    losses = both.losses(seen(both, *views), tf.constant(0.0))
+    losses = both.losses(seen(both, *views), tf.constant(0.0)).losses
     keras.utils.set_random_seed(0)
     config = MocoConfig(16, temperature=0.1, momentum=0.9, queue_size=64)  # the head is s2bnn's, without batch norm
     student = binarize(binary_resnet(28, 1, depth=1), weights=True)
     alone = Moco(student, config, part="student", batch_size=BATCH, seed=0)
-    contrastive = alone.losses(Batch(tuple(views)), tf.constant(0.0))["loss"]
+    contrastive = alone.losses(Batch(tuple(views)), tf.constant(0.0)).losses["loss"]
     assert isinstance(both, ContrastiveS2bnn)
     teacher_says, student_says = teacher.embed(views[0]), both.query(views[0])
     from bssl_tf.losses.guided_distillation import guided_distillation

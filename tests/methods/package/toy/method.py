@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients, Method, Schedule
-from bssl_tf.methods.recipe import Recipe
+from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.settings import Positive, PositiveInt, Table, TrainingConfig
 
 if TYPE_CHECKING:
@@ -42,13 +42,15 @@ class Toy(Recipe):
         head = mlp_head("head", student.output_shape[-1], (config.width,), use_batch_norm=False)
         self.trained = {"student": student, "head": head}
 
-    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def losses(self, batch: Batch, scheduled: tf.Tensor) -> Outcome:
+        from bssl_tf.replicas import gather
+
         from .loss import invariance, lack_of_spread
 
         student, head = self.trained.values()
         one, other = (head(student(view, training=True), training=True) for view in batch.views)
-        apart, flat = invariance(one, other), lack_of_spread(one, self._spread)
-        return {"loss": apart + flat, "invariance": apart, "lack_of_spread": flat}
+        apart, flat = invariance(one, other), lack_of_spread(gather(one), self._spread)
+        return Outcome({"loss": apart + flat, "invariance": apart, "lack_of_spread": flat})
 
 
 def _build(config: ToyConfig, given: Ingredients) -> Recipe:

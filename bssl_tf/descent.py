@@ -1,0 +1,55 @@
+"""One step of gradient descent, the same for every training in this project: pretraining, fine-tuning, probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from bssl_tf.backend import tf, update_on_all_devices
+from bssl_tf.replicas import mean
+
+Outcome = TypeVar("Outcome")
+
+
+def descend(
+    objective: Callable[..., tuple[tf.Tensor, Outcome]],
+    arguments: tuple[Any, ...],
+    variables: Sequence[tf.Variable],
+    optimizer: Any,
+    *,
+    weight_decay: float = 0.0,
+) -> Outcome:
+    """Moves `variables` by one step of `optimizer`, built for them, down the gradient of the loss.
+
+    On several devices, those of the current `tf.distribute` strategy, `objective` is called on each with its rows of
+    the batch, and what falls is the mean of their losses.
+
+    Args:
+        objective: computes the loss, a float32 scalar, and whatever else is wanted of the forward pass: a structure of
+            tensors that are the same on all devices (`bssl_tf.replicas`).
+        arguments: of `objective`; tensors, or values for each device.
+        variables: all of them get a gradient.
+        optimizer: of Keras; it applies the constraints of layers too.
+        weight_decay: this share of every variable is added to its gradient (L2).
+
+    Returns:
+        The second value of `objective`, from before the step.
+    """
+    strategy = tf.distribute.get_strategy()
+
+    def on_a_replica(*own: Any) -> tuple[list[tf.Tensor], Outcome]:
+        with tf.GradientTape() as tape:
+            loss, outcome = objective(*own)
+        # A loss that is not finite must not spoil the weights: they show where it began (engine.not_finite).
+        finite = tf.math.is_finite(mean(loss))
+        gradients = mean([tf.where(finite, g, tf.zeros_like(g)) for g in tape.gradient(loss, variables)])
+        if weight_decay:
+            gradients = [g + weight_decay * v for g, v in zip(gradients, variables, strict=True)]
+        return gradients, outcome
+
+    gradients, outcome = strategy.run(on_a_replica, arguments)
+    if strategy.num_replicas_in_sync == 1:
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    else:
+        update_on_all_devices(optimizer, gradients, variables)
+    return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], outcome)
