@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     help="A labelled data set.",
 )
 @click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
-@click.option("--download/--no-download", default=None, show_default="yes", help="Allow TFDS to download.")
+@click.option("--download/--no-download", default=None, show_default="download", help="Allow TFDS to download.")
 @click.option("--limit", type=int, metavar="N", show_default="all", help="Use at most N images of each split.")
 @click.option(
     "--max-unreadable-share", type=float, show_default="the run's", help="Skip unreadable files up to this share."
@@ -81,6 +81,9 @@ def command(
     adds to the network.
     """
     overrides = collect(options)
+    from bssl_tf.workflows.early import before_evaluating
+
+    before_evaluating(Path(run), overrides, protocols)
     from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
     from bssl_tf.evaluation.records import as_record
     from bssl_tf.teachers.inputs import TeacherOptions
@@ -123,14 +126,13 @@ def _table(result: Evaluation) -> list[str]:
 
 
 def _advise(result: Evaluation, saved: bool) -> None:
-    """What the probes' solvers left, and what to do next."""
+    """What to know about a close verdict, and what to do next."""
     from bssl_tf.evaluation.records import STUDENT
 
-    stopped = [row.linear_probe for row in result.rows if row.linear_probe and not row.linear_probe.converged]
-    if stopped:
+    if unfinished := result.unfinished_probes:
         prose(
-            f"{len(stopped)} of the linear probes stopped at {stopped[0].limit} iterations, with a largest gradient "
-            f"component of up to {max(one.gradient for one in stopped):.1e}; evaluation.json has each"
+            f"the verdict is close, and {unfinished} of the linear probes were still improving at their limit of "
+            "iterations: their accuracies may be a few tenths of a point off (evaluation.json has the details)"
         )
     export = f"bssl-tf export {shlex.quote(result.run)} --target arm64"
     if result.verdict.next_step:
@@ -141,3 +143,5 @@ def _advise(result: Evaluation, saved: bool) -> None:
         prose(f"next: bssl-tf pretrain --teacher {shlex.quote(result.run)} --data ... --out ...")
     elif saved:
         prose(f"next: {export}")
+    else:
+        prose("next: the same without --no-save, which keeps the probe that bssl-tf export adds to the network")

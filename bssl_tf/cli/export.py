@@ -94,6 +94,9 @@ def command(model: str, record_file: str | None, as_json: bool, **options: Any) 
     accuracies are shown. The bundle also contains the runtime library for its target, compiled here if needed (`pip
     install ziglang` provides a compiler for every target).
     """
+    from bssl_tf.workflows.early import before_exporting
+
+    before_exporting(model, **options)
     from bssl_tf.workflows.export import export
 
     done = export(model, record=record_file, **options)

@@ -11,9 +11,10 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli.options import data_options, prose, training_options
+from bssl_tf.cli.options import data_options, methods_help, prose, training_options
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names
+from bssl_tf.settings import PretrainConfig
 from bssl_tf_deploy.text import show
 
 
@@ -23,8 +24,10 @@ from bssl_tf_deploy.text import show
     metavar="NAME",
     shell_complete=lambda context, parameter, typed: completion.fitting(names(), typed),
     show_default="s2bnn",
-    help="s2bnn (guided distillation) or bssl (joint classifier); baselines without a teacher: moco, byol, swav,"
-    " supervised; or one provided by an installed package.",
+    help=methods_help(
+        ("", lambda method: method.needs_teacher),
+        ("baselines without a teacher: ", lambda method: not method.needs_teacher),
+    ),
 )
 @click.option(
     "--classifier",
@@ -71,7 +74,10 @@ def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...
     Training has two stages: binary activations, then binary weights as well. Ctrl-C and kill -9 lose at most the steps
     since the last checkpoint; the same command with --resume ends with the same weights, bit for bit.
     """
+    from bssl_tf.workflows.early import before_training
+
     wanted = settle("pretrain", preset, settings, options)
+    before_training(PretrainConfig, wanted, Path(out), resume=resume)
     from bssl_tf.workflows.pretrain import pretrain
 
     saved = pretrain(wanted, Path(out), resume=resume)

@@ -11,8 +11,9 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import settle
-from bssl_tf.cli.options import data_options, prose, training_options
+from bssl_tf.cli.options import data_options, methods_help, prose, training_options
 from bssl_tf.methods.registry import names_for_teachers
+from bssl_tf.settings import TeacherConfig
 from bssl_tf_deploy.text import show
 
 _IMAGENET_SIZE = 224
@@ -24,7 +25,7 @@ _IMAGENET_SIZE = 224
     metavar="NAME",
     shell_complete=lambda context, parameter, typed: completion.fitting(names_for_teachers(), typed),
     show_default="moco",
-    help="moco (MoCo v2), byol, or another method that trains teachers.",
+    help=methods_help(("", lambda method: method.trains_teachers)),
 )
 @click.option(
     "--pretrained",
@@ -63,11 +64,15 @@ def command(
     if pretrained is not None:
         _take(click.get_current_context(), pretrained, out, options["data__image_size"])
         return
+    from bssl_tf.workflows.early import before_training
+
     wanted = settle("teacher", preset, settings, options)
+    before_training(TeacherConfig, wanted, Path(out), resume=resume)
     from bssl_tf.workflows.train_teacher import train_teacher
 
     saved = train_teacher(wanted, Path(out), resume=resume)
-    prose(f"next: bssl-tf pretrain --teacher {shlex.quote(out)} --data ... --out ...")
+    also = f"--preset {shlex.quote(preset)} " if preset else ""
+    prose(f"next: bssl-tf pretrain {also}--teacher {shlex.quote(out)} --data ... --out ...")
     show(saved)
 
 
@@ -78,10 +83,14 @@ def _take(context: click.Context, name: str, out: str, image_size: int | None) -
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if given and parameter.name not in kept:
             raise click.UsageError(f"{parameter.opts[0]} is for training; omit it with --pretrained")
-    from bssl_tf.workflows.import_teacher import import_teacher
+    from bssl_tf.workflows.early import before_importing
 
     size = image_size or _IMAGENET_SIZE
+    before_importing(name.replace("-", "_"), Path(out), size)
+    from bssl_tf.workflows.import_teacher import import_teacher
+
     made = import_teacher(name, out=out, image_size=size)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see how well it separates your classes; then")
-    prose(f"bssl-tf pretrain --teacher {shlex.quote(out)} --image-size {size} --channels 3 --data ... --out ...")
+    fitting = f"--teacher {shlex.quote(out)} --image-size {size} --channels 3"
+    prose(f"bssl-tf pretrain --preset demo {fitting} --data ... --out ...")
     show(made.network)

@@ -24,10 +24,7 @@ def load_folder(root: Path, options: Options) -> DataSplits:
         StorageError: the cache cannot be written.
     """
     name = str(root)
-    if not root.exists():
-        raise MissingDataError(f"{name} does not exist", "Check the path, or use `embedded` or tfds:NAME")
-    if not root.is_dir():
-        raise DataError(f"{name} is not a folder", LAYOUT_HINT)
+    check_folder(root)
     try:
         splits = find_splits(root, labels_needed=options.labels_needed)
     except OSError as error:
@@ -52,6 +49,14 @@ def load_folder(root: Path, options: Options) -> DataSplits:
         return Plan(_items(root, splits), total, size, train.class_names)
 
     return cached_splits(name, key, channels, plan, options)
+
+
+def check_folder(root: Path) -> None:
+    """Raises `MissingDataError` where `root` does not exist, and `DataError` where it is not a folder."""
+    if not root.exists():
+        raise MissingDataError(f"{root} does not exist", "Check the path, or use `embedded` or tfds:NAME")
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder", LAYOUT_HINT)
 
 
 def _stat(file: Path) -> tuple[int, int]:

@@ -68,6 +68,13 @@ class Listing:
         return Listing(tuple(self.files[index] for index in indices), labels, self.class_names)
 
 
+def image_count(root: Path) -> int:
+    """Images in and below an existing folder, whichever of them are used. Opens none. Raises `OSError`."""
+    tree = _Tree(root)
+    folders, files = tree.entries(root)
+    return sum(map(_is_image, files)) + sum(_is_image(file) for one in folders for file in tree.files_below(one))
+
+
 def find_splits(root: Path, *, labels_needed: bool) -> dict[str, Listing]:
     """The files to train on and, where there are labels, to test on: by "train" and "test".
 

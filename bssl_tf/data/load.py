@@ -11,7 +11,7 @@ import numpy as np
 from bssl_tf.data.building import Options
 from bssl_tf.data.decoding import to_channels
 from bssl_tf.data.embedded import load_embedded
-from bssl_tf.data.folder import load_folder
+from bssl_tf.data.folder import check_folder, load_folder
 from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.errors import DataError, MissingDataError
 from bssl_tf.files import cache_dir as user_cache_dir
@@ -53,7 +53,7 @@ def load_data(
         DataError: the spec, an argument or the data set is unusable; the message says which and what to do.
         StorageError: the cache cannot be written.
     """
-    _check(image_size, channels, max_unreadable_share, limit)
+    check_arguments(spec, image_size, channels, max_unreadable_share, limit)
     options = Options(
         image_size=image_size,
         channels=channels,
@@ -70,15 +70,13 @@ def load_data(
         from bssl_tf.data.tfds_source import load_tfds
 
         return replace(load_tfds(spec[len(TFDS_PREFIX) :], data_dir, download, options), name=spec)
-    if not spec.strip():
-        raise DataError("no data set was named", "Give `embedded`, tfds:NAME, or the path of a folder of images")
-    path = Path(spec).expanduser()
-    if not path.exists() and (known := _meant(spec)):
-        raise MissingDataError(f"there is no data set {spec!r}", f"Did you mean `{known}`? Or check the path")
-    return replace(load_folder(path, options), name=spec)
+    return replace(load_folder(Path(spec).expanduser(), options), name=spec)
 
 
-def _check(image_size: int, channels: int | None, max_unreadable_share: float, limit: int | None) -> None:
+def check_arguments(
+    spec: str, image_size: int, channels: int | None, max_unreadable_share: float, limit: int | None
+) -> None:
+    """What can be found wrong with `load_data`'s arguments without a look into the data; raises what it raises."""
     if not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
         raise DataError(
             f"image_size is {image_size}", f"Give a whole number of pixels from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}"
@@ -89,6 +87,14 @@ def _check(image_size: int, channels: int | None, max_unreadable_share: float, l
         raise DataError(f"max_unreadable_share is {max_unreadable_share}", "Give a number from 0 to 1")
     if limit is not None and limit < 2:
         raise DataError(f"limit is {limit}", "Give at least 2 images")
+    if spec.strip() == EMBEDDED or spec.startswith(TFDS_PREFIX):
+        return
+    if not spec.strip():
+        raise DataError("no data set was named", "Give `embedded`, tfds:NAME, or the path of a folder of images")
+    path = Path(spec).expanduser()
+    if not path.exists() and (known := _meant(spec)):
+        raise MissingDataError(f"there is no data set {spec!r}", f"Did you mean `{known}`? Or check the path")
+    check_folder(path)
 
 
 def _meant(spec: str) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bssl_tf.data.image_set import DataSplits
-from bssl_tf.data.load import load_data
+from bssl_tf.data.layout import image_count
+from bssl_tf.data.load import EMBEDDED, TFDS_PREFIX, check_arguments, load_data
 from bssl_tf.errors import ConfigError
 from bssl_tf.settings import DataConfig
 
@@ -13,6 +14,27 @@ from bssl_tf.settings import DataConfig
 def data_name(source: str) -> str:
     """What a data set is called elsewhere: of a folder its name, as where it lay means nothing on another machine."""
     return source if source == "embedded" or source.startswith("tfds:") else Path(source).absolute().name
+
+
+def check_data(config: DataConfig) -> None:
+    """What can be found wrong with `config` without a look into the data. Raises what `open_data` raises."""
+    if not config.source:
+        raise ConfigError("no data set is named", "Pass --data embedded, --data tfds:NAME or --data FOLDER")
+    check_arguments(
+        config.source, config.image_size, config.channels or None, config.max_unreadable_share, config.limit or None
+    )
+
+
+def count_images(config: DataConfig) -> int | None:
+    """At most so many images `config` has to train on; None where only opening it tells. Decodes nothing."""
+    folder = Path(config.source).expanduser()
+    if config.source == EMBEDDED or config.source.startswith(TFDS_PREFIX) or not folder.is_dir():
+        return None
+    try:
+        count = image_count(folder)
+    except OSError:  # opening it gives the message
+        return None
+    return min(count, config.limit) if config.limit else count
 
 
 def open_data(config: DataConfig, *, labels_needed: bool) -> DataSplits:
@@ -29,8 +51,7 @@ def open_data(config: DataConfig, *, labels_needed: bool) -> DataSplits:
         DataError: see `load_data`.
         StorageError: its cache cannot be written.
     """
-    if not config.source:
-        raise ConfigError("no data set is named", "Pass --data embedded, --data tfds:NAME or --data FOLDER")
+    check_data(config)
     return load_data(
         config.source,
         image_size=config.image_size,

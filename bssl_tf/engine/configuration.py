@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
+from bssl_tf.engine.run_folder import refuse_taken
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import read_json
 from bssl_tf.methods.method import Schedule
@@ -28,7 +28,6 @@ _EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
 MOVABLE = ("teacher", "data.source", "data.data_dir", "data.download", "training.checkpoint_every_s")
 # As in the measured comparison, results/teacher-cache.jsonl.
 _ONNX_CACHE_EPOCHS = 2
-_log = logging.getLogger(__name__)
 
 
 def configured(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunConfig[Sections]:
@@ -48,6 +47,14 @@ def configured(kind: type[Sections], settings: dict[str, Any], out: Path) -> Run
     run = _resumed(kind, settings, out) if (out / "config.toml").exists() else settled(kind, settings)
     _check(run)
     return run
+
+
+def refuse_begun(out: Path, resume: bool) -> None:
+    """Raises `RunFolderError` where `out` holds a run already that is not to be resumed, or something else."""
+    if not (out / "config.toml").exists():
+        refuse_taken(out)
+    elif not resume:
+        raise RunFolderError(f"{out} already holds a run", "Add --resume to continue it, or choose another --out")
 
 
 def settled(kind: type[Sections], settings: dict[str, Any]) -> RunConfig[Sections]:
@@ -83,12 +90,7 @@ def _asked_once(config: PretrainConfig) -> PretrainConfig:
     """With a cache for an ONNX teacher, which cannot run inside the graph and may be slow."""
     if not config.teacher.endswith(".onnx"):
         return config
-    epochs = min(_ONNX_CACHE_EPOCHS, config.training.epochs)
-    _log.info(
-        f"an ONNX teacher is run once on the views of {epochs} epoch{'s' * (epochs > 1)}, and its outputs are kept; "
-        "for fresh views in every epoch, at its speed, add --set teacher_cache_epochs=0"
-    )
-    return dataclasses.replace(config, teacher_cache_epochs=epochs)
+    return dataclasses.replace(config, teacher_cache_epochs=min(_ONNX_CACHE_EPOCHS, config.training.epochs))
 
 
 def _resumed(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunConfig[Sections]:

@@ -16,6 +16,7 @@ from bssl_tf.data.augmentation import PRESETS, Augmentation
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.open import open_data
 from bssl_tf.data.views import steps_per_epoch
+from bssl_tf.engine.configuration import refuse_begun
 from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.engine.stages import Stage
@@ -140,12 +141,6 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
         channels = dataclasses.replace(config.data, channels=data.train.channels)
         run = dataclasses.replace(run, sections=dataclasses.replace(config, data=channels))
     return Prepared(run, data, augmentation, out, begun)
-
-
-def refuse_begun(out: Path, resume: bool) -> None:
-    """Raises `RunFolderError` where `out` holds a run already that is not to be resumed."""
-    if (out / "config.toml").exists() and not resume:
-        raise RunFolderError(f"{out} already holds a run", "Add --resume to continue it, or choose another --out")
 
 
 def augmentation_of(config: AugmentationConfig) -> Augmentation:

@@ -27,7 +27,7 @@ import numpy as np
 from bssl_tf.checkpoints import read_tensors, write_tensors
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import append_record, locked, read_records, storage_errors, write_json, write_text
-from bssl_tf.settings import write_config
+from bssl_tf.settings import read_run_config, write_config
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\.safetensors")
 _KEPT_CHECKPOINTS = 2
@@ -53,6 +53,16 @@ class Checkpoint:
     sums: dict[str, float]
 
 
+def refuse_taken(path: Path) -> None:
+    """Raises `RunFolderError` for a folder that holds something else than a run, `StorageError` if it is unreadable."""
+    with storage_errors(path):
+        # A run that was killed while it was being made has no config.toml yet: begin again over what it left.
+        begun = re.compile(r"run\.lock|environment\.json|\..*\.tmp")
+        taken = path.is_dir() and any(not begun.fullmatch(item.name) for item in path.iterdir())
+    if taken:
+        raise RunFolderError(f"{path} is not empty and holds no run", "Choose another folder with --out")
+
+
 class RunFolder:
     """One run on disk; `create` makes a fresh one."""
 
@@ -62,6 +72,11 @@ class RunFolder:
     @property
     def config_path(self) -> Path:
         return self.path / "config.toml"
+
+    @property
+    def command(self) -> str:
+        """`teacher` or `pretrain`. Raises `RunFolderError` where config.toml does not name it."""
+        return str(read_run_config(self.path)["command"])
 
     @property
     def metrics_path(self) -> Path:
@@ -82,11 +97,7 @@ class RunFolder:
         """
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            # A run that was killed while it was being made has no config.toml yet: begin again over what it left.
-            begun = re.compile(r"run\.lock|environment\.json|\..*\.tmp")
-            taken = any(not begun.fullmatch(item.name) for item in path.iterdir())
-        if taken:
-            raise RunFolderError(f"{path} is not empty and holds no run", "Choose another folder with --out")
+        refuse_taken(path)
         run = cls(path)
         write_json(path / "environment.json", environment)
         # Last, because its presence is what makes the folder a run.

@@ -20,6 +20,8 @@ from bssl_tf.settings import DataConfig
 
 T = TypeVar("T")
 FILE = "evaluation.json"
+# P-values around 0.05 that a few other answers would carry to its other side.
+_CLOSE = (0.01, 0.25)
 STUDENT, TEACHER, RAW_PIXELS = "student", "float teacher", "control: raw pixels"
 _STRICT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -183,6 +185,17 @@ class Evaluation:
     def row(self, features: str) -> SubjectScores | None:
         """That of this subject."""
         return next((row for row in self.rows if row.features == features), None)
+
+    @property
+    def unfinished_probes(self) -> int:
+        """How many linear probes stopped at their limit, where that may matter: the verdict rests on them and is close.
+
+        Further iterations move an accuracy by tenths of a point, which no clear verdict notices.
+        """
+        close = any(_CLOSE[0] < one.p_value < _CLOSE[1] for one in self.verdict.comparisons)
+        if self.verdict.protocol != "linear-probe" or not close:
+            return 0
+        return sum(row.linear_probe is not None and not row.linear_probe.converged for row in self.rows)
 
     def same_images(self, other: Evaluation) -> bool:
         """Whether both were fitted and measured on the same images with the same labels and seed."""

@@ -19,6 +19,9 @@ from bssl_tf.files import open_regular, require_regular
 from bssl_tf_deploy.files import HEAD_BYTES, standing_in
 from bssl_tf_deploy.system_errors import next_step
 
+# Before the name of one of larq-zoo's networks, in the place of a path.
+ZOO_PREFIX = "larq_zoo:"
+MODEL_HINT = "Give a Keras 2 model: a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME"
 # The largest of Keras' own applications has 0.5 GB.
 MAX_FILE_BYTES = 1 << 33
 _MAX_MEMBERS = 1000
@@ -26,6 +29,12 @@ _MAX_FOLDER_ENTRIES = 10_000
 # Numbers in a piece of a data set that h5py may choose itself where a weight is smaller.
 _MAX_CHUNK = 2**20
 _AGAIN = "Save the model again, with save or save_weights"
+
+
+def require_there(path: Path) -> None:
+    """Raises `ConversionError` where there is nothing at `path`."""
+    if not path.exists():
+        raise ConversionError(f"there is no model at {path}", MODEL_HINT)
 
 
 def require_fetched(path: Path) -> None:

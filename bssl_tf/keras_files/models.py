@@ -24,22 +24,23 @@ from bssl_tf.errors import BsslError, ConfigError, ConversionError
 from bssl_tf.files import read_regular
 from bssl_tf.keras_files.configuration import MAX_CONFIG_BYTES, build_model, no_advice, printable
 from bssl_tf.keras_files.files import (
+    MODEL_HINT,
+    ZOO_PREFIX,
     attribute,
     open_archive,
     read_member,
     require_bounded,
     require_fetched,
     require_folder,
+    require_there,
     require_whole,
     unpack_member,
 )
 from bssl_tf.keras_files.weights import load_weights_file
 
-ZOO_PREFIX = "larq_zoo:"
 # What `larq_zoo.preprocess_input` does to colours, of pixels from 0 to 1: all of its networks were trained on that.
 ZOO_MEAN, ZOO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KERAS_2_HINT = "Build it with tf-keras: set TF_USE_LEGACY_KERAS=1 and use tf.keras, then save it again"
-_HINT = "Give a Keras 2 model: a run folder, FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME"
 
 
 def open_model(source: str, weights: Path | None = None) -> keras.Model:
@@ -74,8 +75,7 @@ def open_file(path: Path) -> keras.Model:
     try:
         if path.is_dir():
             return _from_folder(path)
-        if not path.exists():
-            raise ConversionError(f"there is no model at {path}", _HINT)
+        require_there(path)
         if path.suffix == ".onnx":
             raise ConversionError(
                 f"{path} is an ONNX model, and LCE converts Keras 2 models",
@@ -96,7 +96,7 @@ def open_file(path: Path) -> keras.Model:
 
 def _from_folder(folder: Path) -> keras.Model:
     if not (folder / "saved_model.pb").exists():
-        raise ConversionError(f"{folder} is neither a run folder nor a SavedModel", _HINT)
+        raise ConversionError(f"{folder} is neither a run folder nor a SavedModel", MODEL_HINT)
     require_folder(folder)
     if not (folder / "keras_metadata.pb").exists():
         raise ConversionError(

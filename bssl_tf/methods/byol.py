@@ -96,7 +96,7 @@ def _build(config: ByolConfig, given: Ingredients) -> Recipe:
 
 METHOD = Method(
     name="byol",
-    summary="BYOL",
+    summary="BYOL, without negative pairs",
     settings=ByolConfig,
     build=_build,
     logs={"target_spread": "1 when the target's embeddings point everywhere alike, 0 when all are the same"},

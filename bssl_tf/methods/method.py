@@ -82,7 +82,7 @@ class Method(Generic[S]):
 
     Attributes:
         name: after `--method`, and of its table in config.toml.
-        summary: what it is, in a few words.
+        summary: what it is, in a few words, for `--help`.
         settings: a frozen dataclass derived from `bssl_tf.settings.Table`, with a default for everything.
         build: makes the recipe for a stage; it must make the same networks for all stages.
         logs: the losses of `Recipe.losses` beside `loss`, with its meaning and unit; it goes to metrics.jsonl.

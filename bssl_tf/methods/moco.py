@@ -128,7 +128,7 @@ def _build(config: MocoConfig, given: Ingredients) -> Recipe:
 
 METHOD = Method(
     name="moco",
-    summary="MoCo v2",
+    summary="MoCo v2, contrastive with a queue",
     settings=MocoConfig,
     build=_build,
     logs={},

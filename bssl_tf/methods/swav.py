@@ -123,7 +123,7 @@ def _check(config: SwavConfig, training: TrainingConfig) -> None:
 
 METHOD = Method(
     name="swav",
-    summary="SwAV",
+    summary="SwAV, swapped cluster assignments",
     settings=SwavConfig,
     build=_build,
     logs={"prototypes_used": "prototypes that are the first choice of an image in the batch"},

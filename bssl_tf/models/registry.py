@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from bssl_tf.backend import keras
 from bssl_tf.errors import NetworkError
-from bssl_tf.models.binary_resnet import binary_resnet
-from bssl_tf.models.bireal_net import bireal_net18
-from bssl_tf.models.efficientnet_lite0 import efficientnet_lite0
-from bssl_tf.models.float_resnet import float_resnet
-from bssl_tf.models.quicknet import quicknet, quicknet_large, quicknet_small, quicknet_tiny
-from bssl_tf.models.reactnet import reactnet_a
-from bssl_tf.models.resnet import resnet18, resnet34, resnet50
-from bssl_tf.models.xnor_net import xnor_net
 
-BACKBONES: dict[str, Callable[..., keras.Model]] = {
-    "binary_resnet": binary_resnet,
-    "bireal_net18": bireal_net18,
-    "efficientnet_lite0": efficientnet_lite0,
-    "float_resnet": float_resnet,
-    "quicknet": quicknet,
-    "quicknet_large": quicknet_large,
-    "quicknet_small": quicknet_small,
-    "quicknet_tiny": quicknet_tiny,
-    "reactnet_a": reactnet_a,
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "xnor_net": xnor_net,
+if TYPE_CHECKING:
+    from bssl_tf.backend import keras
+
+# Name of the network and of the function that builds it -> its module here. A name is checked before any is loaded,
+# which takes TensorFlow.
+BACKBONES: dict[str, str] = {
+    "binary_resnet": "binary_resnet",
+    "bireal_net18": "bireal_net",
+    "efficientnet_lite0": "efficientnet_lite0",
+    "float_resnet": "float_resnet",
+    "quicknet": "quicknet",
+    "quicknet_large": "quicknet",
+    "quicknet_small": "quicknet",
+    "quicknet_tiny": "quicknet",
+    "reactnet_a": "reactnet",
+    "resnet18": "resnet",
+    "resnet34": "resnet",
+    "resnet50": "resnet",
+    "xnor_net": "xnor_net",
 }
 
 # The layers, as a regular expression of their names, that end a block of the trunk: see `models.feature_maps`.
@@ -66,12 +62,18 @@ def build_backbone(name: str, image_size: int, channels: int, arguments: dict[st
         NetworkError: unknown name or unknown argument.
         ConfigError: an argument is out of range.
     """
-    builder = BACKBONES.get(name)
-    if builder is None:
+    check_backbone(name)
+    builder = getattr(importlib.import_module(f"bssl_tf.models.{BACKBONES[name]}"), name)
+    try:
+        model: keras.Model = builder(image_size, channels, **arguments)
+    except TypeError as error:
+        raise NetworkError(f"{name} does not take these arguments ({error})", "See the network's docstring") from error
+    return model
+
+
+def check_backbone(name: str) -> None:
+    """Raises `NetworkError`, with the nearest known name, unless `name` is one of `BACKBONES`. Loads no TensorFlow."""
+    if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise NetworkError(f"no network is called {name!r}", f"{hint}Choose one of {', '.join(sorted(BACKBONES))}")
-    try:
-        return builder(image_size, channels, **arguments)
-    except TypeError as error:
-        raise NetworkError(f"{name} does not take these arguments ({error})", "See the network's docstring") from error

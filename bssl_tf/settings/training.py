@@ -53,7 +53,7 @@ class AugmentationConfig(Table):
         min_area: the smallest area of a crop, as a share of the image.
     """
 
-    name: str = "lite"
+    name: Literal["lite", "moco_v2"] = "lite"
     min_area: float = 0.2
 
 

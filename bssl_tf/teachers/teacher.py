@@ -23,6 +23,7 @@ from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Preprocessing
 from bssl_tf.teachers.inputs import NOTHING_SAID, ONNX_SUFFIX, TeacherInput, TeacherOptions
 from bssl_tf.teachers.onnx_network import OnnxNetwork
+from bssl_tf.teachers.place import check_place
 
 _log = logging.getLogger(__name__)
 
@@ -190,10 +191,7 @@ def _from_run(folder: Path) -> Teacher:
 
 def check_teacher(path: str, options: TeacherOptions = NOTHING_SAID) -> None:
     """What can be said before any data is there. Raises `NetworkError` or `ConfigError`."""
-    if not path:
-        raise NetworkError("no teacher was named", "Train one with `bssl-tf teacher`, then pass --teacher FOLDER")
-    if not Path(path).exists():
-        raise NetworkError(f"there is no teacher at {path}", "Train one with `bssl-tf teacher`, or check --teacher")
+    check_place(path)
     options.check()
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bssl_tf.backend import keras
-from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.protocols import Subject, compiled, features_of
 from bssl_tf.evaluation.records import STUDENT, TEACHER, untrained
 from bssl_tf.evaluation.verdict import Origin
@@ -24,6 +22,7 @@ from bssl_tf.seeding import named_seed
 from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, read_import, read_run_config
 from bssl_tf.teachers.inputs import NOTHING_SAID, ONNX_SUFFIX, TeacherOptions, teacher_options
 from bssl_tf.teachers.teacher import Teacher, open_teacher, unknown_labels
+from bssl_tf.workflows.run_folders import check_finished, run_config
 
 _DEFAULT_SIZE = 224
 _log = logging.getLogger(__name__)
@@ -105,26 +104,6 @@ def find_evaluable(path: Path, options: TeacherOptions = NOTHING_SAID, *, image_
     )
 
 
-def run_config(run: Path) -> PretrainConfig:
-    """The configuration of a finished run of `bssl-tf pretrain`.
-
-    Raises:
-        RunFolderError: `run` is not one, or is not finished.
-    """
-    content = read_run_config(run)
-    if content["command"] != "pretrain":
-        raise RunFolderError(f"{run} is a teacher's run", "Give the run folder of a `bssl-tf pretrain`")
-    _check_finished(run, "student", "pretrain")
-    return read_run(PretrainConfig, content).sections
-
-
-def _check_finished(run: Path, part: str, command: str) -> None:
-    if not (run / part / "network.json").is_file():
-        raise RunFolderError(
-            f"{run} is not finished", f"Finish it with `bssl-tf {command} --out {shlex.quote(str(run))} --resume`"
-        )
-
-
 def _saved(
     path: Path,
     name: str,
@@ -138,7 +117,7 @@ def _saved(
 ) -> Evaluable:
     """A network of ours, in its folder."""
     part = "student" if name == STUDENT else "teacher"
-    _check_finished(path, part, "pretrain" if name == STUDENT else "teacher")
+    check_finished(path, part, "pretrain" if name == STUDENT else "teacher")
     network = read_network(path / part)
     training = config.training if config is not None else None
     seed = training.seed if training is not None else 0

@@ -15,20 +15,18 @@ import numpy as np
 from bssl_tf.data.image_set import spread_indices
 from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.environment import command_line, environment
-from bssl_tf.errors import ConfigError, UsageError
 from bssl_tf.files import append_record
-from bssl_tf.keras_files.models import ZOO_PREFIX
 from bssl_tf.progress import progress
 from bssl_tf.tasks.task import Arrays
-from bssl_tf.workflows.subjects import Subject, from_model, from_run, is_run
+from bssl_tf.workflows.export_options import is_run, settle_options
+from bssl_tf.workflows.subjects import Subject, from_model, from_run
 from bssl_tf_converters.lce.answers import both_outputs
 from bssl_tf_converters.lce.export import Converted, convert_model
 from bssl_tf_deploy import manifest as m
 from bssl_tf_deploy.bundle import check_free, write_bundle
-from bssl_tf_deploy.library import TARGETS, Library, library_for, refuse_32_bit
+from bssl_tf_deploy.library import Library, library_for
 from bssl_tf_deploy.system_errors import system_errors
 
-INPUTS = ("float32", "uint8", "int8")
 CALIBRATION_IMAGES = 200
 COMPARED_IMAGES = 500
 _BATCH = 64
@@ -121,22 +119,23 @@ def export(
         BundleError: `out` is taken.
         BsslError: see `bssl_tf.errors`.
     """
-    _check_choices(target, input)
     source = os.fspath(model)
     int8 = int8 or input == "int8"
-    if int8 and explain:
-        raise UsageError("--explain compares with Keras to the last bit, which int8 does not keep", "Omit one of them")
-    if calibrate is not None and not int8:
-        raise UsageError("--calibrate needs --int8 or --input int8", "Add one of these, or omit it")
-    run = is_run(source)
-    if run:
-        _refuse({"weights": weights, "data": data, "labels": labels, "mean": mean, "std": std})
-    path = Path(out) if out else _default_out(source, _variant(target, input, int8), is_run=run)
     # Before all the work, not after.
-    check_free(path, overwrite=overwrite)
+    path = settle_options(
+        source,
+        target=target,
+        out=out,
+        overwrite=overwrite,
+        input=input,
+        int8=int8,
+        calibrate=calibrate,
+        explain=explain,
+        of_model={"weights": weights, "data": data, "labels": labels, "mean": mean, "std": std},
+    )
     subject = (
         from_run(Path(source), data_dir)
-        if run
+        if is_run(source)
         else from_model(source, weights=weights, data=data, data_dir=data_dir, labels=labels, mean=mean, std=std)
     )
     calibrated = (calibrate or CALIBRATION_IMAGES) if int8 else 0
@@ -186,33 +185,6 @@ def export_subject(subject: Subject, wanted: Conversion, path: Path, *, overwrit
         overwrite=overwrite,
     )
     return Exported(path, manifest, converted, library)
-
-
-def _check_choices(target: str, input: str) -> None:
-    refuse_32_bit(target)
-    for name, value, known in (("target", target, TARGETS), ("input", input, INPUTS)):
-        if value not in known:
-            raise ConfigError(f"{name} is {value!r}", f"Choose one of {', '.join(known)}")
-
-
-def _refuse(given: dict[str, object]) -> None:
-    """Raises `UsageError` for an option that a run folder would make do nothing."""
-    for name, value in given.items():
-        if value is not None:
-            raise UsageError(f"--{name} does not go with a run folder, which has its own", "Omit it")
-
-
-def _variant(target: str, input: str, int8: bool) -> str:
-    """What a bundle's folder is called after."""
-    words = [target] if input == "float32" and not int8 else [target, input]
-    return "-".join([*words, "int8"] if int8 and input != "int8" else words)
-
-
-def _default_out(source: str, variant: str, *, is_run: bool) -> Path:
-    path = Path(source.removeprefix(ZOO_PREFIX))
-    if is_run:
-        return path / f"bundle-{variant}"
-    return path.parent / f"{path.name if path.is_dir() else path.stem}-bundle-{variant}"
 
 
 def _convert(subject: Subject, wanted: Conversion) -> tuple[Converted, Any, Sequence[str]]:

@@ -10,12 +10,10 @@ import numpy as np
 
 from bssl_tf import __version__
 from bssl_tf.backend import keras
-from bssl_tf.errors import RunFolderError
-from bssl_tf.files import storage_errors
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.saved import Network, save_network
-from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import Import, check_choice, write_import
+from bssl_tf.settings import Import, write_import
+from bssl_tf.workflows.early import before_importing
 from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
 from bssl_tf_converters.checkpoints.teacher_weights import (
     Weight,
@@ -68,12 +66,8 @@ def import_teacher(
         StorageError: `out` cannot be written.
     """
     name, out = format.replace("-", "_"), Path(out)
-    check_choice("the format", name, FORMATS)
+    preprocessing = before_importing(name, out, image_size)
     form = FORMATS[name]
-    with storage_errors(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunFolderError(f"{out} is not an empty folder", "Choose another --out, or remove it")
-    preprocessing = Preprocessing(image_size, 3, form.mean, form.std)
     labels_used = f"ImageNet's labels ({name})" if form.labels_used else None
     network = Network(form.backbone, preprocessing, {}, form.head, form.head_batch_norm, labels_used)
     source = Path(checkpoint) if checkpoint else installed_checkpoint(name)

@@ -13,7 +13,7 @@ from bssl_tf.keras_files.models import open_model
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.settings import read_import, read_run_config
 from bssl_tf.teachers.teacher import open_teacher
-from bssl_tf.workflows.evaluable import run_config
+from bssl_tf.workflows.run_folders import run_config
 from bssl_tf_converters.lce.deployable import with_classifier
 
 

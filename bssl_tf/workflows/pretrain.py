@@ -11,9 +11,9 @@ from bssl_tf import zoo
 from bssl_tf.backend import keras
 from bssl_tf.data.open import data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
-from bssl_tf.engine.configuration import configured
+from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.engine.loop import train
-from bssl_tf.engine.preparation import prepare, refuse_begun
+from bssl_tf.engine.preparation import prepare
 from bssl_tf.engine.stages import STAGES, Stage
 from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.errors import ConfigError, NetworkError
@@ -49,6 +49,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     settings = _from_zoo(settings)
     refuse_begun(out, resume)
     configuration = configured(PretrainConfig, settings, out)
+    if not (out / "config.toml").exists() and "teacher_cache_epochs" not in settings:
+        _log_cache(configuration.sections.teacher_cache_epochs)
     if configuration.method.needs_teacher:
         try:
             check_teacher(configuration.sections.teacher, teacher_options(configuration.sections))
@@ -100,6 +102,15 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
         recipe = train(folder, stages, build, inputs, config.training, probe)
         save_network(out / "student", network, {"student": recipe.trained["student"]})
     return out / "student"
+
+
+def _log_cache(epochs: int) -> None:
+    """Says that an ONNX teacher gets a cache that nobody asked for, if there is one."""
+    if epochs:
+        _log.info(
+            f"an ONNX teacher is run once on the views of {epochs} epoch{'s' * (epochs > 1)}, and its outputs are "
+            "kept; for fresh views in every epoch, at its speed, add --set teacher_cache_epochs=0"
+        )
 
 
 def _labels_used(run: RunConfig[PretrainConfig], teacher: Teacher | None) -> str | None:

@@ -63,16 +63,16 @@ def probe_for(
     return probe
 
 
-def hint_at_pretrained(data: DataConfig, images: int) -> None:
+def hint_at_pretrained(data: DataConfig, images: int | None) -> None:
     """Advises a pretrained teacher where there are few photos to train one from scratch on.
 
     The embedded images, grey and small, are for trying things out.
 
     Args:
         data: of the images that the teacher is trained on; its `image_size` is settled.
-        images: how many there are.
+        images: how many there are; None where that is not known yet.
     """
-    if images < PHOTOS_FOR_AN_OWN_TEACHER and data.source != "embedded":
+    if images is not None and images < PHOTOS_FOR_AN_OWN_TEACHER and data.source != "embedded":
         _log.info(f"hint: {pretrained_advice(data.image_size, images)}")
 
 

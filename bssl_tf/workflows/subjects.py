@@ -16,14 +16,15 @@ from bssl_tf.data.open import data_name, open_data
 from bssl_tf.errors import ConfigError, ConversionError, MissingDataError
 from bssl_tf.evaluation.linear_probe import load_probe
 from bssl_tf.files import read_regular
-from bssl_tf.keras_files.models import ZOO_MEAN, ZOO_PREFIX, ZOO_STD
+from bssl_tf.keras_files.files import ZOO_PREFIX
+from bssl_tf.keras_files.models import ZOO_MEAN, ZOO_STD
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import DataConfig, read_import
+from bssl_tf.settings import DataConfig
 from bssl_tf.tasks import find_task
 from bssl_tf.tasks.task import Task
-from bssl_tf.workflows.evaluable import run_config
 from bssl_tf.workflows.networks import open_network
+from bssl_tf.workflows.run_folders import run_config
 from bssl_tf_converters.lce.deployable import with_classifier
 from bssl_tf_converters.lce.export import without_softmax
 from bssl_tf_deploy.manifest import NetworkDescription, Training
@@ -56,14 +57,6 @@ class Subject:
     train: ImageSet
     network: NetworkDescription
     training: Training | None
-
-
-def is_run(source: str) -> bool:
-    """Whether `source` is a folder of ours; of a path that does not exist, only its suffix tells that it is a model."""
-    path = Path(source)
-    if path.exists():
-        return (path / "config.toml").is_file() or read_import(path) is not None
-    return not source.startswith(ZOO_PREFIX) and path.suffix not in (".h5", ".hdf5", ".keras")
 
 
 def from_run(run: Path, data_dir: str | None) -> Subject:

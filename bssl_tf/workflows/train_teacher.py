@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf.backend import keras
-from bssl_tf.data.open import data_name
+from bssl_tf.data.open import count_images, data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
-from bssl_tf.engine.configuration import configured
+from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.engine.loop import train
-from bssl_tf.engine.preparation import prepare, refuse_begun
+from bssl_tf.engine.preparation import prepare
 from bssl_tf.engine.stages import Stage
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
@@ -36,7 +36,11 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     refuse_begun(out, resume)
-    prepared = prepare(configured(TeacherConfig, settings, out), out)
+    configuration = configured(TeacherConfig, settings, out)
+    # Before the images are decoded, which may take an hour, where a look at the folder can tell.
+    counted = count_images(configuration.sections.data)
+    hint_at_pretrained(configuration.sections.data, counted)
+    prepared = prepare(configuration, out)
     run, config, data = prepared.run, prepared.run.sections, prepared.data
     preprocessing = fit_preprocessing(data.train, config.data.image_size)
     labels_used = f"the labels of {data_name(config.data.source)}" if run.method.needs_labels else None
@@ -50,7 +54,8 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
         return run.method.build(run.own, given)
 
     prepared.try_out(build, stages)
-    hint_at_pretrained(config.data, len(data.train))
+    if counted is None:
+        hint_at_pretrained(config.data, len(data.train))
     probe = probe_for("teacher", network, config.training, config.data, data)
     with prepared.opened_folder({"data": data.train.fingerprint()}, labels_used) as folder:
         recipe = train(folder, stages, build, prepared.inputs(preprocessing), config.training, probe)

@@ -16,7 +16,9 @@ from bssl_tf.data.building import held_out, store_size
 from bssl_tf.data.class_names import lookalikes, nearest
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.load import load_data
+from bssl_tf.data.open import count_images
 from bssl_tf.errors import DataError
+from bssl_tf.settings import DataConfig
 from tests.data.logged import logged
 
 Save = Callable[..., Path]
@@ -535,3 +537,14 @@ def test_a_further_image_moves_few_others() -> None:
     # A share that is taken from more images: what is replaced is by the new ones.
     assert np.all(before | ~after) or np.all(after | ~before)
     assert np.count_nonzero(before != after) < 15
+
+
+def test_images_are_counted_without_being_opened(root: Path, save: Save) -> None:
+    classes(root / "train", save, "cat dog", 3)
+    save(root / "loose.png")
+    (root / "train" / "cat" / "broken.jpg").write_bytes(b"")
+    (root / "notes.txt").write_text("no image")
+    assert count_images(DataConfig(str(root))) == 8
+    assert count_images(DataConfig(str(root), limit=5)) == 5
+    assert count_images(DataConfig("embedded")) is count_images(DataConfig("tfds:mnist")) is None
+    assert count_images(DataConfig(str(root / "nowhere"))) is None

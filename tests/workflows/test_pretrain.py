@@ -18,6 +18,7 @@ from bssl_tf.models.saved import read_network
 from bssl_tf.settings import read_run_config
 from bssl_tf.workflows.evaluate import evaluate
 from bssl_tf.workflows.pretrain import pretrain
+from bssl_tf.workflows.train_teacher import train_teacher
 from tests.teachers import onnx_models
 
 
@@ -137,3 +138,19 @@ def test_an_onnx_file_teaches_and_is_asked_once(
     assert (found.method, found.rows[0].width) == ("ONNX model", 5)
     beside = bssl_tf.evaluate(run, protocols=["knn-20"], save=False)
     assert {row.features: row.width for row in beside.rows}["float teacher"] == 5
+
+
+def test_few_photos_are_told_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / "photos" / name).touch()
+
+    def decode(*arguments: object) -> None:
+        raise BsslError(f"decoding, after {caplog.messages}", "")
+
+    monkeypatch.setattr("bssl_tf.workflows.train_teacher.prepare", decode)
+    caplog.set_level(logging.INFO)
+    with pytest.raises(BsslError, match=r"after .*2 photos seldom teach one from scratch"):
+        train_teacher({"data": {"source": str(tmp_path / "photos")}}, tmp_path / "run", resume=False)

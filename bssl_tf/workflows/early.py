@@ -1,0 +1,97 @@
+"""What can be found wrong before TensorFlow is loaded, which takes seconds: names, folders, sizes.
+
+Commands call these first. The use cases check all of it again, by the same functions, and what is left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bssl_tf import zoo
+from bssl_tf.data.load import check_arguments
+from bssl_tf.data.open import check_data
+from bssl_tf.engine.configuration import configured, refuse_begun
+from bssl_tf.errors import RunFolderError
+from bssl_tf.files import storage_errors
+from bssl_tf.methods.registry import Sections
+from bssl_tf.models.registry import check_backbone
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.settings import PROTOCOLS, check_choice, read_import, read_run_config
+from bssl_tf.teachers.place import check_place
+from bssl_tf.workflows.export_options import settle_options
+from bssl_tf.workflows.run_folders import check_finished
+from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
+
+_ANY_SIZE = 224
+
+
+def before_training(kind: type[Sections], settings: dict[str, Any], out: Path, *, resume: bool) -> None:
+    """Raises what `train_teacher` or `pretrain` would for settings, names and folders that cannot be right."""
+    refuse_begun(out, resume)
+    run = configured(kind, settings, out)
+    name = run.sections.backbone.name
+    if name.startswith(zoo.PREFIX):
+        zoo.find(name.removeprefix(zoo.PREFIX))
+    else:
+        check_backbone(name)
+    # Of a run that goes on, who opens data and teacher knows what to do where they are not there any more.
+    if not (out / "config.toml").exists():
+        if run.method.needs_teacher:
+            check_place(getattr(run.sections, "teacher", ""))
+        check_data(run.sections.data)
+        if run.sections.training.probe_data:
+            check_data(dataclasses.replace(run.sections.data, source=run.sections.training.probe_data))
+
+
+def before_importing(format: str, out: Path, image_size: int) -> Preprocessing:
+    """The teacher's preprocessing, unless `import_teacher` would refuse the format's name, the folder or the size."""
+    check_choice("the format", format, FORMATS)
+    with storage_errors(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunFolderError(f"{out} is not an empty folder", "Choose another --out, or remove it")
+    return Preprocessing(image_size, 3, FORMATS[format].mean, FORMATS[format].std)
+
+
+def before_evaluating(run: Path, overrides: dict[str, Any], protocols: Iterable[str]) -> None:
+    """Raises what `evaluate` would for protocols, folders and sizes that cannot be right."""
+    for name in protocols:
+        check_choice("the protocol", name, PROTOCOLS)
+    if not run.is_file() and not (run / "saved_model.pb").exists() and read_import(run) is None:
+        command = read_run_config(run)["command"]
+        check_finished(run, "teacher" if command == "teacher" else "student", command)
+    if source := overrides.get("source"):
+        size, share = overrides.get("image_size", _ANY_SIZE), overrides.get("max_unreadable_share", 0.0)
+        check_arguments(source, size or _ANY_SIZE, None, share, overrides.get("limit") or None)
+
+
+def before_exporting(
+    model: str,
+    *,
+    target: str,
+    out: str | None,
+    overwrite: bool,
+    input: str,
+    int8: bool,
+    calibrate: int | None,
+    explain: bool,
+    data: str | None,
+    **others: object,
+) -> None:
+    """Raises what `export` would for options, folders and models that cannot be right."""
+    of_model = {"data": data} | {name: others.get(name) for name in ("weights", "labels", "mean", "std")}
+    settle_options(
+        model,
+        target=target,
+        out=out,
+        overwrite=overwrite,
+        input=input,
+        int8=int8,
+        calibrate=calibrate,
+        explain=explain,
+        of_model=of_model,
+    )
+    if data is not None:
+        check_arguments(data, _ANY_SIZE, None, 0.0, None)
