@@ -42,14 +42,17 @@ def _lines(diagnosis: Diagnosis) -> list[str]:
         lines.append(f"{_MARKS[command.state]} {command.name:15} {command.state:8} {said}".rstrip())
     needed = {name for command in diagnosis.commands for name in command.missing}
     lines.append("")
-    steps: dict[str, list[str]] = {}
+    steps: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
     for finding in diagnosis.findings:
         mark = "✓" if finding.there else "✗" if finding.name in needed else "~"
         lines.append(f"{mark} {finding.name:21} {finding.found}")
         if not finding.there:
-            steps.setdefault(finding.next_step, []).append(finding.name)
-    lines += ["", "next:"] if steps else []
-    return lines + [f"  {step}    # for {', '.join(names)}" for step, names in steps.items()]
+            steps[finding.name in needed].setdefault(finding.next_step, []).append(finding.name)
+    # Nobody has to have a phone: what only limits a command is no next step.
+    for title, wanted in (("next:", steps[True]), ("optional:", steps[False])):
+        lines += ["", title] if wanted else []
+        lines += [f"  {step}    # for {', '.join(names)}" for step, names in wanted.items()]
+    return lines
 
 
 def _plain(diagnosis: Diagnosis) -> dict[str, Any]:

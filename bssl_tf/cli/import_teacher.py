@@ -35,5 +35,6 @@ def command(form: str, checkpoint: str | None, out: str, image_size: int) -> Non
 
     made = import_teacher(form, checkpoint, out=out, image_size=image_size)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see how well it separates your classes; then")
-    prose(f"bssl-tf pretrain --teacher {shlex.quote(out)} --image-size {image_size} --channels 3 --data ... --out ...")
+    fitting = f"--teacher {shlex.quote(out)} --image-size {image_size} --channels 3"
+    prose(f"bssl-tf pretrain --preset demo {fitting} --data ... --out ...")
     show(made.network)

@@ -38,7 +38,7 @@ from bssl_tf.files import held_lock, new_folder, read_json, write_bytes, write_j
 from bssl_tf_deploy.text import printable
 
 # Part of every key: raise it when decoding or the layout changes.
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 _INDEX = "index.json"
@@ -61,7 +61,7 @@ class _Index(BaseModel, strict=True, extra="forbid"):
     `sizes`: bytes of the other files by name. `fingerprints`: of the splits, see `ImageSet`; none in older entries.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     splits: list[Split]
     class_names: list[str]
     skipped: list[_Skipped]

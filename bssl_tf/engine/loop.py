@@ -184,9 +184,10 @@ class _StageLoop:
                     self._checkpoint()
                     saved_at = now
                 if stop_requested():
+                    place = shlex.quote(str(self._run.path))
                     raise Interrupted(
                         f"stopped after step {self._done}, which is saved",
-                        f"Continue with the same command and --out {shlex.quote(str(self._run.path))} --resume",
+                        f"Continue with `bssl-tf {self._run.command} --out {place} --resume`",
                     )
 
     def _schedule(self, step: int, steps: int) -> float:

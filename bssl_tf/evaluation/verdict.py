@@ -67,12 +67,12 @@ def make_verdict(subject: str, answers: Answers, facts: Facts) -> Verdict:
             if worse
             else f"{measured.images} test images do not show that {who} learned anything"
         )
-        step = _next_step(gain, facts, measured.images)
+        step = _next_steps(gain, facts, measured.images)
     elif over_pixels is not None and not _above(over_pixels):
         outcome = NOT_ABOVE_PIXELS
         worse = over_pixels.p_value <= ALPHA
         head = f"{who} learned, but is {'worse' if worse else 'not shown to be better'} than raw pixels"
-        step = _next_step(over_pixels, facts, measured.images)
+        step = _next_steps(over_pixels, facts, measured.images)
     else:
         outcome, head, step = LEARNED, f"{who} learned", ""
     interval = wilson_interval(int(measured.correct[0].sum()), measured.images)
@@ -105,9 +105,20 @@ def _against(one: Comparison) -> str:
     return f"{one.points:+.1f} points against {name} ({interval}; paired test, adjusted {p})"
 
 
-def _next_step(one: Comparison, facts: Facts, images: int) -> str:
-    if one.p_value > ALPHA and one.points >= _WORTH_MORE_LABELS:
+def _next_steps(one: Comparison, facts: Facts, images: int) -> str:
+    """What to change, and whether the test images are too few to tell."""
+    step = _next_step(facts)
+    if one.p_value <= ALPHA:
+        return step
+    if one.points >= _WORTH_MORE_LABELS:
         return f"Label more images: a gain of {one.points:.1f} points may be chance with only {images} test images"
+    if one.interval.high < _WORTH_MORE_LABELS or "label more images" in step:
+        return step
+    gain = f"even a gain of {one.interval.high:.0f} points may not show"
+    return f"{step}. Or label more images: with {images} for testing, {gain}"
+
+
+def _next_step(facts: Facts) -> str:
     if facts.origin == "saved model":
         return (
             "Check that `--pixels` and `--image-size` are those that it was trained with, or label more images to fit "
@@ -131,8 +142,9 @@ def _next_step(one: Comparison, facts: Facts, images: int) -> str:
 def pretrained_advice(image_size: int, photos: int | None) -> str:
     """The advice to take a pretrained teacher, with its command and what it means for claims."""
     few = f"fewer than {PHOTOS_FOR_AN_OWN_TEACHER:,}" if photos is None else f"{photos:,}"
+    size = max(image_size, 32)
     return (
         f"Take a pretrained teacher, since {few} photos seldom teach one from scratch: `bssl-tf teacher --pretrained "
-        f"--image-size {max(image_size, 32)} --out runs/pretrained`, then `bssl-tf pretrain --teacher runs/pretrained "
-        f"--channels 3 --image-size {max(image_size, 32)}` (its weights were trained with ImageNet's labels)"
+        f"--image-size {size} --out runs/pretrained`, then `bssl-tf pretrain --preset demo --teacher runs/pretrained "
+        f"--channels 3 --image-size {size}` (its weights were trained with ImageNet's labels)"
     )

@@ -30,6 +30,7 @@ _SIXTEEN_BIT_MAX = 65535
 _BITS = (8, 10, 12, 14)
 # How PNG keeps 16-bit colours, and the least high byte of more than 14 bits.
 _WIDE_COLOURS = ("RGB;16B", "RGBA;16B")
+_WIDE_GREY_WITH_ALPHA = "LA;16B"
 _DARK = 1 << (14 - 8)
 _ORIENTATION = 0x0112
 # From Exif's number to what turns the picture upright.
@@ -72,9 +73,9 @@ def stored_side(image_size: int) -> int:
 def open_picture(source: Path | bytes, channels: int, *, stored: int) -> Picture:
     """The first frame in 8 bits, turned upright as EXIF states, alpha laid over white, 16 bits scaled to 8.
 
-    16-bit grey, and 16-bit colours of a PNG, are divided by the largest value of the bits in use, which are those of
-    the file's sBIT chunk, or else the fewest of 8, 10, 12, 14 and 16 that hold its largest value. Damage that costs no
-    pixels is repaired.
+    16-bit grey, with alpha or without, and 16-bit colours of a PNG, are divided by the largest value of the bits in
+    use, which are those of the file's sBIT chunk, or else the fewest of 8, 10, 12, 14 and 16 that hold its
+    largest value. Damage that costs no pixels is repaired.
 
     A JPEG file much larger than needed is decoded at a half, a quarter or an eighth of its size, such that both sides
     keep twice `stored`.
@@ -166,6 +167,8 @@ def _in_mode(image: Image.Image, mode: str, file: IO[bytes] | None = None) -> Pi
     upright, remarks = _upright(image)
     if image.mode.startswith("I"):
         values = np.asarray(upright)
+    elif layout == _WIDE_GREY_WITH_ALPHA and file is not None:
+        values = _wide_grey_with_alpha(file)
     elif layout in _WIDE_COLOURS and (np.asarray(upright)[..., :3] < _DARK).all():
         if file is None:
             raise ValueError("Pillow drops the low bytes of its 16-bit colours, which are all that it uses")
@@ -206,6 +209,19 @@ def _wide_colours(file: IO[bytes], upright: Image.Image) -> NDArray[np.uint16]:
         turned = _upright(low)[0]
     colours: NDArray[np.uint16] = np.asarray(upright).astype(np.uint16) << 8 | np.asarray(turned)
     return colours
+
+
+def _wide_grey_with_alpha(file: IO[bytes]) -> NDArray[np.uint16]:
+    """The pixels of a PNG of 16-bit grey with alpha, upright, as [H, W, 4]: Pillow has no mode for them."""
+    file.seek(0)
+    with Image.open(file) as image:
+        # Four bytes a pixel either way: two of grey, two of alpha, the high one first.
+        image.tile = [(*image.tile[0][:3], "RGBA")]  # type: ignore[list-item]
+        image.load()
+        grey_high, grey_low, alpha_high, alpha_low = np.moveaxis(np.asarray(_upright(image)[0]).astype(np.uint16), 2, 0)
+    grey, alpha = grey_high << 8 | grey_low, alpha_high << 8 | alpha_low
+    pixels: NDArray[np.uint16] = np.stack([grey, grey, grey, alpha], axis=-1)
+    return pixels
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:

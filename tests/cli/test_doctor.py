@@ -197,6 +197,13 @@ def test_programs_and_folders_are_said_missing_when_they_are(tmp_path: Path) -> 
     assert json.loads(done.stdout)["findings"]["adb"]["found"] == str(programs / "adb")
 
 
+def test_what_only_limits_a_command_is_optional_and_no_next_step(tmp_path: Path) -> None:
+    """Nobody has to have a phone."""
+    lacking = run_in(site_without(["numpy"], tmp_path), "doctor", PATH="").stdout
+    steps, _, optional = lacking.partition("\nnext:\n")[2].partition("\noptional:\n")
+    assert "numpy" in steps and "adb" not in steps and "adb" in optional
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)

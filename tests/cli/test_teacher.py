@@ -25,7 +25,9 @@ def test_a_pretrained_teacher_names_its_labels_and_the_next_steps(tmp_path: Path
     assert network["preprocessing"]["image_size"] == 32
     assert "trained with ImageNet's labels" in done.stderr
     assert f"bssl-tf evaluate {tmp_path / 'teacher'} --data" in done.stderr
-    assert f"bssl-tf pretrain --teacher {tmp_path / 'teacher'} --image-size 32 --channels 3" in done.stderr
+    assert (
+        f"bssl-tf pretrain --preset demo --teacher {tmp_path / 'teacher'} --image-size 32 --channels 3" in done.stderr
+    )
 
 
 @pytest.mark.parametrize("option", [("--epochs", "3"), ("--method", "byol"), ("--resume",), ("--data", "embedded")])

@@ -201,10 +201,10 @@ def test_grey_of_fewer_bits_in_sixteen_uses_all_of_eight(bits: int, kind: str) -
 
 
 def wide_png(values: np.ndarray) -> bytes:
-    """16-bit colours, which Pillow does not write: uint16 [H, W, 3 or 4]."""
+    """What Pillow does not write in 16 bits: grey with alpha, colours without and with it, uint16 [H, W, 2, 3 or 4]."""
     height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
@@ -220,6 +220,27 @@ def test_colours_of_fewer_bits_in_sixteen_use_all_of_eight(bits: int) -> None:
     for alpha in (2**bits - 1, 2**16 - 1):
         opaque = np.concatenate([values, np.full((16, 16, 1), alpha, np.uint16)], axis=2)
         np.testing.assert_array_equal(np.asarray(open_picture(wide_png(opaque), 3, stored=16).image), expected)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_grey_with_alpha_is_read_like_grey_alone(bits: int, mode: str) -> None:
+    """That is to the nearest, where Pillow would take the high byte."""
+    values = np.round(np.linspace(0, 2**bits - 1, 600)).astype(np.uint16).reshape(20, 30)
+    channels = len(mode)
+    expected = open_picture(encoded(values, "PNG"), channels, stored=16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    side = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    for alpha in (2**bits - 1, 2**16 - 1):
+        opaque = wide_png(np.stack([values, np.full_like(values, alpha)], axis=-1))
+        picture = open_picture(opaque, channels, stored=16)
+        np.testing.assert_array_equal(np.asarray(picture.image), np.asarray(expected.image))
+        assert picture.remarks == expected.remarks and picture.image.mode == mode
+        turned = np.asarray(open_picture(with_chunk(opaque, side), channels, stored=16).image)
+        np.testing.assert_array_equal(turned, np.rot90(np.asarray(expected.image), -1))
+    clear = wide_png(np.stack([values, np.zeros_like(values)], axis=-1))
+    assert (np.asarray(open_picture(clear, channels, stored=16).image) == 255).all()
 
 
 def test_wide_colours_are_turned_upright() -> None:

@@ -95,6 +95,16 @@ def test_with_few_test_images_a_large_gain_asks_for_labels_not_for_a_teacher() -
     assert found.next_step.startswith("Label more images") and "34 test images" in found.next_step
 
 
+def test_no_difference_on_few_test_images_offers_more_labels_beside_the_change() -> None:
+    few = make_verdict(STUDENT, shares(34, 17, 17, 10), FACTS)
+    assert few.outcome == NOT_SHOWN and few.next_step.startswith("Take a pretrained teacher")
+    assert ". Or label more images: with 34 for testing, even a gain of " in few.next_step
+    many = make_verdict(STUDENT, shares(4000, 2000, 2000, 1000), FACTS)
+    assert many.outcome == NOT_SHOWN and "label more images" not in many.next_step.lower()
+    worse = make_verdict(STUDENT, shares(500, 200, 300, 300), FACTS)
+    assert "label more images" not in worse.next_step.lower()
+
+
 def test_worse_than_untrained_is_called_that() -> None:
     found = make_verdict(STUDENT, shares(500, 200, 300, 300), FACTS)
     assert found.outcome == NOT_SHOWN and found.sentence.startswith("The student is worse than untrained: ")

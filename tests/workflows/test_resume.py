@@ -109,9 +109,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     found = re.search(
-        r"error\[interrupted\]: stopped after step (\d+), which is saved\. Continue with .*--resume", stderr
+        r"error\[interrupted\]: stopped after step (\d+), which is saved\. Continue with `(.*)`\.", stderr
     )
     assert found, stderr
+    assert found[2] == f"bssl-tf teacher --out {stopped} --resume"
     assert (stopped / "checkpoints" / f"step-{int(found[1]):09d}.safetensors").exists()
 
     finish(start("teacher", "--out", stopped, "--resume"))
