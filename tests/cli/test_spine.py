@@ -129,6 +129,8 @@ def test_the_verdict_is_the_last_word_of_the_summary_and_of_the_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.toml").write_text('command = "pretrain"\n')
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "network.json").write_text("{}")
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(labels_used="ImageNet's labels")))
     found = read_evaluation(tmp_path)
     assert found is not None
