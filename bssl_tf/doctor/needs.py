@@ -35,7 +35,7 @@ NEEDS = {
         {"ziglang": "only for this kind of machine (--target)", **_ONNX, **_ZOO, **_TFDS},
     ),
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
-    "run": Needs((*_IMAGES, "runtime")),
+    "run": Needs((*_IMAGES, "runtime"), {"opencv-python-headless": "no --video and --camera"}),
     "bench": Needs((*_BACKEND, "runtime", "interpreter")),
     "devices": Needs(_IMAGES, {"ssh": "no ssh:// devices", "adb": "no Android devices"}),
     "summary": Needs((*_BASE, "numpy", "safetensors", "scipy")),

@@ -25,6 +25,7 @@ MODULES = {
     "numpy": "numpy",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
+    "opencv-python-headless": "cv2",
     "packaging": "packaging",
     "pillow": "PIL",
     "platformdirs": "platformdirs",
@@ -117,7 +118,7 @@ def _requirements() -> dict[str, str]:
                 one = Requirement(line)
             except InvalidRequirement:
                 continue
-            extras = ("", "zoo", "pretrained", "dev")
+            extras = ("", "zoo", "pretrained", "camera", "dev")
             if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras):
                 wanted[one.name] = str(one.specifier)
     return wanted
