@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bssl_tf.cli import completion
+from bssl_tf.cli._accuracy import accuracy_table
 from bssl_tf.cli._given import collect
 from bssl_tf.cli._model_options import network_options
 from bssl_tf.cli.options import prose, record_option
@@ -105,24 +106,8 @@ def command(
         show_json(record)
         return
     said = [f"Trained with the help of {result.labels_used}."] if result.labels_used else []
-    show(*_table(result), *said, result.verdict.sentence)
+    show(*accuracy_table(result), *said, result.verdict.sentence)
     _advise(result, save)
-
-
-def _table(result: Evaluation) -> list[str]:
-    lines = [
-        f"{result.data}: {result.train_images} training and {result.test_images} test images, "
-        f"{result.classes} classes; top-1 accuracy in percent with its 95 % interval, seed {result.seed}"
-    ]
-    names = list(dict.fromkeys(name for row in result.rows for name in row.scores))
-    lines.append(f"{'features':28} {'width':>6} " + " ".join(f"{name:>20}" for name in names))
-    for row in result.rows:
-        cells = {
-            name: f"{row.mean(name):.1f} ({interval.low:.1f} to {interval.high:.1f})"
-            for name, interval in row.intervals.items()
-        }
-        lines.append(f"{row.features:28} {row.width:6d} " + " ".join(f"{cells.get(name, '-'):>20}" for name in names))
-    return lines
 
 
 def _advise(result: Evaluation, saved: bool) -> None:

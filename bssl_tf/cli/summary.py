@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from bssl_tf.bench_records import read_benchmarks
 from bssl_tf.cli import completion
+from bssl_tf.cli._accuracy import accuracy_table
 from bssl_tf.cli.options import prose
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json
 from bssl_tf.settings import read_import, read_run_config
 from bssl_tf_deploy.record import BINARY, Record
 from bssl_tf_deploy.text import show, show_json
-
-if TYPE_CHECKING:
-    from bssl_tf.evaluation.records import Evaluation
 
 
 @click.command("summary")
@@ -47,23 +45,23 @@ def command(run: str, as_json: bool) -> None:
         show_json(known, default=Record.to_dict)
         return
     try:
-        about, lines = (
-            _teacher(known.get("teacher")),
-            _evaluation(evaluation) + _bundles(known["bundles"]) + _benchmark(known["benchmark"]),
-        )
+        lines = [*_teacher(known.get("teacher")), *(accuracy_table(evaluation) if evaluation is not None else ())]
+        of_bundles = _bundles(known["bundles"], known["benchmark"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
         ) from error
     part = "teacher" if trained_by == "teacher" else "student"
-    if not lines and not (folder / part / "network.json").exists():
-        lines = [("not finished; next", f"bssl-tf {trained_by} --out {shlex.quote(run)} --resume")]
-    elif not lines and trained_by == "teacher":
-        what = f"a teacher, {imported.method}" if imported else "a teacher"
-        lines = [(f"{what}; next", f"bssl-tf pretrain --teacher {shlex.quote(run)} --data ... --out ...")]
-    elif not lines:
-        lines = [("nothing known yet; next", f"bssl-tf evaluate {shlex.quote(run)}")]
-    show(*(f"{name:<50} {value}" for name, value in [*about, *lines]))
+    if evaluation is None and not of_bundles:
+        if not (folder / part / "network.json").exists():
+            state, step = "not finished", f"bssl-tf {trained_by} --out {shlex.quote(run)} --resume"
+        elif trained_by == "teacher":
+            state = f"a teacher, {imported.method}" if imported else "a teacher"
+            step = f"bssl-tf pretrain --teacher {shlex.quote(run)} --data ... --out ..."
+        else:
+            state, step = "nothing known yet", f"bssl-tf evaluate {shlex.quote(run)}"
+        lines.append(f"{state}; next: {step}")
+    show(*lines, *of_bundles)
     labels_used = evaluation.labels_used if evaluation is not None else settings.get("labels_used")
     if imported is not None and imported.labels_used:
         labels_used = labels_used or f"the labels that {imported.format} was trained on"
@@ -75,75 +73,49 @@ def command(run: str, as_json: bool) -> None:
             prose(f"next: {evaluation.verdict.next_step}")
 
 
-Lines = list[tuple[str, str]]
+def _line(name: str, value: str) -> str:
+    return f"{name:<28} {value}"
 
 
-def _teacher(known: dict[str, Any] | None) -> Lines:
+def _teacher(known: dict[str, Any] | None) -> list[str]:
     if known is None:
         return []
     channels = {1: "grey", 3: "RGB"}[known["channels"]]
-    return [("teacher", f"{known['path']}: {known['image_size']} px, {channels}, {known['features']} features")]
+    return [_line("teacher", f"{known['path']}: {known['image_size']} px, {channels}, {known['features']} features")]
 
 
-def _evaluation(found: Evaluation | None) -> Lines:
-    if found is None:
-        return []
-    lines: Lines = []
-    for row in found.rows:
-        figures = " / ".join(
-            f"{row.mean(name):.1f} % ({one.low:.1f} to {one.high:.1f})" for name, one in row.intervals.items()
-        )
-        lines.append((f"{row.features}, {' / '.join(row.scores)}", figures))
-    lines.append((f"measured on {found.data}", f"{found.test_images} test images, 95 % intervals"))
-    return lines
-
-
-def _bundles(manifests: dict[str, Any]) -> Lines:
-    lines: Lines = []
+def _bundles(manifests: dict[str, Any], record: Record | None) -> list[str]:
+    """What each bundle is, and below it what was measured of it."""
+    lines = []
+    timed = Path(record.subject.bundle or "").name if record and record.subject else ""
     for name, manifest in manifests.items():
         kib, binary, parity = manifest["files"]["model.tflite"]["bytes"] / 1024, manifest["binary"], manifest["parity"]
-        lines += [
-            (f"{name}: model for {manifest['target']}", f"{kib:.1f} KiB"),
-            (
-                f"{name}: binary / float convolutions",
-                f"{binary['binary_convolutions']} / {binary['float_convolutions']}",
-            ),
-            (
-                f"{name}: top-1 agreement of LCE with Keras",
-                f"{100 * parity['agreement']:.1f} % of {parity['images']} test images",
-            ),
-        ]
+        kinds = f"{binary['binary_convolutions']} binary and {binary['float_convolutions']} float convolutions"
+        lines.append(_line(name, f"for {manifest['target']}, {kib:.1f} KiB, {kinds}"))
         if accuracy := manifest["table"].get("accuracy"):
-            lines.append(
-                (
-                    f"{name}: top-1 of this model",
-                    f"{accuracy['top1_percent']:.1f} % of {accuracy['images']} test images",
-                )
-            )
+            top1 = f"{accuracy['top1_percent']:.1f} % of {accuracy['images']} test images"
+            lines.append(_line("  top-1 of this model", top1))
+        agreement = f"{100 * parity['agreement']:.1f} % of {parity['images']} test images"
+        lines.append(_line("  top-1 agreement with Keras", agreement))
+        lines += _latencies(record) if name == timed else []
+    if timed not in manifests and (latencies := _latencies(record)):
+        lines += [_line(timed, "timed; the bundle is elsewhere"), *latencies]
     return lines
 
 
-def _benchmark(record: Record | None) -> Lines:
-    lines: Lines = []
-    bundle = Path(record.subject.bundle or "").name if record and record.subject else ""
+def _latencies(record: Record | None) -> list[str]:
+    """Median latency for each number of threads, with the networks that were timed next to it."""
+    lines = []
     for run in record.runs if record else ():
         binary = run.networks[BINARY]
         if binary.latency is None:
             continue
-        threads = f"{run.threads} thread{'s' * (run.threads > 1)}"
-        stock = {name: one for name, one in run.networks.items() if one.role == "stock" and one.latency is not None}
-        if not stock:
-            lines.append((f"{bundle}: median latency, {threads}", f"{binary.latency.p50_ms:.3f} ms"))
-        for name, other in stock.items():
-            assert other.latency is not None
-            lines += [
-                (
-                    f"{bundle}: median latency, {threads}, binary / {name}",
-                    f"{binary.latency.p50_ms:.3f} ms / {other.latency.p50_ms:.3f} ms",
-                ),
-                (
-                    f"{bundle}: model size, binary / {name}",
-                    f"{binary.model_size_bytes / 1024:.1f} KiB / {other.model_size_bytes / 1024:.1f} KiB",
-                ),
-            ]
+        others = [
+            f"{name} {one.latency.p50_ms:.3f} ms, {one.model_size_bytes / 1024:.1f} KiB"
+            for name, one in run.networks.items()
+            if one.role == "stock" and one.latency is not None
+        ]
+        beside = f" ({'; '.join(others)})" if others else ""
+        threads = f"  median latency, {run.threads} thread{'s' * (run.threads > 1)}"
+        lines.append(_line(threads, f"{binary.latency.p50_ms:.3f} ms{beside}"))
     return lines

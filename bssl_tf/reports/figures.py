@@ -128,7 +128,8 @@ def matrix(name: str, shares: np.ndarray, labels: Sequence[str]) -> str:
         axes.set_xlabel("taken for")
         axes.set_ylabel("true class")
 
-    return _svg(name, draw, 4.6)
+    # Few classes need no large cells.
+    return _svg(name, draw, min(4.6, 1.6 + 0.45 * count))
 
 
 def _rectangle(column: int, row: int, fill: str, alpha: float) -> Any:

@@ -103,7 +103,7 @@ def _threads(timed: Sequence[Timed]) -> Figure:
     lines: dict[str, dict[int, float]] = {}
     for (_, one), label in zip(timed, _labels(timed), strict=True):
         if one.p50_ms is not None:
-            lines.setdefault(f"{label}, {one.device}", {})[one.run.threads] = one.p50_ms
+            lines.setdefault(label, {})[one.run.threads] = one.p50_ms
     counts = sorted({threads for line in lines.values() for threads in line})
     series = [figures.Series(i, sorted(line), [line[n] for n in sorted(line)]) for i, line in enumerate(lines.values())]
     columns = (Column("network"), *(Column(f"{n} thread{'s' if n > 1 else ''}", "ms", 3) for n in counts))
@@ -146,7 +146,11 @@ def _times(run: Run, one: TimedNetwork, name: str) -> Figure:
         + ".",
         conditions=conditions_of([one]),
         draw=lambda: figures.bars(
-            name, [t.layer or t.operator for t in shown], styles, [t.milliseconds for t in shown], "milliseconds"
+            name,
+            [layer_name(t.layer, t.operator) for t in shown],
+            styles,
+            [t.milliseconds for t in shown],
+            "milliseconds",
         ),
         table=Table(name, "Time of each layer", columns, rows),
         keys=(Key("binary convolution, with what follows it", 0), Key("everything else", 1)),
@@ -235,22 +239,27 @@ def _emulated(runs: Sequence[Run]) -> list[Table]:
 
 
 def _labels(timed: Sequence[Timed]) -> list[str]:
-    """Bundle, network and where, with the run where there are several; the kernel too where one of these was timed
-    with several on one machine."""
-    several = len({run.name for run, _ in timed}) > 1
+    """The network of each, and of run, bundle, machine and kernel what tells these apart.
+
+    The kernel counts where one network was timed with several on one machine.
+    """
     kernels: dict[tuple[str, ...], set[str]] = {}
     for run, one in timed:
         kernels.setdefault((run.name, one.bundle, one.name, one.device), set()).add(one.network.kernel)
-    return [
-        (f"{run.name}, " if several else "")
-        + f"{one.bundle}, {one.title}, {one.record.machine.name}"
-        + (f", {one.network.kernel}" if len(kernels[run.name, one.bundle, one.name, one.device]) > 1 else "")
-        for run, one in timed
-    ]
+    several = any(len(found) > 1 for found in kernels.values())
+    parts = [(run.name, one.bundle, one.title, one.device, one.network.kernel if several else "") for run, one in timed]
+    title = 2
+    kept = [place for place in range(len(parts[0])) if place == title or len({part[place] for part in parts}) > 1]
+    return [", ".join(part[place] for place in kept) for part in parts]
 
 
 def _name(run: Run, one: TimedNetwork) -> str:
     return where_timed(f"{run.name}, {one.bundle}, {one.title}, {one.record.machine.name}", one.run.threads)
+
+
+def layer_name(layer: str, operator: str) -> str:
+    """What a bar is called: after the operator where no layer is known, or only the converter's own call."""
+    return operator if not layer or layer.startswith("StatefulPartitionedCall") else layer
 
 
 def first_drawn(count: int) -> str:
@@ -264,7 +273,13 @@ def where_timed(device: str, threads: int | None) -> str:
 
 
 def conditions_of(timed: Sequence[TimedNetwork]) -> str:
-    """Machine and versions once, and every command."""
-    places = ", ".join(dict.fromkeys(where_timed(*one.conditions) for one in timed))
+    """Each machine once, with its numbers of threads, the versions, and every command."""
+    threads: dict[str, list[int]] = {}
+    for one in timed:
+        threads.setdefault(one.device, []).append(one.run.threads)
+    places = [
+        f"{device}, {' and '.join(map(str, counts := sorted(set(found))))} thread{'s' * (counts != [1])}"
+        for device, found in threads.items()
+    ]
     versions = ", ".join(dict.fromkeys(one.versions for one in timed if one.versions)) or "versions not recorded"
-    return "; ".join([places, versions, *dict.fromkeys(one.command for one in timed if one.command)])
+    return "; ".join([*places, versions, *dict.fromkeys(one.command for one in timed if one.command)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import importlib.resources
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bssl_tf.reports import figures
-from bssl_tf.reports.document import Block, Document, Figure, Grid, Group, Headline, Section, Table
+from bssl_tf.reports.document import Block, Cell, Document, Figure, Grid, Group, Headline, Section, Table
 from bssl_tf.reports.formats import cells
 from bssl_tf_deploy.text import printable
 
@@ -113,12 +113,12 @@ class _Laid:
     """A table as the page shows it.
 
     Attributes:
-        head: titles of the columns.
+        head: titles of the columns, with the class of each.
         body: for each row its heading, and its cells with the class of each.
         shared: what is the same in all rows, for tables that would not fit otherwise.
     """
 
-    head: list[str]
+    head: list[tuple[str, str]]
     body: list[tuple[str, list[tuple[str, str]]]]
     shared: str
 
@@ -127,23 +127,32 @@ def _laid_out(table: Table) -> _Laid:
     columns, rows = cells(table)
     if table.turned:
         body = [
-            (column.title, [(row[place], _kind(row[place], False)) for row in rows])
+            (column.title, [(row[place], _width(row[place])) for row in rows])
             for place, column in enumerate(columns)
             if place
         ]
-        return _Laid([columns[0].title, *(row[0] for row in rows)], body, "")
+        return _Laid([(columns[0].title, ""), *((row[0], "") for row in rows)], body, "")
     shared: list[int] = []
     if len(rows) > 1 and len(columns) > _FITTING_COLUMNS:
-        shared = [place for place in range(1, len(columns)) if len({row[place] for row in rows}) == 1]
-    kept = [place for place in range(1, len(columns)) if place not in shared]
+        shared = [place for place in range(len(columns)) if len({row[place] for row in rows}) == 1]
+    # The first of what differs heads each row; a run that all rows are of does not.
+    first, *kept = [place for place in range(len(columns)) if place not in shared] or [0]
+    values = {id(column): [row[place] for row in table.rows] for place, column in enumerate(table.columns)}
+    numbers = {place for place in kept if _are_numbers(values[id(columns[place])])}
     return _Laid(
-        [columns[0].title, *(columns[place].title for place in kept)],
-        [(row[0], [(row[place], _kind(row[place], True)) for place in kept]) for row in rows],
+        [(columns[first].title, ""), *((columns[place].title, "number" * (place in numbers)) for place in kept)],
+        [
+            (row[first], [(row[place], "number" if place in numbers else _width(row[place])) for place in kept])
+            for row in rows
+        ],
         "; ".join(f"{columns[place].title} {rows[0][place]}" for place in shared),
     )
 
 
-def _kind(cell: str, right: bool) -> str:
-    if right and cell.replace(".", "").replace("-", "").replace("e", "").replace("+", "").isdecimal():
-        return "number"
+def _are_numbers(column: Sequence[Cell]) -> bool:
+    """Whether a column is set to the right: numbers, and dashes where there is none."""
+    return all(isinstance(cell, (int, float)) for cell in column if cell is not None)
+
+
+def _width(cell: str) -> str:
     return "long" if len(cell) > 24 else ""

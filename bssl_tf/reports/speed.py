@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bssl_tf.reports import figures
 from bssl_tf.reports.benchmarks import TimedNetwork
 from bssl_tf.reports.document import Column, Figure, Group, Key, Section, Table, counted, lacking
-from bssl_tf.reports.latency import MOST_LAYERS, conditions_of, first_drawn, latency_section, where_timed
+from bssl_tf.reports.latency import MOST_LAYERS, conditions_of, first_drawn, latency_section, layer_name, where_timed
 from bssl_tf.reports.runs import Run, RunBundle, only
 from bssl_tf_deploy.manifest import Manifest
 from bssl_tf_deploy.record import BINARY
@@ -179,7 +179,7 @@ def _layers(bundle: RunBundle, name: str) -> Figure:
             f"{kind}: {sum(row[4] for row in rows if row[3] == kind) / 1e6:.2f} million" for kind in kinds) + ".",
         conditions=f"counted, not timed; bssl-tf inspect {shlex.quote(bundle.name)}; {_versions(bundle)}",
         draw=lambda: figures.bars(
-            name, [one.layer or one.operator for one in kept[shown]], styles[shown],
+            name, [layer_name(one.layer, one.operator) for one in kept[shown]], styles[shown],
             [(one.macs or 0) / 1e6 for one in kept[shown]], "million MACs",
         ),
         table=Table(name, "Work of each layer", columns, rows),

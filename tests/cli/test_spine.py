@@ -98,13 +98,14 @@ def test_the_summary_is_short_and_has_it_all(run: Path, bssl_tf: Command) -> Non
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) <= 15
     for pattern in (
-        r"^student, knn-20 / linear-probe +\d+\.\d % \(\d+\.\d to \d+\.\d\) / \d+\.\d % \(\d+\.\d to \d+\.\d\)$",
-        r"^control: raw pixels, knn-20 / linear-probe +\d+\.\d % \(",
-        r"^measured on embedded +128 test images",
-        r"^bundle: top-1 of this model +\d+\.\d % of 128 test images$",
-        r"^bundle: model for arm64 +\d+\.\d KiB$",
-        r"^bundle: binary / float convolutions +3 / 1$",
-        r"^bundle: median latency, 1 thread, binary / float32 +\d+\.\d+ ms / \d+\.\d+ ms$",
+        r"^teacher +\S+: 28 px, grey, \d+ features$",
+        r"^embedded: 128 training and 128 test images, 10 classes; ",
+        r"^features +width +knn-20 +linear-probe$",
+        r"^student +\d+( +\d+\.\d \(\d+\.\d to \d+\.\d\)){2}$",
+        r"^control: raw pixels +\d+ +\d+\.\d \(",
+        r"^bundle +for arm64, \d+\.\d KiB, 3 binary and 1 float convolutions$",
+        r"^  top-1 of this model +\d+\.\d % of 128 test images$",
+        r"^  median latency, 1 thread +\d+\.\d+ ms \(float32 \d+\.\d+ ms, \d+\.\d KiB",
         r"student.*: linear-probe \d+\.\d % \(95 % interval .*points against the untrained student .*adjusted p .*\.$",
     ):
         assert re.search(pattern, done.stdout, re.M), (pattern, done.stdout)
@@ -122,7 +123,9 @@ def test_a_bundle_that_was_timed_alone_has_its_latency_in_the_summary(tmp_path: 
     (tmp_path / "config.toml").write_text('command = "pretrain"\n')
     append_benchmarks(tmp_path / "bench.jsonl", dataclasses.replace(record, runs=tuple(alone)))
     done = CliRunner().invoke(summary, [str(tmp_path)])
-    assert done.exit_code == 0 and re.search(r"^bundle-arm64: median latency, 1 thread +0\.250 ms$", done.output, re.M)
+    assert done.exit_code == 0 and re.search(
+        r"^bundle-arm64 .*\n  median latency, 1 thread +0\.250 ms$", done.output, re.M
+    )
 
 
 def test_the_verdict_is_the_last_word_of_the_summary_and_of_the_evaluation(

@@ -29,7 +29,8 @@ from bssl_tf.reports.document import (
     Section,
     Table,
 )
-from bssl_tf.reports.page import as_html
+from bssl_tf.reports.latency import layer_name
+from bssl_tf.reports.page import _laid_out, as_html
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.reports.sections import make_document
 from bssl_tf_deploy.record import OperatorTime, Profile, Run
@@ -224,3 +225,23 @@ def test_an_empirical_distribution_is_drawn_at_its_steps() -> None:
     heights = np.unique(points[:, 1])
     assert len(heights) == 10 and np.ptp(np.diff(heights)) < 1e-3
     assert len(np.unique(points[:, 0])) == 10
+
+
+def test_numbers_stand_to_the_right_and_so_does_what_stands_for_none() -> None:
+    columns = (Column("run"), *(Column(name) for name in "abcdef"))
+    rows = (("x", 1.5, None, "7", "same", 3, None), ("x", None, 2, "8", "same", 4, "word"))
+    laid = _laid_out(Table("t", "t", columns, rows))
+    # A run that all rows are of heads none of them.
+    assert laid.shared == "run x; d same"
+    assert laid.head == [("a", ""), ("b", "number"), ("c", ""), ("e", "number"), ("f", "")]
+    assert laid.body == [
+        ("1.5", [("-", "number"), ("7", ""), ("3", "number"), ("-", "")]),
+        ("-", [("2", "number"), ("8", ""), ("4", "number"), ("word", "")]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"), [("conv_1", "conv_1"), ("", "ADD"), ("StatefulPartitionedCall:0", "ADD")]
+)
+def test_a_bar_is_not_called_after_the_converters_own_call(layer: str, expected: str) -> None:
+    assert layer_name(layer, "ADD") == expected

@@ -178,7 +178,7 @@ def test_kernels_of_one_network_are_told_apart(tmp_path: Path) -> None:
         assert one is not None
         labels = [str(row[0]) for row in one.rows]
         assert len(labels) == len(set(labels)) == 3
-        assert all(sum(f"binary, local, {kernel}" in label for label in labels) == 1 for kernel in ("ours", "LCE"))
+        assert all(sum(f"binary, {kernel}" in label for label in labels) == 1 for kernel in ("ours", "LCE"))
 
 
 @pytest.mark.parametrize(
@@ -405,3 +405,15 @@ def test_whose_labels_a_run_learned_from_is_shown_where_it_recorded_them(tmp_pat
         assert overview.about == f"run is {about}"
         headline = document.sections[0].blocks[0]
         assert isinstance(headline, Headline) and headline.table.rows[0][-1] == cell
+
+
+def test_a_legend_names_only_what_tells_its_networks_apart(tmp_path: Path) -> None:
+    runs = [student_run(tmp_path / name, benchmarks=[benchmark(), device_benchmark()]) for name in ("one", "two")]
+    labels = [
+        [str(row[0]) for row in block.table.rows]
+        for given in (runs[:1], runs)
+        for block in latency_section(read_runs(given)).blocks
+        if isinstance(block, Figure) and block.title.startswith("Latency on a board")
+    ]
+    networks = ["binary", "same shape in float32"]
+    assert labels == [networks, [f"{run}, {network}" for run in ("one", "two") for network in networks]]
