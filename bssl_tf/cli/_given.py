@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bssl_tf.errors import ConfigError
-from bssl_tf.methods.registry import over_preset
+from bssl_tf.methods.method import Method
+from bssl_tf.methods.registry import BUILT_IN, find, over_preset
 from bssl_tf.settings import merge
 
 
@@ -59,3 +60,12 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def methods_help(*kinds: tuple[str, Callable[[Method[Any]], bool]]) -> str:
+    """Help for --method: under each heading the methods of the package that fit, with what they are."""
+    known = [find(name) for name in BUILT_IN]
+    parts = [
+        heading + ", ".join(f"{one.name} ({one.summary})" for one in known if fits(one)) for heading, fits in kinds
+    ]
+    return "; ".join([*parts, "or one provided by an installed package."])

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.methods.method import Method
-from bssl_tf.methods.registry import BUILT_IN, find
 from bssl_tf_deploy.text import show
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -126,15 +124,6 @@ def training_options(function: Function) -> Function:
     ):
         function = option(function)
     return function
-
-
-def methods_help(*kinds: tuple[str, Callable[[Method[Any]], bool]]) -> str:
-    """Help for --method: under each heading the methods of the package that fit, with what they are."""
-    known = [find(name) for name in BUILT_IN]
-    parts = [
-        heading + ", ".join(f"{one.name} ({one.summary})" for one in known if fits(one)) for heading, fits in kinds
-    ]
-    return "; ".join([*parts, "or one provided by an installed package."])
 
 
 def record_option(help_text: str) -> Callable[[Function], Function]:

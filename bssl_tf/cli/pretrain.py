@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli._given import settle
+from bssl_tf.cli._given import methods_help, settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli.options import data_options, methods_help, prose, training_options
+from bssl_tf.cli.options import data_options, prose, training_options
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names
 from bssl_tf.settings import PretrainConfig

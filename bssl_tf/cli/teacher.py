@@ -10,8 +10,8 @@ import click
 from click.core import ParameterSource
 
 from bssl_tf.cli import completion
-from bssl_tf.cli._given import settle
-from bssl_tf.cli.options import data_options, methods_help, prose, training_options
+from bssl_tf.cli._given import methods_help, settle
+from bssl_tf.cli.options import data_options, prose, training_options
 from bssl_tf.methods.registry import names_for_teachers
 from bssl_tf.settings import TeacherConfig
 from bssl_tf_deploy.text import show
@@ -83,10 +83,10 @@ def _take(context: click.Context, name: str, out: str, image_size: int | None) -
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if given and parameter.name not in kept:
             raise click.UsageError(f"{parameter.opts[0]} is for training; omit it with --pretrained")
-    from bssl_tf.workflows.early import before_importing
+    from bssl_tf.workflows.import_options import settle_options
 
     size = image_size or _IMAGENET_SIZE
-    before_importing(name.replace("-", "_"), Path(out), size)
+    settle_options(name.replace("-", "_"), Path(out), size)
     from bssl_tf.workflows.import_teacher import import_teacher
 
     made = import_teacher(name, out=out, image_size=size)

@@ -14,16 +14,12 @@ from bssl_tf import zoo
 from bssl_tf.data.load import check_arguments
 from bssl_tf.data.open import check_data
 from bssl_tf.engine.configuration import configured, refuse_begun
-from bssl_tf.errors import RunFolderError
-from bssl_tf.files import storage_errors
 from bssl_tf.methods.registry import Sections
 from bssl_tf.models.registry import check_backbone
-from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import PROTOCOLS, check_choice, read_import, read_run_config
 from bssl_tf.teachers.place import check_place
 from bssl_tf.workflows.export_options import settle_options
 from bssl_tf.workflows.run_folders import check_finished
-from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
 
 _ANY_SIZE = 224
 
@@ -44,15 +40,6 @@ def before_training(kind: type[Sections], settings: dict[str, Any], out: Path, *
         check_data(run.sections.data)
         if run.sections.training.probe_data:
             check_data(dataclasses.replace(run.sections.data, source=run.sections.training.probe_data))
-
-
-def before_importing(format: str, out: Path, image_size: int) -> Preprocessing:
-    """The teacher's preprocessing, unless `import_teacher` would refuse the format's name, the folder or the size."""
-    check_choice("the format", format, FORMATS)
-    with storage_errors(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunFolderError(f"{out} is not an empty folder", "Choose another --out, or remove it")
-    return Preprocessing(image_size, 3, FORMATS[format].mean, FORMATS[format].std)
 
 
 def before_evaluating(run: Path, overrides: dict[str, Any], protocols: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from bssl_tf.backend import keras
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.saved import Network, save_network
 from bssl_tf.settings import Import, write_import
-from bssl_tf.workflows.early import before_importing
+from bssl_tf.workflows.import_options import settle_options
 from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
 from bssl_tf_converters.checkpoints.teacher_weights import (
     Weight,
@@ -66,7 +66,7 @@ def import_teacher(
         StorageError: `out` cannot be written.
     """
     name, out = format.replace("-", "_"), Path(out)
-    preprocessing = before_importing(name, out, image_size)
+    preprocessing = settle_options(name, out, image_size)
     form = FORMATS[name]
     labels_used = f"ImageNet's labels ({name})" if form.labels_used else None
     network = Network(form.backbone, preprocessing, {}, form.head, form.head_batch_norm, labels_used)

@@ -1,0 +1,20 @@
+"""What an import is asked for, checked before TensorFlow is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bssl_tf.errors import RunFolderError
+from bssl_tf.files import storage_errors
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.settings import check_choice
+from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
+
+
+def settle_options(format: str, out: Path, image_size: int) -> Preprocessing:
+    """The teacher's preprocessing, unless `import_teacher` would refuse the format's name, the folder or the size."""
+    check_choice("the format", format, FORMATS)
+    with storage_errors(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunFolderError(f"{out} is not an empty folder", "Choose another --out, or remove it")
+    return Preprocessing(image_size, 3, FORMATS[format].mean, FORMATS[format].std)
