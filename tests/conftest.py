@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,15 @@ TINY_STUDENT = [
     *("--data", "embedded", "--limit", "128", "--batch-size", "32", "--epochs", "2", "--depth", "1", "--threads", "1"),
     *("--set", "training.checkpoint_every_s=0.2"),
 ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escapes odd names in what a test logged and printed: processes of pytest send each other UTF-8 only."""
+    report = yield
+    escaped = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    report.sections[:] = escaped
+    return report
 
 
 def require_or_skip(present: bool, reason: str) -> None:
