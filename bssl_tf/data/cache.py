@@ -246,7 +246,9 @@ def _build(folder: Path, build: Callable[[Path], Entry]) -> None:
 
 def _open(folder: Path, name: str, *, report: bool = True) -> tuple[DataSplits, Mapping[str, int]] | None:
     """The entry and its remarks; None where it is missing or damaged, which is logged."""
-    if not folder.exists():
+    try:
+        folder.stat()
+    except FileNotFoundError:
         return None
     try:
         index = _Index.model_validate(read_json(folder / _INDEX))
