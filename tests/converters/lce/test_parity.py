@@ -125,4 +125,5 @@ def test_other_names_are_refused(logits: np.ndarray) -> None:
 def test_an_output_that_is_mostly_zero_has_a_tolerance() -> None:
     sparse = np.zeros((10, 50), np.float32)
     sparse[:, 3] = np.arange(10)
-    assert tolerance(sparse) == pytest.approx(9e-3)
+    # A thousandth of the median of what is not zero, 1 to 9.
+    assert tolerance(sparse) == pytest.approx(5e-3)

@@ -75,7 +75,7 @@ def tensorflow_operator(conversion: Conversion) -> Iterator[Note]:
 
 @register(AFTER, "int8-left-float", "error")
 def int8_left_float(conversion: Conversion) -> Iterator[Note]:
-    """int8 was asked for, and a convolution or dense operator computes in float."""
+    """int8 was requested, and a convolution or dense operator computes in float."""
     names = (*FLOAT_CONVOLUTIONS, *DENSE)
     left = [one for one in conversion.content.operators if one.name in names and not is_int8(one)]
     if conversion.int8 and left:
