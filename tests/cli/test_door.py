@@ -127,7 +127,7 @@ TAKING = {
     "device run": "bssl-tf-deploy run {} {bundle}/examples/1-trouser.png",
     "device image": "bssl-tf-deploy run {bundle} {}",
     "device measure": "bssl-tf-deploy measure {}",
-    "device beside": "bssl-tf-deploy measure {bundle} --no-times --beside other {}",
+    "device beside": "bssl-tf-deploy measure {bundle} --budget 1 --beside other {}",
 }
 # Where such a name can be written to.
 SOUND = {(taking, "of_other_bytes") for taking in ("zoo", "zoo bundle", "teacher out", "pretrain out")}

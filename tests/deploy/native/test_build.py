@@ -84,7 +84,7 @@ def native(tmp_path: Path) -> Path:
     (folder.parent / "pyproject.toml").write_text('[project]\nname = "small"\nversion = "7.8"\n')
     shutil.copy(NATIVE / "build.py", folder)
     (folder.parent / "bssl_tf_deploy").mkdir()
-    for name in ("__init__.py", "errors.py", "files.py"):
+    for name in ("__init__.py", "errors.py", "files.py", "system_errors.py", "text.py"):
         shutil.copy(ROOT / "deploy" / "bssl_tf_deploy" / name, folder.parent / "bssl_tf_deploy")
     for name in ("android", "building"):
         shutil.copytree(NATIVE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
