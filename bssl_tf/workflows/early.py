@@ -27,12 +27,14 @@ _ANY_SIZE = 224
 def before_training(kind: type[Sections], settings: dict[str, Any], out: Path, *, resume: bool) -> None:
     """Raises what `train_teacher` or `pretrain` would for settings, names and folders that cannot be right."""
     refuse_begun(out, resume)
-    run = configured(kind, settings, out)
-    name = run.sections.backbone.name
-    if name.startswith(zoo.PREFIX):
+    backbone = settings.get("backbone")
+    name = backbone.get("name") if isinstance(backbone, dict) else None
+    if isinstance(name, str) and name.startswith(zoo.PREFIX):
         zoo.find(name.removeprefix(zoo.PREFIX))
-    else:
-        check_backbone(name)
+        # The network of the zoo takes its place, which `pretrain` reads.
+        settings = {key: value for key, value in settings.items() if key != "backbone"}
+    run = configured(kind, settings, out)
+    check_backbone(run.sections.backbone.name)
     # Of a run that goes on, who opens data and teacher knows what to do where they are not there any more.
     if not (out / "config.toml").exists():
         if run.method.needs_teacher:
