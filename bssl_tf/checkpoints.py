@@ -65,7 +65,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ) from error
     written = metadata.pop(_CHECKSUM, None)
     if written is None:
-        _log.warning(f"{path} has no checksum, as before they were introduced: damage to it would not be noticed")
+        _log.warning(f"{path} has no checksum, because an older version wrote it: damage would go unnoticed")
     elif written != _sha256(tensors, metadata):
         raise RunFolderError(
             f"{path} is damaged (its content is not what was written)",

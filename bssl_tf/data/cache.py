@@ -255,7 +255,7 @@ def _open(folder: Path, name: str, *, report: bool = True) -> tuple[DataSplits, 
         if any((folder / file).stat().st_size != size for file, size in index.sizes.items()):
             raise ValueError("a file has another size")
         if not index.fingerprints:
-            raise ValueError("it was written before there were checksums")
+            raise ValueError("it was written by a version without checksums")
         class_names = tuple(index.class_names)
         sets = {split: _open_split(folder, split, f"{name} ({split})", class_names) for split in index.splits}
         for split, images in sets.items():

@@ -168,7 +168,7 @@ class Session:
                 timer.cancel()
         if len(line) == MAX_ANSWER_BYTES:
             self._process.kill()
-            raise self._lost(f"it answers with more than {MAX_ANSWER_BYTES:,} bytes")
+            raise self._lost(f"it sent more than {MAX_ANSWER_BYTES:,} bytes")
         if not line.endswith(b"\n"):
             raise self._lost()
         return line

@@ -73,7 +73,7 @@ def with_teacher_cache(
     began = time.monotonic()
     if not _intact(path):
         if path.exists():
-            _log.warning(f"{path} is not used: it is damaged, or was written before there were checksums")
+            _log.warning(f"{path} is not used: it is damaged, or was written by a version without checksums")
         _log.info(f"computing the teacher's outputs once for the views of {epochs} epochs, kept in {path}")
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def _write(growing: _Growing, inputs: Inputs, recipe: Recipe, config: TrainingCo
     with growing, stop_requests() as stop_requested:
         done = growing.blocks
         if done:
-            _log.info(f"the outputs for {done} of {steps} steps are there already")
+            _log.info(f"the outputs for {done} of {steps} steps already exist")
         stream = inputs.batches(recipe, config, done, steps)
         with progress(total=steps, description="teacher", done=done) as bar:
             for batch in stream:

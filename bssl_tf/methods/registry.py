@@ -111,7 +111,7 @@ def read_run(kind: type[Sections], tables: dict[str, Any]) -> RunConfig[Sections
     tables = dict(tables)
     labels_used = tables.pop(LABELS_USED, None)
     if not isinstance(labels_used, (str, type(None))):
-        raise ConfigError(f"{LABELS_USED} is {labels_used!r}, which is not a str", "Restore it, or remove that line")
+        raise ConfigError(f"{LABELS_USED} is {labels_used!r}, which is not a string", "Restore it, or remove that line")
     name = tables.get("method", kind.method)
     known: list[str] = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(name, str):

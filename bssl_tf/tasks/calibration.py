@@ -87,7 +87,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration | None:
     temperatures = [fit_temperature(logits[chosen], labels[chosen]) for chosen in (~first, first, first | ~first)]
     of_second, of_first, of_all = temperatures
     if of_second is None or of_first is None or of_all is None:
-        _log.warning("confidence is not calibrated: no temperature fits, as all answers are right or none is better")
+        _log.warning("confidence is not calibrated: every answer is right, or no temperature improves them")
         return None
     scales = np.where(first, of_second, of_first)[:, np.newaxis]
     before, after = (calibration_error(softmax(one), labels) for one in (logits, logits / scales))

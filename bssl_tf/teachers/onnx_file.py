@@ -117,7 +117,7 @@ class _Look:
     def external_files(self) -> list[Path]:
         """The files that numbers of tensors lie in. Raises `NetworkError` for what is not harmless."""
         if len(self._model.training_info):
-            raise NetworkError(f"{self._path} holds how to train it", _TRAINED)
+            raise NetworkError(f"{self._path} contains a graph for training", _TRAINED)
         total = self._nodes(self._model.graph) + sum(map(self._function_size, self._functions))
         if total > _MAX_NODES:
             raise NetworkError(f"{self._path} unfolds to more than {_MAX_NODES:,} nodes", _TRAINED)
@@ -144,7 +144,7 @@ class _Look:
             elif node.domain not in _DOMAINS:
                 raise NetworkError(
                     f"{self._path} needs the operator {printable(node.op_type[:60])} of "
-                    f"{printable(node.domain[:60])}, which is code of somebody else",
+                    f"{printable(node.domain[:60])}, which is third-party code",
                     _TRAINED,
                 )
             elif node.op_type in _REFUSED:

@@ -79,7 +79,7 @@ def find_input(file: OnnxFile, layout: str) -> ImageInput:
     found = _layout(file, one.name, shape) if layout == "auto" else layout
     if found not in ("nchw", "nhwc"):
         raise NetworkError(
-            f"{path} takes images {_shown(shape)}, of which it is not clear where the channels are",
+            f"{path} takes images {_shown(shape)}, and which axis holds the channels is unclear",
             "Add --teacher-layout nchw (as from PyTorch) or --teacher-layout nhwc (as from TensorFlow)",
         )
     height, width, channels = (shape[2], shape[3], shape[1]) if found == "nchw" else shape[1:]
@@ -126,7 +126,7 @@ def find_pixels(file: OnnxFile, image: ImageInput) -> Constants:
     if scale is not None and 1.5 <= scale <= 10:
         return PIXELS["0..1"]
     raise NetworkError(
-        f"{file.path} does not show what its pixels are to be",
+        f"{file.path} does not show how its pixels are scaled",
         "Add --teacher-pixels imagenet (as most of timm, torchvision and DINOv2 want), clip (CLIP), 0..1, -1..1, "
         "0..255, or MEAN/STD as in its training",
     )
@@ -153,7 +153,7 @@ def find_output(file: OnnxFile, found: Mapping[str, np.ndarray], said: str) -> s
             return choice[0]
     given = ", ".join(f"{name} {list(values.shape)}" for name, values in found.items())
     raise NetworkError(
-        f"{file.path} gives {given}, of which it is not clear which are the features",
+        f"{file.path} gives {given}, and which of them holds the features is unclear",
         f"Name one: --teacher-output {next(iter(usable), 'NAME')}",
     )
 

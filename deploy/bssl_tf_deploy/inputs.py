@@ -82,14 +82,14 @@ def _is_pillow(value: object) -> bool:
 
 def _not_an_image(value: object) -> ImageError:
     if not isinstance(value, np.ndarray):
-        return ImageError(f"an image is of type {type(value).__name__}; wanted is {_WANTED}", "Give one of these")
+        return ImageError(f"an image is of type {type(value).__name__}; expected: {_WANTED}", "Give one of these")
     if value.dtype != np.uint8:
         step = "Give the pixels, 0 to 255, as they come; a tensor that is ready for the network goes to run_tensor"
     elif value.ndim == 2:
         step = "Give grey pixels a last axis: array[..., np.newaxis]"
     else:
         step = "Put the channels last: 3 for red, green and blue (or blue first, with bgr=True), 1 for grey, no alpha"
-    return ImageError(f"an image is {value.dtype} {list(value.shape)}; wanted is {_WANTED}", step)
+    return ImageError(f"an image is {value.dtype} {list(value.shape)}; expected: {_WANTED}", step)
 
 
 def check_tensors(manifest: Manifest, tensors: Mapping[str, np.ndarray]) -> None:
@@ -111,7 +111,9 @@ def check_tensors(manifest: Manifest, tensors: Mapping[str, np.ndarray]) -> None
     for about in manifest.inputs:
         _check_type(manifest, about, tensors[about.name])
     if len(counts) != 1:
-        raise ImageError(f"the inputs are of {_listed(counts)} images", "Give as many of each")
+        raise ImageError(
+            f"the inputs hold different numbers of images ({_listed(counts)})", "Give the same number of each"
+        )
     image = tensors[names[0]]
     if image.dtype == np.float32:
         _check_range(manifest, image)

@@ -89,7 +89,7 @@ class OutputFile:
                     item = next(items, None)
                     place, answered = said
                     if item is None or made.place(item) != place:
-                        now = f"{item.name} comes there now" if item else "there are fewer images now"
+                        now = f"{item.name} is in that place now" if item else "there are fewer images now"
                         raise StorageError(
                             f"{self._path} cannot be continued: it has {place.get('image')} as number "
                             f"{self.answered + self.unreadable + 1}, and {now}",
@@ -145,11 +145,11 @@ class OutputFile:
             odd = [key for key in self._state if not isinstance(state, dict) or state.get(key) != self._state[key]]
             raise StorageError(
                 f"{self._path} was started with another {' and '.join(odd) or 'version of bssl-tf-deploy'}",
-                "Give what was given then, to continue it, or choose another --out",
+                "Pass the same options to continue it, or choose another --out",
             )
 
     def _taken(self) -> StorageError:
-        return StorageError(f"{self._path} exists, and is complete or not of this command", _OTHER)
+        return StorageError(f"{self._path} exists, and is either complete or was not written by this command", _OTHER)
 
 
 def _complete_lines(file: io.BufferedReader) -> Iterator[str]:

@@ -62,9 +62,9 @@ class RunSettings:
         given = [bool(self.images), self.camera is not None, self.video is not None, self.picamera]
         places = "images or folders, - for paths on standard input, or a video or camera"
         if not any(given):
-            raise UsageError("nothing to run on was given", f"Give {places}")
+            raise UsageError("no images, video or camera were given", f"Give {places}")
         if sum(given) > 1:
-            raise UsageError("images come from one kind of place only", f"Give {places}")
+            raise UsageError("images can come from one kind of source only", f"Give {places}")
         if self.frames is not None and self.images:
             raise UsageError("--frames is for videos and cameras", "Omit it")
         if self.images.count(STDIN) > 1:
@@ -126,7 +126,7 @@ def run(predictor: Predictor, settings: RunSettings, check: Runtime | None = Non
         before = answered + unreadable
         bar = stack.enter_context(_bar(settings, before))
         if before:
-            bar.say(f"{settings.out}: {before} images are there already")
+            bar.say(f"{settings.out}: {before} images are already in it")
         agreement = Agreement(bundle)
         # Closed before the output is: a camera is let go, and threads end.
         ready = stack.enter_context(contextlib.closing(in_order(items, _preparer(predictor), live=settings.live)))

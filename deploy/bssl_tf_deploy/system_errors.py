@@ -96,7 +96,7 @@ def system_error(error: BaseException) -> BsslError | None:
         error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), said.removeprefix("Symlink loop from ").strip("'"))
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         detail = f" ({said[:300]})" if said else ""
-        return MemoryShortageError(f"the memory does not suffice{detail}", _SMALLER)
+        return MemoryShortageError(f"there is not enough memory{detail}", _SMALLER)
     if isinstance(error, OSError) and not isinstance(error, io.UnsupportedOperation):  # that one is a fault of ours
         cause = error.strerror or said or type(error).__name__
         names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
@@ -105,7 +105,7 @@ def system_error(error: BaseException) -> BsslError | None:
     if isinstance(error, UnicodeEncodeError) and any("\ud800" <= letter <= "\udfff" for letter in error.object):
         return StorageError(f"a name is not valid UTF-8: {error.object[:300]}", "Rename the file or folder")
     if isinstance(error, ValueError) and said in ("embedded null byte", "embedded null character"):
-        return StorageError("a name of a file holds a null character", "Correct the file that contains this name")
+        return StorageError("a file name contains a null character", "Correct the file that contains this name")
     return None
 
 

@@ -200,7 +200,7 @@ ENTRIES: dict[str, Callable[..., object]] = {
 def test_what_is_not_an_image_is_refused_by_every_way_in(bundle: Bundle, tmp_path: Path, entry: str) -> None:
     recorder = Recorder()
     predictor, call = Predictor(bundle, recorder), ENTRIES[entry]
-    wanted = r"wanted is a path, a Pillow image, or uint8 pixels \[H, W, 3 or 1\] or \[N, H, W, 3 or 1\]"
+    wanted = r"expected: a path, a Pillow image, or uint8 pixels \[H, W, 3 or 1\] or \[N, H, W, 3 or 1\]"
     ready = golden()[0][0]
     for images, message in (
         (ready[:1], rf"is float32 \[1, 8, 8, 3\]; {wanted}\. .* goes to run_tensor"),

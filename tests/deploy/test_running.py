@@ -181,13 +181,13 @@ def test_what_a_power_cut_leaves_is_written_again(bundle: Bundle, photos: Path, 
 def test_a_file_of_something_else_is_never_touched(bundle: Bundle, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     out.write_text("mine\n")
-    with pytest.raises(StorageError, match="exists, and is complete or not of this command"):
+    with pytest.raises(StorageError, match="exists, and is either complete or was not written by this command"):
         run_on(bundle, photos, out=out, format="csv")
     assert out.read_text() == "mine\n"
     out.unlink()
     run_on(bundle, photos, out=out, format="csv")
     complete = out.read_bytes()
-    with pytest.raises(StorageError, match="exists, and is complete"):
+    with pytest.raises(StorageError, match="exists, and is either complete"):
         run_on(bundle, photos, out=out, format="csv")
     out.unlink()
     interrupted(bundle, out, photos, 2, format="csv")
@@ -203,7 +203,7 @@ def test_a_file_of_something_else_is_never_touched(bundle: Bundle, photos: Path,
         with pytest.raises(StorageError, match=f"was started with another {word}"):
             run_on(made, images, out=out, **({"format": "csv"} | options))
     Image.new("RGB", (SIZE, SIZE)).save(photos / "A first.png")
-    with pytest.raises(StorageError, match=r"cannot be continued: .*A first\.png comes there now"):
+    with pytest.raises(StorageError, match=r"cannot be continued: .*A first\.png is in that place now"):
         run_on(bundle, photos, out=out, format="csv")
     assert out.read_bytes() == partly
     (photos / "A first.png").unlink()
@@ -250,9 +250,9 @@ def test_a_full_disk_is_an_error_and_the_file_is_continued(
 
 def test_options_that_do_not_go_together_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     for options, message in (
-        ({}, "nothing to run on"),
-        ({"images": ("a",), "camera": 0}, "one kind of place"),
-        ({"video": "a", "picamera": True}, "one kind of place"),
+        ({}, "no images, video or camera were given"),
+        ({"images": ("a",), "camera": 0}, "one kind of source"),
+        ({"video": "a", "picamera": True}, "one kind of source"),
         ({"images": ("a",), "frames": 3}, "--frames is for videos"),
         ({"images": ("-", "-")}, "read once"),
         ({"images": ("a",), "out": tmp_path / "a"}, "--out needs"),
@@ -345,7 +345,7 @@ def test_a_run_that_is_killed_is_continued(tmp_path: Path) -> None:
     there = out.read_bytes().count(b"\n") - 1
     assert 0 < there < 3000
     done = call(folder, "--csv", "--out", out)
-    assert done.returncode == 0 and f"{there} images are there already".encode() in done.stderr
+    assert done.returncode == 0 and f"{there} images are already in it".encode() in done.stderr
     assert out.read_bytes() == whole.read_bytes()
 
 

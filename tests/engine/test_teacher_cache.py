@@ -71,7 +71,7 @@ def test_a_cut_file_continues_and_ends_with_the_same_bytes(
     with part.open("ab") as file:
         file.write(b"\xff" * 1000)
     np.testing.assert_array_equal(kept(inputs, teacher), whole)
-    assert f"the outputs for 5 of {STEPS} steps are there already" in caplog.text
+    assert f"the outputs for 5 of {STEPS} steps already exist" in caplog.text
     assert not list((tmp_path / "cut").glob("*.part*"))
     one, other = (next((tmp_path / name).glob("*.teacher.npy")).read_bytes() for name in ("whole", "cut"))
     assert one == other

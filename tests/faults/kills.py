@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bssl_tf.methods import registry
 from tests.conftest import TINY_STUDENT, TINY_TEACHER
 
 _BSSL = ("--set", "bssl.hidden_width=24", "--set", "bssl.output_width=24")
@@ -37,7 +38,6 @@ RUNS: dict[str, Sequence[str]] = {
     "swav": ("pretrain", "--method", "swav", *TINY_STUDENT, "--set", "swav.prototypes=16"),
     "supervised": ("pretrain", "--method", "supervised", *TINY_STUDENT),
 }
-_NEED_TEACHER = ("s2bnn", "bssl")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
 
 
@@ -117,7 +117,7 @@ def kill_often(name: str, folder: Path, teacher: Path | None, kills: int, seed: 
     moments, outcome = random.Random(f"{name} {seed}"), Outcome(name)
     command, *rest = RUNS[name]
     arguments = [command, *rest]
-    if command == "pretrain" and any(f" {one}" in f" {' '.join(rest)}" for one in _NEED_TEACHER):
+    if command == "pretrain" and registry.find(rest[rest.index("--method") + 1]).needs_teacher:
         assert teacher is not None
         arguments += ["--teacher", str(teacher)]
     log = folder / "log.txt"

@@ -150,7 +150,7 @@ def test_uint8_and_blue_first_are_served(linear: Linear, pixels: np.ndarray, tmp
 @pytest.mark.parametrize("steps", [[], [("Sub", 100.0)], [("Mul", 1e-5)], [("Mul", np.ones((1, 3, 8, 8)))]])
 def test_pixels_that_cannot_be_seen_are_asked_for(steps: list[tuple[str, Any]], linear: Linear, tmp_path: Path) -> None:
     path = save(tmp_path / "t.onnx", linear.made(*arithmetic(*steps)))
-    with pytest.raises(NetworkError, match=r"does not show what its pixels are to be\. Add --teacher-pixels imagenet"):
+    with pytest.raises(NetworkError, match=r"does not show how its pixels are scaled\. Add --teacher-pixels imagenet"):
         load_teacher(str(path), STUDENT)
 
 
@@ -207,7 +207,9 @@ def test_the_output_is_found_or_asked_for(linear: Linear, pixels: np.ndarray, tm
     ]
     for teacher, wanted in cases:
         np.testing.assert_allclose(teacher.features(given), wanted, rtol=1e-4, atol=1e-5)
-    with pytest.raises(NetworkError, match=r"not clear which are the features. Name one: --teacher-output a"):
+    with pytest.raises(
+        NetworkError, match=r"which of them holds the features is unclear. Name one: --teacher-output a"
+    ):
         made(("a", ["vectors"]), ("b", ["vectors"]))
     with pytest.raises(NetworkError, match=r"has no tensor .vektors.\. Did you mean vectors"):
         made(("a", ["vectors"]), output="vektors")

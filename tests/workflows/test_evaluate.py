@@ -179,6 +179,6 @@ def test_a_run_records_the_labels_behind_its_teacher_in_its_configuration(
         assert read_network(run / "student").labels_used == expected
     config.write_text(kept.replace(line, "labels_used = 3"))
     done = bssl_tf("pretrain", "--out", run, "--resume")
-    assert done.returncode == 3 and "labels_used is 3, which is not a str" in done.stderr
+    assert done.returncode == 3 and "labels_used is 3, which is not a string" in done.stderr
     done = bssl_tf("pretrain", "--out", tmp_path / "other", "--set", "labels_used=nobody", *TINY_STUDENT)
     assert done.returncode == 3 and "labels_used is what the run records, not a setting" in done.stderr
