@@ -24,7 +24,6 @@ from typing import Any
 
 from bssl_tf.errors import NetworkError, RunFolderError
 from bssl_tf.files import read_json, storage_errors, write_json
-from bssl_tf_deploy.bundle import check_free, read_bundle
 
 PREFIX = "zoo:"
 _BUNDLE = "bundle"
@@ -121,6 +120,9 @@ def copy_bundle(entry: Entry, out: Path) -> None:
         BundleError: it is damaged, or `out` is taken.
         StorageError: it cannot be written.
     """
+    # Brings numpy, which names offered on Tab can do without.
+    from bssl_tf_deploy.bundle import check_free, read_bundle
+
     bundle = bundle_of(entry)
     if bundle is None:
         having = [name for name in names(entry.folder.parent) if (entry.folder.parent / name / _BUNDLE).is_dir()]
