@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from bssl_tf.cli._logging import PACKAGES
+from tests.command_server import CommandServer
 
 # Small enough that a stage takes seconds, large enough that every kind of variable is there.
 TINY_TEACHER = [
@@ -31,6 +35,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     escaped = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     report.sections[:] = escaped
     return report
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Takes away what a command run in this process installed, so that no later test sees its lines or its level."""
+    loggers = [logging.getLogger(package) for package in PACKAGES]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 def require_or_skip(present: bool, reason: str) -> None:
@@ -60,14 +75,15 @@ def light_start(heavy: Iterable[str], *arguments: str, runs: int = 5, check: boo
 
 
 @pytest.fixture(scope="session")
-def bssl_tf() -> Callable[..., subprocess.CompletedProcess[str]]:
+def bssl_tf() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Runs the real command line in a process of its own."""
+    server = CommandServer()
 
     def call(*arguments: Any, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "bssl_tf", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        return server.run([str(argument) for argument in arguments], timeout)
 
-    return call
+    yield call
+    server.close()
 
 
 @pytest.fixture(scope="session")

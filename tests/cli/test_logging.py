@@ -6,7 +6,6 @@ import io
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,16 +13,10 @@ from bssl_tf.cli import _logging
 
 
 @pytest.fixture
-def installed() -> Iterator[None]:
-    """As in the command line; taken away after the test."""
-    loggers = [logging.getLogger(package) for package in _logging.PACKAGES]
-    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+def installed() -> None:
+    """As in the command line."""
     _logging.install()
     _logging.install()
-    yield
-    for logger, (level, handlers) in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
 
 
 @pytest.mark.parametrize("package", _logging.PACKAGES)

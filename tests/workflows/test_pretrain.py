@@ -50,7 +50,7 @@ from tests.teachers import onnx_models
         ({"method": "s2bnn", "bssl": {"classifier": "frozen"}}, r"\[bssl\] is not for method s2bnn.* --method bssl"),
         ({"method": "supervised", "supervised": {"rate": 1.0}}, "unknown setting supervised.rate"),
         ({"method": "moco", "moco": 3}, r"moco is 3, not a table. Write \[moco\]"),
-        ({"method": 3}, "method is 3, which is not a string"),
+        ({"method": 3}, "method is 3, which is not a str"),
         ({"method": "data"}, "method is 'data'"),
         ({"method": "moco", "mocco": {}}, "unknown setting mocco. Did you mean moco?"),
         ({"command": "teacher"}, "command is 'teacher'"),

@@ -52,7 +52,7 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], beyond: str) 
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("method", ["s2bnn", "bssl"])
+@pytest.mark.parametrize("method", ["s2bnn", pytest.param("bssl", marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments_changes_no_bit(method: str, tmp_path: Path, tiny_teacher: Path) -> None:
     arguments = ["--teacher", tiny_teacher, "--method", method, *TINY_STUDENT]
     if method == "bssl":

@@ -23,9 +23,11 @@ from tests.native import NATIVE, ROOT, built_library, described, difference, req
 
 RUNNER = ROOT / "tests" / "arm64" / "run_models.py"
 RUNS: list[tuple[str, str, list[dict[str, str]]]] = [
-    ("cortex-a72", "ai-edge-litert-2.3", [{"num_threads": "2"}, {"isa": "portable"}]),
+    ("cortex-a72", "ai-edge-litert-2.3", [{"num_threads": "2"}]),
     ("cortex-a53", "ai-edge-litert-2.3", [{}]),
-    ("cortex-a76", "ai-edge-litert-2.3", [{}]),
+]
+MORE_RUNS: list[tuple[str, str, list[dict[str, str]]]] = [
+    ("cortex-a76", "ai-edge-litert-2.3", [{}, {"isa": "portable"}]),
     ("cortex-a72", "ai-edge-litert-1.4", [{"num_threads": "3"}]),
     ("cortex-a72", "tflite-runtime-2.14", [{"isa": "neon"}]),
 ]
@@ -86,7 +88,9 @@ def emulated(
     return json.loads((out / "report.json").read_text(encoding="utf-8")), out
 
 
-@pytest.mark.parametrize(("processor", "site", "options"), RUNS)
+@pytest.mark.parametrize(
+    ("processor", "site", "options"), RUNS + [pytest.param(*run, marks=pytest.mark.slow) for run in MORE_RUNS]
+)
 def test_same_bits_as_lce(
     rig: Rig, work: Path, library: Path, processor: str, site: str, options: list[dict[str, str]]
 ) -> None:
@@ -123,8 +127,8 @@ def test_kernels_and_delegate_against_plain_code(rig: Rig, native_checks: Path, 
 
 
 def test_every_interpreter_and_both_kinds_of_core_are_tried() -> None:
-    assert {site for _, site, _ in RUNS} == set(SITES)
-    assert {processor for processor, _, _ in RUNS} == set(PROCESSORS)
+    assert {site for _, site, _ in RUNS + MORE_RUNS} == set(SITES)
+    assert {processor for processor, _, _ in RUNS + MORE_RUNS} == set(PROCESSORS)
 
 
 @pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="qemu-aarch64 is not installed")

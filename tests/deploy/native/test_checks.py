@@ -59,6 +59,7 @@ def test_a_child_of_fork_runs_and_ends_whatever_other_threads_did(tmp_path: Path
     assert "forks: ok" in make("forks", tmp_path / "build", "CXX=g++")
 
 
+@pytest.mark.slow
 def test_fuzzing_for_a_while_finds_nothing(tmp_path: Path) -> None:
     require_or_skip(compiles("clang++", "fuzzer,address,undefined", tmp_path), "clang with libFuzzer is not installed")
     said = make("fuzz", tmp_path / "build", "SECONDS_EACH=10")
