@@ -50,12 +50,12 @@ uint8_t* copy_words(uint8_t* out, const uint32_t* words, size_t count, size_t wo
 }  // namespace
 
 const char* Bconv2d::init(const TfLiteContext* context, const TfLiteNode* node, const KernelChoice& choice) {
-  if (count_of(node->inputs) != 5 || count_of(node->outputs) != 1) return "LceBconv2d wants 5 inputs and 1 output";
+  if (count_of(node->inputs) != 5 || count_of(node->outputs) != 1) return "LceBconv2d must have 5 inputs and 1 output";
   if (const char* wrong = read_attributes(node)) return wrong;
   const TfLiteTensor* input = tensor_at(context, node->inputs->data[0]);
   const TfLiteTensor* filter = tensor_at(context, node->inputs->data[1]);
   const TfLiteTensor* output = tensor_at(context, node->outputs->data[0]);
-  if (input == nullptr || filter == nullptr || output == nullptr) return "LceBconv2d lacks a tensor";
+  if (input == nullptr || filter == nullptr || output == nullptr) return "a tensor of LceBconv2d is missing";
   if (input->type != kTfLiteInt32) return "LceBconv2d: the input is not bitpacked (int32)";
   if (filter->type != kTfLiteInt32 || rank(filter) != 4) {
     return "LceBconv2d: the filter is not bitpacked with 4 dimensions";
@@ -72,7 +72,8 @@ const char* Bconv2d::init(const TfLiteContext* context, const TfLiteNode* node, 
     if (input_words_ % group_words_ != 0) return "LceBconv2d: the filter's depth does not divide the input's";
     groups_ = input_words_ / group_words_;
     if (input_channels_ % groups_ != 0 || input_channels_ / groups_ % 32 != 0 || output_channels_ % groups_ != 0) {
-      return "LceBconv2d: groups of input channels that are not a multiple of 32, or of unequal output channels";
+      return "LceBconv2d: a group's input channels are not a multiple of 32, or the output channels cannot be divided "
+             "equally";
     }
   }
   // Twice a count must fit 32 bits; so must the offsets of taps, which prepare() checks.
@@ -93,7 +94,7 @@ const char* Bconv2d::read_attributes(const TfLiteNode* node) {
       !find_size(attributes, "dilation_width_factor", &dilation_width_) || !attributes.find("padding", &padding) ||
       !attributes.find("pad_values", &pad_values) || !find_size(attributes, "channels_in", &input_channels_) ||
       !attributes.find("fused_activation_function", &activation)) {
-    return "LceBconv2d: an attribute is missing or does not fit an integer";
+    return "LceBconv2d: an attribute is missing or is not an integer";
   }
   if (stride_height_ == 0 || stride_width_ == 0 || dilation_height_ == 0 || dilation_width_ == 0) {
     return "LceBconv2d: a stride or dilation is out of range";
@@ -181,7 +182,7 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
         const size_t left = group_channels - done;
         // Blocks but the last are whole words of output bits: 48 channels are 32 and 16, not 64.
         const MicroKernel* kernel = kernel_for(choice, left > 32 && left <= 48 ? 32 : left);
-        if (kernel == nullptr) return "no micro-kernel for this processor";
+        if (kernel == nullptr) return "there is no micro-kernel for this processor";
         const size_t width = kernel->channels;
         const size_t count = left < width ? left : width;
         if (filling) {
@@ -216,9 +217,10 @@ const char* Bconv2d::pack(const uint32_t* filter, const KernelChoice& choice) {
 
 const char* Bconv2d::prepare(const TfLiteTensor* input, size_t threads) {
   if (rank(input) != 4 || elements(input) == 0 || !is_readable(input)) {
-    return "LceBconv2d: the input has not 4 dimensions, or is empty";
+    return "LceBconv2d: the input does not have 4 dimensions, or is empty";
   }
-  if (dimension(input, 3) != input_words_) return "LceBconv2d: the input's depth is not channels_in, bitpacked";
+  if (dimension(input, 3) != input_words_)
+    return "LceBconv2d: the input's depth is not that of channels_in bitpacked channels";
   images_ = dimension(input, 0);
   input_height_ = dimension(input, 1);
   input_width_ = dimension(input, 2);
@@ -226,7 +228,7 @@ const char* Bconv2d::prepare(const TfLiteTensor* input, size_t threads) {
                    &pad_top_) ||
       !output_size(input_width_, filter_width_, stride_width_, dilation_width_, same_padding_, &output_width_,
                    &pad_left_)) {
-    return "LceBconv2d: the input is smaller than the filter, or far smaller than its dilation";
+    return "LceBconv2d: the input is smaller than the filter, or far smaller than the dilated filter";
   }
   const size_t outputs = images_ * output_height_ * output_width_ * output_channels_;
   if (outputs > kMaxElements) return "LceBconv2d: the output is too large";
@@ -303,7 +305,7 @@ const char* Bconv2d::prepare_correction() {
     // middle.
     size_t most = 2 * taps + 2;
     if (most > outputs) most = outputs;
-    if (most + 1 > kMaxTapTable / taps) return "LceBconv2d: the padding is beyond reason";
+    if (most + 1 > kMaxTapTable / taps) return "LceBconv2d: the padding is too large";
     if (!classes[axis]->allocate(outputs) || !outside[axis].allocate((most + 1) * taps)) {
       return "out of memory";
     }
@@ -316,7 +318,7 @@ const char* Bconv2d::prepare_correction() {
       size_t found = 0;
       while (found < counts[axis] && memcmp(outside[axis].data() + found * taps, row, taps) != 0) ++found;
       if (found == counts[axis]) {
-        if (found >= most) return "LceBconv2d: the padding is beyond reason";
+        if (found >= most) return "LceBconv2d: the padding is too large";
         ++counts[axis];
       }
       (*classes[axis])[o] = static_cast<uint32_t>(found);
@@ -336,7 +338,7 @@ const char* Bconv2d::prepare_correction() {
   const size_t taps = filter_height_ * filter_width_;
   // A bound for hostile models: a 7 x 7 filter with 1,024 channels needs a hundredth of it.
   if (size > (size_t{1} << 24) || size * taps > (size_t{1} << 30)) {
-    return "LceBconv2d: the padding is beyond reason";
+    return "LceBconv2d: the padding is too large";
   }
   Array<int32_t> sums;  // [channel][tap]: sum of the weights
   if (!corrections_.allocate(size) || !sums.allocate(channels * taps)) return "out of memory";

@@ -80,10 +80,10 @@ const char* check_sizes(const TfLiteTensor* input, const TfLiteTensor* output) {
     return "LceDequantize: the input has no dimensions, or too large ones";
   }
   if (rank(output) != rank(input) || !is_sized(output)) {
-    return "LceDequantize: the output has another number of dimensions";
+    return "LceDequantize: the output does not have the input's number of dimensions";
   }
   if (last_dimension(input) != words_for(last_dimension(output))) {
-    return "LceDequantize: the output's channels do not fit the input's words";
+    return "LceDequantize: the output's channels do not match the input's words";
   }
   return nullptr;
 }
@@ -122,13 +122,13 @@ Job job_for(const TfLiteTensor* input, const TfLiteTensor* unpacked, void* outpu
 
 const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op, const TfLiteIntArray* outputs) {
   op_ = op;
-  if (count_of(node->inputs) != 1 || count_of(node->outputs) != 1) return "an Lce op wants 1 input and 1 output";
+  if (count_of(node->inputs) != 1 || count_of(node->outputs) != 1) return "an Lce op must have 1 input and 1 output";
   input_ = node->inputs->data[0];
   output_ = node->outputs->data[0];
   for (size_t i = 0; i < count_of(outputs); ++i) is_unread_ &= outputs->data[i] != output_;
   const TfLiteTensor* input = tensor_at(context, input_);
   const TfLiteTensor* output = tensor_at(context, output_);
-  if (input == nullptr || output == nullptr) return "an Lce op lacks a tensor";
+  if (input == nullptr || output == nullptr) return "a tensor of an Lce op is missing";
   if (op == LceOp::kQuantize) {
     if (input->type != kTfLiteInt8 && input->type != kTfLiteBool) {
       return "LceQuantize: the input is neither float32 nor int8 nor bool";
@@ -153,7 +153,7 @@ const char* BitOp::init(TfLiteContext* context, const TfLiteNode* node, LceOp op
         !find_size(attributes, "filter_width", &filter_width_) ||
         !find_size(attributes, "stride_height", &stride_height_) ||
         !find_size(attributes, "stride_width", &stride_width_) || !attributes.find("padding", &padding)) {
-      return "LceBMaxPool2d: an attribute is missing or does not fit an integer";
+      return "LceBMaxPool2d: an attribute is missing or is not an integer";
     }
     if (filter_height_ == 0 || filter_width_ == 0 || stride_height_ == 0 || stride_width_ == 0) {
       return "LceBMaxPool2d: a filter or stride is out of range";
@@ -172,7 +172,7 @@ const char* BitOp::unpack_constant(TfLiteContext* context) {
   if (const char* wrong = check_sizes(input, output)) return wrong;
   for (size_t d = 0; d + 1 < rank(input); ++d) {
     if (input->dims->data[d] != output->dims->data[d]) {
-      return "LceDequantize: a constant's output has another size than it";
+      return "LceDequantize: a constant's output does not have the constant's size";
     }
   }
   const size_t bytes = elements(output) * width_of(output->type);
@@ -203,7 +203,8 @@ const char* BitOp::prepare(TfLiteContext* context) {
 }
 
 const char* BitOp::prepare_pool(TfLiteContext* context, const TfLiteTensor* input, TfLiteTensor* output) {
-  if (rank(input) != 4 || elements(input) == 0) return "LceBMaxPool2d: the input has not 4 dimensions, or is empty";
+  if (rank(input) != 4 || elements(input) == 0)
+    return "LceBMaxPool2d: the input does not have 4 dimensions, or is empty";
   size_t height, width;
   if (!output_size(dimension(input, 1), filter_height_, stride_height_, 1, same_padding_, &height, &pad_top_) ||
       !output_size(dimension(input, 2), filter_width_, stride_width_, 1, same_padding_, &width, &pad_left_)) {

@@ -76,7 +76,7 @@ void* op_init(TfLiteContext* context, const char* buffer, size_t) {
   TfLiteRegistration* registration = nullptr;
   if (count_of(params->nodes_to_replace) == 0 ||
       context->GetNodeAndRegistration(context, params->nodes_to_replace->data[0], &node, &registration) != kTfLiteOk) {
-    op->wrong = "the interpreter handed over an empty node";
+    op->wrong = "the interpreter passed an empty node";
     return op;
   }
   op->first_node = params->nodes_to_replace->data[0];
@@ -181,7 +181,7 @@ const char* set_option(Delegate* delegate, const char* key, const char* value) {
     char* end = nullptr;
     const long threads = strtol(value, &end, 10);
     if (end == value || *end != 0 || threads < 1 || threads > kMaxThreads) {
-      return "num_threads wants a number from 1 to 64";
+      return "num_threads must be a number from 1 to 64";
     }
     delegate->threads = static_cast<int>(threads);
     return nullptr;
@@ -194,11 +194,11 @@ const char* set_option(Delegate* delegate, const char* key, const char* value) {
     } kNames[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}, {"neon", Isa::kNeon}};
     for (const auto& entry : kNames) {
       if (strcmp(value, entry.name) != 0) continue;
-      if (!cpu().has(entry.isa)) return "isa names instructions that this processor does not have";
+      if (!cpu().has(entry.isa)) return "this processor does not have the instructions that isa names";
       delegate->choice.isa = entry.isa;
       return nullptr;
     }
-    return "isa wants auto, portable, avx2, avx512 or neon";
+    return "isa must be auto, portable, avx2, avx512 or neon";
   }
   if (strcmp(key, "profile") == 0) {
     if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0) return "profile wants 0 or 1";

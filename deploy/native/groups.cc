@@ -13,7 +13,7 @@ constexpr size_t kWindow = 64;  // how far after its first op a group looks for 
 
 const char* Groups::find(TfLiteContext* context) {
   TfLiteIntArray* plan = nullptr;
-  if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return "the interpreter has no plan";
+  if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return "the interpreter has no execution plan";
   const size_t size = count_of(plan);
   if (size == 0) return nullptr;
   if (!plan_.allocate(size) || !made_at_.allocate(context->tensors_size + 1) ||
@@ -25,7 +25,7 @@ const char* Groups::find(TfLiteContext* context) {
     planned.index = plan->data[i];
     planned.claimed = false;
     if (context->GetNodeAndRegistration(context, planned.index, &planned.node, &planned.registration) != kTfLiteOk) {
-      return "the interpreter does not know a node of its own";
+      return "the interpreter does not know one of its own nodes";
     }
     for (size_t k = 0; k < count_of(planned.node->outputs); ++k) {
       const int tensor = planned.node->outputs->data[k];

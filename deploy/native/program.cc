@@ -88,7 +88,7 @@ const char* Program::init(TfLiteContext* context, const TfLiteIntArray* nodes, c
   size_t constants = 0;
   for (size_t i = 0; i < count_of(nodes); ++i) {
     if (context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration) != kTfLiteOk) {
-      return "the interpreter does not know a node of its own";
+      return "the interpreter does not know one of its own nodes";
     }
     if (step_op(node, registration) == StepOp::kNone) continue;
     for (size_t k = 0; k < count_of(node->inputs); ++k) {
@@ -104,7 +104,7 @@ const char* Program::init(TfLiteContext* context, const TfLiteIntArray* nodes, c
       if (i == 0) {
         const TfLiteTensor* like = tensor_at(context, node->outputs->data[0]);
         const TfLiteTensor* input = tensor_at(context, node->inputs->data[0]);
-        if (like == nullptr || input == nullptr) return "an element-wise op lacks a tensor";
+        if (like == nullptr || input == nullptr) return "a tensor of an element-wise op is missing";
         like_ = op == StepOp::kQuantize ? node->inputs->data[0] : node->outputs->data[0];
         channels_ = last_dimension(tensor_at(context, like_));
         if (channels_ == 0 || channels_ > kMaxDimension) return "an element-wise op has no channels";
@@ -115,10 +115,10 @@ const char* Program::init(TfLiteContext* context, const TfLiteIntArray* nodes, c
       if (i == 0 || !has_convolution_ || convolution_.output_type() == kTfLiteFloat32) {
         wrong = add_step(context, node, op);
       } else {
-        wrong = "a fused node has an op that cannot follow";
+        wrong = "a fused node has an op that cannot be fused";
       }
     } else {
-      if (i != 0) return "a fused node has an op that cannot follow";
+      if (i != 0) return "a fused node has an op that cannot be fused";
       if (const char* bad = convolution_.init(context, node, choice)) return bad;
       wrong = add_convolution(context, node);
     }
@@ -184,7 +184,7 @@ const char* Program::add_step(TfLiteContext* context, const TfLiteNode* node, St
       instruction.step = &Steps::sign_bits;
       instruction.to_bits = true;
       break;
-    case StepOp::kNone: return "a fused node has an op that cannot follow";
+    case StepOp::kNone: return "a fused node has an op that cannot be fused";
   }
   limits_of(activation, &instruction.low, &instruction.high);
   if (const char* wrong = operand_for(context, node->inputs->data[0], &instruction.a)) return wrong;
@@ -193,7 +193,7 @@ const char* Program::add_step(TfLiteContext* context, const TfLiteNode* node, St
   }
   const TfLiteTensor* output = tensor_at(context, node->outputs->data[0]);
   if (output == nullptr || output->type != (op == StepOp::kQuantize ? kTfLiteInt32 : kTfLiteFloat32)) {
-    return "an element-wise op writes another type than it should";
+    return "an element-wise op's output has the wrong type";
   }
   if (const char* wrong = result_for(node->outputs->data[0], &instruction.out)) return wrong;
   drop_unread(instruction);
@@ -221,18 +221,18 @@ const char* Program::operand_for(TfLiteContext* context, int index, Operand* ope
     }
   }
   const TfLiteTensor* tensor = tensor_at(context, index);
-  if (tensor == nullptr) return "an element-wise op lacks a tensor";
-  if (tensor->type != kTfLiteFloat32) return "an element-wise op reads another type than float32";
+  if (tensor == nullptr) return "a tensor of an element-wise op is missing";
+  if (tensor->type != kTfLiteFloat32) return "an element-wise op's input is not float32";
   const Shape shape = index == like_ ? Shape::kSame : shape_beside(tensor, tensor_at(context, like_));
   if (is_constant(tensor) && (shape == Shape::kPerChannel || shape == Shape::kScalar)) {
     if (!is_whole(tensor) || (shape == Shape::kPerChannel && elements(tensor) != channels_)) {
-      return "an element-wise op's constant has another length than its channels";
+      return "an element-wise op's constant does not have one value per channel";
     }
     operand->kind = Operand::kConstant;
     return copy_constant(tensor, &operand->offset) ? nullptr : "out of memory";
   }
   if (shape != Shape::kSame && shape != Shape::kPerImage && shape != Shape::kPerChannel) {
-    return "an element-wise op's operands do not fit each other";
+    return "an element-wise op's operands do not match";
   }
   operand->kind = shape == Shape::kSame ? Operand::kTensor : Operand::kPerImage;
   for (operand->index = 0; operand->index < tensor_count_; ++operand->index) {
@@ -382,7 +382,7 @@ const char* Program::prepare(TfLiteContext* context, size_t threads) {
         fits = fits && (each || elements(tensor) == channels_);
         image_strides_[operand->index] = each && images_ > 1 ? channels_ : 0;
       }
-      if (!fits) return "an element-wise op's operands do not fit each other";
+      if (!fits) return "an element-wise op's operands do not match";
     }
   }
   if (registers_ > 0 && !register_memory_.allocate(threads * registers_ * kMaxTile)) {

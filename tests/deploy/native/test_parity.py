@@ -194,12 +194,12 @@ def test_two_interpreters_at_once(library: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_threads": "0"}, "num_threads wants a number from 1 to 64"),
-        ({"num_threads": "65"}, "num_threads wants a number from 1 to 64"),
-        ({"num_threads": "two"}, "num_threads wants a number from 1 to 64"),
-        ({"num_threads": ""}, "num_threads wants a number from 1 to 64"),
-        ({"isa": "sse9"}, "isa wants"),
-        ({"isa": "neon"}, "isa names instructions that this processor does not have"),
+        ({"num_threads": "0"}, "num_threads must be a number from 1 to 64"),
+        ({"num_threads": "65"}, "num_threads must be a number from 1 to 64"),
+        ({"num_threads": "two"}, "num_threads must be a number from 1 to 64"),
+        ({"num_threads": ""}, "num_threads must be a number from 1 to 64"),
+        ({"isa": "sse9"}, "isa must be"),
+        ({"isa": "neon"}, "this processor does not have the instructions that isa names"),
         ({"colour": "blue"}, "the options are num_threads, isa and profile"),
     ],
 )
