@@ -43,7 +43,7 @@ _MODULES = ("conditions", "channel", "agent")
 # A login's own greetings may come before ours.
 _MOST_CHATTER = 1 << 16
 _PING_S = 10.0
-_GREETING_TIMEOUT_S = CONNECT_TIMEOUT_S + 20
+GREETING_TIMEOUT_S = CONNECT_TIMEOUT_S + 20
 _ANSWER_TIMEOUT_S = 120.0
 REMOTE_DIR = "~/.cache/bssl-tf-device"
 _AGAIN = "Check the cable and the power, then run the same command again"
@@ -122,7 +122,7 @@ class Session:
     def _begin(self) -> None:
         greeting, chatter = b"", 0
         while not greeting.startswith(_GREETING):
-            greeting = self._line(_GREETING_TIMEOUT_S)
+            greeting = self._line(GREETING_TIMEOUT_S)
             chatter += len(greeting)
             if chatter > _MOST_CHATTER:
                 self._process.kill()
@@ -144,7 +144,7 @@ class Session:
         modules += [(f"bssl_tf_deploy.{name}", package.joinpath(f"{name}.py").read_text("utf-8")) for name in _MODULES]
         program = json.dumps(modules).encode()
         self._send(b"%d\n" % len(program) + program)
-        self._line(_GREETING_TIMEOUT_S)
+        self._line(GREETING_TIMEOUT_S)
 
     def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None
