@@ -36,21 +36,11 @@ from bssl_tf.models.saved import Network, load_weights, read_network, save_netwo
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import PretrainConfig, TrainingConfig, differences, write_config
 from bssl_tf_deploy.bundle import read_bundle
+from tests.faults.mutations import same
 
 FEW, MANY = 48, 3000
 READY = "fashion-mnist-28"
 Read = Callable[[], object]
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two contents are equal to the bit."""
-    if isinstance(one, np.ndarray):
-        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 def offsets(size: int, count: int, chance: random.Random) -> list[int]:

@@ -50,6 +50,8 @@ class Kind:
     Attributes:
         original: its place below the folder of originals, a file or a folder.
         read: reads it, by the way that the program takes; loads what it needs by itself.
+        checked: whether it carries a checksum: what is read of a mutant must be what is read of the original.
+        versions: contents of an original other than the one that `read` returns, which may be read instead.
         damaged: which file of a folder is mutated; any of them where it is empty.
         text: whether it is made of words.
     """
@@ -58,6 +60,8 @@ class Kind:
     read: Callable[[Path], object]
     damaged: str = ""
     text: bool = False
+    checked: bool = False
+    versions: Callable[[Path], list[object]] = lambda _: []
 
 
 def _config(run: Path) -> object:
@@ -83,14 +87,26 @@ def _weights(folder: Path) -> object:
     from bssl_tf.models.saved import load_weights
 
     # Of one sound network: to build it takes a thousand times longer than to fill it.
-    load_weights(folder, {"student": _built(folder.parents[1] / "whole" / folder.name)})
-    return None
+    network = _built(folder.parents[1] / "whole" / folder.name)
+    load_weights(folder, {"student": network})
+    return network.get_weights()
 
 
-def _checkpoints(run: Path) -> object:
+def _checkpoint(run: Path) -> object:
     from bssl_tf.engine.run_folder import RunFolder
 
-    return RunFolder(run).latest_checkpoint()
+    found = RunFolder(run).latest_checkpoint()
+    return found and (found.step, found.stage, found.tensors, found.sums)
+
+
+def _earlier_checkpoints(run: Path) -> list[object]:
+    *earlier, _ = sorted((run / "checkpoints").iterdir())
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for file in earlier:
+            _copy(file, Path(folder, file.name, "checkpoints", file.name))
+            found.append(_checkpoint(Path(folder, file.name)))
+    return found
 
 
 def _records(path: Path) -> object:
@@ -108,7 +124,8 @@ def _evaluation(run: Path) -> object:
 def _bundle(folder: Path) -> object:
     from bssl_tf_deploy.bundle import read_bundle
 
-    return read_bundle(folder)
+    found = read_bundle(folder)
+    return found.manifest, found.model, found.golden_inputs, found.golden_outputs
 
 
 def _hashed_bundle(folder: Path) -> object:
@@ -165,12 +182,12 @@ def _benchmarks(path: Path) -> object:
 
 KINDS: dict[str, Kind] = {
     "config.toml": Kind("student", _config, "config.toml", text=True),
-    "network.json": Kind("student/student", _network, "network.json", text=True),
-    "weights": Kind("student/student", _weights, "weights.safetensors"),
-    "checkpoint": Kind("student", _checkpoints, "checkpoints"),
+    "network.json": Kind("student/student", _network, "network.json", text=True, checked=True),
+    "weights": Kind("student/student", _weights, "weights.safetensors", checked=True),
+    "checkpoint": Kind("student", _checkpoint, "checkpoints", checked=True, versions=_earlier_checkpoints),
     "metrics.jsonl": Kind("student/metrics.jsonl", _records, text=True),
-    "evaluation.json": Kind("student", _evaluation, "evaluation.json", text=True),
-    "manifest.json": Kind("student/bundle", _bundle, "manifest.json", text=True),
+    "evaluation.json": Kind("student", _evaluation, "evaluation.json", text=True, checked=True),
+    "manifest.json": Kind("student/bundle", _bundle, "manifest.json", text=True, checked=True),
     "golden.npz": Kind("student/bundle", _hashed_bundle, "golden.npz"),
     "model.tflite": Kind("student/bundle/model.tflite", _tflite),
     "JPEG": Kind("pictures/photo.jpg", _picture),
@@ -185,6 +202,17 @@ KINDS: dict[str, Kind] = {
     "devices.toml": Kind("devices.toml", _devices, text=True),
     "benchmark records": Kind("bench.jsonl", _benchmarks, text=True),
 }
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two contents are equal to the bit."""
+    if isinstance(one, np.ndarray):
+        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
 
 
 def mutated(content: bytes, rng: np.random.Generator, *, text: bool) -> bytes:
@@ -278,7 +306,7 @@ def read_mutants(name: str, originals: Path, first: int, count: int) -> dict[str
         patch.setattr(tempfile, "tempdir", folder)
         # Once whole: what a reader loads by itself is not the mutant's doing.
         copy = _copy(source, Path(folder) / "whole" / source.name)
-        kind.read(copy)
+        intact = [kind.read(copy), *kind.versions(copy)]
         base = peak_mebibytes()
         for seed in range(first, first + count):
             shutil.rmtree(Path(folder) / "mutant", ignore_errors=True)
@@ -289,8 +317,10 @@ def read_mutants(name: str, originals: Path, first: int, count: int) -> dict[str
             try:
                 with _deadline():
                     watch.on = True
-                    kind.read(copy)
+                    found = kind.read(copy)
                 outcomes["read"] += 1
+                if kind.checked and not any(same(found, one) for one in intact):
+                    failures.append(f"{seed}: other content was read")
             except BsslError as error:
                 outcomes[type(error).__name__] += 1
                 if "\n" in str(error):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.faults import mutations, originals
+from bssl_tf.files import read_records
+from tests.faults import kills, mutations, originals
+from tests.faults.kills import kill_often
 from tests.faults.mutations import KINDS, Kind, read_mutants
 
 
@@ -64,6 +70,67 @@ def test_planted_faults_are_found(
     monkeypatch.setitem(KINDS, "planted", Kind("pictures/photo.jpg", read))
     found = read_mutants("planted", pictures, 0, 2)
     assert any(words in failure for failure in found["failures"])
+
+
+def test_a_mutant_that_a_checksum_lets_pass_is_found(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "planted", Kind("pictures/photo.jpg", Path.read_bytes, checked=True))
+    failures = read_mutants("planted", pictures, 0, 20)["failures"]
+    assert len(failures) > 10 and all("other content was read" in failure for failure in failures)
+
+
+_STEPS = 24
+
+
+def _training(fault: str) -> None:
+    """A run of a quarter of a second, saved after each step, which may have a fault of its own."""
+    run = Path(sys.argv[sys.argv.index("--out") + 1])
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (run / "config.toml").touch()
+    done = max((int(path.suffix[1:]) for path in run.glob("checkpoints/step-*")), default=0)
+    if done and fault == "refuses":
+        sys.exit(5)
+    if done and fault == "traceback":
+        print("Traceback (most recent call last):")
+    if fault == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    first = done + 1 if fault == "forgets" else 0
+    for step in range(done, _STEPS):
+        time.sleep(0.01)
+        (run / "checkpoints" / f"step-.{step + 1}").touch()
+    (run / "student").mkdir(exist_ok=True)
+    (run / "student" / "weights.safetensors").write_text(f"{first} to {_STEPS}")
+    (run / "student" / "network.json").touch()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("", ""),
+        ("refuses", "status 5"),
+        ("traceback", "a traceback"),
+        ("stubborn", "did not end within"),
+        ("forgets", "other weights"),
+    ],
+)
+def test_kills_find_planted_faults(fault: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fault == "stubborn":
+        monkeypatch.setattr(kills, "SIGNALS", (signal.SIGTERM,))
+        monkeypatch.setattr(kills, "_ENDS_S", 0.01)
+    outcome = kill_often("planted", ["pretrain"], tmp_path, 12, 0, functools.partial(_training, fault))
+    assert bool(outcome.failures) == bool(fault)
+    assert all(words in failure for failure in outcome.failures), outcome
+    assert fault or (outcome.kills == 12 and outcome.resumed > 1 and outcome.ended)
+
+
+@pytest.mark.slow
+def test_kills_of_training_lose_nothing(tmp_path: Path) -> None:
+    """In a process of its own, as forks must come before TensorFlow's threads."""
+    command = [sys.executable, "-m", "tests.faults", "--kills", "3", "--mutants", "0", "--run", "moco teacher"]
+    command += ["--record", str(tmp_path / "record.jsonl")]
+    subprocess.run(command, check=True)
+    [record] = read_records(tmp_path / "record.jsonl")
+    [outcome] = record["kills"]
+    assert outcome["kills"] == 3 and outcome["ended"] and not outcome["failures"]
 
 
 def test_a_mutant_is_repeated_by_its_number(pictures: Path) -> None:
