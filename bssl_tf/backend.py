@@ -25,7 +25,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Drops what native code writes to stderr in the block: TensorFlow's plugins complain before logging is set up."""
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -63,7 +63,7 @@ _KEPT_IN_FLOAT32 = "MatMul,BatchMatMul,BatchMatMulV2,Einsum"
 _NEXT_STEP = "Install it again in a fresh environment with `make setup` or `pip install bssl-tf`"
 
 try:
-    with _interrupt_deferred(), _quiet() if _log_level_is_ours else contextlib.nullcontext():
+    with _interrupt_deferred(), quiet() if _log_level_is_ours else contextlib.nullcontext():
         import tensorflow as tf
 
         keras = tf.keras
@@ -97,6 +97,7 @@ __all__ = [
     "keras_saved_metadata",
     "lq",
     "op_layers",
+    "quiet",
     "tf",
     "update_on_all_devices",
 ]

@@ -15,6 +15,7 @@
 | `DeviceError` | device | 14 |
 | `MemoryShortageError`, `UnexpectedError` | see `bssl_tf_deploy.errors` | 15, 16 |
 | `CameraError` | see `bssl_tf_deploy.errors` | 17 |
+| `WorkerError` | worker | 18 |
 | `Interrupted` | interrupted | 130 |
 """
 
@@ -52,6 +53,7 @@ __all__ = [
     "TrainingError",
     "UnexpectedError",
     "UsageError",
+    "WorkerError",
 ]
 
 
@@ -113,6 +115,13 @@ class DeviceError(BsslError):
 
     code = "device"
     exit_status = 14
+
+
+class WorkerError(BsslError):
+    """One of several processes that train together has stopped, or cannot be reached."""
+
+    code = "worker"
+    exit_status = 18
 
 
 class Interrupted(BsslError):

@@ -9,6 +9,13 @@ from typing import Any
 from tqdm import tqdm
 
 _TERMINAL_S, _LOG_S = 0.1, 30.0
+_silenced = False
+
+
+def silence() -> None:
+    """Shows no bars from now on: one of several workers speaks for all."""
+    global _silenced
+    _silenced = True
 
 
 def progress(steps: Iterable[Any] | None = None, *, total: int, description: str, done: int = 0) -> tqdm:
@@ -29,6 +36,7 @@ def progress(steps: Iterable[Any] | None = None, *, total: int, description: str
         desc=description,
         unit="step",
         file=sys.stderr,
+        disable=_silenced,
         mininterval=_TERMINAL_S if sys.stderr.isatty() else _LOG_S,
         miniters=1,  # tqdm's own guess makes it draw where no time has passed
     )

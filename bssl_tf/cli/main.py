@@ -22,6 +22,7 @@ COMMANDS = {
     "teacher": "Train a float teacher on unlabelled images (MoCo v2, BYOL).",
     "import-teacher": "Make a teacher from a PyTorch checkpoint: MoCo v2, SwAV, EfficientNet-Lite0.",
     "pretrain": "Train a binary student without labels (s2bnn, bssl), or with one of the baselines.",
+    "launch": "Run a training command as several workers on this machine.",
     "evaluate": "Measure the accuracy of a student or teacher, with controls.",
     "compare": "Compare methods over seeds: records, a table, a figure.",
     "zoo": "List pretrained students, or make a run folder from one.",

@@ -11,7 +11,8 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli.options import data_options, prose, training_options
+from bssl_tf.cli._training_options import training_options
+from bssl_tf.cli.options import data_options, prose
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names
 from bssl_tf.settings import PretrainConfig

@@ -11,7 +11,8 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
-from bssl_tf.cli.options import data_options, prose, training_options
+from bssl_tf.cli._training_options import training_options
+from bssl_tf.cli.options import data_options, prose
 from bssl_tf.methods.registry import names_for_teachers
 from bssl_tf.settings import TeacherConfig
 from bssl_tf_deploy.text import show

@@ -26,6 +26,7 @@ NEEDS = {
     "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
     "pretrain": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS),
+    "launch": Needs(_BASE),
     "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS),
     "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ONNX | _ZOO | _TFDS),
     "zoo": Needs(_IMAGES),

@@ -36,8 +36,15 @@ class Inputs:
     replay_epochs: int = 0
     teacher: np.ndarray | None = None
 
-    def batches(self, recipe: Recipe, config: TrainingConfig, first_step: int, last_step: int) -> tf.data.Dataset:
-        """The batches of these steps, as `recipe` wants them."""
+    def batches(
+        self,
+        recipe: Recipe,
+        config: TrainingConfig,
+        first_step: int,
+        last_step: int,
+        shard: tuple[int, int] = (0, 1),
+    ) -> tf.data.Dataset:
+        """The batches of these steps, as `recipe` wants them, or a shard of each."""
         return batches(
             self.images,
             self.preprocessing,
@@ -47,6 +54,7 @@ class Inputs:
             seed=named_seed(config.seed, "views"),
             first_step=first_step,
             last_step=last_step,
+            shard=shard,
             replay_epochs=self.replay_epochs,
             with_labels=self.labels,
             teacher=self.teacher,

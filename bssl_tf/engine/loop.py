@@ -17,6 +17,7 @@ import numpy as np
 from bssl_tf.backend import tf
 from bssl_tf.checkpoints import match_tensors
 from bssl_tf.data.views import steps_per_epoch
+from bssl_tf.engine.distribution import ALONE, Distribution
 from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.interruption import stop_requests
 from bssl_tf.engine.not_finite import first_not_finite, is_finite
@@ -42,6 +43,7 @@ def train(
     inputs: Inputs,
     config: TrainingConfig,
     probe: Probe | None = None,
+    distribution: Distribution = ALONE,
 ) -> Recipe:
     """Trains through all stages, from the newest checkpoint of `run` if it has one.
 
@@ -52,6 +54,7 @@ def train(
         inputs: images and how they become views.
         config: how to optimise.
         probe: measures the network every few epochs, and at the end of each stage.
+        distribution: the devices that train it together.
 
     Returns:
         The recipe of the last stage, trained.
@@ -62,6 +65,7 @@ def train(
         RunFolderError: the checkpoints do not fit or are corrupt.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
         StorageError: the disk is full; the last checkpoint is whole.
+        WorkerError: another worker has stopped.
     """
     per_epoch = steps_per_epoch(len(inputs.images), config.batch_size)
     ends = np.cumsum([stage.epochs * per_epoch for stage in stages]).tolist()
@@ -69,17 +73,22 @@ def train(
     done = found.step if found else 0
     if found:
         _check_place(found, stages, ends)
+    if not distribution.agree(done):
+        raise RunFolderError(
+            f"not all workers see the same checkpoints in {run.path} (this one's is from step {done})",
+            "Put the run folder on a file system that all workers share",
+        )
     run.rewind_metrics(done)
 
     recipe: Recipe | None = None
-    with stop_requests() as stop_requested:
+    with stop_requests() as stop_requested, distribution.scope(), distribution.losses_named():
         for stage, end in zip(stages, ends, strict=True):
             begin = end - stage.epochs * per_epoch
             # A checkpoint on the border belongs to the stage that ends there; the next one takes its networks over.
             if found and done > end:
                 continue
             previous, recipe = recipe, build(stage)
-            loop = _StageLoop(run, stage, recipe, inputs, config, begin, end, per_epoch, probe)
+            loop = _StageLoop(run, stage, recipe, inputs, config, begin, end, per_epoch, probe, distribution)
             if found and begin < done <= end:
                 loop.restore(found)
             elif previous is not None:
@@ -103,10 +112,12 @@ class _StageLoop:
         end: int,
         per_epoch: int,
         probe: Probe | None,
+        distribution: Distribution,
     ) -> None:
         self._run, self._stage, self._recipe = run, stage, recipe
         self._inputs, self._config, self._probe = inputs, config, probe
         self._begin, self._end, self._per_epoch = begin, end, per_epoch
+        self._distribution = distribution
         self._optimizer = make_optimizer(config)
         self._optimizer.build(recipe.trainable_variables())
         self._step_function = make_step(recipe, self._optimizer, config.weight_decay)
@@ -145,7 +156,9 @@ class _StageLoop:
         config, steps = self._config, self._end - self._begin
         if self._done == self._end:
             return
-        stream = self._inputs.batches(self._recipe, config, self._done, self._end)
+        stream = self._distribution.batches(
+            lambda shard: self._inputs.batches(self._recipe, config, self._done, self._end, shard)
+        )
         saved_at = epoch_began = stepped = time.monotonic()
         epoch_first = self._done
         with progress(total=steps, description=self._stage.name, done=self._done - self._begin) as bar:
@@ -157,7 +170,7 @@ class _StageLoop:
                 )
                 parts = {name: float(value) for name, value in losses.items()}
                 if not math.isfinite(parts["loss"]):
-                    cause = first_not_finite(self._recipe, self._variables(), batch, parts)
+                    cause = first_not_finite(self._recipe, self._variables(), self._distribution.first(batch), parts)
                     raise TrainingError(f"the loss is {parts['loss']} at step {self._done + 1}: {cause}", _LOWER)
                 self._done += 1
                 for name, value in parts.items():
@@ -180,10 +193,12 @@ class _StageLoop:
                     # Its time is not training's.
                     epoch_began, epoch_first = time.monotonic(), self._done
                     stepped += epoch_began - now
-                if epoch_ended or now - saved_at > config.checkpoint_every_s or stop_requested():
+                # Workers decide together: one that stops a step earlier would leave the others waiting.
+                due = self._distribution.any(stop_requested() or now - saved_at > config.checkpoint_every_s)
+                if epoch_ended or due:
                     self._checkpoint()
                     saved_at = now
-                if stop_requested():
+                if due and self._distribution.any(stop_requested()):
                     place = shlex.quote(str(self._run.path))
                     raise Interrupted(
                         f"stopped after step {self._done}, which is saved",

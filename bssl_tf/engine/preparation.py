@@ -17,8 +17,9 @@ from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.open import open_data
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.engine.configuration import refuse_begun
+from bssl_tf.engine.distribution import Distribution, distribution_of
 from bssl_tf.engine.inputs import Inputs
-from bssl_tf.engine.run_folder import RunFolder
+from bssl_tf.engine.run_folder import FollowersRunFolder, RunFolder
 from bssl_tf.engine.stages import Stage
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import DataError, MissingDataError, RunFolderError
@@ -42,6 +43,7 @@ class Prepared(Generic[AnySections]):
         augmentation: what makes a view of one.
         out: its folder; `opened_folder` makes it.
         begun: whether a run was there before.
+        distribution: the devices that train it.
     """
 
     run: RunConfig[AnySections]
@@ -49,6 +51,7 @@ class Prepared(Generic[AnySections]):
     augmentation: Augmentation
     out: Path
     begun: bool
+    distribution: Distribution
 
     def inputs(self, preprocessing: Preprocessing) -> Inputs:
         """What the loop feeds to the recipe."""
@@ -57,7 +60,8 @@ class Prepared(Generic[AnySections]):
     def try_out(self, build: Callable[[Stage], Recipe], stages: Sequence[Stage]) -> Recipe:
         """Finds what is wrong with networks and batch size before a run folder is made; the first stage's recipe."""
         steps_per_epoch(len(self.data.train), self.run.sections.training.batch_size)
-        return build(stages[0])
+        with self.distribution.scope():
+            return build(stages[0])
 
     @contextlib.contextmanager
     def opened_folder(self, made_from: dict[str, str], labels_used: str | None) -> Iterator[RunFolder]:
@@ -69,21 +73,33 @@ class Prepared(Generic[AnySections]):
 
         Raises:
             RunFolderError: the folder is taken, another process trains there, or the run was begun with other images,
-                teacher or threads.
+                teacher, threads or devices.
             StorageError: it cannot be written.
+            WorkerError: another worker has stopped.
         """
+        # None of the workers may still look whether there is a run when the chief has made its folder.
+        self.distribution.wait_for_all()
+        if not self.distribution.is_chief:
+            self.distribution.wait_for_all()
+            yield FollowersRunFolder(self.out)
+            return
         folder = RunFolder(self.out)
         # Held before anything is looked at: two commands that were started at once may both have found no run here.
         with folder.locked():
             if not self.begun:
                 refuse_begun(self.out, resume=False)
             self._describe(made_from, labels_used)
+            self.distribution.wait_for_all()
             yield folder
 
     def _describe(self, made_from: dict[str, str], labels_used: str | None) -> None:
         """Writes what the run is made of and from, or compares it with what was written."""
         config, images = self.run.sections, len(self.data.train)
-        now = environment(config.training.threads) | {"fingerprints": made_from, "training_images": images}
+        now = environment(config.training.threads) | {
+            "fingerprints": made_from,
+            "training_images": images,
+            "devices": self.distribution.replicas,
+        }
         if not self.begun:
             recorded = dataclasses.replace(self.run, labels_used=labels_used or "").tables()
             RunFolder.create(self.out, recorded, now | {"config": recorded})
@@ -119,7 +135,10 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
     augmentation = augmentation_of(config.augmentation)
     # Threads and determinism must be set before TensorFlow does anything, even for the data.
     configure(resolved_threads(config.training.threads), config.training.precision)
-    labels = run.method.needs_labels
+    training, labels = config.training, run.method.needs_labels
+    distribution = distribution_of(
+        training.distribute, training.batch_size, synchronized_batch_norm=training.synchronized_batch_norm
+    )
     try:
         data = open_data(config.data, labels_needed=labels)
     except MissingDataError as error:
@@ -140,7 +159,7 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
             _log.warning(line)
         channels = dataclasses.replace(config.data, channels=data.train.channels)
         run = dataclasses.replace(run, sections=dataclasses.replace(config, data=channels))
-    return Prepared(run, data, augmentation, out, begun)
+    return Prepared(run, data, augmentation, out, begun, distribution)
 
 
 def augmentation_of(config: AugmentationConfig) -> Augmentation:
@@ -167,7 +186,7 @@ def few_images(run: RunConfig[Any], images: int) -> list[str]:
 
 
 def _check_same(begun: dict[str, Any], now: dict[str, Any], out: Path, images: str) -> None:
-    """Raises `RunFolderError` unless data, teacher and threads are those that the run was begun with."""
+    """Raises `RunFolderError` unless data, teacher, threads and devices are those that the run was begun with."""
     fingerprints = begun.get("fingerprints")
     for part, name in (("data", images), ("teacher", "weights of the teacher")):
         known = fingerprints.get(part) if isinstance(fingerprints, dict) else None
@@ -180,4 +199,9 @@ def _check_same(begun: dict[str, Any], now: dict[str, Any], out: Path, images: s
         raise RunFolderError(
             f"the run in {out} was started with {begun.get('threads')} threads, but now there are {now['threads']}",
             "Resume it where that many cores are free; sums are split by thread, so the result would differ",
+        )
+    if begun.get("devices", 1) != now["devices"]:
+        raise RunFolderError(
+            f"the run in {out} was started on {begun.get('devices', 1)} devices, but now there are {now['devices']}",
+            "Resume it on that many; sums are split by device, so the result would differ",
         )

@@ -161,6 +161,23 @@ class RunFolder:
         return None
 
 
+class FollowersRunFolder(RunFolder):
+    """The run folder as workers other than the chief have it: they read it and write nothing."""
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """The chief holds the lock."""
+        return contextlib.nullcontext()
+
+    def record(self, record: dict[str, Any]) -> None:
+        """The chief does."""
+
+    def rewind_metrics(self, step: int) -> None:
+        """The chief does."""
+
+    def save_checkpoint(self, step: int, stage: str, tensors: dict[str, np.ndarray], sums: dict[str, float]) -> None:
+        """The chief does."""
+
+
 def _read_checkpoint(path: Path) -> Checkpoint:
     tensors, metadata = read_tensors(path)
     try:

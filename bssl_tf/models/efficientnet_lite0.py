@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bssl_tf.backend import keras
 from bssl_tf.errors import ConfigError
+from bssl_tf.models.layers import batch_norm
 
 layers = keras.layers
 
@@ -77,4 +78,4 @@ def _norm_relu6(x: object, name: str) -> object:
 
 def _norm(name: str) -> keras.layers.Layer:
     # The constants of the published weights, not those of `layers.batch_norm`.
-    return layers.BatchNormalization(momentum=0.99, epsilon=1e-3, name=name)
+    return batch_norm(name, momentum=0.99, epsilon=1e-3)

@@ -2,18 +2,75 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import ConfigError
 from bssl_tf.quantizers import activation_quantizer, kernel_quantizer
+from bssl_tf.replicas import gather
 
 SMALLEST_IMAGE = 16
+# Whether networks that are made now will normalise by the batch of all devices in training, or each by its part of it.
+synchronized_batch_norm: ContextVar[bool] = ContextVar("synchronized_batch_norm", default=True)
 
 
-def batch_norm(name: str) -> keras.layers.Layer:
-    """Batch norm with moving averages that settle within a few hundred steps (momentum 0.9, as in PyTorch)."""
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
+def batch_norm(name: str, *, momentum: float = 0.9, epsilon: float = 1e-5) -> keras.layers.Layer:
+    """Batch norm with moving averages that settle within a few hundred steps (momentum 0.9, as in PyTorch).
+
+    Within the scope of a `tf.distribute` strategy of several devices it is one for them, `ReplicaBatchNorm`.
+    """
+    alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
+    kind = keras.layers.BatchNormalization if alone else ReplicaBatchNorm
+    return kind(momentum=momentum, epsilon=epsilon, name=name)
+
+
+class ReplicaBatchNorm(keras.layers.BatchNormalization):
+    """Batch norm on one of several devices: in training it normalises by the batch of all of them.
+
+    Weights have the names and shapes of Keras' own, and without training nothing is different. Keras' own
+    `synchronized=True` is not used: it is lost when a layer is cloned, its moving variance lacks the correction
+    n / (n - 1) of batch norm on one device, and its variance, a difference of two means, loses digits.
+
+    Args:
+        synchronized: whether the statistics are those of the whole batch, rather than each device's part of it; by
+            default as `synchronized_batch_norm` says where the layer is made.
+    """
+
+    def __init__(self, *, synchronized: bool | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._whole_batch = synchronized_batch_norm.get() if synchronized is None else synchronized
+
+    def get_config(self) -> dict[str, Any]:
+        """Of Keras' own, and `synchronized`."""
+        return super().get_config() | {"synchronized": self._whole_batch}
+
+    def add_weight(self, *args: Any, **options: Any) -> Any:
+        """Keeps moving averages of the first device; Keras' own has one for each device, to be averaged when read."""
+        if options.get("synchronization") == tf.VariableSynchronization.ON_READ:
+            options |= {
+                "synchronization": tf.VariableSynchronization.AUTO,
+                "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            }
+        return super().add_weight(*args, **options)
+
+    def call(self, inputs: tf.Tensor, training: Any = None, mask: Any = None) -> tf.Tensor:
+        """[B / R, ..., C] to the same shape, normalised per channel."""
+        if not training or not self.trainable or not self._whole_batch or tf.distribute.in_cross_replica_context():
+            return super().call(inputs, training=training)
+        axes = list(range(inputs.shape.rank - 1))
+        means, variances = tf.nn.moments(tf.cast(inputs, tf.float32), axes)
+        replicas = gather(tf.stack([means, variances])[tf.newaxis])
+        batch_mean = tf.reduce_mean(replicas[:, 0], axis=0)
+        # The parts are equally large, so this is the law of total variance.
+        batch_variance = tf.reduce_mean(replicas[:, 1] + tf.square(replicas[:, 0] - batch_mean), axis=0)
+        correction = 1.0
+        if inputs.shape.rank == 4:  # Keras' own corrects the variance of maps, not that of vectors
+            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]) * tf.shape(replicas)[0], tf.float32)
+            correction = count / tf.maximum(count - 1.0, 1.0)
+        for moving, value in ((self.moving_mean, batch_mean), (self.moving_variance, batch_variance * correction)):
+            moving.assign(moving - (moving - tf.stop_gradient(value)) * (1.0 - self.momentum))
+        return tf.nn.batch_normalization(inputs, batch_mean, batch_variance, self.beta, self.gamma, self.epsilon)
 
 
 def binary_conv(

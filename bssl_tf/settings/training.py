@@ -22,6 +22,10 @@ class TrainingConfig(Table):
         schedule: `linear` or `cosine` decay, to zero at the end of each stage.
         seed: the seed from which all others are derived.
         threads: threads of one op, 0 for all cores; only the same number reproduces a run bit for bit.
+        distribute: devices that share each batch: `none` for one device, `mirrored` for all GPUs of this machine,
+            `multiworker` for the workers in TF_CONFIG, or `tpu`. The losses are those of one device.
+        synchronized_batch_norm: whether batch norm on several devices uses statistics of the whole batch; otherwise
+            each device uses its own part, and the moving averages are the first device's.
         precision: `float32`, or `bfloat16` for mixed precision: faster on processors with AVX512_BF16 or AMX.
         checkpoint_every_s: seconds between checkpoints within an epoch; every epoch also ends with one.
         probe_every: epochs between probes of the network's accuracy (`engine.probe`), which need labels and test
@@ -38,6 +42,8 @@ class TrainingConfig(Table):
     schedule: Literal["linear", "cosine"] = "linear"
     seed: NotNegativeInt = 0
     threads: NotNegativeInt = 0
+    distribute: Literal["none", "mirrored", "multiworker", "tpu"] = "none"
+    synchronized_batch_norm: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_every_s: Positive = 120.0
     probe_every: NotNegativeInt = 2

@@ -64,7 +64,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     made_from = {"data": data.train.fingerprint()}
     teacher = None
     if run.method.needs_teacher:
-        teacher = load_teacher(config.teacher, preprocessing, teacher_options(config))
+        with prepared.distribution.scope():
+            teacher = load_teacher(config.teacher, preprocessing, teacher_options(config))
         # Teacher and student see the same crop, so a teacher trained here decides how it is normalised.
         preprocessing = teacher.shared(preprocessing)
         teacher = teacher.for_views(preprocessing)
@@ -91,16 +92,18 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     recipe = prepared.try_out(build, stages)
     probe = probe_for("student", network, config.training, config.data, data)
     with prepared.opened_folder(made_from, labels_used) as folder:
-        if teacher is not None:
+        chief = prepared.distribution.is_chief
+        if teacher is not None and chief:
             write_json(out / "teacher.json", teacher.describe() | {"fingerprint": made_from["teacher"]})
         if config.teacher_cache_epochs:
             inputs, seconds = with_teacher_cache(
                 inputs, recipe, config.training, config.teacher_cache_epochs, made_from["teacher"]
             )
-            if not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
+            if chief and not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
                 write_json(out / "teacher_cache.json", {"seconds": round(seconds, 1)})
-        recipe = train(folder, stages, build, inputs, config.training, probe)
-        save_network(out / "student", network, {"student": recipe.trained["student"]})
+        recipe = train(folder, stages, build, inputs, config.training, probe, prepared.distribution)
+        if chief:
+            save_network(out / "student", network, {"student": recipe.trained["student"]})
     return out / "student"
 
 

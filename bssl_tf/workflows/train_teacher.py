@@ -58,10 +58,12 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
         hint_at_pretrained(config.data, len(data.train))
     probe = probe_for("teacher", network, config.training, config.data, data)
     with prepared.opened_folder({"data": data.train.fingerprint()}, labels_used) as folder:
-        recipe = train(folder, stages, build, prepared.inputs(preprocessing), config.training, probe)
+        inputs = prepared.inputs(preprocessing)
+        recipe = train(folder, stages, build, inputs, config.training, probe, prepared.distribution)
         backbone, head = recipe.trained["teacher"], recipe.trained["head"]
         norms = [layer for layer in head.layers if isinstance(layer, keras.layers.BatchNormalization)]
         widths = tuple(layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense))
         network = dataclasses.replace(network, head=widths, head_batch_norm=bool(norms))
-        save_network(out / "teacher", network, {"teacher": backbone, "head": head})
+        if prepared.distribution.is_chief:
+            save_network(out / "teacher", network, {"teacher": backbone, "head": head})
     return out / "teacher"

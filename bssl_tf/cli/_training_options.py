@@ -1,0 +1,56 @@
+"""Options of both training commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from bssl_tf.cli import completion
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def training_options(function: Function) -> Function:
+    """What both training commands take."""
+    for option in reversed(
+        [
+            click.option(
+                "--out", required=True, metavar="DIR", shell_complete=completion.folders, help="The run folder."
+            ),
+            click.option("--resume", is_flag=True, help="Continue the run in --out, if there is one."),
+            click.option(
+                "--preset",
+                metavar="NAME",
+                shell_complete=completion.presets,
+                help="A built-in preset (demo), or a TOML file.",
+            ),
+            click.option("--epochs", "training__epochs", type=int, help="Epochs per stage."),
+            click.option("--batch-size", "training__batch_size", type=int, help="Images per step."),
+            click.option("--learning-rate", "training__learning_rate", type=float, help="Peak learning rate."),
+            click.option("--seed", "training__seed", type=int, show_default="0", help="The run's seed."),
+            click.option(
+                "--probe-data",
+                "training__probe_data",
+                metavar="SOURCE",
+                shell_complete=completion.sources,
+                help="A labelled set to probe the network with during training, next to the untrained network and raw "
+                "pixels.",
+            ),
+            click.option(
+                "--threads", "training__threads", type=int, show_default="all cores", help="Threads of one op."
+            ),
+            click.option(
+                "--distribute",
+                "training__distribute",
+                type=click.Choice(("none", "mirrored", "multiworker", "tpu")),
+                show_default="none",
+                help="Devices that share each batch: one; all of this machine; those of all workers in TF_CONFIG; a "
+                "TPU.",
+            ),
+            click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of config.toml."),
+        ]
+    ):
+        function = option(function)
+    return function
