@@ -14,7 +14,7 @@ from bssl_tf.files import write_bytes
 
 _COLOURS = {
     **{"supervised": "#7f7f7f", "moco": "#d95f02", "byol": "#e6ab02", "swav": "#a6761d"},
-    **{"s2bnn": "#1b9e77", "bssl": "#386cb0"},
+    **{"s2bnn": "#1b9e77", "bssl": "#386cb0", "guided": "#7570b3"},
 }
 
 

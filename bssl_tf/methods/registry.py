@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 GROUP = "bssl_tf.methods"
 LABELS_USED = "labels_used"
 # Each is `METHOD` in the module of its name.
-BUILT_IN = ("s2bnn", "bssl", "moco", "byol", "swav", "supervised")
+BUILT_IN = ("s2bnn", "bssl", "guided", "moco", "byol", "swav", "supervised")
 Sections = TypeVar("Sections", TeacherConfig, PretrainConfig)
 AnySections = TypeVar("AnySections", bound="TeacherConfig | PretrainConfig", covariant=True)
 _registered: dict[str, Method[Any]] = {}

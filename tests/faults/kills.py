@@ -36,6 +36,7 @@ RUNS: dict[str, Sequence[str]] = {
     "s2bnn": ("pretrain", "--method", "s2bnn", *TINY_STUDENT),
     "s2bnn, teacher cached": ("pretrain", "--method", "s2bnn", *TINY_STUDENT, *_CACHED),
     "bssl": ("pretrain", "--method", "bssl", *TINY_STUDENT, *_BSSL),
+    "guided": ("pretrain", "--method", "guided", *TINY_STUDENT, "--set", "guided.queue_size=64"),
     "moco": ("pretrain", "--method", "moco", *TINY_STUDENT, *_QUEUE),
     "byol": ("pretrain", "--method", "byol", *TINY_STUDENT),
     "swav": ("pretrain", "--method", "swav", *TINY_STUDENT, "--set", "swav.prototypes=16"),

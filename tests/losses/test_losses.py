@@ -15,6 +15,7 @@ from bssl_tf.losses.feature_similarity import feature_similarity
 from bssl_tf.losses.guided_distillation import guided_distillation
 from bssl_tf.losses.info_nce import info_nce
 from bssl_tf.losses.kl_divergence import kl_divergence
+from bssl_tf.losses.similarity_distillation import similarity_distillation
 from bssl_tf.losses.swapped_prediction import balanced_assignment, swapped_prediction
 
 # float32 sums of a few dozen terms below 10 lose at most some 1e-6 each.
@@ -93,6 +94,41 @@ def test_kl_divergence_trains_the_target_too() -> None:
     with tf.GradientTape() as tape:
         loss = kl_divergence(target, student, 0.2)
     assert all(float(tf.norm(g)) > 0 for g in tape.gradient(loss, [target, student]))
+
+
+@given(vectors, st.floats(0.05, 1), st.floats(0.05, 1), st.integers(0, 3))
+@settings(deadline=None, max_examples=40)
+def test_similarity_distillation_matches_loops_over_the_known_anchors(
+    teacher: np.ndarray, ours: float, theirs: float, unknown: int
+) -> None:
+    student = np.roll(teacher, 1, axis=1) * np.float32(0.7)
+    anchors = np.random.default_rng(0).standard_normal((9, 7)).astype(np.float32)
+    kept = anchors[: 9 - unknown]
+    expected = []
+    for t, s in zip(teacher, student, strict=True):
+        p, q = (
+            softmax(np.array([unit(vector) @ unit(anchor) for anchor in kept]) / temperature)
+            for vector, temperature in ((t, theirs), (s, ours))
+        )
+        expected.append(-sum(a * math.log(b) for a, b in zip(p, q, strict=True)))
+    # What is not known has no influence, whatever it is.
+    anchors[9 - unknown :] = 0
+    known = tf.range(9) < 9 - unknown
+    result = similarity_distillation(
+        tf.constant(teacher), tf.constant(student), tf.constant(anchors), known, theirs, ours
+    )
+    assert float(result) == pytest.approx(mean(expected), rel=TOLERANCE, abs=TOLERANCE)
+
+
+def test_similarity_distillation_is_least_for_the_teacher_and_gives_it_no_gradient() -> None:
+    teacher, student = tf.Variable([[1.0, 2.0], [0.5, -1.0]]), tf.Variable([[2.0, -1.0], [1.0, 1.0]])
+    anchors, known = tf.Variable([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]), tf.constant([True, True, False])
+    with tf.GradientTape() as tape:
+        loss = similarity_distillation(teacher, student, anchors, known, 0.2, 0.2)
+    to_teacher, to_anchors, to_student = tape.gradient(loss, [teacher, anchors, student])
+    assert to_teacher is None and to_anchors is None
+    assert float(tf.norm(to_student)) > 0
+    assert float(similarity_distillation(teacher, 3 * teacher, anchors, known, 0.2, 0.2)) < float(loss)
 
 
 @given(vectors)

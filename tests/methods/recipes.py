@@ -15,6 +15,7 @@ from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.engine.stages import Stage
 from bssl_tf.methods.bssl import Bssl, BsslConfig
 from bssl_tf.methods.byol import Byol, ByolConfig
+from bssl_tf.methods.guided import Guided, GuidedConfig
 from bssl_tf.methods.moco import Moco, MocoConfig
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.s2bnn import ContrastiveS2bnn, S2bnn, S2bnnConfig
@@ -60,6 +61,7 @@ def recipe(name: str, teacher: Teacher) -> Build:
                 batch_size=BATCH,
                 seed=0,
             ),
+            "guided": lambda: Guided(student, teacher, GuidedConfig(queue_size=64, head_width=32), batch_size=BATCH),
             "bssl": lambda: Bssl(student, teacher, small),
             "bssl frozen": lambda: Bssl(student, teacher, dataclasses.replace(small, classifier="frozen")),
             "bssl features": lambda: Bssl(student, teacher, dataclasses.replace(small, feature_similarity="features")),

@@ -35,6 +35,7 @@ FALLING = {
     "supervised": ("loss", 0.8, 0),
     "s2bnn": ("gap_to_teacher", 0.8, 0),
     "contrastive s2bnn": ("gap_to_teacher", 0.8, 0),
+    "guided": ("loss", 0.9, 0),
     "bssl": ("loss", 0.8, 0),
     "bssl frozen": ("loss", 0.8, 0),
     "bssl features": ("feature_similarity", 0.8, 0),
@@ -218,3 +219,30 @@ def test_contrastive_s2bnn_is_the_sum_of_both_losses(teacher: Teacher, rng: np.r
     distillation = guided_distillation(teacher_says, student_says, 0.2)
     assert float(losses["contrastive"]) == pytest.approx(float(contrastive), rel=1e-4)
     assert float(losses["loss"]) == pytest.approx(float(contrastive) + float(distillation), rel=1e-4)
+
+
+def test_guideds_queue_fills_from_nothing_and_replaces_the_oldest(teacher: Teacher, rng: np.random.Generator) -> None:
+    method = recipe("guided", teacher)(Stage("only", True, 1))
+    assert int(method.state["queue_filled"]) == 0
+    given = []
+    for _ in range(3):
+        batch = seen(method, *noise(rng))
+        losses, updates = method.losses(batch, tf.constant(0.0))
+        assert np.isfinite(float(losses["loss"]))
+        np.testing.assert_array_equal(updates["anchors"], batch.teacher[0])
+        method.after_step(updates, tf.constant(0.0))
+        given.append(batch.teacher[0])
+    assert int(method.state["queue_filled"]) == 64 and int(method.state["queue_next"]) == BATCH
+    np.testing.assert_array_equal(method.state["queue"], np.concatenate([given[2], given[1]]))
+
+
+def test_guided_does_not_see_what_all_the_teachers_features_have_in_common(
+    teacher: Teacher, rng: np.random.Generator
+) -> None:
+    method = recipe("guided", teacher)(Stage("only", True, 1))
+    batch = seen(method, *noise(rng))
+    shifted = batch._replace(teacher=tuple(vectors + 100.0 for vectors in batch.teacher))
+    one, other = (method.losses(given, tf.constant(0.0)).losses for given in (batch, shifted))
+    assert float(one["regression"]) == pytest.approx(float(other["regression"]), rel=1e-3)
+    # A network in training mode gives other features each time only through its batch norms' averages.
+    assert float(one["similarity"]) == pytest.approx(float(other["similarity"]), rel=1e-3)

@@ -40,6 +40,8 @@ from tests.teachers import onnx_models
         ({"method": "byol", "byol": {"hidden_width": 0}}, "byol.hidden_width is 0"),
         ({"method": "swav", "swav": {"iterations": 0}}, "swav.iterations is 0"),
         ({"method": "swav", "swav": {"frozen_epochs": 5.0}, "training": {"epochs": 5}}, "swav.frozen_epochs is 5.0"),
+        ({"method": "guided", "guided": {"queue_size": 100}}, "Try --set guided.queue_size=256"),
+        ({"method": "guided", "guided": {"regression": 0, "similarity": 0}}, "are both 0. Set one of them above 0"),
         ({"method": "bssl", "bssl": {"balance_end": 2.0}}, "bssl.balance_end is 2.0"),
         ({"method": "s2bnn", "teacher_cache_epochs": 9, "training": {"epochs": 4}}, "there are 8 epochs"),
         ({"method": "s2bnn", "teacher_cache_epochs": -1}, "teacher_cache_epochs is -1. Give zero or more"),

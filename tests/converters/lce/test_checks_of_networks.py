@@ -19,7 +19,8 @@ CODES_OF_ZOO = {
     "DoReFaNet": {"input-quantizer", "layer-kind"},
     "XNORNet": {"separate-quantize"},
 }
-CODES_OF_OURS: dict[str, set[str]] = {}
+FLOAT = ("efficientnet_lite0", "float_resnet", "resnet18", "resnet34", "resnet50")
+CODES_OF_OURS: dict[str, set[str]] = {name: {"nothing-binary"} for name in FLOAT}
 ZOO = sorted(zoo_networks())
 
 
