@@ -20,8 +20,8 @@ from bssl_tf_deploy.system_errors import memory_shortage
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 _log_level_is_ours = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
-# TensorFlow probes for CUDA at import and prints what it does not find; this project trains on the CPU.
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# Two runs can share a GPU: TensorFlow takes its memory as it is needed, not all of it at once.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 @contextlib.contextmanager
@@ -97,6 +97,7 @@ __all__ = [
     "keras_saved_metadata",
     "lq",
     "op_layers",
+    "optimizer_variables",
     "quiet",
     "tf",
     "update_on_all_devices",
@@ -136,17 +137,33 @@ def update_on_all_devices(optimizer: Any, gradients: Any, variables: Any) -> Non
     """One step of a Keras optimiser in the cross-replica context of `tf.distribute`, and the layers' constraints.
 
     Args:
-        optimizer: built for `variables`.
+        optimizer: built for `variables`; if it scales losses, nothing happens where a gradient is not finite.
         gradients: of the loss, the same on all replicas.
         variables: of the strategy.
     """
+
     # No public name. `apply_gradients` would have every replica apply the constraints, where a variable of all replicas
     # cannot be assigned.
-    strategy = tf.distribute.get_strategy()
-    optimizer._distributed_apply_gradients_fn(strategy, list(zip(gradients, variables, strict=True)))
-    for variable in variables:
-        if variable.constraint is not None:
-            variable.assign(variable.constraint(variable))
+    def update(inner: Any) -> None:
+        strategy = tf.distribute.get_strategy()
+        inner._distributed_apply_gradients_fn(strategy, list(zip(gradients, variables, strict=True)))
+        for variable in variables:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
+
+    if not isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
+        update(optimizer)
+        return
+    _, finite = optimizer._loss_scale.update(gradients)
+    tf.cond(finite, lambda: update(optimizer.inner_optimizer), lambda: None)
+
+
+def optimizer_variables(optimizer: Any) -> list[Any]:
+    """All that an update of a Keras optimiser reads and writes, less the weights; in a fixed order."""
+    if not isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
+        return list(optimizer.variables)
+    scale = optimizer._loss_scale  # no public name
+    return [*optimizer.variables, scale.current_loss_scale, scale.counter]
 
 
 def keras_saved_metadata(content: bytes) -> Any:
@@ -158,7 +175,7 @@ def keras_saved_metadata(content: bytes) -> Any:
     return metadata
 
 
-def configure(threads: int, precision: str = "float32") -> None:
+def configure(threads: int, precision: str = "float32", *, deterministic: bool = True) -> None:
     """Makes every op deterministic and sets how many threads TensorFlow may use.
 
     Call it once, before the first op runs. The thread count changes how sums are split, so two runs agree bit for
@@ -166,9 +183,12 @@ def configure(threads: int, precision: str = "float32") -> None:
 
     Args:
         threads: threads for one op, at least 1.
-        precision: `bfloat16` lets oneDNN compute convolutions in bfloat16; variables, heads and losses stay float32.
+        precision: `bfloat16` lets oneDNN compute convolutions in bfloat16 on a CPU; variables, heads and losses stay
+            float32.
+        deterministic: False allows ops of a GPU that give other results each time.
     """
-    tf.config.experimental.enable_op_determinism()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     # Left to itself the rewriter takes the losses too, as they follow a product; three digits are too few there.
     os.environ.setdefault("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE", _KEPT_IN_FLOAT32)
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": precision == "bfloat16"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from bssl_tf.backend import tf, update_on_all_devices
+from bssl_tf.backend import keras, tf, update_on_all_devices
 from bssl_tf.replicas import mean
 
 Outcome = TypeVar("Outcome")
@@ -29,20 +29,26 @@ def descend(
             tensors that are the same on all devices (`bssl_tf.replicas`).
         arguments: of `objective`; tensors, or values for each device.
         variables: all of them get a gradient.
-        optimizer: of Keras; it applies the constraints of layers too.
+        optimizer: of Keras; it applies the constraints of layers too. One that scales losses skips the step where a
+            gradient is not finite, and lowers its scale.
         weight_decay: this share of every variable is added to its gradient (L2).
 
     Returns:
         The second value of `objective`, from before the step.
     """
     strategy = tf.distribute.get_strategy()
+    scaled = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
     def on_a_replica(*own: Any) -> tuple[list[tf.Tensor], Outcome]:
         with tf.GradientTape() as tape:
             loss, outcome = objective(*own)
+            falling = optimizer.get_scaled_loss(loss) if scaled else loss
         # A loss that is not finite must not spoil the weights: they show where it began (engine.not_finite).
         finite = tf.math.is_finite(mean(loss))
-        gradients = mean([tf.where(finite, g, tf.zeros_like(g)) for g in tape.gradient(loss, variables)])
+        gradients = tape.gradient(falling, variables)
+        if scaled:
+            gradients = optimizer.get_unscaled_gradients(gradients)
+        gradients = mean([tf.where(finite, g, tf.zeros_like(g)) for g in gradients])
         if weight_decay:
             gradients = [g + weight_decay * v for g, v in zip(gradients, variables, strict=True)]
         return gradients, outcome

@@ -42,6 +42,14 @@ def training_options(function: Function) -> Function:
                 "--threads", "training__threads", type=int, show_default="all cores", help="Threads of one op."
             ),
             click.option(
+                "--device",
+                "training__device",
+                metavar="NAME",
+                shell_complete=completion.words("auto", "cpu", "gpu"),
+                show_default="auto",
+                help="auto (a GPU if there is one), cpu, gpu, or gpu:N.",
+            ),
+            click.option(
                 "--distribute",
                 "training__distribute",
                 type=click.Choice(("none", "mirrored", "multiworker", "tpu")),

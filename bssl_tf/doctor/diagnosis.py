@@ -42,7 +42,9 @@ def examine(*, deep: bool = False) -> Diagnosis:
         deep: also import the large packages, each in a process of its own; takes up to a minute.
     """
     packages = find_packages(deep=deep)
-    found = {one.name: one for one in (*packages.values(), find_python(), find_keras(), *find_machine(packages))}
+    found = {
+        one.name: one for one in (*packages.values(), find_python(), find_keras(), *find_machine(packages, deep=deep))
+    }
     commands = []
     for name, needs in NEEDS.items():
         missing = tuple(one for one in needs.required if not found[one].there)

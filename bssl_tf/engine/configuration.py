@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,14 @@ from bssl_tf.settings import (
     read_run_config,
 )
 
+_DEVICE = re.compile(r"auto|cpu|gpu(:[0-9]{1,4})?")
 _EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
-# May change while a run is stopped: where things lie, which have a fingerprint, and what no weight depends on.
-MOVABLE = ("teacher", "data.source", "data.data_dir", "data.download", "training.checkpoint_every_s")
+# May change while a run is stopped: where things lie, which have a fingerprint, which device of its kind it is, and
+# what no weight depends on.
+MOVABLE = (
+    *("teacher", "data.source", "data.data_dir", "data.download"),
+    *("training.checkpoint_every_s", "training.device"),
+)
 # As in the measured comparison, results/teacher-cache.jsonl.
 _ONNX_CACHE_EPOCHS = 2
 
@@ -131,6 +137,9 @@ def _check_unedited(run: RunConfig[Any], out: Path) -> None:
 def _check(run: RunConfig[Any]) -> None:
     """What can be found wrong before any data is there, beyond what each setting's own type refuses."""
     _check_warmup(run.sections.training)
+    device = run.sections.training.device
+    if not _DEVICE.fullmatch(device):
+        raise ConfigError(f"training.device is {device!r}", "Choose auto, cpu, gpu, or gpu:N such as gpu:0")
     if isinstance(run.sections, TeacherConfig):
         check_choice("method", run.method.name, names_for_teachers())
     else:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bssl_tf.backend import tf
+from bssl_tf.backend import optimizer_variables, tf
 from bssl_tf.checkpoints import match_tensors
 from bssl_tf.data.views import steps_per_epoch
+from bssl_tf.engine.device import nondeterminism_named
 from bssl_tf.engine.distribution import ALONE, Distribution
 from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.interruption import stop_requests
@@ -81,7 +82,7 @@ def train(
     run.rewind_metrics(done)
 
     recipe: Recipe | None = None
-    with stop_requests() as stop_requested, distribution.scope(), distribution.losses_named():
+    with stop_requests() as stop_requested, distribution.scope(), distribution.losses_named(), nondeterminism_named():
         for stage, end in zip(stages, ends, strict=True):
             begin = end - stage.epochs * per_epoch
             # A checkpoint on the border belongs to the stage that ends there; the next one takes its networks over.
@@ -130,7 +131,7 @@ class _StageLoop:
         models = recipe.trained | recipe.companions
         named = {f"{part}/{name}": w for part, model in models.items() for name, w in named_weights(model).items()}
         named |= {f"state/{name}": variable for name, variable in recipe.state.items()}
-        named |= {f"optimizer/{i:04d}": variable for i, variable in enumerate(self._optimizer.variables)}
+        named |= {f"optimizer/{i:04d}": variable for i, variable in enumerate(optimizer_variables(self._optimizer))}
         return named
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -17,6 +17,7 @@ from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.open import open_data
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.engine.configuration import refuse_begun
+from bssl_tf.engine.device import CPU, choose_device
 from bssl_tf.engine.distribution import Distribution, distribution_of
 from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.run_folder import FollowersRunFolder, RunFolder
@@ -44,6 +45,7 @@ class Prepared(Generic[AnySections]):
         out: its folder; `opened_folder` makes it.
         begun: whether a run was there before.
         distribution: the devices that train it.
+        device: what they are, see `choose_device`.
     """
 
     run: RunConfig[AnySections]
@@ -52,6 +54,7 @@ class Prepared(Generic[AnySections]):
     out: Path
     begun: bool
     distribution: Distribution
+    device: str
 
     def inputs(self, preprocessing: Preprocessing) -> Inputs:
         """What the loop feeds to the recipe."""
@@ -99,6 +102,7 @@ class Prepared(Generic[AnySections]):
             "fingerprints": made_from,
             "training_images": images,
             "devices": self.distribution.replicas,
+            "device": self.device,
         }
         if not self.begun:
             recorded = dataclasses.replace(self.run, labels_used=labels_used or "").tables()
@@ -133,9 +137,10 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
     begun, config = (out / "config.toml").exists(), run.sections
     # All that needs no data is checked before the data, which may take an hour to decode.
     augmentation = augmentation_of(config.augmentation)
-    # Threads and determinism must be set before TensorFlow does anything, even for the data.
-    configure(resolved_threads(config.training.threads), config.training.precision)
     training, labels = config.training, run.method.needs_labels
+    # Device, threads and determinism must be set before TensorFlow does anything, even for the data.
+    device = choose_device(training.device, several=training.distribute != "none")
+    configure(resolved_threads(training.threads), training.precision, deterministic=training.deterministic)
     distribution = distribution_of(
         training.distribute, training.batch_size, synchronized_batch_norm=training.synchronized_batch_norm
     )
@@ -159,7 +164,7 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
             _log.warning(line)
         channels = dataclasses.replace(config.data, channels=data.train.channels)
         run = dataclasses.replace(run, sections=dataclasses.replace(config, data=channels))
-    return Prepared(run, data, augmentation, out, begun, distribution)
+    return Prepared(run, data, augmentation, out, begun, distribution, device)
 
 
 def augmentation_of(config: AugmentationConfig) -> Augmentation:
@@ -204,4 +209,9 @@ def _check_same(begun: dict[str, Any], now: dict[str, Any], out: Path, images: s
         raise RunFolderError(
             f"the run in {out} was started on {begun.get('devices', 1)} devices, but now there are {now['devices']}",
             "Resume it on that many; sums are split by device, so the result would differ",
+        )
+    if begun.get("device", CPU) != now["device"]:
+        raise RunFolderError(
+            f"the run in {out} was started on {begun.get('device', CPU)}, but this device is {now['device']}",
+            "Resume it on one of that kind (--device); the order of sums depends on it, so the result would differ",
         )

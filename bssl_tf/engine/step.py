@@ -16,8 +16,11 @@ from bssl_tf.settings import TrainingConfig
 def make_optimizer(config: TrainingConfig) -> Any:
     """The optimiser of a stage, fresh."""
     if config.optimizer == "sgd":
-        return keras.optimizers.SGD(learning_rate=config.learning_rate, momentum=0.9)
-    return keras.optimizers.Adam(learning_rate=config.learning_rate)
+        optimizer = keras.optimizers.SGD(learning_rate=config.learning_rate, momentum=0.9)
+    else:
+        optimizer = keras.optimizers.Adam(learning_rate=config.learning_rate)
+    # Small gradients would vanish in float16, whose smallest number is 6e-8.
+    return keras.mixed_precision.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
 
 
 def make_step(recipe: Recipe, optimizer: Any, weight_decay: float) -> Callable[..., dict[str, tf.Tensor]]:

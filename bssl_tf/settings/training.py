@@ -22,11 +22,16 @@ class TrainingConfig(Table):
         schedule: `linear` or `cosine` decay, to zero at the end of each stage.
         seed: the seed from which all others are derived.
         threads: threads of one op, 0 for all cores; only the same number reproduces a run bit for bit.
+        device: `auto` for a GPU where TensorFlow sees one, `cpu`, `gpu`, or `gpu:N` for the GPU with that number.
         distribute: devices that share each batch: `none` for one device, `mirrored` for all GPUs of this machine,
             `multiworker` for the workers in TF_CONFIG, or `tpu`. The losses are those of one device.
         synchronized_batch_norm: whether batch norm on several devices uses statistics of the whole batch; otherwise
             each device uses its own part, and the moving averages are the first device's.
-        precision: `float32`, or `bfloat16` for mixed precision: faster on processors with AVX512_BF16 or AMX.
+        precision: `float32`; `bfloat16` for convolutions in it, faster on GPUs, TPUs, and processors with AVX512_BF16
+            or AMX; `float16` for convolutions in it with scaled losses, for GPUs without bfloat16. Signs, thresholds,
+            batch norm, heads and losses are always float32.
+        deterministic: whether a run on a GPU is to repeat bit for bit, which takes time, and stops at an operation
+            that cannot; on a CPU every run does.
         checkpoint_every_s: seconds between checkpoints within an epoch; every epoch also ends with one.
         probe_every: epochs between probes of the network's accuracy (`engine.probe`), which need labels and test
             images; a stage also ends with one; 0 for none. Probes do not affect training.
@@ -42,9 +47,11 @@ class TrainingConfig(Table):
     schedule: Literal["linear", "cosine"] = "linear"
     seed: NotNegativeInt = 0
     threads: NotNegativeInt = 0
+    device: str = "auto"
     distribute: Literal["none", "mirrored", "multiworker", "tpu"] = "none"
     synchronized_batch_norm: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    deterministic: bool = True
     checkpoint_every_s: Positive = 120.0
     probe_every: NotNegativeInt = 2
     probe_data: str = ""

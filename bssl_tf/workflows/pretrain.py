@@ -22,6 +22,7 @@ from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.registry import RunConfig
 from bssl_tf.models.binarization import binarize
+from bssl_tf.models.precision import in_precision
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import BackboneConfig, PretrainConfig, merge, read_settings
@@ -83,7 +84,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
         student = network.build()
         if config.initial:
             load_weights(zoo.find(config.initial.removeprefix(zoo.PREFIX)).folder, {"student": student})
-        student = binarize(student, weights=stage.binary_weights)
+        student = in_precision(binarize(student, weights=stage.binary_weights), config.training.precision)
         classes = len(data.train.class_names)
         given = Ingredients(student, "student", teacher, classes, config.training, stage.epochs, first)
         return run.method.build(run.own, given)

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Collection
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,19 @@ BROUGHT = {
 NOT_NEEDED = {"run": {"picamera2"}, "bench": {"picamera2", "cv2"}}
 # Things to look for that are no packages of Python.
 OTHERS = {
-    *("python", "processor", "Keras 2", "interpreter", "runtime", "compiler", "cache", "TFDS folder", "ssh", "adb"),
+    *(
+        "python",
+        "processor",
+        "GPU",
+        "Keras 2",
+        "interpreter",
+        "runtime",
+        "compiler",
+        "cache",
+        "TFDS folder",
+        "ssh",
+        "adb",
+    ),
 }
 INSTALLED = sorted(name for name in MODULES if name not in ("tomli", "packaging"))
 
@@ -198,6 +211,30 @@ def test_programs_and_folders_are_said_missing_when_they_are(tmp_path: Path) -> 
         env=os.environ | environment,
     )
     assert json.loads(done.stdout)["findings"]["adb"]["found"] == str(programs / "adb")
+
+
+def test_a_gpu_is_named_and_so_is_what_tensorflow_lacks_to_use_it(tmp_path: Path) -> None:
+    programs, site = tmp_path / "programs", tmp_path / "site"
+    for folder in (programs, site):
+        folder.mkdir()
+    assert diagnosed(site_without([], site), PATH=str(programs))["findings"]["GPU"] == {
+        "there": True, "found": "none of NVIDIA's, so training uses the processor", "next_step": ""
+    }  # fmt: skip
+    tool = programs / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA A100-SXM4-40GB, 550.54.15, 40960 MiB'\n")
+    tool.chmod(0o755)
+    found = diagnosed(site, PATH=str(programs))
+    gpu = found["findings"]["GPU"]
+    assert gpu["found"].startswith("NVIDIA A100-SXM4-40GB, driver 550.54.15, 40960 MiB; TensorFlow cannot use it")
+    assert not gpu["there"] and gpu["next_step"].endswith("-m pip install 'tensorflow[and-cuda]'")
+    assert "on the processor only" in found["commands"]["pretrain"]["limited"] and found["healthy"]
+    for name in sorted(set(re.findall(r"nvidia-[a-z0-9-]+", " ".join(metadata.requires("tensorflow") or [])))):
+        (site / f"{name.replace('-', '_')}-1.dist-info").mkdir()
+        (site / f"{name.replace('-', '_')}-1.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 1\n")
+    assert diagnosed(site, PATH=str(programs))["findings"]["GPU"]["there"]
+    # A driver that does not answer is no GPU that could be used.
+    tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
+    assert diagnosed(site, PATH=str(programs))["findings"]["GPU"]["found"].startswith("none")
 
 
 def test_what_only_limits_a_command_is_optional_and_no_next_step(tmp_path: Path) -> None:

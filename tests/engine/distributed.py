@@ -24,6 +24,7 @@ from bssl_tf.checkpoints import write_tensors
 from bssl_tf.data.augmentation import LITE
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import fit_preprocessing
+from bssl_tf.descent import descend
 from bssl_tf.engine.distribution import ALONE, Distribution, distribution_of
 from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.loop import train
@@ -107,6 +108,7 @@ def main(what: str, kind: str, out: Path, killed: list[str]) -> None:
                 batches = list(each.batches(partial(fed.batches, two_views, CONFIG, 0, STEPS)))
                 found[str(each.replicas)] = {name: losses(build(name), batches) for name in recipes(teacher)}
         if kind == "mirrored":
+            found["scaled"] = scaled(devices)
             found["batch norm"] = {str(whole): normalised(devices, whole) for whole in (True, False)}
         if devices.is_chief:
             out.write_text(json.dumps(found))
@@ -156,6 +158,28 @@ def normalised(devices: Distribution, whole_batch: bool) -> list[Any]:
         made = devices.strategy.run(tf.function(lambda x: norm(x, training=True)), (rows,))
     parts = devices.strategy.experimental_local_results(made)
     return [np.concatenate(parts)[:, 0].tolist(), norm.moving_mean.numpy().tolist()]
+
+
+def scaled(devices: Distribution) -> list[list[float]]:
+    """A weight and the scale of its loss after a step, and after one in which a device's gradient is not finite."""
+    with devices.scope():
+        weight = tf.Variable(1.0)
+        optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=8)
+        optimizer.build([weight])
+
+        @tf.function
+        def step(factor: tf.Tensor) -> None:
+            descend(lambda own: (tf.sqrt(weight * own), {}), (factor,), [weight], optimizer)
+
+        found = []
+        for factors in ((4.0, 16.0), (4.0, 0.0)):
+            step(
+                devices.strategy.experimental_distribute_values_from_function(
+                    lambda context, factors=factors: tf.constant(factors[context.replica_id_in_sync_group])
+                )
+            )
+            found.append([float(weight), float(optimizer.loss_scale)])
+    return found
 
 
 def die(out: Path, step: int, seconds: float) -> None:

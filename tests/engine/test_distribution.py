@@ -69,6 +69,11 @@ def test_batch_norm_takes_the_whole_batch_or_each_device_its_part(mirrored: Any)
     assert whole[1] == pytest.approx([0.35]) and own[1] == pytest.approx([0.15])
 
 
+def test_scaled_losses_move_no_weight_where_a_device_has_a_gradient_that_is_not_finite(mirrored: Any) -> None:
+    # sqrt(4 w) and sqrt(16 w) have the gradients 1 and 2 at w = 1; that of sqrt(0 w) is not a number.
+    assert mirrored["scaled"] == [[0.25, 8.0], [0.25, 4.0]]
+
+
 @pytest.mark.slow
 def test_a_run_that_goes_on_from_a_checkpoint_ends_bit_for_bit_like_one_that_was_not_cut(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"

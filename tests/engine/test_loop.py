@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, tf
+from bssl_tf.checkpoints import read_tensors
 from bssl_tf.data.load import load_data
 from bssl_tf.data.views import Batch
 from bssl_tf.engine.inputs import Inputs
@@ -24,8 +26,10 @@ from bssl_tf.files import read_records
 from bssl_tf.methods.bssl import Bssl, BsslConfig
 from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.methods.s2bnn import S2bnn, S2bnnConfig
+from bssl_tf.methods.supervised import Supervised
 from bssl_tf.models.binarization import binarize
 from bssl_tf.models.binary_resnet import binary_resnet
+from bssl_tf.models.precision import in_precision
 from bssl_tf.models.saved import named_weights
 from bssl_tf.settings import TrainingConfig
 from bssl_tf.teachers.teacher import Teacher
@@ -151,6 +155,32 @@ def test_a_run_that_was_cut_ends_bit_for_bit_like_one_that_was_not(
                     np.testing.assert_array_equal(a, b, err_msg=f"cut {cut}: {part} {a.name}")
         for key, variable in whole.state.items():
             np.testing.assert_array_equal(variable, resumed.state[key], err_msg=f"cut {cut}: {key}")
+
+
+def test_the_scale_of_losses_continues_where_a_run_was_cut(
+    inputs: Inputs, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tf.config.experimental.enable_op_determinism()
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=64).train, labels=True)
+    config = TrainingConfig(epochs=2, batch_size=BATCH, precision="float16")
+    stages = [Stage("only", True, 2)]
+
+    def build(stage: Stage) -> Recipe:
+        keras.utils.set_random_seed(0)
+        return Supervised(in_precision(binary_resnet(28, 1, depth=1), "float16"), 10)
+
+    whole, cut = run_folder(tmp_path / "whole"), run_folder(tmp_path / "cut")
+    train(whole, stages, build, few, config)
+    first = whole.checkpoints()[0]
+    (cut.path / "checkpoints").mkdir()
+    shutil.copy(first, cut.path / "checkpoints")
+    train(cut, stages, build, few, config)
+    (expected, _), (found, _) = (read_tensors(run.checkpoints()[-1]) for run in (whole, cut))
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+    counts = [int(tensor) for tensor in found.values() if tensor.dtype == np.int64 and not tensor.shape]
+    assert counts == [4, 4], "Adam's steps, and those since the scale changed"
 
 
 class Spoilt(S2bnn):

@@ -1,0 +1,72 @@
+"""Which of this machine's devices a run uses, and what they are called in its records."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from bssl_tf.backend import tf
+from bssl_tf.errors import BackendError, ConfigError, TrainingError
+
+CPU = "cpu"
+
+
+def choose_device(device: str, *, several: bool) -> str:
+    """Hides from TensorFlow the GPUs that a run does not use. Call it before TensorFlow computes anything.
+
+    Args:
+        device: `auto` for GPUs where TensorFlow sees any, `cpu`, `gpu`, or `gpu:N` for the one with that number.
+        several: whether a run may use more than one.
+
+    Returns:
+        `cpu`, or the model of the GPUs.
+
+    Raises:
+        ConfigError: there is no such GPU.
+        BackendError: TensorFlow has started with others.
+    """
+    found = tf.config.list_physical_devices("GPU")
+    kind, _, number = device.partition(":")
+    if kind == "gpu" and not found:
+        raise ConfigError(
+            f"training.device is {device!r}, but TensorFlow sees no GPU", "Run `bssl-tf doctor` to see why, or omit it"
+        )
+    if number and int(number) >= len(found):
+        raise ConfigError(
+            f"training.device is {device!r}, but TensorFlow sees {len(found)} GPU{'s' * (len(found) > 1)}",
+            f"Choose from gpu:0 to gpu:{len(found) - 1}",
+        )
+    if kind == CPU:
+        used: list[Any] = []
+    elif number:
+        used = [found[int(number)]]
+    else:
+        used = found if several else found[:1]
+    if used != tf.config.get_visible_devices("GPU"):
+        try:
+            tf.config.set_visible_devices(used, "GPU")
+        except RuntimeError as error:
+            raise BackendError(
+                "the device was chosen after TensorFlow had started", "Start another process for a run on it"
+            ) from error
+    if not used:
+        return CPU
+    return str(tf.config.experimental.get_device_details(used[0]).get("device_name", "GPU"))
+
+
+@contextlib.contextmanager
+def nondeterminism_named() -> Iterator[None]:
+    """Turns TensorFlow's refusal of an operation that has no deterministic version into a `TrainingError`."""
+    try:
+        yield
+    except tf.errors.UnimplementedError as error:
+        said = str(error)
+        if "determinis" not in said.lower():
+            raise
+        node = re.search(r"\{\{node ([^}]+)\}\}", said)
+        raise TrainingError(
+            f"{node[1] if node else 'an operation'} has no deterministic version here ({said.splitlines()[0]})",
+            "Start another run with --set training.deterministic=false; that one will not repeat bit for bit",
+        ) from error
