@@ -25,6 +25,7 @@ from bssl_tf.engine.stages import Stage
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import DataError, MissingDataError, RunFolderError
 from bssl_tf.files import read_json, write_json
+from bssl_tf.memory import bounded_variables, require_activations
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.registry import AnySections, RunConfig
 from bssl_tf.preprocessing import Preprocessing
@@ -61,10 +62,20 @@ class Prepared(Generic[AnySections]):
         return Inputs(self.data.train, preprocessing, self.augmentation, labels=self.run.method.needs_labels)
 
     def try_out(self, build: Callable[[Stage], Recipe], stages: Sequence[Stage]) -> Recipe:
-        """Finds what is wrong with networks and batch size before a run folder is made; the first stage's recipe."""
-        steps_per_epoch(len(self.data.train), self.run.sections.training.batch_size)
-        with self.distribution.scope():
-            return build(stages[0])
+        """Finds what is wrong with networks and batch size before a run folder is made; the first stage's recipe.
+
+        Raises:
+            MemoryShortageError: the memory cannot hold them.
+        """
+        training = self.run.sections.training
+        steps_per_epoch(len(self.data.train), training.batch_size)
+        # Weight, gradient, and what the optimiser keeps of it.
+        copies = 4 if training.optimizer == "adam" else 3
+        with bounded_variables("training", "width, queue or head", copies), self.distribution.scope():
+            recipe = build(stages[0])
+        here = training.batch_size // max(1, len(self.distribution.workers))
+        require_activations(recipe.trained.values(), recipe.views, here)
+        return recipe
 
     @contextlib.contextmanager
     def opened_folder(self, made_from: dict[str, str], labels_used: str | None) -> Iterator[RunFolder]:

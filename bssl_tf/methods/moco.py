@@ -55,6 +55,7 @@ class Moco(Recipe):
         import numpy as np
 
         from bssl_tf.backend import tf
+        from bssl_tf.memory import require_memory
         from bssl_tf.models.binarization import copy_of
         from bssl_tf.models.heads import mlp_head
 
@@ -66,6 +67,9 @@ class Moco(Recipe):
         head = mlp_head("head", width, (width, config.embedding_width), use_batch_norm=config.head_batch_norm)
         self.trained = {part: backbone, "head": head}
         self.companions = {f"key_{part}": copy_of(backbone), "key_head": copy_of(head)}
+        # The numbers that are drawn, what makes them of length one, and the queue itself.
+        needed = config.queue_size * config.embedding_width * (2 * np.float64(0).nbytes + 2 * np.float32(0).nbytes)
+        require_memory(needed, f"a queue of {config.queue_size}", "moco.queue_size or moco.embedding_width")
         noise = np.random.default_rng(seed).standard_normal((config.queue_size, config.embedding_width))
         queue = (noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float32)
         self.state = {

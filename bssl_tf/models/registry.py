@@ -6,7 +6,7 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bssl_tf.errors import NetworkError
+from bssl_tf.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
     from bssl_tf.backend import keras
@@ -49,6 +49,11 @@ FEATURE_LAYERS: dict[str, str] = {
 }
 
 
+# Beyond, shapes overflow; and a network of a thousand layers takes minutes to build.
+_MOST = {"depth": 1000}
+_MOST_OF_ANY = 2**31 - 1
+
+
 def build_backbone(name: str, image_size: int, channels: int, arguments: dict[str, Any]) -> keras.Model:
     """Builds the network `name` with fresh weights from Keras's seeded initialisers.
 
@@ -61,11 +66,20 @@ def build_backbone(name: str, image_size: int, channels: int, arguments: dict[st
     Raises:
         NetworkError: unknown name or unknown argument.
         ConfigError: an argument is out of range.
+        MemoryShortageError: its weights do not fit into the memory.
     """
+    # Names are checked without TensorFlow.
+    from bssl_tf.memory import bounded_variables
+
     check_backbone(name)
+    for argument, value in arguments.items():
+        most = _MOST.get(argument, _MOST_OF_ANY)
+        if isinstance(value, int) and value > most:
+            raise ConfigError(f"{argument} is {value}, but {most} is the most", f"Choose a smaller {argument}")
     builder = getattr(importlib.import_module(f"bssl_tf.models.{BACKBONES[name]}"), name)
     try:
-        model: keras.Model = builder(image_size, channels, **arguments)
+        with bounded_variables(name, "width or depth"):
+            model: keras.Model = builder(image_size, channels, **arguments)
     except TypeError as error:
         raise NetworkError(f"{name} does not take these arguments ({error})", "See the network's docstring") from error
     return model

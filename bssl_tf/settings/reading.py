@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="Table")
 
 Positive = Annotated[float, Gt(0)]
-PositiveInt = Annotated[int, Gt(0)]
+# Beyond, shapes overflow.
+PositiveInt = Annotated[int, Gt(0), Le(2**31 - 1)]
 NotNegative = Annotated[float, Ge(0)]
 NotNegativeInt = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -131,7 +132,7 @@ def _named(kind: type[Table], error: ErrorDetails, where: str) -> ConfigError:
             except ConfigError as unknown:
                 return unknown
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            return ConfigError(f"{name} is {value}", f"Give {_range(wanted)}")
+            return ConfigError(f"{name} is {value}", f"Give {_range(wanted, error['type'])}")
     plain = typing.get_args(wanted)[0] if typing.get_origin(wanted) is Annotated else wanted
     type_name = {int: "an int", float: "a float", str: "a str", bool: "a bool"}.get(plain)
     if type_name is None:
@@ -144,12 +145,14 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def _range(wanted: Any) -> str:
+def _range(wanted: Any, broken: str) -> str:
     limits = {type(one): one for one in typing.get_args(wanted) if isinstance(one, BaseMetadata)}
     below = limits.get(Gt) or limits.get(Ge)
     above = limits.get(Le)
     if isinstance(below, Ge) and isinstance(above, Le):
         return f"a value from {below.ge} to {above.le}"
+    if isinstance(above, Le) and broken == "less_than_equal":
+        return f"{above.le} or less"
     if isinstance(below, Gt):
         return f"a value above {below.gt or 'zero'}"
     if isinstance(below, Ge):
