@@ -195,7 +195,10 @@ def configure(threads: int, precision: str = "float32", *, deterministic: bool =
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError as error:
-        if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        # 0 is what TensorFlow starts with if nobody says otherwise, and means every core.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        if (tf.config.threading.get_intra_op_parallelism_threads() or cores) != threads:
             raise BackendError(
-                "the number of threads was set after TensorFlow had started", "Call configure() first"
+                "the number of threads was set after TensorFlow had started",
+                f"Call bssl_tf.backend.configure({threads}) before anything is computed, also before a model is built",
             ) from error

@@ -52,6 +52,7 @@ __all__ = [
     "StorageError",
     "TrainingError",
     "UnexpectedError",
+    "UnknownPartError",
     "UsageError",
     "WorkerError",
 ]
@@ -87,6 +88,10 @@ class ConversionError(BsslError):
 
     code = "conversion"
     exit_status = 6
+
+
+class UnknownPartError(ConversionError):
+    """A model has a class or function that is not known here. Whoever opened it for something else knows what to do."""
 
 
 class BackendError(BsslError):

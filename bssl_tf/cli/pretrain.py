@@ -61,7 +61,7 @@ from bssl_tf_deploy.text import show
     metavar="NAME",
     shell_complete=students,
     show_default="binary_resnet",
-    help="The binary network, or zoo:NAME.",
+    help="The binary network, zoo:NAME, FILE.py:FUNCTION (runs your code), or a .keras or .h5 model.",
 )
 @click.option(
     "--width", "backbone__width", type=int, show_default="the network's own", help="Channels of its first stage."

@@ -28,7 +28,7 @@ from bssl_tf.engine.stages import Stage
 from bssl_tf.engine.step import make_optimizer, make_step
 from bssl_tf.errors import Interrupted, RunFolderError, TrainingError
 from bssl_tf.methods.recipe import Recipe
-from bssl_tf.models.saved import named_weights
+from bssl_tf.models.binarization import named_weights, take_weights
 from bssl_tf.progress import progress
 from bssl_tf.schedules import linear_decay, warmup_cosine
 from bssl_tf.settings import TrainingConfig
@@ -255,6 +255,6 @@ def _take_over(previous: Recipe, recipe: Recipe) -> None:
     """Networks, momentum encoders and queues go on where the stage before left them."""
     for models, before in ((recipe.trained, previous.trained), (recipe.companions, previous.companions)):
         for name in models.keys() - recipe.fresh_each_stage:
-            models[name].set_weights(before[name].get_weights())
+            take_weights(models[name], before[name])
     for name, variable in recipe.state.items():
         variable.assign(previous.state[name])

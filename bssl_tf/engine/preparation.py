@@ -82,7 +82,7 @@ class Prepared(Generic[AnySections]):
         """The run's folder, held against other processes; on resuming, what it is made from must be what it was.
 
         Args:
-            made_from: fingerprints of `data` and, where there is one, of the `teacher`.
+            made_from: fingerprints of `data`, and of the `teacher` and a `student` of one's own where there are any.
             labels_used: whose labels the network learns from, a clause; None for nobody's.
 
         Raises:
@@ -204,7 +204,8 @@ def few_images(run: RunConfig[Any], images: int) -> list[str]:
 def _check_same(begun: dict[str, Any], now: dict[str, Any], out: Path, images: str) -> None:
     """Raises `RunFolderError` unless data, teacher, threads and devices are those that the run was begun with."""
     fingerprints = begun.get("fingerprints")
-    for part, name in (("data", images), ("teacher", "weights of the teacher")):
+    parts = (("data", images), ("teacher", "weights of the teacher"), ("student", "layers and weights of the student"))
+    for part, name in parts:
         known = fingerprints.get(part) if isinstance(fingerprints, dict) else None
         if part in now["fingerprints"] and known != now["fingerprints"][part]:
             raise RunFolderError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bssl_tf.backend import keras, keras_safe_mode, lq, op_layers
-from bssl_tf.errors import ConversionError
+from bssl_tf.errors import ConversionError, UnknownPartError
 from bssl_tf.keras_files.operations import OPERATIONS
 from bssl_tf.keras_files.vocabulary import QUANTIZERS, known_classes, known_names
 
@@ -183,8 +183,8 @@ class _Reader:
             if not _has_tensor(node):
                 raise self._refusal(f"the function tf.{function} of constants alone", layer)
 
-    def _refusal(self, what: str, layer: str) -> ConversionError:
-        return ConversionError(
+    def _refusal(self, what: str, layer: str) -> UnknownPartError:
+        return UnknownPartError(
             f"{self.source} uses {what}{f' in layer {printable(layer)}' if layer else ''}, which is not a known part "
             "of Keras 2, larq or bssl_tf",
             "Build the model from their layers; a custom layer can be converted from Python, with "

@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py  # type: ignore[import-untyped]
 
@@ -38,6 +38,7 @@ from bssl_tf.keras_files.files import (
 )
 from bssl_tf.keras_files.weights import load_weights_file
 
+T = TypeVar("T")
 # What `larq_zoo.preprocess_input` does to colours, of pixels from 0 to 1: all of its networks were trained on that.
 ZOO_MEAN, ZOO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KERAS_2_HINT = "Build it with tf-keras: set TF_USE_LEGACY_KERAS=1 and use tf.keras, then save it again"
@@ -72,9 +73,32 @@ def open_file(path: Path) -> keras.Model:
     Raises:
         ConversionError: see `open_model`.
     """
+    return _opened(path, _from_folder, _from_keras_file, _from_h5)
+
+
+def input_shape(path: Path) -> tuple[int | None, ...]:
+    """The shape of one input of the model in a file or folder, without the batch; () where it does not show.
+
+    The model is not built, and TensorFlow computes nothing.
+
+    Raises:
+        ConversionError: see `open_model`.
+    """
+    return _opened(
+        path,
+        lambda place: _input_shape(json.loads(_config_of_folder(place))),
+        lambda place: _input_shape(json.loads(_config_of_keras_file(place))),
+        lambda place: _input_shape(json.loads(_config_of_h5(place))),
+    )
+
+
+def _opened(
+    path: Path, folder: Callable[[Path], T], keras_file: Callable[[Path], T], h5_file: Callable[[Path], T]
+) -> T:
+    """What the function for a model of this form makes of it."""
     try:
         if path.is_dir():
-            return _from_folder(path)
+            return folder(path)
         require_there(path)
         if path.suffix == ".onnx":
             raise ConversionError(
@@ -83,9 +107,9 @@ def open_file(path: Path) -> keras.Model:
             )
         require_fetched(path)
         if zipfile.is_zipfile(path):
-            return _from_keras_file(path)
+            return keras_file(path)
         if h5py.is_hdf5(path):
-            return _from_h5(path)
+            return h5_file(path)
     except BsslError:
         raise
     # Keras, h5py, protobuf and TensorFlow raise whatever they like for a damaged file.
@@ -94,7 +118,7 @@ def open_file(path: Path) -> keras.Model:
     raise ConversionError(f"{path} is not a Keras model", "Save a Keras 2 model again, with model.save('FILE.h5')")
 
 
-def _from_folder(folder: Path) -> keras.Model:
+def _config_of_folder(folder: Path) -> str:
     if not (folder / "saved_model.pb").exists():
         raise ConversionError(f"{folder} is neither a run folder nor a SavedModel", MODEL_HINT)
     require_folder(folder)
@@ -110,12 +134,16 @@ def _from_folder(folder: Path) -> keras.Model:
             f"{folder} holds graphs of a model written as a class, and not its layers",
             "Build it as keras.Model(input, output) or Sequential, load the weights, and save it again",
         )
-    model = build_model(json.dumps({"class_name": root["class_name"], "config": root["config"]}), str(folder))
+    return json.dumps({"class_name": root["class_name"], "config": root["config"]})
+
+
+def _from_folder(folder: Path) -> keras.Model:
+    model = build_model(_config_of_folder(folder), str(folder))
     model.load_weights(str(folder / "variables" / "variables")).assert_existing_objects_matched().expect_partial()
     return model
 
 
-def _from_h5(path: Path) -> keras.Model:
+def _config_of_h5(path: Path) -> str:
     with h5py.File(path, "r") as file:
         require_whole(file, str(path))
         config = attribute(file, "model_config", MAX_CONFIG_BYTES)
@@ -124,23 +152,46 @@ def _from_h5(path: Path) -> keras.Model:
                 f"{path} holds weights but no model", "Build the model, load the weights, and save it with model.save"
             )
         _require_keras_2(str(attribute(file, "keras_version", MAX_CONFIG_BYTES) or "2."), path)
-    model = build_model(str(config), str(path))
+    return str(config)
+
+
+def _from_h5(path: Path) -> keras.Model:
+    model = build_model(_config_of_h5(path), str(path))
     if model.weights:
         load_weights_file(model, path)
     return model
 
 
-def _from_keras_file(path: Path) -> keras.Model:
-    with open_archive(path) as archive, tempfile.TemporaryDirectory() as scratch:
+def _config_of_keras_file(path: Path) -> bytes:
+    with open_archive(path) as archive:
         about = json.loads(read_member(archive, "metadata.json", MAX_CONFIG_BYTES))
         _require_keras_2(str(about.get("keras_version", "2.")), path)
-        model = build_model(read_member(archive, "config.json", MAX_CONFIG_BYTES), str(path))
+        return read_member(archive, "config.json", MAX_CONFIG_BYTES)
+
+
+def _from_keras_file(path: Path) -> keras.Model:
+    model = build_model(_config_of_keras_file(path), str(path))
+    with open_archive(path) as archive, tempfile.TemporaryDirectory() as scratch:
         # An optimizer keeps up to three numbers more for each weight, of eight bytes at most.
         limit = 32 * model.count_params() + (1 << 26)
         weights = unpack_member(archive, "model.weights.h5", Path(scratch), limit)
         require_bounded(weights, str(path), max((math.prod(one.shape) for one in model.weights), default=1))
         model.load_weights(weights)
     return model
+
+
+def _input_shape(config: Any) -> tuple[int | None, ...]:
+    """Of the first layer that states one, as Keras' classes of models describe themselves."""
+    settings = config.get("config") if isinstance(config, dict) else None
+    layers = settings.get("layers") if isinstance(settings, dict) else settings
+    for layer in layers if isinstance(layers, list) else ():
+        own = layer.get("config") if isinstance(layer, dict) else None
+        shape = (own.get("batch_input_shape") or own.get("batch_shape")) if isinstance(own, dict) else None
+        if isinstance(shape, dict):
+            shape = shape.get("items")
+        if isinstance(shape, list) and all(side is None or type(side) is int for side in shape):
+            return tuple(shape[1:])
+    return ()
 
 
 def _require_keras_2(version: str, path: Path) -> None:

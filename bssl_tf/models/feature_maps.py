@@ -1,11 +1,13 @@
 """The maps of a backbone by stride, before they are pooled into features: what a detector or a segmenter builds on.
 
 `registry.FEATURE_LAYERS` names, for each network, the layers whose outputs may serve. Nothing is added to the network:
-the maps are tensors that it computes anyway, so that its weights and its pooled features stay what they are.
+the maps are tensors that it computes anyway, so that its weights and its pooled features stay what they are. In other
+networks, all layers may.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -28,24 +30,43 @@ def feature_maps(model: keras.Model) -> dict[int, tf.Tensor]:
         as stems differ. The mean over the coarsest map is the pooled features, but for `xnor_net`, whose features come
         from wide layers that span the whole map.
 
+        Of a network that is not registered, strides are rounded to powers of two, and a model among its layers counts
+        as one layer: of the maps within, only the last is found.
+
     Raises:
-        NetworkError: the model's name is not that of a registered network, or it has none of its layers.
+        NetworkError: the network has no maps.
     """
     pattern = FEATURE_LAYERS.get(model.name)
-    if pattern is None:
-        raise NetworkError(
-            f"{model.name!r} is not a registered network, so its feature maps are not known",
-            "Build it with build_backbone, or add its layers to FEATURE_LAYERS in bssl_tf/models/registry.py",
-        )
-    strides = _strides(model)
-    # Layers come in the order of the network, so that the last of a stride stays. Each was first called to build it.
-    maps = {strides[layer.name]: layer.get_output_at(0) for layer in model.layers if re.fullmatch(pattern, layer.name)}
+    if pattern is not None:
+        strides = _strides(model)
+        # Layers come in the order of the network: the last of a stride stays. Each was first called to build it.
+        maps = {
+            strides[layer.name]: layer.get_output_at(0) for layer in model.layers if re.fullmatch(pattern, layer.name)
+        }
+        if maps:
+            return dict(sorted(maps.items()))
+    maps = _maps_by_size(model)
     if not maps:
         raise NetworkError(
-            f"no layer of {model.name!r} is called {pattern}, so its feature maps are not known",
-            "Correct FEATURE_LAYERS in bssl_tf/models/registry.py",
+            f"no layer of {model.name!r} gives a map [H, W, C], so it has no feature maps",
+            "End its trunk with GlobalAveragePooling2D or Flatten, so that the map before it is a layer's output",
         )
     return dict(sorted(maps.items()))
+
+
+def _maps_by_size(model: keras.Model) -> dict[int, tf.Tensor]:
+    """The last map of each stride, as the sizes of images and maps show it."""
+    height = model.inputs[0].shape[1]
+    maps: dict[int, tf.Tensor] = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        output = layer.get_output_at(0)
+        if isinstance(output, (list, tuple)) or len(output.shape) != 4 or not height or not output.shape[1]:
+            continue
+        # A map is smaller than the image over its stride where convolutions do not pad, and larger where sizes are odd.
+        maps[2 ** max(0, round(math.log2(height / output.shape[1])))] = output
+    return maps
 
 
 def _strides(model: keras.Model) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bssl_tf.backend import keras, lq, tf
+from bssl_tf.backend import functional_model, keras, lq, tf
 from bssl_tf.models.binarization import copy_of
 
 _DEPTHWISE_OR_FULL = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
@@ -44,7 +44,7 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
     On a CPU `bfloat16` changes nothing here: there oneDNN does it (`backend.configure`).
 
     Args:
-        model: a functional model of layers of Keras and larq.
+        model: a functional model of layers of Keras and larq; models may be among its layers.
         precision: `float32`, `bfloat16` or `float16`.
     """
     on_cpu = not tf.config.list_logical_devices("GPU") and not tf.config.list_logical_devices("TPU")
@@ -52,6 +52,8 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
         return model
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, functional_model()):
+            return keras.models.clone_model(layer, clone_function=clone)
         config = layer.get_config()
         if isinstance(layer, lq.layers.QuantConv2D):
             return HalfPrecisionQuantConv2D.from_config(config | {"computed_in": precision})

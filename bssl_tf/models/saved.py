@@ -10,7 +10,8 @@ from bssl_tf.backend import keras
 from bssl_tf.checkpoints import match_tensors, read_tensors, write_tensors
 from bssl_tf.errors import NetworkError
 from bssl_tf.files import read_json, write_json
-from bssl_tf.models.binarization import binary_layers
+from bssl_tf.models.binarization import named_weights, sign_kernels
+from bssl_tf.models.own import build_described
 from bssl_tf.models.packing import pack, unpack
 from bssl_tf.models.registry import build_backbone
 from bssl_tf.preprocessing import Preprocessing
@@ -23,13 +24,14 @@ class Network:
     """How to build a backbone and what to feed it.
 
     Attributes:
-        backbone: name in the registry.
+        backbone: name in the registry, or where a network of somebody's own came from.
         arguments: what the builder takes beside image size and channels.
         preprocessing: image size, channels, and the constants that normalise pixels.
         head: hidden and output widths of the projection head saved with it; empty when there is none.
         head_batch_norm: whether that head has batch norm.
         labels_used: whose labels went into its weights, a clause for "trained with the help of ..."; None for
             nobody's. A student has what its teacher has.
+        layers: of a network that is not in the registry, all of it; see `models.own`.
     """
 
     backbone: str
@@ -38,18 +40,14 @@ class Network:
     head: tuple[int, ...] = ()
     head_batch_norm: bool = False
     labels_used: str | None = None
+    layers: dict[str, Any] | None = None
 
     def build(self) -> keras.Model:
         """The backbone with fresh weights. Raises `NetworkError` or `ConfigError`."""
+        if self.layers is not None:
+            return build_described(self.layers, self.backbone)
         p = self.preprocessing
         return build_backbone(self.backbone, p.image_size, p.channels, self.arguments)
-
-
-def named_weights(model: keras.Model) -> dict[str, Any]:
-    """The variables of `model` by unique name, in a fixed order."""
-    named = {weight.name.removesuffix(":0"): weight for weight in model.weights}
-    assert len(named) == len(model.weights), "two weights of one model share a name"
-    return named
 
 
 def save_network(folder: Path, network: Network, parts: dict[str, keras.Model], *, packed: bool = False) -> None:
@@ -70,14 +68,19 @@ def save_network(folder: Path, network: Network, parts: dict[str, keras.Model], 
         for name, weight in named_weights(model).items()
     }
     if packed:
+        signs = {id(kernel) for model in parts.values() for kernel in sign_kernels(model)}
         kernels = {
-            f"{part}/{layer.kernel.name.removesuffix(':0')}"
+            f"{part}/{name}"
             for part, model in parts.items()
-            for layer in binary_layers(model)
+            for name, weight in named_weights(model).items()
+            if id(weight) in signs
         }
         tensors = pack(tensors, kernels)
     write_tensors(folder / "weights.safetensors", tensors, {"format": str(FORMAT)})
     description = asdict(network) | {"format": FORMAT, "preprocessing": network.preprocessing.to_dict()}
+    if network.layers is None:
+        # As before there were networks of somebody's own, which an older version reads too.
+        del description["layers"]
     write_json(folder / "network.json", description)
 
 
@@ -97,6 +100,8 @@ def read_network(folder: Path) -> Network:
         content["head"] = tuple(int(width) for width in content["head"])
         if not isinstance(content.get("labels_used"), (str, type(None))):
             raise ValueError("labels_used is not text")
+        if not isinstance(content.get("layers"), (dict, type(None))):
+            raise ValueError("layers is not an object")
         return Network(**content)
     except (KeyError, TypeError, ValueError) as error:
         raise NetworkError(

@@ -52,7 +52,8 @@ class PretrainConfig(Table):
             `-1..1`, `0..255`, `imagenet`, `clip`, or MEAN/STD in units of pixel / 255, with commas between channels;
             `auto` for `normalized`, or for what an ONNX file shows.
         teacher_image_size: input size of a saved model that takes any, pixels per side; 0 for the student's.
-        initial: `zoo:NAME` to start from the weights of that student; empty for random weights.
+        initial: `zoo:NAME` to start from the weights of that student; empty for random weights, of a saved Keras model
+            for its own; `random` for random weights of a saved model as well.
         teacher_layout: axes of an ONNX file's input: `nchw`, `nhwc`, or `auto` for what it shows.
         teacher_output: tensor of an ONNX file that holds the features; empty to choose one.
         teacher_cache_epochs: repeat the views of this many epochs, and keep the teacher's outputs for them on disk;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from bssl_tf.settings.reading import NotNegative, NotNegativeInt, Positive, PositiveInt, Table
@@ -72,18 +72,21 @@ class AugmentationConfig(Table):
 
 @dataclass(frozen=True)
 class BackboneConfig(Table):
-    """A network from the registry.
+    """A network.
 
     Attributes:
-        name: as listed in `bssl_tf/models/README.md`.
+        name: as listed in `bssl_tf/models/README.md`, or called so by an installed package; of a student also
+            FILE.py:FUNCTION or a saved Keras model.
         width: channels of its first stage; 0 for the network's own default.
         depth: binary convolutions per stage; 0 for the network's own default.
+        sizes: other whole numbers that the builder of a network of one's own takes, by name.
     """
 
     name: str
     width: int = 0
     depth: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, int]:
-        """Arguments of the registry's builder, other than image size and channels."""
-        return {key: value for key, value in (("width", self.width), ("depth", self.depth)) if value}
+        """Arguments of the builder, other than image size and channels."""
+        return {key: value for key, value in (("width", self.width), ("depth", self.depth)) if value} | self.sizes

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bssl_tf.backend import keras
 from bssl_tf.errors import UsageError
 from bssl_tf.workflows.networks import open_network
 from bssl_tf_converters.lce import checks
@@ -48,6 +49,16 @@ class Checked:
         checks.refuse(self.findings)
         if self.explanation is not None:
             require_no_fault(self.explanation)
+
+    def in_short(self) -> list[str]:
+        """What LCE keeps, and a line for each finding."""
+        lines = []
+        if self.binary is not None:
+            kept, other = self.binary.binary_convolutions, self.binary.float_convolutions
+            lines.append(
+                f"of {self.model} LCE keeps {kept} convolution{'s' * (kept != 1)} binary, and computes {other} in float"
+            )
+        return [*lines, *(f"{self.model}: {checks.sentence(found)}. {found.hint}" for found in self.findings)]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as `bssl-tf check --json` prints it."""
@@ -91,6 +102,13 @@ def check(
     checks.allow((), allow)
     source = os.fspath(model)
     network = open_network(source, Path(weights) if weights else None)
+    return check_network(network, source, allow=allow, convert=convert, explain=explain)
+
+
+def check_network(
+    network: keras.Model, source: str, *, allow: Sequence[str] = (), convert: bool = True, explain: bool = False
+) -> Checked:
+    """See `check`; of a model that was opened before, which is called `source`."""
     findings = checks.allow(checks.find_before(network), allow)
     if not convert or any(finding.severity == "error" for finding in findings):
         return Checked(source, tuple(findings), None, None)

@@ -15,8 +15,9 @@ from bssl_tf.data.load import check_arguments
 from bssl_tf.data.open import check_data
 from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.methods.registry import Sections
+from bssl_tf.models.place import START, check_student
 from bssl_tf.models.registry import check_backbone
-from bssl_tf.settings import PROTOCOLS, check_choice, read_import, read_run_config
+from bssl_tf.settings import PROTOCOLS, TeacherConfig, check_choice, read_import, read_run_config
 from bssl_tf.teachers.place import check_place
 from bssl_tf.workflows.export_options import settle_options
 from bssl_tf.workflows.run_folders import check_finished
@@ -34,7 +35,11 @@ def before_training(kind: type[Sections], settings: dict[str, Any], out: Path, *
         # The network of the zoo takes its place, which `pretrain` reads.
         settings = {key: value for key, value in settings.items() if key != "backbone"}
     run = configured(kind, settings, out)
-    check_backbone(run.sections.backbone.name)
+    if kind is TeacherConfig:
+        check_backbone(run.sections.backbone.name)
+    # A run that goes on has kept its student.
+    elif not (out / START / "network.json").exists():
+        check_student(run.sections.backbone.name)
     # Of a run that goes on, who opens data and teacher knows what to do where they are not there any more.
     if not (out / "config.toml").exists():
         if run.method.needs_teacher:

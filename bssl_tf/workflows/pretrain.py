@@ -7,39 +7,40 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from bssl_tf import zoo
 from bssl_tf.backend import keras
 from bssl_tf.data.open import data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.engine.loop import train
 from bssl_tf.engine.preparation import prepare
-from bssl_tf.engine.stages import STAGES, Stage
+from bssl_tf.engine.stages import Stage
 from bssl_tf.engine.teacher_cache import with_teacher_cache
-from bssl_tf.errors import ConfigError, NetworkError
+from bssl_tf.errors import NetworkError
 from bssl_tf.files import write_json
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.registry import RunConfig
 from bssl_tf.models.binarization import binarize
 from bssl_tf.models.precision import in_precision
-from bssl_tf.models.saved import Network, load_weights, read_network, save_network
+from bssl_tf.models.saved import save_network
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import BackboneConfig, PretrainConfig, merge, read_settings
+from bssl_tf.settings import PretrainConfig
 from bssl_tf.teachers.inputs import teacher_options
 from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
 from bssl_tf.workflows.probing import probe_for
+from bssl_tf.workflows.student import labels_of, open_student, settle_student
 
 _log = logging.getLogger(__name__)
 
 
-def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
+def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.Model | None = None) -> Path:
     """Trains a binary student: from a float teacher without labels, or with one of the baselines.
 
     Args:
         settings: tables of `PretrainConfig` and of its method; with `resume` they may only repeat what the run has.
         out: the run folder.
         resume: go on with the run in `out`, if there is one already.
+        model: the student of a Python program; its name in `settings` is `model:NAME`.
 
     Returns:
         `out/student`, where the trained network is saved.
@@ -47,8 +48,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
-    settings = _from_zoo(settings)
     refuse_begun(out, resume)
+    settings, model = settle_student(settings, out, model)
     configuration = configured(PretrainConfig, settings, out)
     if not (out / "config.toml").exists() and "teacher_cache_epochs" not in settings:
         _log_cache(configuration.sections.teacher_cache_epochs)
@@ -73,20 +74,20 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
         made_from["teacher"] = teacher.fingerprint()
         _log.info(teacher.summary())
     labels_used = _labels_used(run, teacher)
-    network = Network(config.backbone.name, preprocessing, dict(config.backbone.arguments()), labels_used=labels_used)
-    stages = STAGES[config.stages](config.training.epochs)
+    student = open_student(config, preprocessing, out, model)
+    if student.own:
+        made_from["student"] = student.fingerprint()
+    network = dataclasses.replace(student.network, labels_used=labels_used)
+    stages = student.stages(config)
 
     def build(stage: Stage) -> Recipe:
         first = stage is stages[0]
         # What a later stage does not take over is drawn with another seed, not the same once more.
         names = ("student weights",) if first else ("student weights", stage.name)
         keras.utils.set_random_seed(named_seed(config.training.seed, *names))
-        student = network.build()
-        if config.initial:
-            load_weights(zoo.find(config.initial.removeprefix(zoo.PREFIX)).folder, {"student": student})
-        student = in_precision(binarize(student, weights=stage.binary_weights), config.training.precision)
+        backbone = in_precision(binarize(student.build(), weights=stage.binary_weights), config.training.precision)
         classes = len(data.train.class_names)
-        given = Ingredients(student, "student", teacher, classes, config.training, stage.epochs, first)
+        given = Ingredients(backbone, "student", teacher, classes, config.training, stage.epochs, first)
         return run.method.build(run.own, given)
 
     inputs = prepared.inputs(preprocessing)
@@ -94,6 +95,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     probe = probe_for("student", network, config.training, config.data, data)
     with prepared.opened_folder(made_from, labels_used) as folder:
         chief = prepared.distribution.is_chief
+        if chief:
+            student.save_start(out)
         if teacher is not None and chief:
             write_json(out / "teacher.json", teacher.describe() | {"fingerprint": made_from["teacher"]})
         if config.teacher_cache_epochs:
@@ -125,28 +128,5 @@ def _labels_used(run: RunConfig[PretrainConfig], teacher: Teacher | None) -> str
     found = [teacher.labels_used] if teacher is not None else []
     if run.method.needs_labels:
         found.append(f"the labels of {data_name(config.data.source)}")
-    if config.initial:
-        found.append(read_network(zoo.find(config.initial.removeprefix(zoo.PREFIX)).folder).labels_used)
+    found.append(labels_of(config))
     return " and ".join(dict.fromkeys(clause for clause in found if clause)) or None
-
-
-def _from_zoo(settings: dict[str, Any]) -> dict[str, Any]:
-    """A student called `zoo:NAME` is that network, beginning with its weights."""
-    backbone = settings.get("backbone", {})
-    name = backbone.get("name", "") if isinstance(backbone, dict) else ""
-    if not isinstance(name, str) or not name.startswith(zoo.PREFIX):
-        return settings
-    read_settings(BackboneConfig, backbone, "backbone.")
-    network = read_network(zoo.find(name.removeprefix(zoo.PREFIX)).folder)
-    ours = dataclasses.asdict(BackboneConfig(network.backbone, **network.arguments))
-    changed = [key for key, value in backbone.items() if key != "name" and value and value != ours[key]]
-    if changed:
-        raise ConfigError(f"{name} has a {changed[0]} of its own, {ours[changed[0]]}", f"Omit {changed[0]}")
-    # At another size some networks have other strides: the weights would fit and mean something else.
-    p = network.preprocessing
-    sizes = {"image_size": p.image_size, "channels": p.channels}
-    data = settings.get("data", {})
-    for key, value in sizes.items():
-        if isinstance(data, dict) and data.get(key, value) not in (0, value):
-            raise ConfigError(f"{name} is for {key} {value}, not {data[key]}", f"Omit data.{key}")
-    return merge(settings, {"backbone": ours, "initial": name, "data": sizes})

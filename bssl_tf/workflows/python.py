@@ -15,6 +15,7 @@ from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
 from bssl_tf.evaluation.records import Evaluation, as_record
 from bssl_tf.files import append_record
 from bssl_tf.methods.registry import over_preset
+from bssl_tf.models.place import MEMORY
 from bssl_tf.settings import merge
 from bssl_tf.teachers.inputs import TeacherOptions
 from bssl_tf.workflows import evaluate as evaluating
@@ -24,6 +25,7 @@ from bssl_tf.workflows.given import tables_of
 from bssl_tf_deploy.system_errors import system_errors
 
 if TYPE_CHECKING:
+    from bssl_tf.backend import keras
     from bssl_tf.workflows.export import Exported
     from bssl_tf.workflows.report import Reported
 
@@ -153,7 +155,7 @@ def pretrain(
     teacher_layout: str | None = None,
     teacher_output: str | None = None,
     method: str | None = None,
-    student: str | None = None,
+    student: str | os.PathLike[str] | keras.Model | None = None,
     width: int | None = None,
     depth: int | None = None,
     epochs: int | None = None,
@@ -185,7 +187,8 @@ def pretrain(
         teacher_layout: axes of an ONNX file's input, `nchw` or `nhwc`; None for what it shows.
         teacher_output: tensor of an ONNX file that holds the features; None to choose one.
         method: `s2bnn` or `bssl`; baselines without a teacher: `moco`, `byol`, `swav`, `supervised`.
-        student: the binary network, or `zoo:NAME`.
+        student: the binary network, `zoo:NAME`, `FILE.py:FUNCTION`, a saved Keras model, or a Keras model, which is
+            copied with its weights and not changed.
         width: channels of its first stage.
         depth: binary convolutions per stage.
         epochs: epochs per stage.
@@ -208,7 +211,11 @@ def pretrain(
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
-    saved = pretraining.pretrain(_settled("pretrain", preset, given, settings), Path(out), resume=resume)
+    model = None
+    if not isinstance(student, (str, os.PathLike, type(None))):
+        model = student
+        given["student"] = f"{MEMORY}{getattr(model, 'name', type(model).__name__)}"
+    saved = pretraining.pretrain(_settled("pretrain", preset, given, settings), Path(out), resume=resume, model=model)
     return Run(Path(out), saved)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bssl_tf.errors import StorageError
 from bssl_tf.files import cache_dir, write_bytes
+from bssl_tf.models.registry import names
 from bssl_tf_deploy.manifest import Manifest
 
 NAMES = ("float32", "int8")
@@ -30,7 +31,9 @@ _SOURCES = {"bssl_tf": ("models/*.py",), "bssl_tf_converters": ("lce/float_refer
 
 def has_stock_networks(manifest: Manifest) -> bool:
     """Whether `stock_networks` can make them: for classifiers, and where it is known how to build the backbone."""
-    return manifest.training is not None and manifest.task == "classification"
+    known = manifest.training is not None and manifest.task == "classification"
+    # A bundle does not hold the layers of a network that somebody brought.
+    return known and manifest.network.backbone in names()
 
 
 def stock_networks(manifest: Manifest) -> dict[str, bytes]:

@@ -27,10 +27,9 @@ from bssl_tf.methods.bssl import Bssl, BsslConfig
 from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.methods.s2bnn import S2bnn, S2bnnConfig
 from bssl_tf.methods.supervised import Supervised
-from bssl_tf.models.binarization import binarize
+from bssl_tf.models.binarization import binarize, named_weights
 from bssl_tf.models.binary_resnet import binary_resnet
 from bssl_tf.models.precision import in_precision
-from bssl_tf.models.saved import named_weights
 from bssl_tf.settings import TrainingConfig
 from bssl_tf.teachers.teacher import Teacher
 from tests.methods.recipes import BATCH, fed, recipe, run_folder

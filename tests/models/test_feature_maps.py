@@ -99,9 +99,25 @@ def test_copies_of_a_network_have_the_same_maps() -> None:
         assert {stride: tensor.shape for stride, tensor in feature_maps(copy).items()} == shapes
 
 
-def test_a_network_that_is_not_registered_is_refused_with_a_next_step() -> None:
+def test_a_network_that_is_not_registered_shows_its_maps_by_their_sizes() -> None:
+    image = keras.layers.Input((28, 28, 3))
+    layers = keras.layers
+    x = layers.Conv2D(8, 3, strides=2, padding="same")(image)
+    inner = keras.Model(i := keras.Input((14, 14, 8)), layers.Conv2D(8, 3, strides=2, padding="same")(i), name="inner")
+    x = inner(layers.ReLU(name="fine")(x))
+    x = layers.Conv2D(8, 3, padding="valid")(x)
+    coarse = layers.Conv2D(8, 3, strides=2, padding="same")(x)
+    # Called as a registered network is, and something else.
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(coarse), name="quicknet")
+    maps = feature_maps(model)
+    assert {stride: tuple(tensor.shape[1:3]) for stride, tensor in maps.items()} == {2: (14, 14), 4: (5, 5), 8: (3, 3)}
+    both = keras.Model(model.input, [*maps.values(), model.output])
+    *found, features = both(np.ones((1, 28, 28, 3), np.float32))
+    np.testing.assert_array_equal(features, model(np.ones((1, 28, 28, 3), np.float32)))
+    np.testing.assert_allclose(found[-1].numpy().mean(axis=(1, 2)), features, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_without_maps_is_refused_with_a_next_step() -> None:
     image = keras.layers.Input((32, 32, 3))
-    with pytest.raises(NetworkError, match=r"'other' is not a registered network.*FEATURE_LAYERS"):
+    with pytest.raises(NetworkError, match=r"no layer of 'other' gives a map.*GlobalAveragePooling2D"):
         feature_maps(keras.Model(image, keras.layers.Flatten()(image), name="other"))
-    with pytest.raises(NetworkError, match=r"no layer of 'quicknet' is called"):
-        feature_maps(keras.Model(image, keras.layers.Flatten()(image), name="quicknet"))

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.models.binarization import binary_layers
+from bssl_tf.models.binarization import binary_layers, named_weights
 from bssl_tf.models.counts import count
 from bssl_tf.models.layers import BlurKernel, LearnedShift
 from bssl_tf.models.reactnet import reactnet_a
-from bssl_tf.models.saved import named_weights
 
 # MobileNet v1's blocks at 224 px, as (channels in, channels out, stride).
 MOBILENET_BLOCKS = [

@@ -10,9 +10,9 @@ import pytest
 
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import ConfigError
-from bssl_tf.models.binarization import binarize, binary_layers
+from bssl_tf.models.binarization import binarize, binary_layers, named_weights
 from bssl_tf.models.registry import BACKBONES, build_backbone
-from bssl_tf.models.saved import Network, load_weights, named_weights, read_network, save_network
+from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce.float_reference import float_twin
 
@@ -81,6 +81,8 @@ def test_its_quantisers_go_off_and_on_without_touching_weights(name: str) -> Non
 def test_a_saved_one_is_the_same_again(name: str, tmp_path: Path) -> None:
     network = Network(name, Preprocessing(SIZE, 3, (0.3,) * 3, (0.2,) * 3), SMALL.get(name, {}))
     model = small(name)
+    # As in runs and zoos of before networks had models in them.
+    assert list(named_weights(model)) == [weight.name.removesuffix(":0") for weight in model.weights]
     save_network(tmp_path, network, {"student": model})
     again = read_network(tmp_path).build()
     load_weights(tmp_path, {"student": again})

@@ -57,6 +57,7 @@ def explain(
     preprocessing: Preprocessing | None = None,
     *,
     names: Sequence[str] | None = None,
+    xnnpack: bool | None = None,
 ) -> Explanation:
     """Compares a Keras model with its conversion at every sign.
 
@@ -66,6 +67,8 @@ def explain(
         images: float32 [N, S, S, C], preprocessed, N at least 1. A dozen will do, as a fault shows in most of them.
         preprocessing: that of `images`, where the converted network takes pixels; these are rounded to whole ones.
         names: of the model's outputs, as given to the converter.
+        xnnpack: whether LCE's interpreter is to be run with XNNPACK; None to find out on `images`, which must not be
+            ones on which the two networks differ anyway.
 
     Raises:
         ConversionError: `converted` is not a valid flatbuffer, or there are no images.
@@ -82,8 +85,9 @@ def explain(
     entering = {id(sign): value for sign, value in zip(signs, values, strict=True)}
     taken = inputs if pixels is None else pixels
     named = dict(zip(names or default_names(model), outputs, strict=True))
-    # An interpreter's own fault is not the network's.
-    xnnpack = uses_xnnpack(ask(model.name, converted, taken, named))
+    if xnnpack is None:
+        # An interpreter's own fault is not the network's.
+        xnnpack = uses_xnnpack(ask(model.name, converted, taken, named))
     packed = _Packed(converted, taken, xnnpack)
     pairs, left_out, wrong_kernels = _pairs(conversion, signs, entering, packed)
 

@@ -160,7 +160,8 @@ def convert_model(
     if calibration is not None:
         _say_what_int8_changes(float(np.mean(agree(keras_outputs, found))))
     if explaining:
-        explanation = explain(model, converted, images_to_explain(model, images), preprocessing, names=outputs)
+        shown = images_to_explain(model, images)
+        explanation = explain(model, converted, shown, preprocessing, names=outputs, xnnpack=xnnpack)
         require_no_fault(explanation)
         for line in explanation.lines():
             _log.info(line)
@@ -169,7 +170,7 @@ def convert_model(
     else:
         require(parity)
     if not explaining and calibration is None:
-        _compare_at_thresholds(model, converted, interpreter, images, preprocessing, outputs, parity)
+        _compare_at_thresholds(model, converted, xnnpack, images, preprocessing, outputs, parity)
     # Images with a flipped sign would make golden outputs that another machine may rightly miss.
     off = _off(expected, found, parity)
     steady = np.flatnonzero(off <= 1)
@@ -262,7 +263,7 @@ def _off(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], pa
 def _compare_at_thresholds(
     model: keras.Model,
     converted: bytes,
-    interpreter: lce.LceInterpreter,
+    xnnpack: bool,
     images: np.ndarray,
     preprocessing: Preprocessing | None,
     outputs: Sequence[str],
@@ -274,13 +275,15 @@ def _compare_at_thresholds(
     if preprocessing is not None:
         pixels = whole_pixels(hard, preprocessing.mean, preprocessing.std)
         hard = preprocessing.normalise(pixels)
-    given = dict(zip(lce.output_names(converted), interpreter.run([pixels]), strict=True))
+    made_of_hard = lce.LceInterpreter(converted, xnnpack=xnnpack).run([pixels])
+    given = dict(zip(lce.output_names(converted), made_of_hard, strict=True))
     off = _off(_keras_outputs(model, hard, outputs), given, parity) > 1
     found = f"{len(made.even)} even images and {len(made.at_thresholds)} at signs' thresholds: {np.count_nonzero(off)}"
     if not np.any(off):
         _log.info(f"{found} with other outputs")
         return
-    explanation = explain(model, converted, hard[off], preprocessing, names=outputs)
+    # On these no interpreter gives what Keras does, so that they do not show which one is faulty.
+    explanation = explain(model, converted, hard[off], preprocessing, names=outputs, xnnpack=xnnpack)
     require_no_fault(explanation)
     if explanation.unexplained is None:
         _log.info(f"{found} with other outputs, all of them by rounding")

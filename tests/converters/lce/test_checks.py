@@ -83,7 +83,7 @@ FAULTS: dict[str, tuple[Layer, str, str, str]] = {
         a_conv(kernel_quantizer=None),
         "half-quantized",
         "block_conv",
-        "has a input quantiser and no kernel quantiser.*Set kernel_quantizer",
+        "has an input quantiser and no kernel quantiser.*Set kernel_quantizer",
     ),
     "pad -1": (a_conv(pad_values=-1.0), "pad-value", "block_conv", "pads with -1.*Set pad_values to 1"),
     "tf.sign": (

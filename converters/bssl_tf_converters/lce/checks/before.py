@@ -127,9 +127,13 @@ def half_quantized(model: keras.Model) -> Iterator[Note]:
             missing, there = "kernel_quantizer", "input_quantizer"
         yield Note(
             layer.name,
-            f"has a {_spoken(there)} and no {_spoken(missing)}, so LCE would convert it to float",
+            f"has {_article(there)} {_spoken(there)} and no {_spoken(missing)}, so LCE would convert it to float",
             f"Set {missing}, or remove {there}",
         )
+
+
+def _article(attribute: str) -> str:
+    return "an" if attribute.startswith("i") else "a"
 
 
 def _spoken(attribute: str) -> str:

@@ -1,0 +1,1 @@
+"""A package of somebody else that brings a network; the entry point is made by the test."""
