@@ -36,6 +36,7 @@ _OFFERED = {
     "export": "bssl_tf.workflows.export",
     "import_teacher": "bssl_tf.workflows.import_teacher",
     "inspect": "bssl_tf.workflows.inspect",
+    "make_data": "bssl_tf.workflows.make_data",
     "pretrain": "bssl_tf.workflows.python",
     "report": "bssl_tf.workflows.report",
     "train_teacher": "bssl_tf.workflows.python",

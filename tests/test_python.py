@@ -25,6 +25,7 @@ OFFERED = [name for name in bt.__all__ if name not in ("__version__", "Run")]
 COMMANDS = {
     "train_teacher": "teacher",
     "import_teacher": "import-teacher",
+    "make_data": "data",
     **{name: name for name in ("pretrain", "evaluate", "check", "export", "inspect", "bench", "report", "compare")},
 }
 RENAMED = {"protocol": "protocols", "no_convert": "convert", "no_float": "stock", "set": "settings"}

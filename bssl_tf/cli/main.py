@@ -24,6 +24,7 @@ COMMANDS = {
     "pretrain": "Train a binary student without labels (s2bnn, bssl), or with one of the baselines.",
     "launch": "Run a training command as several workers on this machine.",
     "evaluate": "Measure the accuracy of a student or teacher, with controls.",
+    "data": "Make the data sets that this project's figures were measured on.",
     "compare": "Compare methods over seeds: records, a table, a figure.",
     "zoo": "List pretrained students, or make a run folder from one.",
     "check": "Check whether LCE will keep a Keras model binary, and what to change.",

@@ -24,7 +24,7 @@ import tomli_w
 
 from bssl_tf.comparison.grid import Grid, Row
 from bssl_tf.comparison.records import STUDENT, load
-from bssl_tf.errors import BsslError, ConfigError, Interrupted, RunFolderError
+from bssl_tf.errors import BsslError, ConfigError, DataError, Interrupted, RunFolderError
 from bssl_tf.files import append_record, locked, read_json, read_records, write_text
 from bssl_tf.methods.registry import find, read_run
 from bssl_tf.settings import (
@@ -126,7 +126,12 @@ def _run(grid: Grid, row: Row, seed: int, place: Place) -> bool:
             arguments.append("--no-controls")
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary) / "evaluation.jsonl"
-            _call("evaluate", str(folder), *arguments, "--record", str(file))
+            words = ("evaluate", str(folder), *arguments, "--record", str(file))
+            if data.source == own.source:
+                _call(*words)
+            elif _call(*words, allowed=DataError.exit_status):
+                _log.warning(f"{data.source} cannot be read; its columns stay empty")
+                continue
             (evaluation,) = read_records(file)
         facts = {"preset": grid.preset, "dataset": data.source, "teacher": teacher}
         append_record(place.records, *_records(facts, row, seed, folder, evaluation))
@@ -233,8 +238,11 @@ def _records(
             }
 
 
-def _call(*arguments: str) -> None:
+def _call(*arguments: str, allowed: int = 0) -> int:
     """Runs `bssl-tf`. Ctrl-C reaches it too and lets it save, so we wait for it; SIGTERM is handed on.
+
+    Returns:
+        Its exit status: 0 or `allowed`.
 
     Raises:
         Interrupted: it was stopped.
@@ -250,6 +258,7 @@ def _call(*arguments: str) -> None:
             signal.signal(number, handler)
     if status in (Interrupted.exit_status, -signal.SIGINT, -signal.SIGTERM):
         raise Interrupted("the comparison was stopped", "Run the same command again to continue")
-    if status:
+    if status not in (0, allowed):
         cause = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
         raise RunFolderError(f"`bssl-tf {shlex.join(arguments)}` {cause}", "See its message above")
+    return status

@@ -30,6 +30,7 @@ except ImportError as import_error:
         f"tensorflow_datasets cannot be loaded ({import_error})", "Install bssl-tf again in a fresh environment"
     ) from import_error
 
+__all__ = ["damage", "data_root", "load_tfds", "prepared_folder", "tfds"]
 _SPEC = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.(\d+|\*)\.(\d+|\*)))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _TEST_SPLITS = ("test", "validation")
@@ -64,22 +65,9 @@ def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options
         DataError: unknown, not there, not downloadable, damaged, without images, or too small.
         StorageError: the cache cannot be written.
     """
-    match = _SPEC.fullmatch(spec.strip())
-    if match is None:
-        raise DataError(
-            f"{spec!r} is not the name of a TFDS data set", "Write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.2.3"
-        )
-    request = _Request(spec.strip(), match["name"], match["config"], match["version"])
-    root = Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir).expanduser()
-    folder = _prepared(root, request)
-    if folder is None:
-        _prepare(root, request, download)
-        folder = _prepared(root, request)
-    if folder is None:
-        raise DataError(
-            f"TFDS prepared {spec}, but not under {root / request.name}", "Name its version: tfds:NAME:1.2.3"
-        )
-    with _damage(folder):
+    request = _request(spec)
+    folder = _folder_of(request, data_root(data_dir), download)
+    with damage(folder):
         builder = tfds.builder_from_directory(str(folder))
         features = builder.info.features
         sizes = {split: builder.info.splits[split].num_examples for split in builder.info.splits}
@@ -94,6 +82,41 @@ def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options
         return _plan(builder, features, image, options)
 
     return cached_splits(f"tfds:{spec}", key, channels, plan, options)
+
+
+def data_root(data_dir: Path | None) -> Path:
+    """Where the prepared data sets are: `data_dir`, or TFDS's own default."""
+    return Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir).expanduser()
+
+
+def prepared_folder(spec: str, root: Path, download: bool) -> Path:
+    """The folder below `root` of the data set NAME[/CONFIG][:VERSION]; prepared where it is missing.
+
+    Raises:
+        DataError: unknown, not there, or not downloadable.
+    """
+    return _folder_of(_request(spec), root, download)
+
+
+def _request(spec: str) -> _Request:
+    match = _SPEC.fullmatch(spec.strip())
+    if match is None:
+        raise DataError(
+            f"{spec!r} is not the name of a TFDS data set", "Write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.2.3"
+        )
+    return _Request(spec.strip(), match["name"], match["config"], match["version"])
+
+
+def _folder_of(request: _Request, root: Path, download: bool) -> Path:
+    folder = _prepared(root, request)
+    if folder is None:
+        _prepare(root, request, download)
+        folder = _prepared(root, request)
+    if folder is None:
+        raise DataError(
+            f"TFDS prepared {request.spec}, but not under {root / request.name}", "Name its version: tfds:NAME:1.2.3"
+        )
+    return folder
 
 
 def _plan(builder: Any, features: Any, image: Any, options: Options) -> Plan:
@@ -139,7 +162,7 @@ def _read(builder: Any, split: str, parts: tuple[str, ...]) -> Iterator[tuple[ND
     decoders = tfds.decode.PartialDecoding(
         dict.fromkeys(parts, True), decoders={"image": tfds.decode.SkipDecoding()} if "image" in parts else None
     )
-    with _damage(Path(builder.data_dir)):
+    with damage(Path(builder.data_dir)):
         examples = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
         tuples = examples.map(lambda example: tuple(example[part] for part in parts))
         yield from tuples.batch(_READ_AT_ONCE).prefetch(2).as_numpy_iterator()
@@ -261,7 +284,7 @@ def _prepare(root: Path, request: _Request, download: bool) -> None:
 
 
 @contextlib.contextmanager
-def _damage(folder: Path) -> Iterator[None]:
+def damage(folder: Path) -> Iterator[None]:
     """Turns what TFDS raises on damaged files into a `DataError`."""
     try:
         yield

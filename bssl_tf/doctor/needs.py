@@ -29,6 +29,7 @@ NEEDS = {
     "pretrain": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _GPU),
     "launch": Needs(_BASE),
     "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _GPU),
+    "data": Needs((*_BACKEND, "tqdm", "tensorflow-datasets"), {"TFDS folder": "TFDS cannot download"}),
     "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ONNX | _ZOO | _TFDS | _GPU),
     "zoo": Needs(_IMAGES),
     "check": Needs((*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), _ONNX | _ZOO | _TFDS),

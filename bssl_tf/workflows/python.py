@@ -47,6 +47,8 @@ _PLACES = {
     "learning_rate": "training.learning_rate",
     "seed": "training.seed",
     "threads": "training.threads",
+    "device": "training.device",
+    "distribute": "training.distribute",
     "probe_data": "training.probe_data",
 }
 
@@ -96,6 +98,8 @@ def train_teacher(
     learning_rate: float | None = None,
     seed: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
+    distribute: str | None = None,
     probe_data: str | Path | None = None,
     image_size: int | None = None,
     channels: int | None = None,
@@ -126,6 +130,8 @@ def train_teacher(
         learning_rate: peak learning rate.
         seed: the seed from which all others are derived.
         threads: threads of one op; only the same number reproduces a run bit for bit.
+        device: `auto` for a GPU where TensorFlow sees one, `cpu`, `gpu`, or `gpu:N`.
+        distribute: devices that share each batch: `none`, `mirrored`, `multiworker` or `tpu`.
         probe_data: a labelled set to probe the accuracy with during training; None for `data`, if that has labels.
         image_size: pixels per side.
         channels: 1 or 3.
@@ -163,6 +169,8 @@ def pretrain(
     learning_rate: float | None = None,
     seed: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
+    distribute: str | None = None,
     probe_data: str | Path | None = None,
     image_size: int | None = None,
     channels: int | None = None,
@@ -196,6 +204,8 @@ def pretrain(
         learning_rate: peak learning rate.
         seed: the seed from which all others are derived.
         threads: threads of one op; only the same number reproduces a run bit for bit.
+        device: `auto` for a GPU where TensorFlow sees one, `cpu`, `gpu`, or `gpu:N`.
+        distribute: devices that share each batch: `none`, `mirrored`, `multiworker` or `tpu`.
         probe_data: a labelled set to probe the accuracy with during training; None for `data`, if that has labels.
         image_size: pixels per side.
         channels: 1 or 3.
