@@ -48,6 +48,20 @@ def _logging_as_before() -> Iterator[None]:
         logger.handlers[:] = handlers
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _only_finite_numbers_are_close() -> Iterator[None]:
+    """NumPy takes NaN for close to NaN, and infinity to itself: two broken networks would agree."""
+    compare = np.testing.assert_allclose
+
+    def assert_allclose(actual: Any, desired: Any, *rest: Any, **options: Any) -> None:
+        assert np.all(np.isfinite(np.asarray(desired, float)))
+        compare(actual, desired, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np.testing, "assert_allclose", assert_allclose)
+        yield
+
+
 def require_or_skip(present: bool, reason: str) -> None:
     """Skips with `reason` unless `present`; in CI, where everything is installed, a missing thing is a failure."""
     if not present:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("bssl_tf", "converters", "deploy")
 MAX_LINES, MAX_LINES_OF_A_COMMAND = 350, 150
@@ -53,3 +56,9 @@ def test_strangers_text_is_printed_by_one_function() -> None:
                 ):
                     found.add(path.relative_to(ROOT).as_posix())
     assert found == PRINTING
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_tests_find_no_agreement_in_what_is_not_finite(value: float) -> None:
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose([1.0, value], [1.0, value])

@@ -34,9 +34,33 @@ def typical_magnitude(golden: np.ndarray) -> float:
     """The median magnitude of outputs that are not 0, in their units: what tolerances are shares of; 0 where all are 0.
 
     Zeros do not count, because a ReLU makes any share of them: with nearly half the median of all is next to nothing.
+    Nor does what is not finite, with which all would be within tolerance.
     """
-    sizes = np.abs(golden[golden != 0])
+    sizes = np.abs(golden[(golden != 0) & np.isfinite(golden)])
     return float(np.median(sizes)) if sizes.size else 0.0
+
+
+def hides_faults(outputs: Sequence[np.ndarray]) -> str:
+    """Why a network that is wrong may have these outputs as well, a clause about "outputs"; empty if it may not.
+
+    Args:
+        outputs: finite, each [N, ...].
+    """
+    count = len(outputs[0])
+    # A network that is broken may give the same for all images, or one number everywhere.
+    varied = count == 1 or any(np.any(array != array[:1]) for array in outputs)
+    if not varied or all(np.all(array == array.flat[0]) for array in outputs if array.size > 1):
+        return "are equal"
+    if any(0 < typical_magnitude(array) < _SMALLEST for array in outputs):
+        return "are too small to show a fault"
+    # A network whose kernels are zeros gives one answer for every image: would the best such answer pass the check?
+    off = np.zeros(count, bool)
+    for array in outputs:
+        away = np.abs(array - np.median(array.astype(np.float64), axis=0)).reshape(count, -1).max(axis=1)
+        off |= away > GOLDEN_TOLERANCE * typical_magnitude(array)
+    if count > 1 and np.count_nonzero(off) <= count // ONE_MAY_DIFFER_IN:
+        return "of all images are equal but for rounding"
+    return ""
 
 
 def encode_golden(manifest: Manifest, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> bytes:
@@ -86,19 +110,8 @@ def _check(manifest: Manifest, inputs: Sequence[np.ndarray], outputs: Sequence[n
     wanted = [(about, about.dtype) for about in manifest.inputs] + [(about, "float32") for about in manifest.outputs]
     for array, (about, dtype) in zip((*inputs, *outputs), wanted, strict=True):
         _check_fits(array, about, dtype, count, path)
-    # A network that is broken may give the same for all images, or one number everywhere.
-    varied = count == 1 or any(np.any(array != array[:1]) for array in outputs)
-    if not varied or all(np.all(array == array.flat[0]) for array in outputs if array.size > 1):
-        raise BundleError(f"{path}: all golden outputs are equal", _WEIGHTS)
-    if any(0 < typical_magnitude(array) < _SMALLEST for array in outputs):
-        raise BundleError(f"{path}: the golden outputs are too small to show a fault", _WEIGHTS)
-    # A network whose kernels are zeros gives one answer for every image: would the best such answer pass the check?
-    off = np.zeros(count, bool)
-    for array in outputs:
-        away = np.abs(array - np.median(array.astype(np.float64), axis=0)).reshape(count, -1).max(axis=1)
-        off |= away > GOLDEN_TOLERANCE * typical_magnitude(array)
-    if count > 1 and np.count_nonzero(off) <= count // ONE_MAY_DIFFER_IN:
-        raise BundleError(f"{path}: the golden outputs of all images are equal but for rounding", _WEIGHTS)
+    if reason := hides_faults(outputs):
+        raise BundleError(f"{path}: the golden outputs {reason}", _WEIGHTS)
 
 
 def _check_fits(array: np.ndarray, about: TensorSignature, dtype: str, count: int, path: str) -> None:

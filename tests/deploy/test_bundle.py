@@ -479,9 +479,9 @@ def test_golden_outputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             {"input/image": np.full_like(inputs, np.inf), "output/logits": outputs},
             "image holds numbers that are not finite",
         ),
-        ({"input/image": inputs, "output/logits": same}, "all golden outputs are equal"),
-        ({"input/image": inputs, "output/logits": constant}, "all golden outputs are equal"),
-        ({"input/image": inputs[:1], "output/logits": constant[:1]}, "all golden outputs are equal"),
+        ({"input/image": inputs, "output/logits": same}, "the golden outputs are equal"),
+        ({"input/image": inputs, "output/logits": constant}, "the golden outputs are equal"),
+        ({"input/image": inputs[:1], "output/logits": constant[:1]}, "the golden outputs are equal"),
     ):
         file = io.BytesIO()
         np.savez(file, **arrays)

@@ -77,6 +77,13 @@ def test_golden_outputs_that_a_network_of_zeros_would_pass_are_refused(real: Pat
         prepare(str(real), 1, "auto", False)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_makes_no_tolerance(value: float) -> None:
+    outputs = np.array([[1, value, -2], [value, value, value]], np.float32)
+    assert typical_magnitude(outputs) == 1.5
+    assert typical_magnitude(outputs[1:]) == 0
+
+
 def test_outputs_that_differ_by_rounding_alone_or_vanish_are_not_golden(tmp_path: Path) -> None:
     inputs, [outputs] = golden()
     alike = np.repeat(outputs[:1], 4, axis=0) * (1 + np.arange(4)[:, None] * 1e-5)

@@ -49,7 +49,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from bssl_tf.errors import ConversionError
-from bssl_tf_deploy.golden import typical_magnitude
+from bssl_tf_deploy.golden import hides_faults, typical_magnitude
 from bssl_tf_deploy.manifest import OutputParity, ParityFigures
 from bssl_tf_deploy.tasks.classification import same_top1
 
@@ -75,7 +75,8 @@ def compare(expected: Arrays, found: Arrays, agree: Agree = same_top1) -> Parity
         Tolerances are `TOLERANCE` times the typical magnitude of what is expected.
 
     Raises:
-        ConversionError: names or shapes differ, there are no images, or a number is not finite.
+        ConversionError: names or shapes differ, there are no images, a number is not finite, or what is expected is so
+            small or so alike that a wrong network could not be told from a right one.
     """
     shapes, others = ({name: list(array.shape) for name, array in arrays.items()} for arrays in (expected, found))
     count = {len(array) if array.ndim else 0 for array in expected.values()}
@@ -86,6 +87,11 @@ def compare(expected: Arrays, found: Arrays, agree: Agree = same_top1) -> Parity
         )
     if not all(np.all(np.isfinite(array)) for arrays in (expected, found) for array in arrays.values()):
         raise ConversionError("a network gives outputs that are not finite", "Look at the weights it was trained to")
+    if reason := hides_faults([*expected.values()]):
+        raise ConversionError(
+            f"the outputs of the Keras network {reason}, so that nothing can be compared",
+            "Check its weights, and that the images differ",
+        )
     outputs, within = {}, np.ones(count.pop(), bool)
     for name, array in expected.items():
         difference = np.abs(array.astype(np.float64) - found[name])

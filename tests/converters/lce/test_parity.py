@@ -69,6 +69,22 @@ def test_numbers_that_are_not_finite_are_a_fault(logits: np.ndarray, broken: flo
             compared(*pair)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (np.zeros((20, 10)), "are equal"),
+        (np.ones((20, 10)), "are equal"),
+        (np.tile(np.arange(10.0), (20, 1)), "are equal"),
+        (np.zeros((1, 10)), "are equal"),
+        (1e-39 * np.arange(200.0).reshape(20, 10), "too small"),
+        (np.arange(10.0) + 1e-6 * np.arange(20.0)[:, np.newaxis], "equal but for rounding"),
+    ],
+)
+def test_outputs_that_a_broken_network_may_have_too_are_not_compared(outputs: np.ndarray, words: str) -> None:
+    with pytest.raises(ConversionError, match=words):
+        compared(outputs.astype(np.float32), outputs.astype(np.float32))
+
+
 def test_other_shapes_and_no_images_are_refused(logits: np.ndarray) -> None:
     for other in (logits[:5], logits[:, :3]):
         with pytest.raises(ConversionError, match="logits"):
