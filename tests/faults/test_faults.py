@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bssl_tf.files import read_records
+from bssl_tf.methods import registry
 from tests.faults import kills, mutations, originals
 from tests.faults.kills import kill_often
 from tests.faults.mutations import KINDS, Kind, read_mutants
@@ -120,6 +121,11 @@ def test_kills_find_planted_faults(fault: str, words: str, tmp_path: Path, monke
     assert bool(outcome.failures) == bool(fault)
     assert all(words in failure for failure in outcome.failures), outcome
     assert fault or (outcome.kills == 12 and outcome.resumed > 1 and outcome.ended)
+
+
+def test_every_method_is_killed() -> None:
+    killed = {arguments[arguments.index("--method") + 1] for arguments in map(list, kills.RUNS.values())}
+    assert killed == set(registry.BUILT_IN)
 
 
 @pytest.mark.slow
