@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Sequence
+from typing import IO
 
+from bssl_tf.devices.answers import MAX_ANSWER_BYTES
 from bssl_tf.devices.connection import client, open_pipes, remote_line
 from bssl_tf.errors import DeviceError
 
 _TIMEOUT_S = 600
+# What a process that has ended left in its pipes.
+_DRAIN_S = 10
 _AGAIN = "Check the cable, then run the same command again"
 # What adb prints -> what happened, what to do; the first that fits.
 _CAUSES = (
@@ -58,41 +63,67 @@ class AdbConnection:
         Raises:
             DeviceError: it fails.
         """
-        try:
-            done = subprocess.run([*self._adb(), *arguments], capture_output=True, timeout=_TIMEOUT_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise DeviceError(f"{self.address} does not answer ({type(error).__name__})", _AGAIN) from error
-        if done.returncode != 0:
-            raise self.failed(done.stderr or done.stdout)
-        return done.stdout.decode("utf-8", "replace")
+        status, out, said = self._ended(open_pipes([*self._adb(), *arguments]), _TIMEOUT_S)
+        if status != 0:
+            raise self.failed(said or out)
+        return out.decode("utf-8", "replace")
 
     def shell(self, *arguments: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, str]:
-        """Exit status and output of a program on the phone, its messages after its output.
+        """As `output`, with text, the messages after the output."""
+        status, out, said = self.output(*arguments, timeout_s=timeout_s)
+        return status, (out + said).decode("utf-8", "replace")
+
+    def output(self, *arguments: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, bytes, bytes]:
+        """Exit status, output and messages of a program on the phone.
 
         Args:
             arguments: the program and its arguments.
             timeout_s: how long it may take.
 
         Raises:
-            DeviceError: the connection is gone.
+            DeviceError: the connection is gone, or more than `MAX_ANSWER_BYTES` come.
         """
-        process = self.start(arguments)
-        try:
-            out, said = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
-            process.kill()
-            process.communicate()
-            raise DeviceError(f"{self.address} does not answer", _AGAIN) from error
+        status, out, said = self._ended(self.start(arguments), timeout_s)
         # adb's own complaints come with status 1, like a program's.
-        if process.returncode != 0 and said.lstrip().startswith((b"error: ", b"adb: ")):
+        if status != 0 and said.lstrip().startswith((b"error: ", b"adb: ")):
             raise self.failed(said)
-        return process.returncode, (out + said).decode("utf-8", "replace")
+        return status, out, said
 
     def failed(self, said: bytes) -> DeviceError:
         """An error of what adb printed."""
         text = said.decode("utf-8", "replace").strip()
         last = (text.splitlines() or ["no message"])[-1]
         return self.explain(text) or DeviceError(f"the connection to {self.address} ended ({last[:200]})", _AGAIN)
+
+    def _ended(self, process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int, bytes, bytes]:
+        """Exit status, output and messages of a process, which may be without end on a stranger's phone."""
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        contents: dict[IO[bytes], bytes] = {}
+
+        def read(stream: IO[bytes]) -> None:
+            contents[stream] = stream.read(MAX_ANSWER_BYTES + 1)
+            if len(contents[stream]) > MAX_ANSWER_BYTES:
+                process.kill()
+
+        streams = (process.stdout, process.stderr)
+        readers = [threading.Thread(target=read, args=(stream,), daemon=True) for stream in streams]
+        with process:
+            process.stdin.close()
+            for reader in readers:
+                reader.start()
+            try:
+                process.wait(timeout_s)
+            except BaseException as error:
+                process.kill()
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise DeviceError(f"{self.address} does not answer", _AGAIN) from error
+                raise
+            for reader in readers:
+                reader.join(_DRAIN_S)
+        out, said = (contents.get(stream, b"") for stream in streams)
+        if max(len(out), len(said)) > MAX_ANSWER_BYTES:
+            raise DeviceError(f"{self.address} sent more than {MAX_ANSWER_BYTES:,} bytes", _AGAIN)
+        return process.returncode, out, said
 
     def _adb(self) -> list[str]:
         return [client("adb", "Debian: adb"), *(["-s", self._serial] if self._serial else [])]

@@ -13,9 +13,11 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bssl_tf.devices.adb import AdbConnection
+from bssl_tf.devices.answers import MOST_CORES, number
 from bssl_tf.devices.device import DEFAULT_BUDGET_S, Device, DeviceSettings, Facts, Job
 from bssl_tf.errors import ConfigError, DeviceError
 from bssl_tf_deploy.record import BINARY, Machine, Record
+from bssl_tf_deploy.strict import StrictError
 
 if TYPE_CHECKING:
     from bssl_tf.devices.phone import Way
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 TARGET = "android-arm64"
 FOLDER = "/data/local/tmp/bssl-tf-device"
 _SPARE_MIB = 8
+# Of a text that a phone tells of itself.
+_MOST_TEXT = 4096
 # What the runner times at once, the bundle's among them: kMaxNetworks in deploy/native/runner/main.cc.
 MOST_NETWORKS = 16
 log = logging.getLogger(__name__)
@@ -73,7 +77,7 @@ class Phone(Device):
 
         def text(*command: str) -> str:
             status, out = connection.shell(*command)
-            return out.strip() if status == 0 else ""
+            return out.strip()[:_MOST_TEXT] if status == 0 else ""
 
         abi = text("getprop", "ro.product.cpu.abi")
         if abi != "arm64-v8a":
@@ -81,21 +85,21 @@ class Phone(Device):
                 f"{self.name} runs {abi or 'unknown'} programs, for which there is no runtime",
                 "Use a phone with a 64-bit ARM system",
             )
-        memory = re.search(r"MemTotal:\s+(\d+)", text("cat", "/proc/meminfo"))
+        memory = re.search(r"MemTotal:\s+([0-9]+)", text("cat", "/proc/meminfo"))
+        total_kib = number(memory[1]) if memory else None
         free = text("df", "-k", "/data/local/tmp").splitlines()
         columns = free[-1].split() if free else []
-        cores = text("nproc")
+        room_kib = number(columns[3]) if len(columns) > 3 else None
         machine = Machine(
             name=self.name,
             address=self.settings.address,
             processor=" ".join(text("getprop", name) for name in ("ro.product.manufacturer", "ro.product.model")),
-            cores=int(cores) if cores.isdigit() else None,
+            cores=number(text("nproc"), MOST_CORES) or None,
             system="Android " + text("getprop", "ro.build.version.release"),
             architecture="aarch64",
-            memory_mib=int(memory[1]) // 1024 if memory else None,
+            memory_mib=total_kib // 1024 if total_kib is not None else None,
         )
-        room = int(columns[3]) // 1024 if len(columns) > 3 and columns[3].isdigit() else None
-        return Facts(machine, TARGET, free_mib=room)
+        return Facts(machine, TARGET, free_mib=room_kib // 1024 if room_kib is not None else None)
 
     def measure(self, job: Job) -> Record:
         from bssl_tf.devices.phone import model_file, phone_folder
@@ -123,7 +127,12 @@ class Phone(Device):
                 way.verify(phone, job.bundle, count)
             log.info("%s: golden outputs as expected", self.name)
             budget_s = DEFAULT_BUDGET_S if job.budget_s is None else job.budget_s
-            return way.measure(phone, job.bundle, models, counts, budget_s, facts.machine)
+            record = way.measure(phone, job.bundle, models, counts, budget_s, facts.machine)
+        try:
+            # What a phone says may be anything, and has to be a record that can be read again.
+            return Record.from_dict(record.to_dict())
+        except StrictError as error:
+            raise DeviceError(f"the figures of {self.name} make no record: {error}", "Use another version") from error
 
     def clean(self) -> bool:
         """Removes folders that were left there by a phone that lost its power."""

@@ -161,7 +161,11 @@ def figures(texts: Sequence[str]) -> dict[str, float]:
         assert timed is not None
         row = {"load_ms": start["init"], "first_ms": start["first"], "mean_ms": timed["avg"], "min_ms": timed["min"]}
         row |= {"p50_ms": median["median"], "p95_ms": median["p95"]} if median else {}
-        figure = {key: float(value) / 1000 for key, value in row.items()}
-        rows.append(figure | ({"memory_mib": float(memory["overall"])} if memory else {}))
+        try:
+            figure = {key: float(value) / 1000 for key, value in row.items()}
+            figure |= {"memory_mib": float(memory["overall"])} if memory else {}
+        except ValueError as error:
+            raise DeviceError("benchmark_model printed times that are not numbers", "Use another version") from error
+        rows.append(figure)
     # Older versions print no median; what not every run has is left out.
     return {key: statistics.median(row[key] for row in rows) for key in rows[0] if all(key in row for row in rows)}

@@ -16,17 +16,17 @@ still have to show:
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bssl_tf.devices.android import TARGET
+from bssl_tf.devices.answers import PhoneState, Ran, Started, Timed, Times, read_runner
 from bssl_tf.devices.phone import PhoneFolder, model_file, verify_outputs
 from bssl_tf.devices.tflite_library import read_tflite_library
 from bssl_tf.errors import BsslError, DeviceError, RuntimeUnavailableError
@@ -49,7 +49,9 @@ from bssl_tf_deploy.record import (
     now,
 )
 from bssl_tf_deploy.stable import MAX_ROUNDS, Repeated, is_stable, median_interval
+from bssl_tf_deploy.strict import StrictError
 
+T = TypeVar("T")
 _TFLITE = "libtensorflowlite.so"
 _INPUTS = {True: "inputs", False: "inputs-beside"}
 _STARTS = 3
@@ -87,16 +89,14 @@ class Runner:
 
     def __init__(self, library: Path) -> None:
         self.files = {_TFLITE: read_tflite_library(library), RUNNER: runner_for(TARGET).content}
-        self._about: dict[str, Any] = {}
+        self._about: Ran | None = None
 
     def verify(self, phone: PhoneFolder, bundle: Bundle, threads: int) -> None:
         self._push_inputs(phone, bundle)
-        self._about = _run(phone, bundle, BINARY, threads)
-        for name, tensor in (("input", bundle.manifest.inputs[0]), ("output", bundle.manifest.outputs[0])):
-            try:
-                kind, shape = _TYPES.get(self._about[name]["type"]), tuple(self._about[name]["shape"])
-            except (KeyError, TypeError) as error:
-                raise _no_record(phone) from error
+        self._about = about = _run(phone, bundle, BINARY, threads)
+        ends = ("input", about.input, bundle.manifest.inputs[0]), ("output", about.output, bundle.manifest.outputs[0])
+        for name, found, tensor in ends:
+            kind, shape = _TYPES.get(found.type), found.shape
             if (kind, shape) != (tensor.dtype, tensor.shape):
                 raise RuntimeUnavailableError(
                     f"the model's {name} is {kind} {list(shape)} on {phone.connection.address}, and {tensor.dtype} "
@@ -120,8 +120,8 @@ class Runner:
             if name != BINARY:
                 _finite(phone, bundle, name, threads[0])
         runs, states = [], []
-        kernels = str(self._about.get("kernels", ""))
-        tflite = str(self._about.get("tflite", ""))
+        assert self._about is not None
+        kernels, tflite, version = self._about.kernels, self._about.tflite, self._about.runtime
         rest = f"TensorFlow Lite {tflite}"
         kernel = f"bssl-tf runtime {kernels.partition(',')[0]}, the rest {rest}"
         for count in threads:
@@ -130,13 +130,11 @@ class Runner:
             for name in models:
                 arguments += _network(phone, name, bundle.golden_images)
             timeout_s = 600 + budget_s + len(models) * _BURN_IN_S
-            record = _record(phone, ["time", phone.path(_TFLITE), str(count), *arguments], timeout_s)
-            try:
-                rows = dict(zip(models, record["networks"], strict=True))
-                repeated = {name: _repeated(row) for name, row in rows.items()}
-                states += [_state(record["before"]), _state(record["after"])]
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise _no_record(phone) from error
+            record = _record(phone, Timed, ["time", phone.path(_TFLITE), str(count), *arguments], timeout_s)
+            if len(record.networks) != len(models):
+                raise _no_record(phone)
+            repeated = {name: _repeated(times) for name, times in zip(models, record.networks, strict=True)}
+            states += [_state(record.before), _state(record.after)]
             networks = {
                 name: Network(
                     role="subject" if name == BINARY else "beside",
@@ -148,7 +146,6 @@ class Runner:
                 for name, content in models.items()
             }
             runs.append(Run(count, networks))
-        version = str(self._about.get("runtime", ""))
         return Record(
             command=None,
             commit=None,
@@ -175,10 +172,10 @@ def _network(phone: PhoneFolder, name: str, images: int) -> list[str]:
     return [phone.path(model_file(name)), library, phone.path(_INPUTS[own]), str(images)]
 
 
-def _run(phone: PhoneFolder, bundle: Bundle, name: str, threads: int) -> dict[str, Any]:
+def _run(phone: PhoneFolder, bundle: Bundle, name: str, threads: int) -> Ran:
     """What the runner says of a network, whose outputs for all golden inputs it leaves in `output`."""
     network = _network(phone, name, bundle.golden_images)
-    return _record(phone, ["run", phone.path(_TFLITE), str(threads), *network, phone.path("output")])
+    return _record(phone, Ran, ["run", phone.path(_TFLITE), str(threads), *network, phone.path("output")])
 
 
 def _finite(phone: PhoneFolder, bundle: Bundle, name: str, threads: int) -> None:
@@ -194,18 +191,15 @@ def _start(phone: PhoneFolder, bundle: Bundle, name: str, threads: int) -> Start
     network = _network(phone, name, bundle.golden_images)
     found = []
     for _ in range(_STARTS):
-        record = _record(phone, ["start", phone.path(_TFLITE), str(threads), *network])
-        try:
-            row = {f"{key}_ms": _whole(record[f"{key}_ns"]) / 1e6 for key in ("load", "first")}
-            memory = {key: _whole(record[key]) for key in ("memory_before_kib", "peak_memory_kib")}
-        except (KeyError, ValueError) as error:
-            raise _no_record(phone) from error
+        record = _record(phone, Started, ["start", phone.path(_TFLITE), str(threads), *network])
+        row = {"load_ms": record.load_ns / 1e6, "first_ms": record.first_ns / 1e6}
+        memory = {"memory_before_kib": record.memory_before_kib, "peak_memory_kib": record.peak_memory_kib}
         found.append(row | {key: value for key, value in memory.items() if value})
     known = [key for key in found[0] if all(key in row for row in found)]
     return Start(**{key: statistics.median(row[key] for row in found) for key in known})
 
 
-def _record(phone: PhoneFolder, arguments: Sequence[str], timeout_s: float = 600) -> dict[str, Any]:
+def _record(phone: PhoneFolder, kind: type[T], arguments: Sequence[str], timeout_s: float = 600) -> T:
     """What the runner printed. Raises `RuntimeUnavailableError` or `DeviceError` where it fails."""
     status, out = phone.connection.shell(phone.path(RUNNER), *arguments, timeout_s=timeout_s)
     if status != 0:
@@ -214,10 +208,9 @@ def _record(phone: PhoneFolder, arguments: Sequence[str], timeout_s: float = 600
     lines = [line for line in out.splitlines() if line.startswith(_BEGINNING)]
     try:
         [line] = lines
-        record: dict[str, Any] = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        return read_runner(kind, line)
+    except (ValueError, StrictError) as error:
         raise _no_record(phone) from error
-    return record
 
 
 def _failed(phone: PhoneFolder, status: int, out: str) -> BsslError:
@@ -250,33 +243,23 @@ def _no_record(phone: PhoneFolder) -> DeviceError:
     return DeviceError(f"the runner on {phone.connection.address} returned no record", "Run the same command again")
 
 
-def _repeated(row: Mapping[str, Any]) -> Repeated:
-    """Raises `ValueError`, `KeyError` or `TypeError` where it is not what the runner prints."""
-    durations = [_whole(value) for value in row["durations_ns"]]
-    if not durations:
-        raise ValueError("no durations")
+def _repeated(times: Times) -> Repeated:
+    durations = list(times.durations_ns)
     low, high = median_interval(durations)
-    return Repeated(_whole(row["first_ns"]), durations, low, high, is_stable(durations))
+    return Repeated(times.first_ns, durations, low, high, is_stable(durations))
 
 
-def _state(raw: Mapping[str, Any]) -> State:
+def _state(raw: PhoneState) -> State:
     """A phone's state; `temperature_c` is the hottest CPU sensor's."""
     found: dict[str, Any] = {}
-    if raw["governors"]:
-        found["governors"] = sorted(set(map(str, raw["governors"])))
-    for key in ("clock", "clock_max"):
-        clocks = [_whole(value) for value in raw[f"{key}_khz"]]
+    if raw.governors:
+        found["governors"] = sorted(set(raw.governors))
+    for key, clocks in (("clock", raw.clock_khz), ("clock_max", raw.clock_max_khz)):
         if any(clocks):
             found[f"{key}_mhz"] = max(clocks) / 1000
     low, high = _SENSIBLE_C
-    sensors = [value / 1000 for kind, value in raw["sensors"] if _CPU_SENSOR.fullmatch(kind)]
+    sensors = [one.millicelsius / 1000 for one in raw.sensors if _CPU_SENSOR.fullmatch(one.kind)]
     sensible = [value for value in sensors if low < value < high]
     if sensible:
         found["temperature_c"] = max(sensible)
     return State.of(found)
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a number")
-    return value

@@ -7,9 +7,9 @@ import hashlib
 import secrets
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,8 @@ from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.record import Machine, Record
 
 # Makes the folder, and removes it when its input ends: at our end, or when the cable is pulled.
+READY_TIMEOUT_S = 60
+_MESSAGE_BYTES = 1 << 14
 _LEASE = 'trap \'\' HUP PIPE; mkdir -p "$1" && echo ready && cat >/dev/null; rm -rf "$1"'
 
 
@@ -60,10 +62,11 @@ class PhoneFolder:
 
     def pull(self, name: str) -> bytes:
         """Reads a file there. Raises `DeviceError` where it is not there, or the phone was lost."""
-        with tempfile.TemporaryDirectory() as here:
-            file = Path(here, "file")
-            self.connection.client("pull", self.path(name), str(file))
-            return file.read_bytes()
+        # Not `adb pull`, which would write here whatever comes.
+        status, content, said = self.connection.output("cat", self.path(name))
+        if status != 0:
+            raise self.connection.failed(said)
+        return content
 
 
 class Way(Protocol):
@@ -118,8 +121,13 @@ def phone_folder(connection: AdbConnection, prefix: str) -> Iterator[PhoneFolder
     lease = connection.start(["sh", "-c", _LEASE, "sh", folder])
     assert lease.stdin is not None and lease.stdout is not None and lease.stderr is not None
     try:
-        if lease.stdout.readline().strip() != b"ready":
-            raise connection.failed(lease.stderr.read())
+        timer = threading.Timer(READY_TIMEOUT_S, lease.kill)
+        timer.start()
+        ready = lease.stdout.readline(_MESSAGE_BYTES)
+        timer.cancel()
+        if ready.strip() != b"ready":
+            lease.kill()
+            raise connection.failed(lease.stderr.read(_MESSAGE_BYTES))
         yield PhoneFolder(connection, folder)
     finally:
         with contextlib.suppress(OSError):

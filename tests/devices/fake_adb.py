@@ -3,7 +3,7 @@
 It speaks the command line's contract as far as the harness uses it (documentation of Android's platform-tools; messages
 as adb 1.0.41 prints them):
 
-- `adb devices [-l]`, `adb [-s SERIAL] get-state | shell -T LINE | push LOCAL REMOTE | pull REMOTE LOCAL`;
+- `adb devices [-l]`, `adb [-s SERIAL] get-state | shell -T LINE | push LOCAL REMOTE`;
 - `shell -T`: words are joined with spaces and a shell on the phone splits them again; input, output and messages are
   streams of bytes of their own; the exit status is the program's;
 - failures of adb itself: status 1 and `error: ...` or `adb: error: ...` on stderr.
@@ -94,12 +94,6 @@ def main() -> None:
             with Path(remote).open("ab") as file:
                 file.write(b"!")
         print(f"{local}: 1 file pushed, 0 skipped.")
-    elif command == "pull":
-        remote, local = rest
-        if not Path(remote).exists():
-            fail(f"adb: error: failed to stat remote object '{remote}': No such file or directory")
-        shutil.copyfile(remote, local)
-        print(f"{remote}: 1 file pulled, 0 skipped.")
     elif command == "shell":
         assert rest[0] == "-T"
         environment = os.environ | {"PATH": f"{HERE}/bin:/usr/bin:/bin"}

@@ -97,7 +97,7 @@ def test_a_phone_is_checked_timed_and_left_as_it_was(phone: Path, bench: Command
     assert not list((phone / "phone").iterdir())
     # What adb is told: nothing but options, and one line that a shell splits into what was meant.
     calls = [json.loads(line) for line in (phone / "log").read_text().splitlines()]
-    assert {call[0] for call in calls} == {"get-state", "shell", "push", "pull"}
+    assert {call[0] for call in calls} == {"get-state", "shell", "push"}
     assert all(call[1] == "-T" and len(call) == 3 for call in calls if call[0] == "shell")
 
 

@@ -16,6 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from bssl_tf.bench_records import read_benchmarks as strict_benchmarks
 from bssl_tf.devices import android_runner
 from bssl_tf.devices.adb import AdbConnection
+from bssl_tf.devices.answers import PhoneState, Sensor
 from bssl_tf.devices.phone import PhoneFolder
 from bssl_tf.errors import DeviceError
 from bssl_tf_deploy.bundle import write_bundle
@@ -204,16 +205,16 @@ def test_the_devices_file_names_the_library_too(phone: Path, harness: Command, p
 
 
 def test_a_phones_state_is_told_in_the_words_of_a_board() -> None:
-    raw = {
-        "governors": ["schedutil", "performance", "schedutil"],
-        "clock_khz": [300000, 2400000],
-        "clock_max_khz": [],
-        "sensors": [["battery", 99000], ["cpu-0-0-usr", 41500], ["BIG", 52000], ["cpuss-1", -273000], ["cpu", 900000]],
-    }
+    sensors = [("battery", 99000), ("cpu-0-0-usr", 41500), ("BIG", 52000), ("cpuss-1", -273000), ("cpu", 900000)]
+    raw = PhoneState(
+        governors=("schedutil", "performance", "schedutil"),
+        clock_khz=(300000, 2400000),
+        clock_max_khz=(),
+        sensors=tuple(Sensor(*one) for one in sensors),
+    )
     found = State(governors=("performance", "schedutil"), clock_mhz=2400.0, temperature_c=52.0)
     assert android_runner._state(raw) == found
-    nothing: dict[str, list[Any]] = {key: [] for key in raw}
-    assert android_runner._state(nothing) == State()
+    assert android_runner._state(PhoneState((), (), (), ())) == State()
 
 
 @pytest.mark.parametrize(
