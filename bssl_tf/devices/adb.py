@@ -58,7 +58,7 @@ class AdbConnection:
         return None
 
     def client(self, *arguments: str) -> str:
-        """What adb itself prints: push, pull, get-state.
+        """What adb itself prints: push, get-state.
 
         Raises:
             DeviceError: it fails.
