@@ -40,6 +40,10 @@ def command(
 
     With --explain, the converted network is compared with Keras on noise, at the input of each binary layer.
     """
+    if model is not None and not as_list:
+        from bssl_tf.workflows.early import before_checking
+
+        before_checking(model)
     from bssl_tf.workflows import check as workflow
 
     if as_list:

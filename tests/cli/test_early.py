@@ -37,6 +37,14 @@ MISTAKES: list[tuple[str, int, str]] = [
     ("export RUN --target arm64 --out TAKEN", 7, "exists and is not a bundle"),
     ("export RUN --target arm64 --data embedded", 2, "--data does not go with a run folder"),
     ("export UNFINISHED --target arm64", 5, "is not finished"),
+    ("import-teacher moco_v4 FOLDER/moco.pth --out FOLDER", 3, "Did you mean 'moco_v3'"),
+    ("import-teacher moco_v2 FOLDER/moco.pth --out FOLDER", 12, "there is no checkpoint at"),
+    ("import-teacher moco_v2 FOLDER/moco.pth --out TAKEN", 5, "is not an empty folder"),
+    ("check FOLDER/nowhere", 6, "there is no model at"),
+    ("check FOLDER/nowhere.keras --explain", 6, "there is no model at"),
+    ("compare cifar11", 3, "Did you mean 'cifar10'"),
+    ("compare cifar10 --only s2bn", 3, "has no row 's2bn'"),
+    ("data make cifar10", 3, "Did you mean 'cifar10_jpeg75'"),
 ]
 PROGRAM = """
 import contextlib, io, json, sys
