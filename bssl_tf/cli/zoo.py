@@ -14,10 +14,12 @@ from bssl_tf_deploy.text import show, show_json
 
 
 def students(context: click.Context, parameter: click.Parameter, typed: str) -> completion.Offers:
-    """Completes a student's name: binary networks, and pretrained ones as `zoo:NAME`."""
+    """Completes a student's name: binary networks, pretrained ones as `zoo:NAME`, and files where none fits."""
     from bssl_tf import zoo
+    from bssl_tf.models.registry import of_packages
 
-    return completion.fitting((*completion.STUDENTS, *map(zoo.PREFIX.__add__, zoo.names())), typed)
+    known = (*completion.STUDENTS, *of_packages(), *map(zoo.PREFIX.__add__, zoo.names()))
+    return completion.fitting(known, typed) or completion.files(context, parameter, typed)
 
 
 def _names(context: click.Context, parameter: click.Parameter, typed: str) -> completion.Offers:

@@ -71,7 +71,12 @@ _MOST_OF_ANY = 2**31 - 1
 
 def names() -> list[str]:
     """What a network can be called: of this package first. None is loaded."""
-    return list(dict.fromkeys((*BACKBONES, *(found.name for found in _entry_points()))))
+    return list(dict.fromkeys((*BACKBONES, *of_packages())))
+
+
+def of_packages() -> list[str]:
+    """The names that other packages provide."""
+    return [found.name for found in _entry_points()]
 
 
 def build_backbone(name: str, image_size: int, channels: int, arguments: dict[str, Any]) -> keras.Model:

@@ -100,7 +100,8 @@ def settle_student(
         NetworkError: there is no such network, or it is not one.
         ConfigError: it has another size than the settings.
     """
-    settings = _from_zoo(settings)
+    if _name(settings).startswith(zoo.PREFIX):
+        return _from_zoo(settings), None
     name = _name(settings)
     kept = out / START
     if (kept / "network.json").exists():
@@ -207,8 +208,6 @@ def _advise(student: Student) -> None:
 def _from_zoo(settings: dict[str, Any]) -> dict[str, Any]:
     """A student called `zoo:NAME` is that network, beginning with its weights."""
     name = _name(settings)
-    if not name.startswith(zoo.PREFIX):
-        return settings
     backbone = settings["backbone"]
     read_settings(BackboneConfig, backbone, "backbone.")
     network = read_network(zoo.find(name.removeprefix(zoo.PREFIX)).folder)

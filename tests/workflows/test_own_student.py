@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import bssl_tf
+from bssl_tf import zoo
 from bssl_tf.backend import keras, lq
 from bssl_tf.errors import ConfigError, NetworkError, RunFolderError
 from bssl_tf.files import read_records
@@ -150,6 +151,27 @@ def test_a_saved_model_brings_its_weights_and_its_size(form: str, tmp_path: Path
     assert again.fingerprint() == student.fingerprint()
 
 
+def test_one_of_the_zoo_is_kept_like_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, first = opened({"backbone": {"name": "model:small"}}, tmp_path / "run", small())
+    (tmp_path / "mine").mkdir()
+    save_network(tmp_path / "mine", first.network, {"student": first.build()}, packed=True)
+    facts = {"method": "moco", "data": "x", "command": "x", "commit": "x", "protocol": "x", "top1": 1.0}
+    zoo.write_entry(tmp_path, "mine", facts)
+    monkeypatch.setattr(zoo, "zoo_folder", lambda: tmp_path)
+    config, student = opened({"backbone": {"name": "zoo:mine"}}, tmp_path / "second")
+    assert (config.initial, config.backbone.name, student.own) == ("zoo:mine", "model:small", True)
+    # Ternary kernels were not reduced to their signs.
+    for mine, theirs in zip(student.build().get_weights(), first.build().get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    student.save_start(tmp_path / "second")
+    _, again = opened({"backbone": {"name": "zoo:mine"}}, tmp_path / "second")
+    assert again.fingerprint() == student.fingerprint()
+
+
+def config_of(student: str) -> dict[str, Any]:
+    return {"method": "moco", "backbone": {"name": student}, "data": {"source": "embedded"}}
+
+
 def test_a_saved_model_can_be_drawn_anew_and_takes_no_other_size(tmp_path: Path) -> None:
     model = small(size=None)
     model.save(tmp_path / "net.h5")
@@ -184,9 +206,8 @@ def test_a_saved_model_can_be_drawn_anew_and_takes_no_other_size(tmp_path: Path)
 def test_what_is_not_there_is_told_before_tensorflow_is_loaded(student: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ODD)
     (tmp_path / "broken.py").write_text("def net(:\n")
-    settings = {"method": "moco", "backbone": {"name": student.format(tmp=tmp_path)}, "data": {"source": "embedded"}}
     with pytest.raises(NetworkError) as caught:
-        before_training(PretrainConfig, settings, tmp_path / "run", resume=False)
+        before_training(PretrainConfig, config_of(student.format(tmp=tmp_path)), tmp_path / "run", resume=False)
     assert message.format(tmp=tmp_path) in str(caught.value)
 
 
