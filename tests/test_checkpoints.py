@@ -66,3 +66,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_tensors(path, {"a": np.ones(2)}, {})
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_header_that_would_take_all_memory_is_refused(tmp_path: Path) -> None:
+    """The library, which is Rust, ends the process where it cannot have the memory: no exception, no message."""
+    header = b'{"a":[' + b"1," * (1 << 23) + b"1]}"
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(RunFolderError, match="its header has"):
+        read_tensors(tmp_path / "file")

@@ -63,6 +63,18 @@ def read_all(originals: Path, mutants: int, workers: int, kinds: list[str]) -> l
     return results
 
 
+def read_large_files(originals: Path, kinds: list[str]) -> list[dict[str, Any]]:
+    """Large files of every kind, in little memory; in a process of its own, as this one has used TensorFlow."""
+    words = [sys.executable, "-m", "tests.faults.limits", str(originals), *kinds]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert found, f"the process ended with {done.returncode}"
+    return [
+        one | {"failures": [f"{one['kind']}, {one['specimen']}: {one['outcome']}"] * ("FAILED" in one["outcome"])}
+        for one in found
+    ]
+
+
 def main() -> int:
     """Runs everything and appends the counts to the record; the status is 1 where anything failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -70,6 +82,7 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=10_000, help="of each kind")
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="only these kinds of file")
     parser.add_argument("--run", action="append", choices=list(RUNS), help="only these kinds of run")
+    parser.add_argument("--large", action=argparse.BooleanOptionalAction, default=True, help="read large files too")
     parser.add_argument("--seed", type=int, default=0, help="draws the moments of the kills")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--originals", type=Path, help="where the sound files are kept")
@@ -80,14 +93,18 @@ def main() -> int:
         room = Path(folder)
         # First, while this process has not used TensorFlow.
         kills = kill_all(room, given.kills, given.seed, given.run or ()) if given.kills else []
-        originals = cached_originals(given.originals or room / "originals")
+        place = given.originals or room / "originals"
+        originals = cached_originals(place) if given.mutants or given.large else place
         mutations = (
             read_all(originals, given.mutants, given.workers, given.kind or list(KINDS)) if given.mutants else []
         )
+        large = read_large_files(originals, given.kind or []) if given.large else []
     if given.record:
         command = f"python -m tests.faults --kills {given.kills} --mutants {given.mutants} --seed {given.seed}"
-        append_record(given.record, {"command": command, "kills": kills, "mutations": mutations, **facts})
-    return int(any(result["failures"] for result in [*kills, *mutations]))
+        append_record(
+            given.record, {"command": command, "kills": kills, "mutations": mutations, "large": large, **facts}
+        )
+    return int(any(result["failures"] for result in [*kills, *mutations, *large]))
 
 
 if __name__ == "__main__":

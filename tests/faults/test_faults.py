@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from bssl_tf.files import read_records
 from bssl_tf.methods import registry
-from tests.faults import kills, mutations, originals
+from tests.faults import kills, limits, mutations, originals
 from tests.faults.kills import kill_often
 from tests.faults.mutations import KINDS, Kind, read_mutants
 
@@ -41,6 +42,11 @@ def _key_error(path: Path) -> None:
 
 def _writes(path: Path) -> None:
     (Path(os.devnull)).write_text("effect")
+
+
+def _spins(path: Path) -> None:
+    while True:
+        pass
 
 
 def _sleeps(path: Path) -> None:
@@ -131,12 +137,46 @@ def test_every_method_is_killed() -> None:
 @pytest.mark.slow
 def test_kills_of_training_lose_nothing(tmp_path: Path) -> None:
     """In a process of its own, as forks must come before TensorFlow's threads."""
-    command = [sys.executable, "-m", "tests.faults", "--kills", "3", "--mutants", "0", "--run", "moco teacher"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults",
+        "--kills",
+        "3",
+        "--mutants",
+        "0",
+        "--no-large",
+        "--run",
+        "moco teacher",
+    ]
     command += ["--record", str(tmp_path / "record.jsonl")]
     subprocess.run(command, check=True)
     [record] = read_records(tmp_path / "record.jsonl")
     [outcome] = record["kills"]
     assert outcome["kills"] == 3 and outcome["ended"] and not outcome["failures"]
+
+
+@pytest.mark.parametrize(
+    ("reader", "outcome"), [(Path.read_bytes, "at the door"), (_key_error, "FAILED"), (_spins, "FAILED")]
+)
+def test_large_files_find_planted_faults(
+    reader: Callable[[Path], object], outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SECONDS", 0.2)
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 5 * 10**9)
+    kind = Kind("", lambda path: reader(path) if path.name == "large" else None)
+    assert outcome in limits._forked(kind, tmp_path / "sound", tmp_path / "large")["outcome"]
+
+
+@pytest.mark.slow
+def test_large_files_of_every_kind_are_read_in_little_memory(tmp_path: Path) -> None:
+    originals.cached_originals(tmp_path / "originals")
+    command = [sys.executable, "-m", "tests.faults.limits", str(tmp_path / "originals")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert not [one for one in found if "FAILED" in one["outcome"]]
+    assert {one["kind"] for one in found} == set(limits.EVERY) and done.returncode == 0, done.stderr
 
 
 def test_a_mutant_is_repeated_by_its_number(pictures: Path) -> None:
