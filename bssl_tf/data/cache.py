@@ -42,6 +42,8 @@ FORMAT: Literal[3] = 3
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 _INDEX = "index.json"
+# What stands there is not what was written, or nothing does; other errors of the system would come again.
+_DAMAGE = (errno.ENOENT, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
 _log = logging.getLogger(__name__)
 
 
@@ -266,7 +268,7 @@ def _open(folder: Path, name: str, *, report: bool = True) -> tuple[DataSplits, 
     # numpy raises whatever it likes for a damaged header.
     except Exception as error:
         system = error if isinstance(error, OSError) else error.__cause__
-        if isinstance(system, OSError) and not isinstance(system, FileNotFoundError):
+        if isinstance(system, OSError) and system.errno not in _DAMAGE:
             raise system from error
         if report:
             cause = error.what if isinstance(error, RunFolderError) else str(error)

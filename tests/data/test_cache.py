@@ -20,6 +20,7 @@ from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.load import load_data
 from bssl_tf.errors import StorageError
 from tests.data.logged import logged
+from tests.deploy.test_hostile_files import put
 
 Save = Callable[..., Path]
 
@@ -94,6 +95,11 @@ def cut(file: Path) -> None:
         lambda folder: (folder / "index.json").unlink(),
         lambda folder: (folder / "index.json").write_text("[]"),
         lambda folder: (folder / "index.json").write_text('{"format": 0}'),
+        lambda folder: os.truncate(folder / "index.json", 1 << 30),
+        lambda folder: put("pipe", folder / "index.json"),
+        lambda folder: put("zero", folder / "index.json"),
+        lambda folder: put("folder", folder / "index.json"),
+        lambda folder: put("folder", folder / "train_images.npy"),
     ],
 )
 def test_a_damaged_entry_is_made_again(root: Path, damage: Callable[[Path], object]) -> None:
