@@ -11,11 +11,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 from bssl_tf.cli._logging import PACKAGES
 from tests.command_server import CommandServer
+
+# On a machine that does other work an example may take any time.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 # Small enough that a stage takes seconds, large enough that every kind of variable is there.
 TINY_TEACHER = [

@@ -33,6 +33,7 @@ from bssl_tf.engine.stages import Stage
 from bssl_tf.engine.step import make_optimizer, make_step
 from bssl_tf.methods.bssl import Bssl, BsslConfig
 from bssl_tf.methods.byol import Byol, ByolConfig
+from bssl_tf.methods.guided import Guided, GuidedConfig
 from bssl_tf.methods.moco import Moco, MocoConfig
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.s2bnn import ContrastiveS2bnn, S2bnnConfig
@@ -75,6 +76,7 @@ def recipes(teacher: Teacher) -> dict[str, Callable[[], Recipe]]:
         "supervised": lambda: Supervised(network(binary=True), 10),
         "s2bnn": lambda: ContrastiveS2bnn(network(), teacher, both, batch_size=BATCH, seed=0),
         "bssl": lambda: Bssl(network(), teacher, small),
+        "guided": lambda: Guided(network(), teacher, GuidedConfig(queue_size=32, head_width=32), batch_size=BATCH),
     }
 
 
@@ -178,7 +180,7 @@ def scaled(devices: Distribution) -> list[list[float]]:
                     lambda context, factors=factors: tf.constant(factors[context.replica_id_in_sync_group])
                 )
             )
-            found.append([float(weight), float(optimizer.loss_scale)])
+            found.append([float(weight.numpy()), float(optimizer.loss_scale)])
     return found
 
 
