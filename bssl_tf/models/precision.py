@@ -12,6 +12,8 @@ from typing import Any
 from bssl_tf.backend import functional_model, keras, lq, tf
 from bssl_tf.models.binarization import copy_of
 
+# Of layers that stay in float32, as what they quantise must not be rounded before.
+_QUANTIZERS = ("input_quantizer", "kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
 _DEPTHWISE_OR_FULL = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
@@ -55,9 +57,10 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
         if isinstance(layer, functional_model()):
             return keras.models.clone_model(layer, clone_function=clone)
         config = layer.get_config()
-        if isinstance(layer, lq.layers.QuantConv2D):
+        # Not another package's subclass, which may do something else.
+        if type(layer) is lq.layers.QuantConv2D:
             return HalfPrecisionQuantConv2D.from_config(config | {"computed_in": precision})
-        if isinstance(layer, _DEPTHWISE_OR_FULL):
+        if isinstance(layer, _DEPTHWISE_OR_FULL) and not any(getattr(layer, name, None) for name in _QUANTIZERS):
             config["dtype"] = f"mixed_{precision}"
         return type(layer).from_config(config)
 

@@ -146,9 +146,7 @@ def bench_here(
     stock: Mapping[str, bytes] = {}
     if not has_stock_networks(content.manifest):
         name = content.manifest.network.backbone
-        log.info(
-            "%s is not a classifier that was trained here: there is no float network of its shape to compare with", name
-        )
+        log.info("the bundle does not hold the layers of %s, so no float network of its shape is compared", name)
     else:
         stock = stock_networks(content.manifest)
     found = bench_bundle(

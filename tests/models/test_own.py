@@ -22,6 +22,7 @@ from bssl_tf.models.binarization import (
     sign_kernels,
     take_weights,
 )
+from bssl_tf.models.precision import HalfPrecisionQuantConv2D, in_precision
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
 
@@ -145,6 +146,13 @@ def test_quantisers_go_off_and_on_at_any_depth_and_weights_have_names_of_their_o
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(first(images(), training=True) ** 2)
     assert all(gradient is not None for gradient in tape.gradient(loss, first.trainable_variables))
+
+
+def test_half_precision_reaches_models_in_the_model_and_no_quantiser_of_another_kind() -> None:
+    half = in_precision(nested(), "float16")
+    assert isinstance(half.get_layer("other").get_layer("conv"), HalfPrecisionQuantConv2D)
+    assert half.get_layer("stem").compute_dtype == "float16" and half.get_layer("depth").compute_dtype == "float32"
+    assert list(named_weights(half)) == list(named_weights(nested()))
 
 
 @pytest.mark.parametrize(("kernel", "packed"), [("approx_sign", 3), ("magnitude_aware_sign", 3), ("ste_tern", 0)])

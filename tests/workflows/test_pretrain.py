@@ -78,7 +78,7 @@ def test_a_teacher_may_have_a_size_and_channels_of_its_own(
     caplog.set_level(logging.INFO)
     # TensorFlow has started in this process already, so that threads cannot be set any more.
     for place in ("engine.preparation", "workflows.evaluate"):
-        monkeypatch.setattr(f"bssl_tf.{place}.configure", lambda *arguments: None)
+        monkeypatch.setattr(f"bssl_tf.{place}.configure", lambda *arguments, **options: None)
     image = keras.layers.Input((40, 40, 3))
     features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, strides=2)(image))
     keras.Model(image, features).save(tmp_path / "teacher.keras")
@@ -113,7 +113,7 @@ def test_an_onnx_file_teaches_and_is_asked_once(
     """From Python, with the cache switched on; the same run without it sees the same numbers but for float16."""
     caplog.set_level(logging.INFO)
     for place in ("engine.preparation", "workflows.evaluate"):
-        monkeypatch.setattr(f"bssl_tf.{place}.configure", lambda *arguments: None)
+        monkeypatch.setattr(f"bssl_tf.{place}.configure", lambda *arguments, **options: None)
     monkeypatch.setenv("BSSL_TF_CACHE", str(tmp_path / "cache"))
     network = onnx_models.Linear(np.random.default_rng(0), size=20, channels=3, width=5)
     path = onnx_models.save(tmp_path / "teacher.onnx", network.made())
