@@ -19,6 +19,8 @@ from bssl_tf.errors import UsageError, WorkerError
 _POLL_S = 0.1
 # For the others, once one has failed: their step ends, or its failure reaches them.
 _GRACE_S = 10.0
+# For all, after Ctrl-C: the chief saves the run, which the others do not wait for.
+_SAVING_S = 120.0
 _KEPT_LINES = 20
 
 
@@ -43,7 +45,7 @@ def launch(command: Sequence[str], workers: int) -> int:
         raise UsageError(f"{workers} workers", "Give 2 or more, or run the command itself")
     addresses = _free_addresses(workers)
     processes: list[subprocess.Popen[str]] = []
-    with _forwarded(processes), contextlib.ExitStack() as stack:
+    with _forwarded(processes) as stopped, contextlib.ExitStack() as stack:
         stack.callback(_end, processes)
         for number in range(workers):
             try:
@@ -54,6 +56,10 @@ def launch(command: Sequence[str], workers: int) -> int:
         failed = _first_failure(processes)
         if failed is None:
             return 0
+        if stopped:
+            # A second signal would end the chief at once.
+            _wait(processes, _SAVING_S)
+            failed = 0 if processes[0].returncode else failed
         status = processes[failed].returncode
         _end(processes)
         if status > 0 and failed == 0:
@@ -76,7 +82,12 @@ def _start(command: Sequence[str], addresses: Sequence[str], number: int) -> sub
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} if number else {}
     # A group of its own each, so that Ctrl-C in a terminal arrives once.
     return subprocess.Popen(
-        command, env=os.environ | {"TF_CONFIG": json.dumps(task)}, text=True, start_new_session=True, **quiet
+        command,
+        env=os.environ | {"TF_CONFIG": json.dumps(task)},
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        **quiet,
     )
 
 
@@ -94,15 +105,19 @@ class _Tail:
 
 
 @contextlib.contextmanager
-def _forwarded(processes: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
+def _forwarded(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
+    """Passes on signals; gives those that have come."""
+    stopped: list[int] = []
+
     def forward(signum: int, frame: Any) -> None:
+        stopped.append(signum)
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signum)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -126,13 +141,18 @@ def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.terminate()
-    limit = time.monotonic() + _GRACE_S
+    _wait(running, _GRACE_S)
     for process in running:
-        try:
-            process.wait(max(0.0, limit - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def _wait(processes: Sequence[subprocess.Popen[str]], seconds: float) -> None:
+    """Until all have ended, or for this long."""
+    limit = time.monotonic() + seconds
+    while any(process.poll() is None for process in processes) and time.monotonic() < limit:
+        time.sleep(_POLL_S)
 
 
 def _described(number: int, status: int, tails: Sequence[_Tail]) -> str:

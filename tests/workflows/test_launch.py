@@ -74,6 +74,39 @@ def test_sigterm_reaches_all_workers(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("ended*"))) == 2
 
 
+def test_after_ctrl_c_the_chief_has_time_to_save_and_says_how_it_ended(tmp_path: Path) -> None:
+    """The other workers end first; a second signal would cut short what the chief writes."""
+    program = (
+        "import signal; asked = []\n"
+        "for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, lambda *_: asked.append(1))\n"
+        f"open(f'{tmp_path}/ready{{index}}', 'w')\n"
+        "while not asked: time.sleep(0.01)\n"
+        "if index == 0: time.sleep(1); sys.exit(129 + len(asked))\n"
+        "sys.exit(130)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bssl_tf", "launch", "--workers", "2", *python(program)], stderr=subprocess.PIPE
+    )
+    limit = time.monotonic() + 60
+    while len(list(tmp_path.glob("ready*"))) < 2 and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130 and not said
+
+
+def test_what_a_worker_writes_may_be_of_any_bytes() -> None:
+    """Enough of it to fill a pipe, which would stop a worker that is not read."""
+    with pytest.raises(WorkerError, match=r"worker 1 ended with status 3 \(the cause\)"):
+        launch(
+            python(
+                "if index == 0: time.sleep(60)\n"
+                "sys.stderr.buffer.write(b'\\xff\\n' * 200_000 + b'the cause\\n'); sys.exit(3)"
+            ),
+            2,
+        )
+
+
 def test_what_cannot_be_launched_is_one_clear_line() -> None:
     with pytest.raises(UsageError, match="1 workers"):
         launch(["true"], 1)
