@@ -55,7 +55,16 @@ __all__ = [
     "UnknownPartError",
     "UsageError",
     "WorkerError",
+    "first_line",
 ]
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of someone else's code says, for a message of ours: its first line that is not empty, or its class.
+
+    300 characters at most.
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 class ConfigError(BsslError):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bssl_tf.backend import tf
-from bssl_tf.errors import BackendError, ConfigError, TrainingError
+from bssl_tf.errors import BackendError, ConfigError, TrainingError, first_line
 
 CPU = "cpu"
 
@@ -67,6 +67,6 @@ def nondeterminism_named() -> Iterator[None]:
             raise
         node = re.search(r"\{\{node ([^}]+)\}\}", said)
         raise TrainingError(
-            f"{node[1] if node else 'an operation'} has no deterministic version here ({said.splitlines()[0]})",
+            f"{node[1] if node else 'an operation'} has no deterministic version here ({first_line(error)})",
             "Start another run with --set training.deterministic=false; that one will not repeat bit for bit",
         ) from error

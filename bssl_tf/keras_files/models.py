@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import h5py  # type: ignore[import-untyped]
 
 from bssl_tf.backend import keras, keras_saved_metadata
-from bssl_tf.errors import BsslError, ConfigError, ConversionError
+from bssl_tf.errors import BsslError, ConfigError, ConversionError, first_line
 from bssl_tf.files import read_regular
 from bssl_tf.keras_files.configuration import MAX_CONFIG_BYTES, build_model, no_advice, printable
 from bssl_tf.keras_files.files import (
@@ -114,7 +114,7 @@ def _opened(
         raise
     # Keras, h5py, protobuf and TensorFlow raise whatever they like for a damaged file.
     except Exception as error:
-        raise ConversionError(f"{path} cannot be loaded ({_first_line(error)})", "Save the model again") from error
+        raise ConversionError(f"{path} cannot be loaded ({first_line(error)})", "Save the model again") from error
     raise ConversionError(f"{path} is not a Keras model", "Save a Keras 2 model again, with model.save('FILE.h5')")
 
 
@@ -217,7 +217,3 @@ def _zoo_model(name: str) -> keras.Model:
         raise ConversionError(f"larq_zoo has no network {name!r}", f"Choose one of {', '.join(sorted(networks))}")
     # Downloads nothing.
     return networks[name](weights=None)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

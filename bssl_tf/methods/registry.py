@@ -15,7 +15,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from bssl_tf.errors import ConfigError
+from bssl_tf.errors import ConfigError, first_line
 from bssl_tf.methods.method import Method
 from bssl_tf.settings import (
     PretrainConfig,
@@ -164,7 +164,8 @@ def _loaded(entry: metadata.EntryPoint) -> Method[Any]:
         method = entry.load()
     except Exception as error:  # whatever a package of somebody else raises
         raise ConfigError(
-            f"method {entry.name} cannot be loaded from {entry.value} ({error})", "Install its package again"
+            f"method {entry.name} cannot be loaded from {entry.value} ({first_line(error)})",
+            "Install its package again",
         ) from error
     if not isinstance(method, Method) or method.name != entry.name:
         raise ConfigError(

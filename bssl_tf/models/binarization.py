@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bssl_tf.backend import functional_model, keras, lq, tf
-from bssl_tf.errors import NetworkError
+from bssl_tf.errors import NetworkError, first_line
 
 # What quantises weights in a larq layer, and what clips the latent weights that it sees.
 _OF_WEIGHTS = ("kernel", "depthwise", "pointwise")
@@ -72,9 +72,8 @@ def copy_of(model: keras.Model, clone: Callable[[keras.layers.Layer], keras.laye
         copy = keras.models.clone_model(model, clone_function=clone)
     # Classes of somebody else, and what Keras makes of settings that it does not understand, raise what they like.
     except Exception as error:
-        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
         raise NetworkError(
-            f"the layers of {model.name} cannot be copied ({type(error).__name__}: {cause})",
+            f"the layers of {model.name} cannot be copied ({type(error).__name__}: {first_line(error)})",
             "Give its own layers and quantisers get_config, and register their classes with "
             "keras.utils.register_keras_serializable",
         ) from error

@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bssl_tf.errors import BsslError, ConfigError, NetworkError
+from bssl_tf.errors import BsslError, ConfigError, NetworkError, first_line
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -132,9 +132,9 @@ def call_builder(
     except BsslError:
         raise
     except Exception as error:  # whatever code of somebody else raises
-        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
+        cause = f"{type(error).__name__}: {first_line(error)}"
         raise NetworkError(
-            f"{name} cannot be built for {image_size} px and {channels} channels ({type(error).__name__}: {cause})",
+            f"{name} cannot be built for {image_size} px and {channels} channels ({cause})",
             "Correct it, or choose another size; --debug before the command shows where",
         ) from error
     return require_features(made, name, (image_size, image_size, channels))
@@ -166,7 +166,7 @@ def _loaded(name: str) -> Callable[..., Any]:
         builder = entry.load()
     except Exception as error:  # whatever a package of somebody else raises
         raise NetworkError(
-            f"network {name} cannot be loaded from {entry.value} ({error})", "Install its package again"
+            f"network {name} cannot be loaded from {entry.value} ({first_line(error)})", "Install its package again"
         ) from error
     if not callable(builder):
         raise NetworkError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bssl_tf.backend import tf
-from bssl_tf.errors import NetworkError
+from bssl_tf.errors import NetworkError, first_line
 from bssl_tf.teachers.inputs import Constants, TeacherOptions
 from bssl_tf.teachers.onnx_file import OnnxFile, read_onnx
 from bssl_tf.teachers.onnx_reading import find_input, find_output, find_pixels, vectors_of
@@ -128,7 +128,7 @@ class OnnxNetwork:
         # ONNX Runtime has a class for each of its errors, and none above them.
         except Exception as error:
             raise NetworkError(
-                f"{file.path} does not run on images of {images.shape[1]} px ({_first_line(error)})",
+                f"{file.path} does not run on images of {images.shape[1]} px ({_cause(error)})",
                 "Add --set teacher_image_size=PX if it takes another size, or export it again",
             ) from error
         return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
@@ -163,7 +163,7 @@ def _session(file: OnnxFile, output: str) -> Any:
     # As above.
     except Exception as error:
         raise NetworkError(
-            f"ONNX Runtime cannot load {file.path} ({_first_line(error)})", "Export it again, with another opset"
+            f"ONNX Runtime cannot load {file.path} ({_cause(error)})", "Export it again, with another opset"
         ) from error
 
 
@@ -202,6 +202,5 @@ def _bound_memory() -> None:
     onnxruntime.create_and_register_allocator(place, limit)
 
 
-def _first_line(error: Exception) -> str:
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return printable(line.removeprefix("[ONNXRuntimeError] : ")[:300])
+def _cause(error: Exception) -> str:
+    return printable(first_line(error).removeprefix("[ONNXRuntimeError] : "))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tflite
 
-from bssl_tf.errors import BundleError, ConversionError, RuntimeUnavailableError
+from bssl_tf.errors import BundleError, ConversionError, RuntimeUnavailableError, first_line
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.tflite.model import Tensor, read_model
 from bssl_tf_deploy.forks import never_end, watch
@@ -167,7 +167,7 @@ def convert_graph(graph: Graph, name: str, target: str, *, int8_ends: bool = Fal
 
 
 def _refused(name: str, error: Exception) -> ConversionError:
-    return ConversionError(f"LCE cannot convert {name} ({_first_line(error)})", "See what it printed with --debug")
+    return ConversionError(f"LCE cannot convert {name} ({first_line(error)})", "See what it printed with --debug")
 
 
 class LceInterpreter:
@@ -211,7 +211,7 @@ class LceInterpreter:
                 self._interpreter = wrapper.LiteInterpreter(model, threads, False, True, xnnpack)
             except RuntimeError as error:
                 raise BundleError(
-                    f"LCE's interpreter does not take this model ({_first_line(error)})", "Export it again"
+                    f"LCE's interpreter does not take this model ({first_line(error)})", "Export it again"
                 ) from with_output(error, output())
         # The interpreter reads the flatbuffer where it lies.
         self._model = model
@@ -335,7 +335,3 @@ def _unavailable(part: str, error: Exception) -> str:
     if sys.platform == "linux" and platform.machine() == "aarch64":
         return f"LCE's {part} is not here: larq-compute-engine has no wheel for this platform ({machine})"
     return f"LCE's {part} cannot be loaded on this platform ({machine}: {error or 'no such file'})"
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
