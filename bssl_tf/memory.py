@@ -96,11 +96,12 @@ def require_activations(models: Iterable[keras.Model], views: int, batch_size: i
     """
     if _accelerated():
         return
+    # A layer may be used several times, at other sizes each time; its first node is the call that is in every network.
     kept = sum(
-        math.prod(layer.output_shape[1:])
+        math.prod(side or 0 for side in shape[1:])
         for model in models
         for layer in model.layers
-        if hasattr(layer, "kernel_size") and isinstance(layer.output_shape, tuple)
+        if hasattr(layer, "kernel_size") and isinstance(shape := layer.get_output_shape_at(0), tuple)
     )
     what = f"a step of {views * batch_size} images"
     require_memory(_FLOAT_BYTES * kept * views * batch_size, what, "--batch-size, --image-size or --width")

@@ -100,6 +100,16 @@ def test_outputs_of_convolutions_count_for_each_image_and_view() -> None:
         require_activations([model], views=2, batch_size=489)
 
 
+@pytest.mark.usefixtures("megabyte")
+def test_a_convolution_that_is_used_at_two_sizes_counts_where_it_was_first_used() -> None:
+    image, shared = keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, padding="same")
+    maps = [shared(image), shared(keras.layers.MaxPool2D()(image))]
+    model = keras.Model(image, [keras.layers.GlobalAveragePooling2D()(one) for one in maps])
+    require_activations([model], views=2, batch_size=488)
+    with pytest.raises(MemoryShortageError, match="a step of 978 images"):
+        require_activations([model], views=2, batch_size=489)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
