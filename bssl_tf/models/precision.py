@@ -12,9 +12,24 @@ from typing import Any
 from bssl_tf.backend import functional_model, keras, lq, tf
 from bssl_tf.models.binarization import copy_of
 
-# Of layers that stay in float32, as what they quantise must not be rounded before.
-_QUANTIZERS = ("input_quantizer", "kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
-_DEPTHWISE_OR_FULL = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+
+class HalfPrecisionConv2D(keras.layers.Conv2D):
+    """A convolution under a policy of Keras' mixed precision that gives float32.
+
+    Keras' layers would take either; operators in a network, such as `x + y`, take two numbers of one kind only.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, C] to [B, H', W', D] float32."""
+        return tf.cast(super().call(inputs), tf.float32)
+
+
+class HalfPrecisionDepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """As `HalfPrecisionConv2D`, depthwise."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, C] to [B, H', W', C * depth multiplier] float32."""
+        return tf.cast(super().call(inputs), tf.float32)
 
 
 class HalfPrecisionQuantConv2D(lq.layers.QuantConv2D):
@@ -43,6 +58,8 @@ class HalfPrecisionQuantConv2D(lq.layers.QuantConv2D):
 def in_precision(model: keras.Model, precision: str) -> keras.Model:
     """`model` itself for `float32`, else a copy of it whose convolutions compute in half precision.
 
+    These are Keras' full and depthwise ones and larq's `QuantConv2D`; other layers compute in float32.
+
     On a CPU `bfloat16` changes nothing here: there oneDNN does it (`backend.configure`).
 
     Args:
@@ -57,11 +74,14 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
         if isinstance(layer, functional_model()):
             return keras.models.clone_model(layer, clone_function=clone)
         config = layer.get_config()
-        # Not another package's subclass, which may do something else.
+        # Of these types exactly: what is derived from them may do something else, such as take signs.
         if type(layer) is lq.layers.QuantConv2D:
             return HalfPrecisionQuantConv2D.from_config(config | {"computed_in": precision})
-        if isinstance(layer, _DEPTHWISE_OR_FULL) and not any(getattr(layer, name, None) for name in _QUANTIZERS):
-            config["dtype"] = f"mixed_{precision}"
+        mixed = config | {"dtype": f"mixed_{precision}"}
+        if type(layer) is keras.layers.Conv2D:
+            return HalfPrecisionConv2D.from_config(mixed)
+        if type(layer) is keras.layers.DepthwiseConv2D:
+            return HalfPrecisionDepthwiseConv2D.from_config(mixed)
         return type(layer).from_config(config)
 
     return copy_of(model, clone)

@@ -53,6 +53,22 @@ def test_signs_are_of_numbers_that_were_not_rounded() -> None:
     np.testing.assert_allclose(half(tf.fill((1, 4, 4, 32), -1e-9)), 2.88, rtol=1e-3)
 
 
+def test_a_network_with_operators_and_other_convolutions_keeps_them_in_float32() -> None:
+    class Own(keras.layers.Conv2D):
+        """Of a package."""
+
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(32, 3, padding="same", name="conv")(image)
+    x = tf.nn.relu(x + keras.layers.BatchNormalization()(x)) * 2.0
+    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(x) - 1.0
+    x = lq.layers.QuantDepthwiseConv2D(3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign")(x)
+    x = lq.layers.QuantConv2DTranspose(8, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign")(x)
+    half = in_precision(keras.Model(image, tf.reduce_mean(Own(8, 3)(x), [1, 2])), "float16")
+    assert {layer.name for layer in half.layers if layer.compute_dtype == "float16"} == {"conv", "depthwise"}
+    assert half.output.dtype == half.get_layer("conv").output.dtype == tf.float32
+    assert isinstance(half.layers[-2], Own)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_nothing_is_copied_where_nothing_is_rounded(precision: str) -> None:
     """On a CPU bfloat16 is oneDNN's."""
