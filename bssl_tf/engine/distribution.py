@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from bssl_tf.backend import quiet, tf
 from bssl_tf.data.views import Batch
-from bssl_tf.errors import ConfigError, WorkerError
+from bssl_tf.errors import ConfigError, WorkerError, first_line
 from bssl_tf.models.layers import synchronized_batch_norm
 from bssl_tf.progress import silence
 
@@ -150,7 +150,9 @@ def distribution_of(kind: Kind, batch_size: int, *, synchronized_batch_norm: boo
         synchronized_batch_norm: see `Distribution`.
 
     Raises:
-        ConfigError: TF_CONFIG is missing or names no workers, or the batch does not split over the devices.
+        ConfigError: TF_CONFIG is missing or names no workers, there is no TPU, or the batch does not split over the
+            devices.
+        WorkerError: the workers do not find each other.
     """
     if kind == "none":
         return ALONE
@@ -159,11 +161,24 @@ def distribution_of(kind: Kind, batch_size: int, *, synchronized_batch_norm: boo
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
     elif kind == "multiworker":
-        with quiet():
-            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            with quiet():
+                strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except (tf.errors.OpError, RuntimeError) as error:
+            raise WorkerError(
+                f"{list(workers.values())[worker]} cannot be reached by the other workers, or not all of them were "
+                f"started ({first_line(error)})",
+                "Start all workers of TF_CONFIG within a few minutes, each on its own machine and with a free port",
+            ) from error
     else:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
-        strategy = tf.distribute.TPUStrategy(resolver)
+        try:
+            strategy = tf.distribute.TPUStrategy(tf.distribute.cluster_resolver.TPUClusterResolver.connect())
+        # A name that is missing, unknown or out of reach is a ValueError, an OpError, or one of Google's client.
+        except Exception as error:
+            raise ConfigError(
+                f"training.distribute is 'tpu', but there is no TPU ({first_line(error)})",
+                "Set TPU_NAME to the name or address of one, `local` on a machine that has it",
+            ) from error
     made = Distribution(strategy, workers, worker, synchronized_batch_norm)
     if not made.is_chief:
         logging.getLogger("bssl_tf").setLevel(logging.ERROR)

@@ -128,6 +128,23 @@ def test_a_wrong_tf_config_is_one_clear_line(value: str, what: str, monkeypatch:
     assert what in str(error.value) and "bssl-tf launch" in str(error.value)
 
 
+def test_a_tpu_that_is_not_there_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    with pytest.raises(ConfigError, match=r"there is no TPU \(Please provide a TPU Name.*Set TPU_NAME") as error:
+        distribution_of("tpu", 16)
+    assert "\n" not in str(error.value)
+
+
+def test_workers_that_do_not_find_each_other_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone() -> None:
+        raise tf.errors.DeadlineExceededError(None, None, "Barrier timed out\nand more")
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", alone)
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}')
+    with pytest.raises(WorkerError, match=r"b:2 cannot be reached .*\(Barrier timed out\)\. Start all workers"):
+        distribution_of("multiworker", 16)
+
+
 @pytest.mark.parametrize(
     ("workers", "message", "who"),
     [
