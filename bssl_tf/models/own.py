@@ -21,7 +21,7 @@ import numpy as np
 # Registers our layers, which a network may have.
 import bssl_tf.models.layers  # noqa: F401
 from bssl_tf.backend import keras
-from bssl_tf.errors import BsslError, ConversionError, NetworkError, UnknownPartError
+from bssl_tf.errors import BsslError, ConversionError, NetworkError, UnknownPartError, first_line
 from bssl_tf.keras_files.configuration import build_model
 from bssl_tf.keras_files.models import input_shape, open_file
 from bssl_tf.models.features import require_features
@@ -44,7 +44,8 @@ def open_own(name: str, image_size: int, channels: int, arguments: dict[str, Any
     """
     if kind_of(name) == "code":
         file, function = split_code(name)
-        return call_builder(_builder(file, function), name, image_size, channels, arguments)
+        with _importable(file.resolve().parent):
+            return call_builder(_builder(file, function), name, image_size, channels, arguments)
     return open_saved(name)
 
 
@@ -86,8 +87,7 @@ def describe(model: keras.Model, name: str, image_size: int, channels: int) -> d
     try:
         config = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError) as error:
-        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-        raise NetworkError(f"{name} cannot be described as a list of layers ({cause})", _PACKAGE) from error
+        raise NetworkError(f"{name} cannot be described as a list of layers ({first_line(error)})", _PACKAGE) from error
     layers = {"class_name": config["class_name"], "config": config["config"]}
     if layers["class_name"] != "Sequential":
         # A subclass that was built by its input and output; the comparison shows whether it does more than they say.
@@ -118,8 +118,9 @@ def build_described(layers: dict[str, Any], name: str) -> keras.Model:
         raise
     # Keras raises whatever it likes for settings of layers that do not fit together.
     except Exception as error:
-        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-        raise NetworkError(f"{name} cannot be built from its layers ({cause})", "Restore its file") from error
+        raise NetworkError(
+            f"{name} cannot be built from its layers ({first_line(error)})", "Restore its file"
+        ) from error
 
 
 def _fix_size(layers: dict[str, Any], image_size: int, channels: int) -> None:
@@ -131,19 +132,21 @@ def _fix_size(layers: dict[str, Any], image_size: int, channels: int) -> None:
 
 def _builder(file: Path, function: str) -> Any:
     """The function, after running the file: the user's own, named on purpose."""
-    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
+    # No other module has this name.
+    spec = importlib.util.spec_from_file_location(f"bssl_tf student {file.stem}", file.resolve())
     if spec is None or spec.loader is None or not file.is_file():
         raise NetworkError(f"there is no file {file}", "Check --student FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(spec)
-    with _importable(file.resolve().parent):
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # whatever the user's code raises
-            cause = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
-            raise NetworkError(
-                f"{file} cannot be run ({type(error).__name__}: {cause})",
-                "Correct it; --debug before the command shows where",
-            ) from error
+    # Where dataclasses and others look for the module of a class.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        del sys.modules[spec.name]
+        raise NetworkError(
+            f"{file} cannot be run ({type(error).__name__}: {first_line(error)})",
+            "Correct it; --debug before the command shows where",
+        ) from error
     found = getattr(module, function, None)
     if not callable(found):
         raise NetworkError(f"{file} has no function {function}", "Check --student FILE.py:FUNCTION")
@@ -152,7 +155,7 @@ def _builder(file: Path, function: str) -> Any:
 
 @contextlib.contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """What lies beside the file can be imported by it, as if Python had been started with it."""
+    """What lies next to the file can be imported by it, as if Python had been started with it."""
     sys.path.insert(0, str(folder))
     try:
         yield

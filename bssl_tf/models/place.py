@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 from pathlib import Path
 from typing import Literal
 
 from bssl_tf.errors import NetworkError
 from bssl_tf.files import read_regular
 from bssl_tf.models.registry import check_backbone, names
+from bssl_tf.settings import CODE
 
 MEMORY = "model:"
 # The folder in a run that keeps such a student as it was before training.
 START = "start"
 _SAVED = (".h5", ".hdf5", ".keras", ".onnx", ".tflite", ".pb", ".pt", ".pth")
-_CODE = re.compile(r"(?P<file>.*\.py)(?::(?P<function>.*))?", re.DOTALL)
 _MAX_CODE_BYTES = 1 << 24
 Kind = Literal["code", "saved", "memory"]
 
@@ -30,7 +29,7 @@ def kind_of(name: str) -> Kind | None:
     """What `name` means, by its form alone; None for the name of a network in the registry."""
     if name.startswith(MEMORY):
         return "memory"
-    if _CODE.fullmatch(name):
+    if CODE.fullmatch(name):
         return "code"
     if name.lower().endswith(_SAVED) or os.sep in name or (name not in names() and Path(name).is_dir()):
         return "saved"
@@ -39,7 +38,7 @@ def kind_of(name: str) -> Kind | None:
 
 def split_code(name: str) -> tuple[Path, str]:
     """File and function of `FILE.py:FUNCTION`. Raises `NetworkError` where no function is named."""
-    found = _CODE.fullmatch(name)
+    found = CODE.fullmatch(name)
     file, function = (found["file"], found["function"] or "") if found else (name, "")
     if not function.isidentifier():
         raise NetworkError(
@@ -52,6 +51,24 @@ def split_code(name: str) -> tuple[Path, str]:
 def short_name(name: str) -> str:
     """`name` without folders, which are nobody's business in a bundle."""
     return name if kind_of(name) == "memory" else Path(name).name
+
+
+def require_named(recorded: str, named: str, out: Path) -> None:
+    """Refuses code that only a run folder names, a stranger's perhaps: whoever resumes the run has to name it.
+
+    Args:
+        recorded: the student in its config.toml.
+        named: the student in this command; empty if it has none.
+        out: the run folder, which has not kept its student.
+
+    Raises:
+        NetworkError: it is code, and not named.
+    """
+    if kind_of(recorded) == "code" and not named:
+        raise NetworkError(
+            f"the run in {out} has not kept its student, which was made by {recorded}",
+            "If that is your own code, repeat --student FILE.py:FUNCTION",
+        )
 
 
 def check_student(name: str) -> None:

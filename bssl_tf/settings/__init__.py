@@ -37,9 +37,10 @@ from bssl_tf.settings.runs import (
     write_config,
 )
 from bssl_tf.settings.tables import differences, first_difference, merge, read_toml
-from bssl_tf.settings.training import AugmentationConfig, BackboneConfig, TrainingConfig
+from bssl_tf.settings.training import CODE, AugmentationConfig, BackboneConfig, TrainingConfig
 
 __all__ = [
+    "CODE",
     "COMMANDS",
     "PROTOCOLS",
     "AugmentationConfig",

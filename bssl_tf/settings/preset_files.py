@@ -9,6 +9,7 @@ from typing import Any
 from bssl_tf.errors import ConfigError
 from bssl_tf.settings.reading import check_choice
 from bssl_tf.settings.tables import read_toml
+from bssl_tf.settings.training import CODE
 
 _TABLES = ("teacher", "pretrain", "compare")
 
@@ -29,7 +30,7 @@ def read_preset(name: str, command: str) -> dict[str, Any]:
     It may hold the tables of several methods; `bssl_tf.methods.registry.without_others` takes those of one.
 
     Raises:
-        ConfigError: there is no such preset, or it has no table for the command.
+        ConfigError: there is no such preset, it has no table for the command, or its student is code.
     """
     if not name.endswith(".toml"):
         check_choice("the preset", name, presets())
@@ -42,5 +43,12 @@ def read_preset(name: str, command: str) -> dict[str, Any]:
     if not isinstance(content[command], dict):
         raise ConfigError(
             f"[{command}] in preset {name} is not a table", f"Write [{command}] and its settings below it"
+        )
+    backbone = content[command].get("backbone")
+    network = backbone.get("name") if isinstance(backbone, dict) else None
+    if isinstance(network, str) and CODE.fullmatch(network):
+        # A preset may come from a stranger, with the code that it names.
+        raise ConfigError(
+            f"preset {name} names code to run, {network!r}", "Pass it as --student, or name a saved model"
         )
     return dict(content[command])

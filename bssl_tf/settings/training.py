@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from bssl_tf.settings.reading import NotNegative, NotNegativeInt, Positive, PositiveInt, Table
+
+# A student that is code of the user's own, FILE.py:FUNCTION.
+CODE = re.compile(r"(?P<file>.*\.py)(?::(?P<function>.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.errors import NetworkError
 from bssl_tf.keras_files.files import ZOO_PREFIX, require_there
 from bssl_tf.methods.registry import Sections
-from bssl_tf.models.place import START, check_student
+from bssl_tf.models.place import START, check_student, require_named
 from bssl_tf.models.registry import check_backbone
 from bssl_tf.settings import PROTOCOLS, TeacherConfig, check_choice, read_import, read_run_config
 from bssl_tf.teachers.place import check_place
@@ -42,6 +42,8 @@ def before_training(kind: type[Sections], settings: dict[str, Any], out: Path, *
         check_backbone(run.sections.backbone.name)
     # A run that goes on has kept its student.
     elif not (out / START / "network.json").exists():
+        if (out / "config.toml").exists():
+            require_named(run.sections.backbone.name, name if isinstance(name, str) else "", out)
         check_student(run.sections.backbone.name)
     # Of a run that goes on, who opens data and teacher knows what to do where they are not there any more.
     if not (out / "config.toml").exists():

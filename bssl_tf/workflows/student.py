@@ -21,16 +21,16 @@ import numpy as np
 from bssl_tf import zoo
 from bssl_tf.backend import keras
 from bssl_tf.engine.stages import STAGES, Stage
-from bssl_tf.errors import ConfigError, ConversionError
+from bssl_tf.errors import ConfigError, ConversionError, RuntimeUnavailableError
 from bssl_tf.models.binarization import named_weights, quantizes_weights, take_weights
 from bssl_tf.models.features import ends_in_classes, require_features
 from bssl_tf.models.own import describe, open_own, saved_shape
-from bssl_tf.models.place import START, check_student, kind_of, short_name
+from bssl_tf.models.place import START, check_student, kind_of, require_named, short_name
 from bssl_tf.models.registry import BACKBONES
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import BackboneConfig, PretrainConfig, merge, read_settings
+from bssl_tf.settings import BackboneConfig, PretrainConfig, merge, read_run_config, read_settings
 from bssl_tf.teachers.teacher import unknown_labels
 from bssl_tf.workflows.check import check_network
 
@@ -110,6 +110,8 @@ def settle_student(
                 f"the run in {out} was started with another network than {name}", "Choose another folder with out="
             )
         return settings, None
+    if (out / "config.toml").exists():
+        require_named(read_run_config(out)["backbone"]["name"], name, out)
     kind = kind_of(name) if name else None
     if kind is not None and model is None:
         check_student(name)
@@ -142,6 +144,8 @@ def open_student(config: PretrainConfig, preprocessing: Preprocessing, out: Path
         ConfigError: an argument is out of range.
     """
     name, arguments = config.backbone.name, dict(config.backbone.arguments())
+    if config.initial not in ("", RANDOM) and not config.initial.startswith(zoo.PREFIX):
+        raise ConfigError(f"initial is {config.initial!r}", f"Write {zoo.PREFIX}NAME or {RANDOM}, or omit it")
     folder = out / START
     if (folder / "network.json").exists():
         network = dataclasses.replace(read_network(folder), preprocessing=preprocessing)
@@ -149,7 +153,14 @@ def open_student(config: PretrainConfig, preprocessing: Preprocessing, out: Path
         return Student(network, True, False, begin)
     if config.initial.startswith(zoo.PREFIX):
         entry = zoo.find(config.initial.removeprefix(zoo.PREFIX)).folder
-        network = dataclasses.replace(read_network(entry), preprocessing=preprocessing)
+        network = read_network(entry)
+        theirs, sizes = network.preprocessing, (preprocessing.image_size, preprocessing.channels)
+        if (network.backbone, network.arguments, theirs.image_size, theirs.channels) != (name, arguments, *sizes):
+            raise ConfigError(
+                f"initial is {config.initial}, but the settings describe another network or images of another size",
+                f"Write --student {config.initial}, which sets them all, and omit initial",
+            )
+        network = dataclasses.replace(network, preprocessing=preprocessing)
         known = network.layers is None
         return Student(network, not known, known, lambda student: load_weights(entry, {_PART: student}))
     if kind_of(name) is None:
@@ -198,7 +209,8 @@ def _advise(student: Student) -> None:
         )
     try:
         found = check_network(network, name)
-    except ConversionError as error:
+    except (ConversionError, RuntimeUnavailableError) as error:
+        # LCE has no package for every machine that can train.
         _log.warning(f"it is not known what LCE keeps binary of {name}: {error}")
         return
     for line in found.in_short():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,19 @@ import pytest
 import bssl_tf
 from bssl_tf import zoo
 from bssl_tf.backend import keras, lq
-from bssl_tf.errors import ConfigError, NetworkError, RunFolderError
-from bssl_tf.files import read_records
+from bssl_tf.engine.configuration import settled
+from bssl_tf.engine.run_folder import RunFolder
+from bssl_tf.errors import ConfigError, NetworkError, RunFolderError, RuntimeUnavailableError
+from bssl_tf.files import read_records, write_json
+from bssl_tf.methods.registry import over_preset
 from bssl_tf.models.binarization import named_weights
+from bssl_tf.models.own import open_own
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import PretrainConfig, read_run_config, read_settings
 from bssl_tf.workflows.early import before_training
 from bssl_tf.workflows.networks import open_network
+from bssl_tf.workflows.pretrain import pretrain
 from bssl_tf.workflows.stock_networks import has_stock_networks
 from bssl_tf.workflows.student import Student, open_student, settle_student
 from bssl_tf_deploy import load
@@ -209,6 +215,78 @@ def test_what_is_not_there_is_told_before_tensorflow_is_loaded(student: str, mes
     with pytest.raises(NetworkError) as caught:
         before_training(PretrainConfig, config_of(student.format(tmp=tmp_path)), tmp_path / "run", resume=False)
     assert message.format(tmp=tmp_path) in str(caught.value)
+
+
+def test_code_is_run_only_if_this_command_names_it(tmp_path: Path) -> None:
+    """A run folder or a preset may come from a stranger, with the file that it names."""
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef net(image_size, channels): ...\n")
+    out, name = tmp_path / "run", f"{tmp_path}/mine.py:net"
+    settings = config_of(name)
+    run = settled(PretrainConfig, settings)
+    RunFolder.create(out, run.tables(), {"config": run.tables()})
+    for resume in (
+        lambda: before_training(PretrainConfig, {}, out, resume=True),
+        lambda: pretrain({}, out, resume=True),
+    ):
+        with pytest.raises(NetworkError, match=r"has not kept its student.*repeat --student FILE\.py:FUNCTION"):
+            resume()
+    preset = tmp_path / "preset.toml"
+    preset.write_text(f"[pretrain.backbone]\nname = {name!r}\n")
+    with pytest.raises(ConfigError, match=r"names code.*Pass it as --student"):
+        over_preset("pretrain", str(preset), {})
+    assert not (tmp_path / "ran").exists()
+    before_training(PretrainConfig, settings, out, resume=True)
+
+
+def test_a_file_may_have_dataclasses_and_import_late(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from bssl_tf.backend import keras\n"
+        "@dataclass\nclass Sizes:\n    width: int = 4\n"
+        "def net(image_size, channels):\n"
+        "    from late_part import head\n"
+        "    image = keras.Input((image_size, image_size, channels))\n"
+        "    return keras.Model(image, head(keras.layers.Conv2D(Sizes().width, 3)(image)))\n"
+    )
+    (tmp_path / "late_part.py").write_text(
+        "from bssl_tf.backend import keras\nhead = keras.layers.GlobalAveragePooling2D()\n"
+    )
+    assert open_own(f"{tmp_path}/mine.py:net", 28, 1, {}).output_shape == (None, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"initial": "imagenet"}, "initial is 'imagenet'. Write zoo:NAME or random"),
+        ({"initial": "zoo:mine"}, "initial is zoo:mine, but the settings describe another network"),
+        ({"initial": "zoo:mine", "backbone": {"name": "quicknet_tiny", "width": 64}}, "describe another network"),
+    ],
+)
+def test_what_a_run_begins_with_is_what_its_settings_say(
+    settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocessing = Preprocessing(28, 1, (0.5,), (0.5,))
+    write_json(
+        tmp_path / "network.json",
+        {"format": 1, "backbone": "quicknet_tiny", "preprocessing": preprocessing.to_dict(), "arguments": {}}
+        | {"head": [], "head_batch_norm": False},
+    )
+    monkeypatch.setattr(zoo, "find", lambda name: SimpleNamespace(folder=tmp_path))
+    with pytest.raises(ConfigError) as caught:
+        opened({"method": "moco", **settings}, tmp_path / "run")
+    assert message in str(caught.value)
+
+
+def test_where_lce_is_not_installed_a_network_is_trained_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def missing(*_: object) -> None:
+        raise RuntimeUnavailableError("LCE's converter is not here", "Use another machine")
+
+    monkeypatch.setattr("bssl_tf.workflows.student.check_network", missing)
+    opened({"backbone": {"name": "model:small"}}, tmp_path / "run", small())
+    assert "it is not known what LCE keeps binary of model:small" in caplog.text
 
 
 ODD = """
