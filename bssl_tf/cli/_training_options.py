@@ -19,7 +19,11 @@ def training_options(function: Function) -> Function:
             click.option(
                 "--out", required=True, metavar="DIR", shell_complete=completion.folders, help="The run folder."
             ),
-            click.option("--resume", is_flag=True, help="Continue the run in --out, if there is one."),
+            click.option(
+                "--resume",
+                is_flag=True,
+                help="Continue the run in --out, if there is one; with more --epochs, train longer.",
+            ),
             click.option(
                 "--preset",
                 metavar="NAME",

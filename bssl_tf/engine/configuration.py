@@ -42,7 +42,7 @@ def configured(kind: type[Sections], settings: dict[str, Any], out: Path) -> Run
     Args:
         kind: of which command the run is.
         settings: tables of `kind`, and of the method; those of a run that goes on may only repeat what it has, but for
-            those in `MOVABLE`.
+            those in `MOVABLE` and for more epochs.
         out: the run folder.
 
     Raises:
@@ -106,21 +106,31 @@ def _resumed(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunCo
         raise RunFolderError(
             f"{out} holds a run of `bssl-tf {command}`", f"Continue with `bssl-tf {command} --out {out} --resume`"
         )
+    begun = read_json(out / "environment.json")
+    # Written first when a run was made longer.
+    planned = [one["epochs"] for one in begun.get("planned_epochs", ())]
+    if tables.get("training", {}).get("epochs") in planned:
+        tables = merge(tables, {"training": {"epochs": planned[-1]}})
     run = read_run(kind, tables)
-    _check_unedited(run, out)
-    changed = {name: pair for name, pair in differences(run.tables(), settings).items() if name not in MOVABLE}
+    _check_unedited(run, begun, out)
+    changed = {
+        name: (old, new)
+        for name, (old, new) in differences(run.tables(), settings).items()
+        if name not in MOVABLE and not (name == "training.epochs" and isinstance(new, int) and new > old)
+    }
     if changed:
         raise ConfigError(
             f"--resume continues the run in {out}, but {first_difference(changed)}",
             "Omit that setting, or start another run with another --out",
         )
-    # What is left of `settings` is where things are now; their fingerprints tell whether they are the same.
+    # What is left of `settings` is how long to train, and where things are now: fingerprints tell whether they are the
+    # same.
     return read_run(kind, merge(tables, settings))
 
 
-def _check_unedited(run: RunConfig[Any], out: Path) -> None:
+def _check_unedited(run: RunConfig[Any], environment: dict[str, Any], out: Path) -> None:
     """Raises `ConfigError` where config.toml does not say what it said when the run was begun."""
-    begun = read_json(out / "environment.json").get("config")
+    begun = environment.get("config")
     if not isinstance(begun, dict):  # begun before this was recorded
         return
     # As JSON keeps them.

@@ -12,8 +12,6 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from bssl_tf.backend import optimizer_variables, tf
 from bssl_tf.checkpoints import match_tensors
 from bssl_tf.data.views import steps_per_epoch
@@ -24,7 +22,7 @@ from bssl_tf.engine.interruption import stop_requests
 from bssl_tf.engine.not_finite import first_not_finite, is_finite
 from bssl_tf.engine.probe import Probe
 from bssl_tf.engine.run_folder import Checkpoint, RunFolder
-from bssl_tf.engine.stages import Stage
+from bssl_tf.engine.stages import Plan, Stage, stage_ends
 from bssl_tf.engine.step import make_optimizer, make_step
 from bssl_tf.errors import Interrupted, RunFolderError, TrainingError
 from bssl_tf.methods.recipe import Recipe
@@ -45,6 +43,7 @@ def train(
     config: TrainingConfig,
     probe: Probe | None = None,
     distribution: Distribution = ALONE,
+    plans: Sequence[Plan] = (),
 ) -> Recipe:
     """Trains through all stages, from the newest checkpoint of `run` if it has one.
 
@@ -56,6 +55,7 @@ def train(
         config: how to optimise.
         probe: measures the network every few epochs, and at the end of each stage.
         distribution: the devices that train it together.
+        plans: of a run that was made longer, all that it had; the last one has `stages`.
 
     Returns:
         The recipe of the last stage, trained.
@@ -69,7 +69,9 @@ def train(
         WorkerError: another worker has stopped.
     """
     per_epoch = steps_per_epoch(len(inputs.images), config.batch_size)
-    ends = np.cumsum([stage.epochs * per_epoch for stage in stages]).tolist()
+    plans = plans or (Plan(0, tuple(stages)),)
+    planned = stage_ends(plans, per_epoch)
+    ends = planned[-1]
     found = run.latest_checkpoint()
     done = found.step if found else 0
     if found:
@@ -83,13 +85,13 @@ def train(
 
     recipe: Recipe | None = None
     with stop_requests() as stop_requested, distribution.scope(), distribution.losses_named(), nondeterminism_named():
-        for stage, end in zip(stages, ends, strict=True):
-            begin = end - stage.epochs * per_epoch
+        for number, (stage, begin, end) in enumerate(zip(stages, [0, *ends], ends, strict=False)):
             # A checkpoint on the border belongs to the stage that ends there; the next one takes its networks over.
             if found and done > end:
                 continue
             previous, recipe = recipe, build(stage)
-            loop = _StageLoop(run, stage, recipe, inputs, config, begin, end, per_epoch, probe, distribution)
+            spans = [(plan.step, found_ends[number] - begin) for plan, found_ends in zip(plans, planned, strict=True)]
+            loop = _StageLoop(run, stage, recipe, inputs, config, begin, end, spans, per_epoch, probe, distribution)
             if found and begin < done <= end:
                 loop.restore(found)
             elif previous is not None:
@@ -111,6 +113,7 @@ class _StageLoop:
         config: TrainingConfig,
         begin: int,
         end: int,
+        spans: Sequence[tuple[int, int]],
         per_epoch: int,
         probe: Probe | None,
         distribution: Distribution,
@@ -118,6 +121,7 @@ class _StageLoop:
         self._run, self._stage, self._recipe = run, stage, recipe
         self._inputs, self._config, self._probe = inputs, config, probe
         self._begin, self._end, self._per_epoch = begin, end, per_epoch
+        self._spans = spans
         self._distribution = distribution
         self._optimizer = make_optimizer(config)
         self._optimizer.build(recipe.trainable_variables())
@@ -154,7 +158,7 @@ class _StageLoop:
 
     def run(self, stop_requested: Callable[[], bool]) -> None:
         """Trains to the end of the stage."""
-        config, steps = self._config, self._end - self._begin
+        config = self._config
         if self._done == self._end:
             return
         stream = self._distribution.batches(
@@ -162,9 +166,10 @@ class _StageLoop:
         )
         saved_at = epoch_began = stepped = time.monotonic()
         epoch_first = self._done
-        with progress(total=steps, description=self._stage.name, done=self._done - self._begin) as bar:
+        total = self._end - self._begin
+        with progress(total=total, description=self._stage.name, done=self._done - self._begin) as bar:
             for batch in stream:
-                step = self._done - self._begin
+                step, steps = self._done - self._begin, self._planned_steps()
                 rate = config.learning_rate * self._schedule(step, steps)
                 losses = self._step_function(
                     batch, tf.constant(rate, tf.float32), tf.constant(self._recipe.scheduled(step / steps), tf.float32)
@@ -205,6 +210,10 @@ class _StageLoop:
                         f"stopped after step {self._done}, which is saved",
                         f"Continue with `bssl-tf {self._run.command} --out {place} --resume`",
                     )
+
+    def _planned_steps(self) -> int:
+        """The length of the stage by the plan of the next step: a run that was made longer repeats its first part."""
+        return next(steps for since, steps in reversed(self._spans) if since <= self._done)
 
     def _schedule(self, step: int, steps: int) -> float:
         if self._config.schedule == "cosine":

@@ -29,7 +29,7 @@ from bssl_tf.memory import bounded_variables, require_activations
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.registry import AnySections, RunConfig
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import AugmentationConfig, check_choice, read_run_config, write_config
+from bssl_tf.settings import AugmentationConfig, check_choice, merge, read_run_config, write_config
 
 _FEW_STEPS = 10
 _log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ class Prepared(Generic[AnySections]):
         _check_same(begun, now, self.out, f"images of {config.data.source}")
         # Of a run that was begun before they were recorded, the settings of today.
         known = begun | {"config": begun.get("config", tables)}
+        self._plan_longer(known)
         commit = now["commit"]
         if commit is not None and commit not in str(begun.get("commit")).split(", "):
             known["commit"] = f"{begun.get('commit')}, {commit}"
@@ -133,6 +134,20 @@ class Prepared(Generic[AnySections]):
         # Where teacher and images are now.
         if read_run_config(self.out) != tables:
             write_config(self.out / "config.toml", tables)
+
+    def _plan_longer(self, known: dict[str, Any]) -> None:
+        """Records in `known`, of environment.json, from which step on the run has more epochs than before."""
+        folder, epochs = RunFolder(self.out), self.run.sections.training.epochs
+        planned = folder.planned_epochs()
+        if epochs <= planned[-1][1]:
+            return
+        step = folder.newest_step()
+        _log.info(f"training continues from step {step} with {epochs} epochs per stage in place of {planned[-1][1]}")
+        if (self.out / "evaluation.json").exists():
+            _log.warning(f"{self.out / 'evaluation.json'} is about the network of before; evaluate again afterwards")
+        planned.append((step, epochs))
+        known["planned_epochs"] = [{"step": step, "epochs": epochs} for step, epochs in planned]
+        known["config"] = merge(known["config"], {"training": {"epochs": epochs}})
 
 
 def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:

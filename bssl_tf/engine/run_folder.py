@@ -26,7 +26,7 @@ import numpy as np
 
 from bssl_tf.checkpoints import read_tensors, write_tensors
 from bssl_tf.errors import RunFolderError
-from bssl_tf.files import append_record, locked, read_records, storage_errors, write_json, write_text
+from bssl_tf.files import append_record, locked, read_json, read_records, storage_errors, write_json, write_text
 from bssl_tf.settings import read_run_config, write_config
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\.safetensors")
@@ -104,6 +104,13 @@ class RunFolder:
         write_config(run.config_path, tables)
         return run
 
+    def planned_epochs(self) -> list[tuple[int, int]]:
+        """Epochs per stage since a step, the newest last: more than one where the run was made longer."""
+        recorded = read_json(self.path / "environment.json").get("planned_epochs")
+        if recorded is None:
+            return [(0, int(read_run_config(self.path)["training"]["epochs"]))]
+        return [(int(one["step"]), int(one["epochs"])) for one in recorded]
+
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Holds the folder against a second process. Raises `RunFolderError` where another one trains here."""
         return locked(self.path / "run.lock", "another process is training", "--out")
@@ -128,6 +135,10 @@ class RunFolder:
         """Checkpoint files, oldest first."""
         folder = self.path / "checkpoints"
         return sorted(p for p in folder.glob("step-*.safetensors") if _CHECKPOINT.fullmatch(p.name))
+
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint, intact or not; 0 where there is none."""
+        return max((int(path.stem.removeprefix("step-")) for path in self.checkpoints()), default=0)
 
     def save_checkpoint(self, step: int, stage: str, tensors: dict[str, np.ndarray], sums: dict[str, float]) -> None:
         """Writes a checkpoint, then removes all but the newest two. Raises `StorageError`."""

@@ -13,7 +13,7 @@ from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.engine.loop import train
 from bssl_tf.engine.preparation import prepare
-from bssl_tf.engine.stages import Stage
+from bssl_tf.engine.stages import Stage, plans_of
 from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.errors import NetworkError
 from bssl_tf.files import write_json
@@ -37,7 +37,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.
     """Trains a binary student: from a float teacher without labels, or with one of the baselines.
 
     Args:
-        settings: tables of `PretrainConfig` and of its method; with `resume` they may only repeat what the run has.
+        settings: tables of `PretrainConfig` and of its method; with `resume` they may only repeat what the run has, or
+            name more epochs, for which training then continues.
         out: the run folder.
         resume: go on with the run in `out`, if there is one already.
         model: the student of a Python program; its name in `settings` is `model:NAME`.
@@ -105,7 +106,8 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.
             )
             if chief and not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
                 write_json(out / "teacher_cache.json", {"seconds": round(seconds, 1)})
-        recipe = train(folder, stages, build, inputs, config.training, probe, prepared.distribution)
+        plans = plans_of(stages, config.training.epochs, folder.planned_epochs())
+        recipe = train(folder, stages, build, inputs, config.training, probe, prepared.distribution, plans)
         if chief:
             save_network(out / "student", network, {"student": recipe.trained["student"]})
     return out / "student"

@@ -12,7 +12,7 @@ from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.engine.loop import train
 from bssl_tf.engine.preparation import prepare
-from bssl_tf.engine.stages import Stage
+from bssl_tf.engine.stages import Stage, plans_of
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.models.precision import in_precision
@@ -26,7 +26,8 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     """Trains a float teacher without labels.
 
     Args:
-        settings: tables of `TeacherConfig` and of its method; with `resume` they may only repeat what the run has.
+        settings: tables of `TeacherConfig` and of its method; with `resume` they may only repeat what the run has, or
+            name more epochs, for which training then continues.
         out: the run folder.
         resume: go on with the run in `out`, if there is one already.
 
@@ -61,7 +62,8 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     probe = probe_for("teacher", network, config.training, config.data, data)
     with prepared.opened_folder({"data": data.train.fingerprint()}, labels_used) as folder:
         inputs = prepared.inputs(preprocessing)
-        recipe = train(folder, stages, build, inputs, config.training, probe, prepared.distribution)
+        plans = plans_of(stages, config.training.epochs, folder.planned_epochs())
+        recipe = train(folder, stages, build, inputs, config.training, probe, prepared.distribution, plans)
         backbone, head = recipe.trained["teacher"], recipe.trained["head"]
         norms = [layer for layer in head.layers if isinstance(layer, keras.layers.BatchNormalization)]
         widths = tuple(layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense))

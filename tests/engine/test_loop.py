@@ -19,7 +19,7 @@ from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.loop import train
 from bssl_tf.engine.not_finite import first_not_finite
 from bssl_tf.engine.run_folder import RunFolder
-from bssl_tf.engine.stages import Stage, progressive_binarization
+from bssl_tf.engine.stages import Plan, Stage, progressive_binarization
 from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.errors import TrainingError
 from bssl_tf.files import read_records
@@ -154,6 +154,29 @@ def test_a_run_that_was_cut_ends_bit_for_bit_like_one_that_was_not(
                     np.testing.assert_array_equal(a, b, err_msg=f"cut {cut}: {part} {a.name}")
         for key, variable in whole.state.items():
             np.testing.assert_array_equal(variable, resumed.state[key], err_msg=f"cut {cut}: {key}")
+
+
+def test_a_run_that_was_made_longer_repeats_its_first_part_by_the_schedule_of_then(
+    inputs: Inputs, teacher: Teacher, tmp_path: Path
+) -> None:
+    """Also where the checkpoint from which it was made longer is lost."""
+    tf.config.experimental.enable_op_determinism()
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=64).train)
+    short, long = TrainingConfig(epochs=2, batch_size=BATCH), TrainingConfig(epochs=4, batch_size=BATCH)
+    plans = [Plan(0, (Stage("only", True, 2),)), Plan(4, (Stage("only", True, 4),))]
+    build = recipe("s2bnn", teacher)
+    run, lost = run_folder(tmp_path / "run"), RunFolder(tmp_path / "lost")
+    train(run, plans[0].stages, build, few, short)
+    shutil.copytree(run.path, lost.path)
+    lost.checkpoints()[-1].unlink()
+    for one in (run, lost):
+        train(one, plans[1].stages, build, few, long, plans=plans)
+    (expected, _), (found, _) = (read_tensors(one.checkpoints()[-1]) for one in (run, lost))
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+    # Of the last step in each epoch of two: as planned for two epochs, then as for four.
+    rates = [record["learning_rate"] / long.learning_rate for record in read_records(lost.metrics_path)]
+    assert rates == pytest.approx([3 / 4, 1 / 4, 3 / 8, 1 / 8])
 
 
 def test_the_scale_of_losses_continues_where_a_run_was_cut(

@@ -186,7 +186,7 @@ def test_a_checkpoint_of_another_place_is_refused(
     ("arguments", "status", "message"),
     [
         ([*TINY_TEACHER], 5, "already holds a run. Add --resume"),
-        (["--resume", "--epochs", "7"], 3, "training.epochs is 2 there and 7 here"),
+        (["--resume", "--epochs", "1"], 3, "training.epochs is 2 there and 1 here"),
     ],
 )
 def test_a_run_is_not_overwritten_or_changed(
@@ -314,6 +314,21 @@ def test_an_edited_config_is_refused_with_what_differs(finished: Path, bssl_tf: 
     edit(finished, "checkpoint_every_s = 120.0", "checkpoint_every_s = 60.0")
     done = bssl_tf("teacher", "--out", finished, "--resume")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_finished_run_is_trained_longer_and_records_since_when(finished: Path, bssl_tf: Callable[..., Any]) -> None:
+    before = read_records(finished / "metrics.jsonl")
+    for epochs in (["--epochs", "3"], ["--epochs", "3"], []):
+        done = bssl_tf("teacher", "--out", finished, "--resume", *epochs)
+        assert done.returncode == 0, done.stderr
+    assert read_toml(finished / "config.toml")["training"]["epochs"] == 3
+    planned = read_json(finished / "environment.json")["planned_epochs"]
+    assert planned == [{"step": 0, "epochs": 2}, {"step": 8, "epochs": 3}]
+    after = read_records(finished / "metrics.jsonl")
+    assert after[: len(before)] == before
+    assert [record["epoch"] for record in after if "loss" in record] == [1, 2, 3]
+    done = bssl_tf("teacher", "--out", finished, "--resume", "--epochs", "2")
+    assert done.returncode == 3 and "training.epochs is 3 there and 2 here" in done.stderr
 
 
 def test_an_empty_config_is_called_empty(finished: Path, bssl_tf: Callable[..., Any]) -> None:
