@@ -87,6 +87,9 @@ except ImportError as error:
     raise memory_shortage(error) or BackendError(f"larq cannot be loaded ({error})", _NEXT_STEP) from error
 
 tf.get_logger().setLevel("ERROR")
+# Newer GPUs would round to 10 bits what a float32 product takes: signs would flip, and an exported network would be
+# compared with rounded outputs.
+tf.config.experimental.enable_tensor_float_32_execution(False)
 
 __all__ = [
     "configure",

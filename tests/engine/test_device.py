@@ -98,6 +98,10 @@ def test_a_wrong_name_of_a_device_is_refused_before_there_is_data(device: str) -
         check(settled(PretrainConfig, {"method": "moco", "training": {"device": device}}))
 
 
+def test_float32_is_not_rounded_on_gpus() -> None:
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_an_operation_without_a_deterministic_version_is_named_with_the_switch() -> None:
     said = "A deterministic GPU implementation of X is not available.\n\t [[{{node step/SelectV2_grad}}]]"
     message = r"step/SelectV2_grad has no .*training\.deterministic=false"
