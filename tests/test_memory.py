@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from bssl_tf import memory
 from bssl_tf.backend import keras, tf
 from bssl_tf.errors import ConfigError, MemoryShortageError
 from bssl_tf.memory import available_bytes, bounded_variables, require_activations, require_memory
+from bssl_tf.methods.guided import Guided, GuidedConfig
+from bssl_tf.models.own import build_described
 from bssl_tf.models.registry import build_backbone
 from bssl_tf.settings import PretrainConfig, read_settings
 
@@ -108,6 +112,27 @@ def test_a_convolution_that_is_used_at_two_sizes_counts_where_it_was_first_used(
     require_activations([model], views=2, batch_size=488)
     with pytest.raises(MemoryShortageError, match="a step of 978 images"):
         require_activations([model], views=2, batch_size=489)
+
+
+@pytest.mark.usefixtures("megabyte")
+def test_a_model_in_a_file_is_refused_before_its_weights_are_there() -> None:
+    """Of a few bytes, whose layers a stranger may have written."""
+    image: dict[str, Any] = {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 1000], "name": "image"}}
+    for units, fits in ((240, True), (260, False)):
+        dense = {"class_name": "Dense", "config": {"units": units, "use_bias": False, "name": "dense"}}
+        model = {"class_name": "Sequential", "config": {"name": "net", "layers": [image, dense]}}
+        with nullcontext() if fits else pytest.raises(MemoryShortageError, match=r"net needs at least"):
+            build_described(model, "net")
+
+
+@pytest.mark.usefixtures("megabyte")
+def test_the_queue_of_a_teachers_vectors_is_refused_before_it_is_there() -> None:
+    image = keras.Input((8, 8, 1))
+    student = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    teacher: Any = SimpleNamespace(embed=None, embedding_width=16)
+    Guided(student, teacher, GuidedConfig(queue_size=7800), batch_size=8)  # 2 * 4 bytes * 16 for each
+    with pytest.raises(MemoryShortageError, match=r"a queue of 7824 needs .* smaller guided\.queue_size"):
+        Guided(student, teacher, GuidedConfig(queue_size=7824), batch_size=8)
 
 
 @pytest.mark.parametrize(

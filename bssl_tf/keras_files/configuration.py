@@ -19,6 +19,7 @@ from bssl_tf.backend import keras, keras_safe_mode, lq, op_layers
 from bssl_tf.errors import ConversionError, UnknownPartError
 from bssl_tf.keras_files.operations import OPERATIONS
 from bssl_tf.keras_files.vocabulary import QUANTIZERS, known_classes, known_names
+from bssl_tf.memory import bounded_variables
 
 MAX_CONFIG_BYTES = 1 << 26
 # A model in a model adds four.
@@ -39,6 +40,7 @@ def build_model(text: str | bytes, source: str) -> keras.Model:
 
     Raises:
         ConversionError: it names what is not known here, or is nested too deeply, or not that of a model.
+        MemoryShortageError: its weights do not fit into the memory.
         Exception: what Keras raises where the settings of a layer are wrong.
     """
     if len(text) > MAX_CONFIG_BYTES:
@@ -47,7 +49,7 @@ def build_model(text: str | bytes, source: str) -> keras.Model:
     if not isinstance(config, dict) or not isinstance(config.get("config"), (dict, list)):
         raise ConversionError(f"{source} does not describe a model", _HINT)
     config = _Reader(source, known_classes(), known_names()).read(config)
-    with keras_safe_mode(), no_advice():
+    with keras_safe_mode(), no_advice(), bounded_variables(source, "model"):
         if "module" in config:
             model = keras.utils.deserialize_keras_object(config)
         else:

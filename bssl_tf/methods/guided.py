@@ -62,7 +62,10 @@ class Guided(Recipe):
     """The recipe above for one stage."""
 
     def __init__(self, student: keras.Model, teacher: Teacher, config: GuidedConfig, *, batch_size: int) -> None:
+        import numpy as np
+
         from bssl_tf.backend import tf
+        from bssl_tf.memory import require_memory
         from bssl_tf.models.heads import mlp_head
 
         super().__init__()
@@ -72,6 +75,9 @@ class Guided(Recipe):
         widths = [config.head_width or 2 * width] * (config.head_layers - 1) + [output]
         self.trained = {"student": student, "head": mlp_head("head", width, widths, use_batch_norm=True)}
         if config.similarity:
+            # The zeros that it starts with, and the queue itself.
+            needed = 2 * config.queue_size * output * np.float32(0).nbytes
+            require_memory(needed, f"a queue of {config.queue_size}", "guided.queue_size")
             self.state = {
                 "queue": tf.Variable(tf.zeros((config.queue_size, output)), trainable=False),
                 "queue_next": tf.Variable(0, dtype=tf.int32, trainable=False),
