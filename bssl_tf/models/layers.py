@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from bssl_tf.backend import keras, lq, tf
+from bssl_tf.backend import functional_model, keras, lq, tf
 from bssl_tf.errors import ConfigError
+from bssl_tf.models.binarization import copy_of
 from bssl_tf.quantizers import activation_quantizer, kernel_quantizer
 from bssl_tf.replicas import gather
 
@@ -71,6 +72,34 @@ class ReplicaBatchNorm(keras.layers.BatchNormalization):
         for moving, value in ((self.moving_mean, batch_mean), (self.moving_variance, batch_variance * correction)):
             moving.assign(moving - (moving - tf.stop_gradient(value)) * (1.0 - self.momentum))
         return tf.nn.batch_normalization(inputs, batch_mean, batch_variance, self.beta, self.gamma, self.epsilon)
+
+
+def with_replica_batch_norm(model: keras.Model) -> keras.Model:
+    """`model` itself on one device, else a copy whose batch norm is one for all devices, as `batch_norm` makes it.
+
+    Networks of users and of other packages have Keras' own. Of these, batch norm of vectors and of maps with channels
+    last is replaced.
+
+    Args:
+        model: a functional model; models may be among its layers.
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return model
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, functional_model()):
+            return keras.models.clone_model(layer, clone_function=clone)
+        # Not a subclass, which may do something else.
+        if type(layer) is keras.layers.BatchNormalization and _over_channels(layer):
+            return ReplicaBatchNorm.from_config(layer.get_config())
+        return type(layer).from_config(layer.get_config())
+
+    return copy_of(model, clone)
+
+
+def _over_channels(norm: keras.layers.BatchNormalization) -> bool:
+    rank = len(norm.get_input_shape_at(0))
+    return rank in (2, 4) and list(norm.axis) == [rank - 1]
 
 
 def binary_conv(

@@ -15,6 +15,7 @@ from bssl_tf.engine.preparation import prepare
 from bssl_tf.engine.stages import Stage, plans_of
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
+from bssl_tf.models.layers import with_replica_batch_norm
 from bssl_tf.models.precision import in_precision
 from bssl_tf.models.saved import Network, save_network
 from bssl_tf.seeding import named_seed
@@ -52,7 +53,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     def build(stage: Stage) -> Recipe:
         keras.utils.set_random_seed(named_seed(config.training.seed, "teacher weights"))
         classes = len(data.train.class_names)
-        backbone = in_precision(network.build(), config.training.precision)
+        backbone = in_precision(with_replica_batch_norm(network.build()), config.training.precision)
         given = Ingredients(backbone, "teacher", None, classes, config.training, stage.epochs, True)
         return run.method.build(run.own, given)
 

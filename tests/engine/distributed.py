@@ -40,7 +40,7 @@ from bssl_tf.methods.s2bnn import ContrastiveS2bnn, S2bnnConfig
 from bssl_tf.methods.supervised import Supervised
 from bssl_tf.methods.swav import Swav, SwavConfig
 from bssl_tf.models.heads import mlp_head
-from bssl_tf.models.layers import batch_norm, binary_conv
+from bssl_tf.models.layers import batch_norm, binary_conv, with_replica_batch_norm
 from bssl_tf.settings import TrainingConfig
 from bssl_tf.teachers.teacher import Teacher
 
@@ -111,7 +111,9 @@ def main(what: str, kind: str, out: Path, killed: list[str]) -> None:
                 found[str(each.replicas)] = {name: losses(build(name), batches) for name in recipes(teacher)}
         if kind == "mirrored":
             found["scaled"] = scaled(devices)
-            found["batch norm"] = {str(whole): normalised(devices, whole) for whole in (True, False)}
+            found["batch norm"] = {
+                f"{whole} {own}": normalised(devices, whole, own) for whole in (True, False) for own in (True, False)
+            }
         if devices.is_chief:
             out.write_text(json.dumps(found))
         return
@@ -147,17 +149,26 @@ def losses(recipe: Recipe, batches: list[Any]) -> list[dict[str, float]]:
     return found
 
 
-def normalised(devices: Distribution, whole_batch: bool) -> list[Any]:
-    """What batch norm on two devices makes of the numbers 0 to 7 in training, and its moving average."""
+def normalised(devices: Distribution, whole_batch: bool, users: bool) -> list[Any]:
+    """What batch norm on two devices makes of the numbers 0 to 7 in training, and its moving average.
+
+    It is ours, or Keras' own in a model in a network of a user.
+    """
     with dataclasses.replace(devices, synchronized_batch_norm=whole_batch).scope():
-        norm = batch_norm("norm")
-        norm.build((None, 1))
+        if users:
+            vector = keras.Input(1)
+            inner = keras.Model(vector, keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(vector))
+            network = with_replica_batch_norm(keras.Model(vector, inner(vector)))
+            norm = network.layers[-1].layers[-1]
+        else:
+            network = norm = batch_norm("norm")
+            norm.build((None, 1))
 
         def numbers(context: tf.distribute.ReplicaContext) -> tf.Tensor:
             return tf.reshape(tf.range(4.0) + 4.0 * context.replica_id_in_sync_group, (4, 1))
 
         rows = devices.strategy.experimental_distribute_values_from_function(numbers)
-        made = devices.strategy.run(tf.function(lambda x: norm(x, training=True)), (rows,))
+        made = devices.strategy.run(tf.function(lambda x: network(x, training=True)), (rows,))
     parts = devices.strategy.experimental_local_results(made)
     return [np.concatenate(parts)[:, 0].tolist(), norm.moving_mean.numpy().tolist()]
 

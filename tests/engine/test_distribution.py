@@ -58,8 +58,9 @@ def assert_same_losses(one: Any, two: Any) -> None:
         assert abs(steps[-1]["loss"] / steps[0]["loss"] - 1) > 1e-3, "it has not moved, so nothing was compared"
 
 
-def test_batch_norm_takes_the_whole_batch_or_each_device_its_part(mirrored: Any) -> None:
-    whole, own = (mirrored["batch norm"][key] for key in ("True", "False"))
+@pytest.mark.parametrize("users", [False, True])
+def test_batch_norm_takes_the_whole_batch_or_each_device_its_part(mirrored: Any, users: bool) -> None:
+    whole, own = (mirrored["batch norm"][f"{key} {users}"] for key in (True, False))
     numbers = np.arange(8.0)
     normal = (numbers - numbers.mean()) / np.sqrt(numbers.var() + 1e-5)
     np.testing.assert_allclose(whole[0], normal, rtol=1e-5)
