@@ -207,6 +207,10 @@ def _advise(student: Student) -> None:
             f"{name} draws random numbers (dropout, noise): a run that is resumed continues, but does not end with the "
             "same weights bit for bit"
         )
+    if network.losses:
+        _log.warning(
+            f"{name} has regularisers, which are not part of the loss here; use --set training.weight_decay=0.0001"
+        )
     try:
         found = check_network(network, name)
     except (ConversionError, RuntimeUnavailableError) as error:

@@ -287,6 +287,19 @@ def test_where_lce_is_not_installed_a_network_is_trained_all_the_same(
     monkeypatch.setattr("bssl_tf.workflows.student.check_network", missing)
     opened({"backbone": {"name": "model:small"}}, tmp_path / "run", small())
     assert "it is not known what LCE keeps binary of model:small" in caplog.text
+    assert "regularisers" not in caplog.text
+
+
+def test_what_is_not_trained_as_the_network_says_is_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bssl_tf.workflows.student.check_network", lambda *_: SimpleNamespace(in_short=list))
+    layers, image = keras.layers, keras.Input((28, 28, 1))
+    x = layers.Conv2D(8, 3, kernel_regularizer="l2")(layers.Dropout(0.1)(image))
+    model = keras.Model(image, layers.Softmax()(layers.GlobalAveragePooling2D()(x)), name="odd")
+    opened({"backbone": {"name": "model:odd"}}, tmp_path / "run", model)
+    for words in ("has regularisers, which are not part of the loss", "ends in a softmax", "draws random numbers"):
+        assert f"model:odd {words}" in caplog.text or f"odd {words}" in caplog.text
 
 
 ODD = """
