@@ -7,6 +7,7 @@ variable that a step reads.
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
 import time
@@ -32,6 +33,7 @@ from bssl_tf.schedules import linear_decay, warmup_cosine
 from bssl_tf.settings import TrainingConfig
 
 _SECONDS = "seconds"
+_log = logging.getLogger(__name__)
 _LOWER = "Lower --learning-rate and restart; the last checkpoint is from before it went wrong"
 
 
@@ -96,7 +98,7 @@ def train(
                 loop.restore(found)
             elif previous is not None:
                 _take_over(previous, recipe)
-            loop.run(stop_requested)
+            loop.run(stop_requested, patience=config.patience if end == ends[-1] else 0)
     assert recipe is not None
     return recipe
 
@@ -156,10 +158,13 @@ class _StageLoop:
             raise TrainingError(f"{spoilt} is not finite after step {self._done}", _LOWER)
         self._run.save_checkpoint(self._done, self._stage.name, tensors, self._sums)
 
-    def run(self, stop_requested: Callable[[], bool]) -> None:
-        """Trains to the end of the stage."""
+    def run(self, stop_requested: Callable[[], bool], *, patience: int) -> None:
+        """Trains to the end of the stage, or until so many probes in a row were no better than one before them."""
         config = self._config
-        if self._done == self._end:
+        # Since the stage began or was made longer.
+        since = max(self._begin, self._spans[-1][0])
+        accuracies = self._run.accuracies(since, self._done) if patience else []
+        if self._done == self._end or _exhausted(accuracies, patience):
             return
         stream = self._distribution.batches(
             lambda shard: self._inputs.batches(self._recipe, config, self._done, self._end, shard)
@@ -195,7 +200,7 @@ class _StageLoop:
                 epoch_ended = (self._done - self._begin) % self._per_epoch == 0
                 if epoch_ended:
                     self._record_epoch(rate, images_per_s)
-                    self._record_probe()
+                    accuracies += self._record_probe()
                     # Its time is not training's.
                     epoch_began, epoch_first = time.monotonic(), self._done
                     stepped += epoch_began - now
@@ -204,6 +209,10 @@ class _StageLoop:
                 if epoch_ended or due:
                     self._checkpoint()
                     saved_at = now
+                if epoch_ended and self._done < self._end and _exhausted(accuracies, patience):
+                    epoch = (self._done - self._begin) // self._per_epoch
+                    _log.info(f"stopped after epoch {epoch}: the last {patience} probes were no better than before")
+                    return
                 if due and self._distribution.any(stop_requested()):
                     place = shlex.quote(str(self._run.path))
                     raise Interrupted(
@@ -242,12 +251,18 @@ class _StageLoop:
                 "Restart with a lower --learning-rate, a larger --batch-size, or another method's settings",
             )
 
-    def _record_probe(self) -> None:
+    def _record_probe(self) -> list[float]:
+        """The accuracy, if it is time for a probe."""
         epoch = (self._done - self._begin) // self._per_epoch
         if self._probe is None or (epoch % self._probe.every and self._done < self._end):
-            return
+            return []
         measured = self._probe.measure(self._recipe.trained[self._probe.part])
         self._run.record({"step": self._done, "stage": self._stage.name, "epoch": epoch, **measured})
+        return [measured["top1"] or 0.0]
+
+
+def _exhausted(accuracies: Sequence[float], patience: int) -> bool:
+    return 0 < patience < len(accuracies) and max(accuracies[-patience:]) <= max(accuracies[:-patience])
 
 
 def _check_place(found: Checkpoint, stages: Sequence[Stage], ends: Sequence[int]) -> None:

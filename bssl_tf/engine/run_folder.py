@@ -119,6 +119,13 @@ class RunFolder:
         """Appends a line to metrics.jsonl. Raises `StorageError`."""
         append_record(self.metrics_path, record)
 
+    def accuracies(self, after: int, until: int) -> list[float]:
+        """What probes measured after one step and until another, in percent; 0 where features were not finite."""
+        if not self.metrics_path.exists():
+            return []
+        probes = [record for record in read_records(self.metrics_path) if "probe" in record]
+        return [float(one["top1"] or 0.0) for one in probes if after < one["step"] <= until]
+
     def rewind_metrics(self, step: int) -> None:
         """Drops records later than `step`, which is logged, and a line that a killed process left half written."""
         if self.metrics_path.exists():

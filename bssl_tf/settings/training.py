@@ -39,6 +39,8 @@ class TrainingConfig(Table):
         checkpoint_every_s: seconds between checkpoints within an epoch; every epoch also ends with one.
         probe_every: epochs between probes of the network's accuracy (`engine.probe`), which need labels and test
             images; a stage also ends with one; 0 for none. Probes do not affect training.
+        patience: the last stage ends after this many probes in a row that were no better than one before them; 0 for
+            never.
         probe_data: a labelled set for the probes, as in `data.source`; empty for the run's own data.
     """
 
@@ -58,6 +60,7 @@ class TrainingConfig(Table):
     deterministic: bool = True
     checkpoint_every_s: Positive = 120.0
     probe_every: NotNegativeInt = 2
+    patience: NotNegativeInt = 0
     probe_data: str = ""
 
 

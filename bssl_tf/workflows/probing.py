@@ -35,12 +35,19 @@ def probe_for(
         data: these images.
 
     Raises:
-        ConfigError: `probe_data` is named, and `probe_every` is 0.
+        ConfigError: `probe_data` is named, and `probe_every` is 0, or `patience` is set, and nothing can be probed.
         DataError: `probe_data` is not there, or has no labels or no test images.
     """
     preprocessing = network.preprocessing
     if not training.probe_data:
-        return make_probe(part, data, preprocessing, training.probe_every)
+        probe = make_probe(part, data, preprocessing, training.probe_every)
+        if probe is None and training.patience:
+            raise ConfigError(
+                "training.patience is set, but there are no probes: they need labels, test images, and "
+                "training.probe_every above 0",
+                "Name a labelled set with --probe-data, or omit training.patience",
+            )
+        return probe
     if not training.probe_every:
         raise ConfigError("training.probe_data is set, and training.probe_every is 0", "Give one epoch or more")
     labelled = open_data(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,6 +178,47 @@ def test_a_run_that_was_made_longer_repeats_its_first_part_by_the_schedule_of_th
     # Of the last step in each epoch of two: as planned for two epochs, then as for four.
     rates = [record["learning_rate"] / long.learning_rate for record in read_records(lost.metrics_path)]
     assert rates == pytest.approx([3 / 4, 1 / 4, 3 / 8, 1 / 8])
+
+
+class Scripted:
+    """A probe that measures what it is told."""
+
+    part, every = "student", 1
+
+    def __init__(self, *accuracies: float | None) -> None:
+        self.accuracies = list(accuracies)
+
+    def measure(self, network: keras.Model) -> dict[str, Any]:
+        return {"probe": "knn-20", "top1": self.accuracies.pop(0)}
+
+
+def test_a_run_ends_when_its_patience_does_and_goes_no_further_when_resumed(
+    inputs: Inputs, teacher: Teacher, tmp_path: Path
+) -> None:
+    tf.config.experimental.enable_op_determinism()
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=32).train)
+    config = TrainingConfig(epochs=5, batch_size=BATCH, patience=2)
+    stages, build, run = [Stage("only", True, 5)], recipe("s2bnn", teacher), run_folder(tmp_path / "run")
+
+    def steps(folder: RunFolder, *accuracies: float | None, plans: Sequence[Plan] = ()) -> int:
+        probe: Any = Scripted(*accuracies)
+        train(folder, plans[-1].stages if plans else stages, build, few, config, probe, plans=plans)
+        assert probe.accuracies == []
+        return folder.newest_step()
+
+    assert steps(run, 10.0, 30.0, None, 30.0) == 4
+    lost, longer = RunFolder(tmp_path / "lost"), RunFolder(tmp_path / "longer")
+    for copy in (lost, longer):
+        shutil.copytree(run.path, copy.path)
+    assert steps(run) == 4
+    lost.checkpoints()[-1].unlink()
+    assert steps(lost, 30.0) == 4
+    (expected, _), (found, _) = (read_tensors(one.checkpoints()[-1]) for one in (run, lost))
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+    # Made longer, it is patient anew.
+    plans = [Plan(0, tuple(stages)), Plan(4, (Stage("only", True, 8),))]
+    assert steps(longer, 1.0, 2.0, 1.0, 1.0, plans=plans) == 8
 
 
 def test_the_scale_of_losses_continues_where_a_run_was_cut(

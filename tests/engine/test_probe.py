@@ -139,6 +139,9 @@ def test_labelled_images_of_ones_own_are_measured_with_what_there_is_to_beat(
     # The same weights give the same line, and it is logged.
     assert caplog.messages[-1].removeprefix("student: ") == untrained.removeprefix("untrained: ")
     assert f"{measured['top1']:.1f} %" in untrained and "500 test images" in untrained
+    with pytest.raises(ConfigError, match=r"training\.patience is set, but there are no probes"):
+        patient = dataclasses.replace(training, probe_data="", patience=3)
+        probe_for("student", network, patient, config, unlabelled)
     with pytest.raises(ConfigError, match="probe_every is 0"):
         probe_for("student", network, dataclasses.replace(training, probe_every=0), config, unlabelled)
 
