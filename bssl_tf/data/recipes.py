@@ -71,7 +71,9 @@ class _Cifar10Jpeg75(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     VERSION: ClassVar[Any] = tfds.core.Version("1.0.0")
 
     def __init__(self, source: Path, data_dir: Path) -> None:
-        self._source = tfds.builder_from_directory(str(source))
+        self._folder = source
+        with damage(source):
+            self._source = tfds.builder_from_directory(str(source))
         super().__init__(data_dir=str(data_dir))
 
     def _info(self) -> Any:
@@ -93,7 +95,13 @@ class _Cifar10Jpeg75(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         # TFDS calls them train_00000 and so on, in the order of the original files. The writer sorts by a hash of the
         # key, so the key decides over the order of the images, and with it over every training run.
-        for example in self._source.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+        images = self._source.as_dataset(split=split, shuffle_files=False).as_numpy_iterator()
+        while True:
+            # What fails in writing is not the fault of what is read.
+            with damage(self._folder):
+                example = next(images, None)
+            if example is None:
+                return
             key = f"{split}_{int(example['id'].decode().rpartition('_')[2]):06d}"
             yield key, {"id": key, "image": io.BytesIO(jpeg(example["image"])), "label": int(example["label"])}
 
@@ -114,7 +122,7 @@ def make_data(name: str, data_dir: Path | None, *, download: bool) -> MadeData:
         source = prepared_folder(recipe.source, root, download)
         _log.info("making %s of %s", folder, source)
         # TFDS prints what it does; stdout is for results.
-        with contextlib.redirect_stdout(sys.stderr), damage(source):
+        with contextlib.redirect_stdout(sys.stderr):
             builder = _Cifar10Jpeg75(source, root)
             found = {split: builder._source.info.splits[split].num_examples for split in _SPLITS}
             if found != recipe.size:

@@ -21,7 +21,7 @@ import bssl_tf.backend  # noqa: F401
 from bssl_tf.data.building import Item, Options, Plan, cached_splits, held_out, store_size
 from bssl_tf.data.cache import cache_key
 from bssl_tf.data.image_set import DataSplits, spread_indices
-from bssl_tf.errors import DataError
+from bssl_tf.errors import BsslError, DataError, first_line
 
 try:
     import tensorflow_datasets as tfds
@@ -288,9 +288,10 @@ def damage(folder: Path) -> Iterator[None]:
     """Turns what TFDS raises on damaged files into a `DataError`."""
     try:
         yield
+    except BsslError:
+        raise
     except Exception as error:  # From TensorFlow's reader, protobuf's and json's parsers, and TFDS's own checks.
-        message = getattr(error, "message", None) or str(error)
         raise DataError(
-            f"the prepared data set {folder} is damaged ({type(error).__name__}: {message})",
+            f"the prepared data set {folder} is damaged ({type(error).__name__}: {first_line(error)})",
             "Delete that folder and prepare or copy the data set again",
         ) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from tensorflow_datasets.core import hashing
 import bssl_tf as bt
 from bssl_tf.data import recipes
 from bssl_tf.data.load import load_data
-from bssl_tf.errors import ConfigError, DataError
+from bssl_tf.errors import ConfigError, DataError, StorageError
 from tests.data.logged import logged
 
 SIZE = {"train": 12, "test": 5}
@@ -101,9 +103,27 @@ def test_a_public_set_of_another_size_is_refused_and_nothing_is_left(
     public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(recipes.RECIPES, "cifar10_jpeg75", recipes.Recipe("cifar10", {"train": 13, "test": 5}, {}))
-    with pytest.raises(DataError, match=re.escape("{'train': 12, 'test': 5} images in place of {'train': 13")):
+    with pytest.raises(DataError, match=re.escape("{'train': 12, 'test': 5} images in place of {'train': 13")) as error:
+        bt.make_data("cifar10_jpeg75", data_dir=public, download=False)
+    assert str(error.value).count("error[data]") == 1
+    assert not (public / "cifar10_jpeg75" / "1.0.0").exists()
+
+
+def test_a_full_disk_is_not_the_public_sets_fault(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(pixels: np.ndarray) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(recipes, "jpeg", full)
+    with pytest.raises(StorageError, match="No space left"):
         bt.make_data("cifar10_jpeg75", data_dir=public, download=False)
     assert not (public / "cifar10_jpeg75" / "1.0.0").exists()
+
+
+def test_a_damaged_public_set_is_named(public: Path) -> None:
+    [file] = public.glob("cifar10/3.0.2/*-test.tfrecord*")
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"cifar10/3\.0\.2 is damaged \(DataLossError.*Delete that folder"):
+        bt.make_data("cifar10_jpeg75", data_dir=public, download=False)
 
 
 def test_wrong_names_and_missing_sets_are_one_clear_line(tmp_path: Path) -> None:
