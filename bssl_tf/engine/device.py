@@ -10,18 +10,18 @@ from typing import Any
 from bssl_tf.backend import tf
 from bssl_tf.errors import BackendError, ConfigError, TrainingError, first_line
 
-CPU = "cpu"
+CPU, TPU = "cpu", "tpu"
 
 
-def choose_device(device: str, *, several: bool) -> str:
+def choose_device(device: str, distribute: str) -> str:
     """Hides from TensorFlow the GPUs that a run does not use. Call it before TensorFlow computes anything.
 
     Args:
         device: `auto` for GPUs where TensorFlow sees any, `cpu`, `gpu`, or `gpu:N` for the one with that number.
-        several: whether a run may use more than one.
+        distribute: `training.distribute`; with `none` a run uses one GPU at most.
 
     Returns:
-        `cpu`, or the model of the GPUs.
+        `cpu`, `tpu`, or the model of the GPUs.
 
     Raises:
         ConfigError: there is no such GPU.
@@ -43,7 +43,7 @@ def choose_device(device: str, *, several: bool) -> str:
     elif number:
         used = [found[int(number)]]
     else:
-        used = found if several else found[:1]
+        used = found[:1] if distribute == "none" else found
     if used != tf.config.get_visible_devices("GPU"):
         try:
             tf.config.set_visible_devices(used, "GPU")
@@ -51,6 +51,8 @@ def choose_device(device: str, *, several: bool) -> str:
             raise BackendError(
                 "the device was chosen after TensorFlow had started", "Start another process for a run on it"
             ) from error
+    if distribute == TPU:
+        return TPU
     if not used:
         return CPU
     return str(tf.config.experimental.get_device_details(used[0]).get("device_name", "GPU"))

@@ -165,7 +165,7 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
     augmentation = augmentation_of(config.augmentation)
     training, labels = config.training, run.method.needs_labels
     # Device, threads and determinism must be set before TensorFlow does anything, even for the data.
-    device = choose_device(training.device, several=training.distribute != "none")
+    device = choose_device(training.device, training.distribute)
     configure(resolved_threads(training.threads), training.precision, deterministic=training.deterministic)
     distribution = distribution_of(
         training.distribute, training.batch_size, synchronized_batch_norm=training.synchronized_batch_norm

@@ -106,7 +106,7 @@ def describe(model: keras.Model, name: str, image_size: int, channels: int) -> d
 
 
 def build_described(layers: dict[str, Any], name: str) -> keras.Model:
-    """The network that `layers` describe, with fresh weights; nobody's code is run, whoever wrote them.
+    """The network that `layers` describe, with fresh weights; no code is run, whoever wrote them.
 
     Raises:
         NetworkError: they describe what is not known here, or nothing at all.

@@ -49,7 +49,7 @@ def split_code(name: str) -> tuple[Path, str]:
 
 
 def short_name(name: str) -> str:
-    """`name` without folders, which are nobody's business in a bundle."""
+    """`name` without folders, which a bundle does not disclose."""
     return name if kind_of(name) == "memory" else Path(name).name
 
 

@@ -1,4 +1,4 @@
-"""Names of networks and what builds them. README.md beside this file says how to add one.
+"""Names of networks and what builds them. README.md next to this file says how to add one.
 
 A network of another package is registered by an entry point of the group `bssl_tf.networks` that names its builder,
 `(image_size, channels, **sizes)`:
@@ -103,7 +103,7 @@ def build_backbone(name: str, image_size: int, channels: int, arguments: dict[st
 def call_builder(
     builder: Callable[..., Any], name: str, image_size: int, channels: int, arguments: dict[str, Any]
 ) -> keras.Model:
-    """What a builder makes, which may be somebody else's code.
+    """What a builder makes, which may be another package's or a user's code.
 
     Raises:
         NetworkError: it does not take these arguments, fails, or makes something else than a network that gives one
@@ -131,7 +131,7 @@ def call_builder(
             made = builder(image_size, channels, **arguments)
     except BsslError:
         raise
-    except Exception as error:  # whatever code of somebody else raises
+    except Exception as error:  # whatever another's code raises
         cause = f"{type(error).__name__}: {first_line(error)}"
         raise NetworkError(
             f"{name} cannot be built for {image_size} px and {channels} channels ({cause})",

@@ -24,7 +24,7 @@ class Network:
     """How to build a backbone and what to feed it.
 
     Attributes:
-        backbone: name in the registry, or where a network of somebody's own came from.
+        backbone: name in the registry, or where a user's network came from.
         arguments: what the builder takes beside image size and channels.
         preprocessing: image size, channels, and the constants that normalise pixels.
         head: hidden and output widths of the projection head saved with it; empty when there is none.
@@ -79,7 +79,7 @@ def save_network(folder: Path, network: Network, parts: dict[str, keras.Model], 
     write_tensors(folder / "weights.safetensors", tensors, {"format": str(FORMAT)})
     description = asdict(network) | {"format": FORMAT, "preprocessing": network.preprocessing.to_dict()}
     if network.layers is None:
-        # As before there were networks of somebody's own, which an older version reads too.
+        # As before there were users' networks, so that an older version reads it too.
         del description["layers"]
     write_json(folder / "network.json", description)
 

@@ -32,7 +32,7 @@ _SOURCES = {"bssl_tf": ("models/*.py",), "bssl_tf_converters": ("lce/float_refer
 def has_stock_networks(manifest: Manifest) -> bool:
     """Whether `stock_networks` can make them: for classifiers, and where it is known how to build the backbone."""
     known = manifest.training is not None and manifest.task == "classification"
-    # A bundle does not hold the layers of a network that somebody brought.
+    # A bundle does not hold the layers of a user's network.
     return known and manifest.network.backbone in names()
 
 

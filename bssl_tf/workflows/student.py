@@ -183,7 +183,7 @@ def open_student(config: PretrainConfig, preprocessing: Preprocessing, out: Path
 
 
 def labels_of(config: PretrainConfig) -> str | None:
-    """Whose labels the weights that a student begins with owe something to, a clause; None for nobody's."""
+    """Whose labels the weights that a student starts with owe something to, a clause; None if there are none."""
     if config.initial.startswith(zoo.PREFIX):
         return read_network(zoo.find(config.initial.removeprefix(zoo.PREFIX)).folder).labels_used
     name = config.backbone.name
@@ -195,7 +195,7 @@ def labels_of(config: PretrainConfig) -> str | None:
 
 
 def _advise(student: Student) -> None:
-    """Says before training what LCE will keep binary of a network that nobody has tried here."""
+    """Logs before training what LCE will keep binary of a network that is new here, and what is unusual about it."""
     name, network = student.network.backbone, student.build()
     if ends_in_classes(network):
         _log.warning(

@@ -33,7 +33,7 @@ def add(run: Path, name: str, command: str, folder: Path | None = None, bundle: 
     save_network(folder / name, network, {"student": student}, packed=True)
     # The teacher and the data lay somewhere on the machine that trained; neither comes along.
     kept = {"teacher": "", "data": {"data_dir": ""}, "training": {"probe_data": ""}}
-    # Of a network of somebody's own the name is a path.
+    # That of a user's network is a path.
     kept |= {"backbone": {"name": network.backbone}}
     write_config(folder / name / "config.toml", merge(tables, kept))
     if bundle is not None:

@@ -48,27 +48,33 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("machine", "device", "several", "used"),
+    ("machine", "device", "distribute", "used"),
     [
-        (0, "auto", False, []),
-        (0, "cpu", True, []),
-        (2, "auto", False, ["GPU0"]),
-        (2, "auto", True, ["GPU0", "GPU1"]),
-        (2, "gpu", False, ["GPU0"]),
-        (2, "gpu:1", False, ["GPU1"]),
-        (2, "gpu:1", True, ["GPU1"]),
-        (2, "cpu", False, []),
+        (0, "auto", "none", []),
+        (0, "cpu", "mirrored", []),
+        (2, "auto", "none", ["GPU0"]),
+        (2, "auto", "mirrored", ["GPU0", "GPU1"]),
+        (2, "gpu", "none", ["GPU0"]),
+        (2, "gpu:1", "none", ["GPU1"]),
+        (2, "gpu:1", "mirrored", ["GPU1"]),
+        (2, "cpu", "none", []),
     ],
     indirect=["machine"],
 )
 def test_a_run_sees_the_devices_that_it_is_to_use(
-    machine: Machine, device: str, several: bool, used: list[str]
+    machine: Machine, device: str, distribute: str, used: list[str]
 ) -> None:
-    name = choose_device(device, several=several)
+    name = choose_device(device, distribute)
     assert machine.visible == used
     assert name == (f"model of {used[0]}" if used else "cpu")
     machine.started = True
-    assert choose_device(device, several=several) == name, "a second run in the process"
+    assert choose_device(device, distribute) == name, "a second run in the process"
+
+
+@pytest.mark.parametrize("machine", [0], indirect=True)
+def test_a_run_on_a_tpu_is_recorded_as_one(machine: Machine) -> None:
+    """Or `--resume` would continue it on a CPU."""
+    assert choose_device("auto", "tpu") == "tpu"
 
 
 @pytest.mark.parametrize(
@@ -82,14 +88,14 @@ def test_a_run_sees_the_devices_that_it_is_to_use(
 )
 def test_a_gpu_that_is_not_there_is_refused(machine: Machine, device: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        choose_device(device, several=False)
+        choose_device(device, "none")
 
 
 @pytest.mark.parametrize("machine", [2], indirect=True)
 def test_another_device_cannot_be_chosen_once_tensorflow_has_started(machine: Machine) -> None:
     machine.started = True
     with pytest.raises(BackendError, match="after TensorFlow had started"):
-        choose_device("gpu:1", several=False)
+        choose_device("gpu:1", "none")
 
 
 @pytest.mark.parametrize("device", ["gpu:", "gpu:x", "GPU", "gpu:-1", "tpu", ""])
