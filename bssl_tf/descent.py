@@ -36,6 +36,20 @@ def descend(
     Returns:
         The second value of `objective`, from before the step.
     """
+    gradients, outcome = gradients_of(objective, arguments, variables, optimizer, weight_decay=weight_decay)
+    update(optimizer, gradients, variables)
+    return outcome
+
+
+def gradients_of(
+    objective: Callable[..., tuple[tf.Tensor, Outcome]],
+    arguments: tuple[Any, ...],
+    variables: Sequence[tf.Variable],
+    optimizer: Any,
+    *,
+    weight_decay: float = 0.0,
+) -> tuple[Any, Outcome]:
+    """The first half of `descend`, which see: gradients for `update`, and the second value of `objective`."""
     strategy = tf.distribute.get_strategy()
     scaled = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
@@ -54,8 +68,12 @@ def descend(
         return gradients, outcome
 
     gradients, outcome = strategy.run(on_a_replica, arguments)
-    if strategy.num_replicas_in_sync == 1:
+    return gradients, tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], outcome)
+
+
+def update(optimizer: Any, gradients: Any, variables: Sequence[tf.Variable]) -> None:
+    """The second half of `descend`: moves `variables` down `gradients`, which are the same on all devices."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
     else:
         update_on_all_devices(optimizer, gradients, variables)
-    return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], outcome)

@@ -147,6 +147,7 @@ def _check_unedited(run: RunConfig[Any], environment: dict[str, Any], out: Path)
 def _check(run: RunConfig[Any]) -> None:
     """What can be found wrong before any data is there, beyond what each setting's own type refuses."""
     _check_warmup(run.sections.training)
+    _check_parts(run.sections.training)
     device = run.sections.training.device
     if not _DEVICE.fullmatch(device):
         raise ConfigError(f"training.device is {device!r}", "Choose auto, cpu, gpu, or gpu:N such as gpu:0")
@@ -155,6 +156,21 @@ def _check(run: RunConfig[Any]) -> None:
     else:
         _check_teacher_cache(run)
     run.method.check(run.own, run.sections.training)
+
+
+def _check_parts(training: TrainingConfig) -> None:
+    parts, batch = training.accumulate, training.batch_size
+    if batch % parts:
+        raise ConfigError(
+            f"a batch of {batch} does not split evenly into training.accumulate = {parts} parts",
+            f"Try --batch-size {-(-batch // parts) * parts}",
+        )
+    if parts > 1 and training.distribute != "none":
+        raise ConfigError(
+            f"training.accumulate is {parts}, which is for one device, and training.distribute is "
+            f"{training.distribute!r}",
+            "Omit one of them",
+        )
 
 
 def _check_warmup(training: TrainingConfig) -> None:

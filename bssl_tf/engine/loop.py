@@ -127,7 +127,7 @@ class _StageLoop:
         self._distribution = distribution
         self._optimizer = make_optimizer(config)
         self._optimizer.build(recipe.trainable_variables())
-        self._step_function = make_step(recipe, self._optimizer, config.weight_decay)
+        self._step_function = make_step(recipe, self._optimizer, config.weight_decay, parts=config.accumulate)
         self._done = begin
         self._sums: dict[str, float] = {}
 

@@ -185,6 +185,9 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
             "Pass --data with one sub-folder for each class, or choose a method that needs no labels",
         )
     _log.info(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
+    if training.accumulate > 1:
+        size = training.batch_size // training.accumulate
+        _log.info(f"a step takes {training.accumulate} parts of {size} images; batch norm sees {size} at a time")
     if not begun:
         for line in few_images(run, len(data.train)):
             _log.warning(line)

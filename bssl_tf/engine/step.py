@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.views import Batch
-from bssl_tf.descent import descend
+from bssl_tf.descent import descend, gradients_of, update
 from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.replicas import gather, mean
 from bssl_tf.settings import TrainingConfig
@@ -23,11 +23,20 @@ def make_optimizer(config: TrainingConfig) -> Any:
     return keras.mixed_precision.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
 
 
-def make_step(recipe: Recipe, optimizer: Any, weight_decay: float) -> Callable[..., dict[str, tf.Tensor]]:
-    """A graph that trains `recipe` by one batch, on all devices of the current `tf.distribute` strategy.
+def make_step(
+    recipe: Recipe, optimizer: Any, weight_decay: float, *, parts: int = 1
+) -> Callable[[Batch, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """What trains `recipe` by one batch, on all devices of the current `tf.distribute` strategy.
 
     It takes the batch, the learning rate and `recipe.scheduled` of the step, the last two float32 scalars, and returns
     the losses of `recipe.losses`, means over the batch.
+
+    Args:
+        recipe: what to train.
+        optimizer: built for its variables.
+        weight_decay: see `descend`.
+        parts: in how many equal parts a batch is computed, one after another, on a single device: with their mean
+            gradient, and memory for one. What a recipe compares within a batch, it then compares within a part.
     """
     variables = recipe.trainable_variables()
     slow = [
@@ -41,15 +50,58 @@ def make_step(recipe: Recipe, optimizer: Any, weight_decay: float) -> Callable[.
         updates = {name: gather(rows) for name, rows in outcome.updates.items()}
         return outcome.losses["loss"], Outcome(mean(dict(outcome.losses)), updates)
 
-    @tf.function
-    def step(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
+    def finish(
+        descent: Callable[[], tuple[Any, Any]], learning_rate: tf.Tensor, scheduled: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         optimizer.learning_rate.assign(learning_rate)
         before = [tf.identity(variable) for variable, _ in slow]
-        losses, updates = descend(objective, (batch, scheduled), variables, optimizer, weight_decay=weight_decay)
+        losses, updates = descent()
         # Adam does not care how long a gradient is, so it is the step that is made shorter.
         for (variable, rate), old in zip(slow, before, strict=True):
             variable.assign(old + rate * (variable - old))
         recipe.after_step(updates, scheduled)
         return dict(losses)
 
-    return step
+    @tf.function
+    def step(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
+        def descent() -> Outcome:
+            return descend(objective, (batch, scheduled), variables, optimizer, weight_decay=weight_decay)
+
+        return finish(descent, learning_rate, scheduled)
+
+    if parts == 1:
+        return step
+
+    @tf.function
+    def one_part(batch: Batch, scheduled: tf.Tensor) -> tuple[Any, Outcome]:
+        return gradients_of(objective, (batch, scheduled), variables, optimizer, weight_decay=weight_decay)
+
+    @tf.function
+    def last(
+        sums: Any, outcomes: list[Outcome], learning_rate: tf.Tensor, scheduled: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        losses = {name: tf.add_n([one.losses[name] for one in outcomes]) / parts for name in outcomes[0].losses}
+        updates = {name: tf.concat([one.updates[name] for one in outcomes], 0) for name in outcomes[0].updates}
+        finite = tf.math.is_finite(losses["loss"])
+
+        def descent() -> tuple[Any, Any]:
+            update(optimizer, [tf.where(finite, g / parts, tf.zeros_like(g)) for g in sums], variables)
+            return losses, updates
+
+        return finish(descent, learning_rate, scheduled)
+
+    def step_in_parts(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
+        sums, outcomes = None, []
+        for part in _split(batch, parts):
+            gradients, outcome = one_part(part, scheduled)
+            sums = gradients if sums is None else [a + b for a, b in zip(sums, gradients, strict=True)]
+            outcomes.append(outcome)
+        return last(sums, outcomes, learning_rate, scheduled)
+
+    return step_in_parts
+
+
+def _split(batch: Batch, parts: int) -> Iterator[Batch]:
+    count = int(batch.views[0].shape[0]) // parts
+    for first in range(0, count * parts, count):
+        yield tf.nest.map_structure(lambda rows: None if rows is None else rows[first : first + count], batch)  # noqa: B023

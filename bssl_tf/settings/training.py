@@ -19,6 +19,8 @@ class TrainingConfig(Table):
     Attributes:
         epochs: epochs per stage; the only stage of `stages = "direct"` is twice as long.
         batch_size: images per step.
+        accumulate: parts in which a batch is computed, one after another, where memory is short. Gradients are
+            averaged, but batch norm, and what compares images, see one part at a time.
         optimizer: `adam`, or `sgd` with momentum 0.9.
         learning_rate: the optimiser's peak learning rate.
         weight_decay: this share of every weight is added to its gradient (L2, as in PyTorch's SGD).
@@ -46,6 +48,7 @@ class TrainingConfig(Table):
 
     epochs: PositiveInt = 200
     batch_size: PositiveInt = 256
+    accumulate: PositiveInt = 1
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 3e-4
     weight_decay: NotNegative = 0.0
