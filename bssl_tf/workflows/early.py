@@ -14,14 +14,12 @@ from bssl_tf import zoo
 from bssl_tf.data.load import check_arguments
 from bssl_tf.data.open import check_data
 from bssl_tf.engine.configuration import configured, refuse_begun
-from bssl_tf.errors import NetworkError
 from bssl_tf.keras_files.files import ZOO_PREFIX, require_there
 from bssl_tf.methods.registry import Sections
 from bssl_tf.models.place import START, check_student, require_named
 from bssl_tf.models.registry import check_backbone
 from bssl_tf.settings import PROTOCOLS, TeacherConfig, check_choice, read_import, read_run_config
 from bssl_tf.teachers.place import check_place
-from bssl_tf.workflows import import_options
 from bssl_tf.workflows.export_options import settle_options
 from bssl_tf.workflows.run_folders import check_finished
 
@@ -94,13 +92,6 @@ def before_exporting(
     )
     if data is not None:
         check_arguments(data, _ANY_SIZE, None, 0.0, None)
-
-
-def before_importing(form: str, checkpoint: str | None, out: str, image_size: int) -> None:
-    """Raises what `import_teacher` would for a format, a folder or a file that cannot be right."""
-    import_options.settle_options(form.replace("-", "_"), Path(out), image_size)
-    if checkpoint is not None and not Path(checkpoint).exists():
-        raise NetworkError(f"there is no checkpoint at {checkpoint}", "Check the path")
 
 
 def before_checking(model: str) -> None:

@@ -66,7 +66,7 @@ def import_teacher(
         StorageError: `out` cannot be written.
     """
     name, out = format.replace("-", "_"), Path(out)
-    preprocessing = settle_options(name, out, image_size)
+    preprocessing = settle_options(name, out, image_size, checkpoint)
     form = FORMATS[name]
     labels_used = f"ImageNet's labels ({name})" if form.labels_used else None
     network = Network(form.backbone, preprocessing, {}, form.head, form.head_batch_norm, labels_used)
