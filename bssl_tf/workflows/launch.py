@@ -64,9 +64,7 @@ def launch(command: Sequence[str], workers: int) -> int:
         _end(processes)
         if status > 0 and failed == 0:
             return status
-        failure = WorkerError(_described(failed, status, tails), "Start it again with --resume")
-        failure.exit_status = status if status > 0 else 128 - status
-        raise failure
+        raise _failure(failed, status, tails)
 
 
 def _free_addresses(count: int) -> list[str]:
@@ -155,9 +153,15 @@ def _wait(processes: Sequence[subprocess.Popen[str]], seconds: float) -> None:
         time.sleep(_POLL_S)
 
 
-def _described(number: int, status: int, tails: Sequence[_Tail]) -> str:
+def _failure(number: int, status: int, tails: Sequence[_Tail]) -> WorkerError:
+    step = "Start it again with --resume"
     if status < 0:
-        return f"worker {number} was killed by {signal.Signals(-status).name}, and the others were stopped"
+        name = signal.Signals(-status).name
+        failure = WorkerError(f"worker {number} was killed by {name}, and the others were stopped", step)
+        failure.exit_status = 128 - status
+        return failure
     said = tails[number - 1].text()
     last = said.splitlines()[-1] if said else "it wrote nothing"
-    return f"worker {number} ended with status {status} ({last}), and the others were stopped"
+    failure = WorkerError(f"worker {number} ended with status {status} ({last}), and the others were stopped", step)
+    failure.exit_status = status
+    return failure

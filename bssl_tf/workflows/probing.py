@@ -43,9 +43,8 @@ def probe_for(
         probe = make_probe(part, data, preprocessing, training.probe_every)
         if probe is None and training.patience:
             raise ConfigError(
-                "training.patience is set, but there are no probes: they need labels, test images, and "
-                "training.probe_every above 0",
-                "Name a labelled set with --probe-data, or omit training.patience",
+                "training.patience is set, but there are no probes",
+                "Name a labelled set with --probe-data and training.probe_every above 0, or omit it",
             )
         return probe
     if not training.probe_every:

@@ -15,7 +15,10 @@ from tests.docs.markdown import DOCUMENTS
 
 PAGE = (ROOT / "docs/pages/troubleshooting.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## ([\w-]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
-CLASSES = [kind for name in errors.__all__ if (kind := getattr(errors, name)) is not BsslError]
+OFFERED = [getattr(errors, name) for name in errors.__all__]
+CLASSES: list[type[BsslError]] = [
+    kind for kind in OFFERED if isinstance(kind, type) and issubclass(kind, BsslError) and kind is not BsslError
+]
 # By code; a class below another, for those who catch it, has that one's code.
 KINDS = {kind.code: kind for kind in CLASSES if "code" in vars(kind)}
 CHECKS = set(
