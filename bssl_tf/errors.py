@@ -55,7 +55,6 @@ __all__ = [
     "UnknownPartError",
     "UsageError",
     "WorkerError",
-    "first_line",
 ]
 
 

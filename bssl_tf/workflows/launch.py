@@ -19,7 +19,7 @@ from bssl_tf.errors import UsageError, WorkerError
 _POLL_S = 0.1
 # For the others, once one has failed: their step ends, or its failure reaches them.
 _GRACE_S = 10.0
-# For all, after Ctrl-C: the chief saves the run, which the others do not wait for.
+# For all, after Ctrl-C: the others may end while the chief still reports how to continue, or is in a longer step.
 _SAVING_S = 120.0
 _KEPT_LINES = 20
 
