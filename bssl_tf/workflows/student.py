@@ -145,7 +145,9 @@ def open_student(config: PretrainConfig, preprocessing: Preprocessing, out: Path
     """
     name, arguments = config.backbone.name, dict(config.backbone.arguments())
     if config.initial not in ("", RANDOM) and not config.initial.startswith(zoo.PREFIX):
-        raise ConfigError(f"initial is {config.initial!r}", f"Write {zoo.PREFIX}NAME or {RANDOM}, or omit it")
+        raise ConfigError(
+            f"the setting initial is {config.initial!r}", f"Write {zoo.PREFIX}NAME or {RANDOM}, or omit it"
+        )
     folder = out / START
     if (folder / "network.json").exists():
         network = dataclasses.replace(read_network(folder), preprocessing=preprocessing)

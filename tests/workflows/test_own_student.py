@@ -232,7 +232,7 @@ def test_code_is_run_only_if_this_command_names_it(tmp_path: Path) -> None:
             resume()
     preset = tmp_path / "preset.toml"
     preset.write_text(f"[pretrain.backbone]\nname = {name!r}\n")
-    with pytest.raises(ConfigError, match=r"names code.*Pass it as --student"):
+    with pytest.raises(ConfigError, match=r"names code to run.*Pass it as --student"):
         over_preset("pretrain", str(preset), {})
     assert not (tmp_path / "ran").exists()
     before_training(PretrainConfig, settings, out, resume=True)
