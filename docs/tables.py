@@ -1,7 +1,8 @@
-"""The tables of README and pages, made from the raw records in results/; `make tables` writes them where they stand.
+"""Tables and transcripts of README and pages, made from the records in results/; `make tables` puts them in place.
 
-A document holds a table between two marks, `<!-- table: NAME -->` and `<!-- end: NAME -->`; a test fails where what
-stands there is not what the records give today.
+A document holds a table between two marks, `<!-- table: NAME -->` and `<!-- end: NAME -->`, and what a command of the
+tutorial printed between `<!-- printed: NAME -->` and `<!-- end: NAME -->`. A test fails where either differs from what
+the records give today.
 """
 
 from __future__ import annotations
@@ -23,14 +24,23 @@ from bssl_tf_deploy.record import Latency, Run
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 # In the README, where they convince; on the page of results, with what belongs to them.
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "pages" / "results.md")
-_BLOCK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / "pages" / name for name in ("results.md", "tutorial.md")))
+_BLOCK = re.compile(r"(<!-- (table|printed): ([a-z0-9-]+) -->\n).*?(<!-- end: \3 -->)", re.DOTALL)
 _CIFAR10, _TINY_IMAGENET, _FASHION_MNIST = "tfds:cifar10_jpeg75", "tfds:tiny_imagenet_100", "embedded"
 
 
 def render(text: str) -> str:
-    """A document with its tables regenerated. Raises `KeyError` for a name that is not in `TABLES`."""
-    return _BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+    """A document with its blocks regenerated. Raises `KeyError` for a table or a transcript that does not exist."""
+    kinds = {"table": lambda name: TABLES[name](), "printed": printed}
+    return _BLOCK.sub(lambda found: found[1] + kinds[found[2]](found[3]) + found[4], text)
+
+
+def printed(step: str) -> str:
+    """What the command of one of the tutorial's steps printed, as a block of text."""
+    record = next((one for one in read_records(RESULTS / "tutorial.jsonl") if one["step"] == step), None)
+    if record is None:
+        raise KeyError(step)
+    return "\n".join(["```text", *record["output"], "```", ""])
 
 
 def demo() -> str:

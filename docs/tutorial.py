@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from tests.devices.sshd import running
 RECORDS = Path(__file__).resolve().parents[1] / "results" / "tutorial.jsonl"
 _CLASSES = ("sandal", "sneaker", "bag", "ankle boot")
 _PHOTOS, _LABELLED, _NEW = 600, 60, 2  # of each class
+_BAR = re.compile(r"\d+%\|")
 _DEVICE = "ssh://pi@raspberrypi.local"
 
 
@@ -110,10 +112,17 @@ def perform(steps: Iterable[Step], folder: Path, variables: dict[str, str], addr
             text=True,
             check=False,
         )
-        lines = done.stdout.replace(address, _DEVICE).rstrip().splitlines()
         if done.returncode:
             raise SystemExit(f"status {done.returncode}:\n{done.stdout}")
+        lines = shown(done.stdout, {address: _DEVICE, f"{folder}/": "", sys.prefix: ".venv", str(Path.home()): "~"})
         yield {"step": step.name, "command": step.command, "output": lines, **facts}
+
+
+def shown(printed: str, names: dict[str, str]) -> list[str]:
+    """The lines of a transcript: without progress bars, and with `names` in place of this machine's."""
+    for own, name in names.items():
+        printed = printed.replace(own, name)
+    return [line for line in printed.rstrip().splitlines() if not _BAR.search(line)]
 
 
 def main() -> None:

@@ -23,20 +23,32 @@ from typing import Any, NoReturn
 import bssl_tf
 import bssl_tf_converters
 
+# Variables that Python, TensorFlow and the linker read when a process starts, so that a fork would not notice them.
+_READ_AT_START = ("PYTHON", "TF_", "LD_", "CUDA_")
+
+
+def _read_at_start() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(_READ_AT_START)}
+
 
 class CommandServer:
     """The side of the tests."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._started_with: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def run(self, arguments: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
         """`bssl-tf ARGUMENTS` with this process's folder and environment, as `subprocess.run` would."""
+        if self._process is not None and _read_at_start() != self._started_with:
+            command = [sys.executable, "-m", "bssl_tf", *arguments]
+            return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
         with self._lock, tempfile.TemporaryDirectory() as folder:
             if self._process is None or self._process.poll() is not None:
                 command = [sys.executable, "-m", "tests.command_server"]
                 root = Path(__file__).parent.parent
+                self._started_with = _read_at_start()
                 self._process = subprocess.Popen(
                     command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
                 )

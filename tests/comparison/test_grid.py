@@ -75,7 +75,9 @@ def test_presets_compare_methods_fairly(name: str) -> None:
     """Same student, images, epochs and batch for every row, whatever else a row changes."""
     grid = read_grid(name)
     configs = [read_run(PretrainConfig, row.settings).sections for row in grid.rows]
-    shared = {(c.data, repr(c.backbone), c.training.epochs, c.training.batch_size, c.training.precision) for c in configs}
+    shared = {
+        (c.data, repr(c.backbone), c.training.epochs, c.training.batch_size, c.training.precision) for c in configs
+    }
     assert len(shared) == 1
     # The newest method has rows, and records, when the comparison is run again.
     assert {c.method for c in configs} == set(BUILT_IN) - {"guided"}

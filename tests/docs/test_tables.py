@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from docs import tables
+from bssl_tf.files import read_records
+from docs import tables, tutorial
 from tests.docs.conftest import ROOT
 from tests.docs.markdown import PAGES, inline_code, name_of, prose
 
@@ -29,14 +30,24 @@ def test_a_changed_figure_is_found() -> None:
     assert changed != text and tables.render(changed) == text
 
 
-# A table of the tutorial shows what one run of the commands above it printed; it has no record of its own.
-_SHOWN = {"docs/pages/tutorial.md"}
+def test_the_tutorial_shows_the_commands_that_were_recorded() -> None:
+    text = (ROOT / "docs" / "pages" / "tutorial.md").read_text(encoding="utf-8")
+    steps = {step.name: step.command for step in tutorial.STEPS}
+    shown = re.findall(r"<!-- printed: ([a-z0-9-]+) -->", text)
+    assert len(shown) > len(steps) // 2
+    for record in read_records(tables.RESULTS / "tutorial.jsonl"):
+        assert steps[record["step"]] == record["command"]
+    for name in shown:
+        assert f"\n{steps[name]}\n" in text, f"the tutorial lacks the command of {name}"
+
+
+def test_a_transcript_without_record_is_an_error() -> None:
+    with pytest.raises(KeyError, match="absent"):
+        tables.render("<!-- printed: absent -->\n<!-- end: absent -->")
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=name_of)
 def test_figures_stand_in_no_other_table(path: Path) -> None:
-    if name_of(path) in _SHOWN:
-        return
     rest = re.sub(r"<!-- table: .*?<!-- end: [a-z0-9-]+ -->", "", prose(path), flags=re.DOTALL)
     rows = [line for line in rest.splitlines() if line.startswith("|")]
     assert not [row for row in rows if re.search(r"\| *[*_]*\d+\.\d+[*_]* *(?:±[^|]*|/[^|]*)?\|", row)]
