@@ -12,12 +12,11 @@ tflite_library = "~/tensorflow-lite-2.17.0.aar"          # or this
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import pydantic
+from typing import TYPE_CHECKING, Any
 
 from bssl_tf.devices.device import Device, DeviceSettings
 from bssl_tf.devices.kinds import device_of
@@ -25,18 +24,26 @@ from bssl_tf.errors import ConfigError
 from bssl_tf.files import config_dir
 from bssl_tf.settings import read_toml
 
+if TYPE_CHECKING:
+    import pydantic
+
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
-class _Entry(pydantic.BaseModel):
-    """A table of the file."""
+@functools.cache
+def _entry() -> type[pydantic.BaseModel]:
+    """A table of the file. Made when there is one: names are offered on Tab without waiting for pydantic."""
+    import pydantic
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+    class Entry(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
-    address: str
-    remote_dir: str = ""
-    benchmark_model: str = ""
-    tflite_library: str = ""
+        address: str
+        remote_dir: str = ""
+        benchmark_model: str = ""
+        tflite_library: str = ""
+
+    return Entry
 
 
 def default_file() -> Path:
@@ -76,11 +83,13 @@ def find_device(text: str, file: Path | None = None, given: Mapping[str, Any] | 
 def _settings(name: str, entry: object, path: Path) -> DeviceSettings:
     if not _NAME.fullmatch(name) or not isinstance(entry, dict) or "address" not in entry:
         raise ConfigError(f"{name!r} in {path} is not a device", 'Write [name] and below it address = "ssh://..."')
+    from pydantic import ValidationError
+
     try:
-        read = _Entry.model_validate(entry)
-    except pydantic.ValidationError as error:
+        read: Any = _entry().model_validate(entry)
+    except ValidationError as error:
         [key, *_] = error.errors()[0]["loc"]
-        known = ", ".join(_Entry.model_fields)
+        known = ", ".join(_entry().model_fields)
         raise ConfigError(f"{name} in {path} has {key}", f"The known keys are {known}, all of them strings") from error
     tool, library = (_file(name, path, text) for text in (read.benchmark_model, read.tflite_library))
     return DeviceSettings(name, read.address, read.remote_dir, tool, library)
