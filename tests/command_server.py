@@ -7,6 +7,7 @@ start itself, of signals and of installations start `python -m bssl_tf` as a use
 from __future__ import annotations
 
 import atexit
+import functools
 import importlib
 import json
 import os
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,30 +77,39 @@ class CommandServer:
             self._process.communicate(timeout=60)
 
 
-def _command(order: dict[str, Any]) -> NoReturn:
-    """What the fork does, to the end of its process."""
+def end_with(program: Callable[[], object]) -> NoReturn:
+    """Runs `program` in a fork and ends its process with the status that a process of its own would have.
+
+    What the process it was forked from has to do at its end is left to that one.
+    """
     status = 1
     try:
-        for name, descriptor in (("stdout", 1), ("stderr", 2)):
-            os.dup2(os.open(Path(order["output"]) / name, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.clear()
-        os.environ.update(order["environment"])
-        os.chdir(order["folder"])
-        sys.argv = ["bssl-tf", *order["arguments"]]
-        from bssl_tf.cli.main import main
-
-        main()
+        program()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
-        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _command(order: dict[str, Any]) -> None:
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        os.dup2(os.open(Path(order["output"]) / name, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    os.chdir(order["folder"])
+    sys.argv = ["bssl-tf", *order["arguments"]]
+    from bssl_tf.cli.main import main
+
+    try:
+        main()
+    finally:
+        atexit._run_exitfuncs()
 
 
 def _serve() -> None:
@@ -110,7 +121,7 @@ def _serve() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         if (child := os.fork()) == 0:
-            _command(order)
+            end_with(functools.partial(_command, order))
         alarm = threading.Timer(order["timeout"], os.kill, (child, signal.SIGKILL))
         alarm.start()
         _, status = os.waitpid(child, 0)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients, Method
-from bssl_tf.methods.moco import check_queue, queue_advice
+from bssl_tf.methods.moco import check_queue, put, queue_advice
 from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.settings import NotNegative, NotNegativeInt, Positive, PositiveInt, Table, TrainingConfig
 
@@ -114,12 +114,9 @@ class Guided(Recipe):
 
         if not self.state:
             return
-        queue, start, filled = (self.state[name] for name in ("queue", "queue_next", "queue_filled"))
-        # The queue is a whole number of batches long, so a batch never wraps around its end.
-        queue.scatter_update(tf.IndexedSlices(updates["anchors"], tf.range(self._batch_size) + start))
-        size = queue.shape[0]
-        start.assign((start + self._batch_size) % size)
-        filled.assign(tf.minimum(filled + self._batch_size, size))
+        put(self.state, updates["anchors"], self._batch_size)
+        filled = self.state["queue_filled"]
+        filled.assign(tf.minimum(filled + self._batch_size, self.state["queue"].shape[0]))
 
     def _anchors(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """The teacher's vectors of all devices' images and of earlier ones, [K, D], and which of them are there."""

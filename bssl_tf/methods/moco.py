@@ -95,16 +95,21 @@ class Moco(Recipe):
         return info_nce(query, key, self.state["queue"], self._temperature), tf.math.l2_normalize(key, axis=-1)
 
     def after_step(self, updates: Mapping[str, tf.Tensor], scheduled: tf.Tensor) -> None:
-        from bssl_tf.backend import tf
         from bssl_tf.methods.momentum import follow
 
         for name, model in self.trained.items():
             follow(self.companions[f"key_{name}"], model, self._momentum)
-        queue, start = self.state["queue"], self.state["queue_next"]
-        # The queue is a whole number of batches long, so a batch never wraps around its end.
-        rows = tf.range(self._batch_size) + start
-        queue.scatter_update(tf.IndexedSlices(updates["keys"], rows))
-        start.assign((start + self._batch_size) % queue.shape[0])
+        put(self.state, updates["keys"], self._batch_size)
+
+
+def put(state: Mapping[str, tf.Variable], rows: tf.Tensor, batch_size: int) -> None:
+    """Puts a batch's rows, [B, D], into `state["queue"]`, [K, D], in place of the oldest; `queue_next` moves on."""
+    from bssl_tf.backend import tf
+
+    queue, start = state["queue"], state["queue_next"]
+    # The queue is a whole number of batches long, so a batch never wraps around its end.
+    queue.scatter_update(tf.IndexedSlices(rows, tf.range(batch_size) + start))
+    start.assign((start + batch_size) % queue.shape[0])
 
 
 def check_queue(setting: str, size: int, batch_size: int) -> None:
@@ -120,7 +125,7 @@ def queue_advice(setting: str, size: int, batch_size: int, images: int) -> Itera
     """Warns of a queue of `size`, set by `setting`, that is longer than the data set."""
     if size > images:
         yield (
-            f"MoCo's queue of {size} is longer than the {images} images, so that earlier views of an "
+            f"the queue of {size} is longer than the {images} images, so that earlier views of an "
             f"image count as other images; pass --set {setting}={max(1, images // 2 // batch_size) * batch_size}"
         )
 

@@ -24,6 +24,7 @@ import bssl_tf as bt
 from bssl_tf.data import recipes
 from bssl_tf.data.load import load_data
 from bssl_tf.errors import ConfigError, DataError, StorageError
+from bssl_tf.workflows.make_data import NAMES
 from tests.data.logged import logged
 
 SIZE = {"train": 12, "test": 5}
@@ -127,6 +128,7 @@ def test_a_damaged_public_set_is_named(public: Path) -> None:
 
 
 def test_wrong_names_and_missing_sets_are_one_clear_line(tmp_path: Path) -> None:
+    assert set(NAMES) == set(recipes.RECIPES)
     with pytest.raises(ConfigError, match=r"cifar10_jpg75.*cifar10_jpeg75"):
         bt.make_data("cifar10_jpg75", data_dir=tmp_path)
     with pytest.raises(DataError, match=r"tfds:cifar10 is not in .* and downloads are not allowed"):

@@ -16,7 +16,6 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from bssl_tf.errors import Interrupted
 from bssl_tf.methods import registry
+from tests.command_server import end_with
 from tests.conftest import TINY_STUDENT, TINY_TEACHER
 
 _BSSL = ("--set", "bssl.hidden_width=24", "--set", "bssl.output_width=24")
@@ -90,8 +90,8 @@ def _fork(arguments: Sequence[str], log: Path, program: Callable[[], None] = _co
     pid = os.fork()
     if pid:
         return pid
-    status = 1
-    try:
+
+    def run() -> None:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -100,15 +100,8 @@ def _fork(arguments: Sequence[str], log: Path, program: Callable[[], None] = _co
         os.environ["BSSL_TF_CACHE"] = str(log.with_name("cache"))
         sys.argv = ["bssl-tf", *arguments]
         program()
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+
+    end_with(run)
 
 
 def _wait(pid: int, seconds: float, stop: Callable[[], bool] = lambda: False) -> int | None:
