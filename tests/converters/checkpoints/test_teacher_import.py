@@ -189,7 +189,7 @@ def test_what_is_wrong_is_said_before_anything_is_read_or_written(tmp_path: Path
         ("moco_v2", none, tmp_path, 64, RunFolderError, "is not an empty folder"),
         ("moco_v2", none, tmp_path / "file", 64, RunFolderError, "is not an empty folder"),
         ("moco_v2", none, out, 2000, ConfigError, "image_size 2000"),
-        ("moco_v2", none, out, 64, NetworkError, "No such file"),
+        ("moco_v2", none, out, 64, NetworkError, "there is no checkpoint at"),
         ("swav", None, out, 64, NetworkError, "no checkpoint was named for swav"),
     ]
     for name, checkpoint, folder, size, kind, message in cases:
