@@ -30,7 +30,7 @@ COMMANDS = {
 }
 RENAMED = {"protocol": "protocols", "no_convert": "convert", "no_float": "stock", "set": "settings"}
 # Of the screen alone.
-PRINTED = {"help", "json", "list", "no_images"}
+PRINTED = {"dry_run", "help", "json", "list", "no_images"}
 
 
 def test_importing_loads_no_dependency() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from bssl_tf.cli import completion
+from bssl_tf_deploy.text import show
+
+if TYPE_CHECKING:
+    from bssl_tf.engine.forecast import Forecast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -61,8 +65,23 @@ def training_options(function: Function) -> Function:
                 help="Devices that share each batch: one; all of this machine; those of all workers in TF_CONFIG; a "
                 "TPU.",
             ),
+            click.option("--dry-run", is_flag=True, help="Only print what the run would take: time, memory, disk."),
             click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of config.toml."),
         ]
     ):
         function = option(function)
     return function
+
+
+def show_forecast(found: Forecast) -> None:
+    """Prints what a run would take."""
+    minutes = found.total_s / 60
+    duration = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    show(
+        f"images  {found.images}",
+        f"steps   {found.steps}, {found.steps_per_epoch} in an epoch",
+        f"time    about {duration}, {found.step_s:.3g} s per step (median of {found.measured_steps})",
+        f"memory  {found.peak_memory_bytes / 2**20:.0f} MiB at most"
+        + (f", and {found.peak_device_bytes / 2**20:.0f} MiB of the GPU's" if found.peak_device_bytes else ""),
+        f"disk    {found.disk_bytes / 2**20:.0f} MiB at most",
+    )

@@ -11,7 +11,7 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import training_options
+from bssl_tf.cli._training_options import show_forecast, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names
@@ -69,7 +69,9 @@ from bssl_tf_deploy.text import show
 @click.option(
     "--depth", "backbone__depth", type=int, show_default="the network's own", help="Binary convolutions per stage."
 )
-def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
+def command(
+    out: str, resume: bool, dry_run: bool, preset: str | None, settings: tuple[str, ...], **options: Any
+) -> None:
     """Train a binary student from a teacher, without labels.
 
     Training has two stages: binary activations, then binary weights as well. Ctrl-C and kill -9 lose at most the steps
@@ -79,7 +81,11 @@ def command(out: str, resume: bool, preset: str | None, settings: tuple[str, ...
 
     wanted = settle("pretrain", preset, settings, options)
     before_training(PretrainConfig, wanted, Path(out), resume=resume)
-    from bssl_tf.workflows.pretrain import pretrain
+    from bssl_tf.workflows.pretrain import forecast_pretrain, pretrain
+
+    if dry_run:
+        show_forecast(forecast_pretrain(wanted, Path(out), resume=resume))
+        return
 
     saved = pretrain(wanted, Path(out), resume=resume)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} (and --data FOLDER, if these images have no labels)")

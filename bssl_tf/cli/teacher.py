@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
-from bssl_tf.cli._training_options import training_options
+from bssl_tf.cli._training_options import show_forecast, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.methods.registry import names_for_teachers
 from bssl_tf.settings import TeacherConfig
@@ -53,6 +53,7 @@ _IMAGENET_SIZE = 224
 def command(
     out: str,
     resume: bool,
+    dry_run: bool,
     preset: str | None,
     settings: tuple[str, ...],
     pretrained: str | None,
@@ -69,7 +70,11 @@ def command(
 
     wanted = settle("teacher", preset, settings, options)
     before_training(TeacherConfig, wanted, Path(out), resume=resume)
-    from bssl_tf.workflows.train_teacher import train_teacher
+    from bssl_tf.workflows.train_teacher import forecast_teacher, train_teacher
+
+    if dry_run:
+        show_forecast(forecast_teacher(wanted, Path(out), resume=resume))
+        return
 
     saved = train_teacher(wanted, Path(out), resume=resume)
     also = f"--preset {shlex.quote(preset)} " if preset else ""

@@ -12,6 +12,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bssl_tf.backend import optimizer_variables, tf
 from bssl_tf.checkpoints import match_tensors
@@ -103,6 +104,15 @@ def train(
     return recipe
 
 
+def checkpointed(recipe: Recipe, optimizer: Any) -> dict[str, tf.Variable]:
+    """Everything that a step reads and some step writes, by a name that is the same in every process."""
+    models = recipe.trained | recipe.companions
+    named = {f"{part}/{name}": w for part, model in models.items() for name, w in named_weights(model).items()}
+    named |= {f"state/{name}": variable for name, variable in recipe.state.items()}
+    named |= {f"optimizer/{i:04d}": variable for i, variable in enumerate(optimizer_variables(optimizer))}
+    return named
+
+
 class _StageLoop:
     """One stage: a fresh optimiser, its steps, its checkpoints."""
 
@@ -128,21 +138,13 @@ class _StageLoop:
         self._optimizer = make_optimizer(config)
         self._optimizer.build(recipe.trainable_variables())
         self._step_function = make_step(recipe, self._optimizer, config.weight_decay, parts=config.accumulate)
+        self._variables = checkpointed(recipe, self._optimizer)
         self._done = begin
         self._sums: dict[str, float] = {}
 
-    def _variables(self) -> dict[str, tf.Variable]:
-        """Everything that a step reads and some step writes, by a name that is the same in every process."""
-        recipe = self._recipe
-        models = recipe.trained | recipe.companions
-        named = {f"{part}/{name}": w for part, model in models.items() for name, w in named_weights(model).items()}
-        named |= {f"state/{name}": variable for name, variable in recipe.state.items()}
-        named |= {f"optimizer/{i:04d}": variable for i, variable in enumerate(optimizer_variables(self._optimizer))}
-        return named
-
     def restore(self, checkpoint: Checkpoint) -> None:
         """Puts the loop where the checkpoint was written."""
-        variables = self._variables()
+        variables = self._variables
         match_tensors(
             checkpoint.path, checkpoint.tensors, {key: variable.numpy() for key, variable in variables.items()}
         )
@@ -151,7 +153,7 @@ class _StageLoop:
         self._done, self._sums = checkpoint.step, dict(checkpoint.sums)
 
     def _checkpoint(self) -> None:
-        tensors = {name: variable.numpy() for name, variable in self._variables().items()}
+        tensors = {name: variable.numpy() for name, variable in self._variables.items()}
         # The loss of the step before was finite all the same; nobody could go on from this.
         spoilt = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
         if spoilt is not None:
@@ -181,7 +183,12 @@ class _StageLoop:
                 )
                 parts = {name: float(value) for name, value in losses.items()}
                 if not math.isfinite(parts["loss"]):
-                    cause = first_not_finite(self._recipe, self._variables(), self._distribution.first(batch), parts)
+                    cause = first_not_finite(
+                        self._recipe,
+                        self._variables,
+                        self._distribution.first(batch),
+                        parts,
+                    )
                     raise TrainingError(f"the loss is {parts['loss']} at step {self._done + 1}: {cause}", _LOWER)
                 self._done += 1
                 for name, value in parts.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ from bssl_tf.backend import keras
 from bssl_tf.data.open import data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.configuration import configured, refuse_begun
+from bssl_tf.engine.forecast import Forecast, forecast
+from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.loop import train
-from bssl_tf.engine.preparation import prepare
+from bssl_tf.engine.preparation import Prepared, prepare
+from bssl_tf.engine.probe import Probe
 from bssl_tf.engine.stages import Stage, plans_of
 from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.errors import NetworkError
@@ -23,15 +28,32 @@ from bssl_tf.methods.registry import RunConfig
 from bssl_tf.models.binarization import binarize
 from bssl_tf.models.layers import with_replica_batch_norm
 from bssl_tf.models.precision import in_precision
-from bssl_tf.models.saved import save_network
+from bssl_tf.models.saved import Network, save_network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import PretrainConfig
 from bssl_tf.teachers.inputs import teacher_options
 from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
 from bssl_tf.workflows.probing import probe_for
-from bssl_tf.workflows.student import labels_of, open_student, settle_student
+from bssl_tf.workflows.student import Student, labels_of, open_student, settle_student
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A run that could begin: all that it needs is there and fits together."""
+
+    prepared: Prepared[PretrainConfig]
+    student: Student
+    teacher: Teacher | None
+    network: Network
+    made_from: dict[str, str]
+    labels_used: str | None
+    stages: tuple[Stage, ...]
+    build: Callable[[Stage], Recipe]
+    recipe: Recipe
+    inputs: Inputs
+    probe: Probe | None
 
 
 def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.Model | None = None) -> Path:
@@ -50,6 +72,41 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
+    ready = _make_ready(settings, out, resume=resume, model=model)
+    prepared, config, teacher, inputs = ready.prepared, ready.prepared.run.sections, ready.teacher, ready.inputs
+    with prepared.opened_folder(ready.made_from, ready.labels_used) as folder:
+        chief = prepared.distribution.is_chief
+        if chief:
+            ready.student.save_start(out)
+        if teacher is not None and chief:
+            write_json(out / "teacher.json", teacher.describe() | {"fingerprint": ready.made_from["teacher"]})
+        if config.teacher_cache_epochs:
+            inputs, seconds = with_teacher_cache(
+                inputs, ready.recipe, config.training, config.teacher_cache_epochs, ready.made_from["teacher"]
+            )
+            if chief and not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
+                write_json(out / "teacher_cache.json", {"seconds": round(seconds, 1)})
+        plans = plans_of(ready.stages, config.training.epochs, folder.planned_epochs())
+        recipe = train(
+            folder, ready.stages, ready.build, inputs, config.training, ready.probe, prepared.distribution, plans
+        )
+        if chief:
+            save_network(out / "student", ready.network, {"student": recipe.trained["student"]})
+    return out / "student"
+
+
+def forecast_pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Forecast:
+    """What `pretrain` with the same arguments would take. Writes nothing into `out`.
+
+    Raises:
+        BsslError: see `pretrain`.
+    """
+    ready = _make_ready(settings, out, resume=resume, model=None)
+    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
+    return forecast(ready.build, ready.stages, ready.inputs, training, ready.probe, devices)
+
+
+def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.Model | None) -> _Ready:
     refuse_begun(out, resume)
     settings, model = settle_student(settings, out, model)
     configuration = configured(PretrainConfig, settings, out)
@@ -96,23 +153,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.
     inputs = prepared.inputs(preprocessing)
     recipe = prepared.try_out(build, stages)
     probe = probe_for("student", network, config.training, config.data, data)
-    with prepared.opened_folder(made_from, labels_used) as folder:
-        chief = prepared.distribution.is_chief
-        if chief:
-            student.save_start(out)
-        if teacher is not None and chief:
-            write_json(out / "teacher.json", teacher.describe() | {"fingerprint": made_from["teacher"]})
-        if config.teacher_cache_epochs:
-            inputs, seconds = with_teacher_cache(
-                inputs, recipe, config.training, config.teacher_cache_epochs, made_from["teacher"]
-            )
-            if chief and not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
-                write_json(out / "teacher_cache.json", {"seconds": round(seconds, 1)})
-        plans = plans_of(stages, config.training.epochs, folder.planned_epochs())
-        recipe = train(folder, stages, build, inputs, config.training, probe, prepared.distribution, plans)
-        if chief:
-            save_network(out / "student", network, {"student": recipe.trained["student"]})
-    return out / "student"
+    return _Ready(prepared, student, teacher, network, made_from, labels_used, stages, build, recipe, inputs, probe)
 
 
 def _log_cache(epochs: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ from bssl_tf.backend import keras
 from bssl_tf.data.open import count_images, data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.engine.configuration import configured, refuse_begun
+from bssl_tf.engine.forecast import Forecast, forecast
+from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.loop import train
-from bssl_tf.engine.preparation import prepare
+from bssl_tf.engine.preparation import Prepared, prepare
+from bssl_tf.engine.probe import Probe
 from bssl_tf.engine.stages import Stage, plans_of
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
@@ -21,6 +26,19 @@ from bssl_tf.models.saved import Network, save_network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import TeacherConfig
 from bssl_tf.workflows.probing import hint_at_pretrained, probe_for
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A run that could begin: all that it needs is there and fits together."""
+
+    prepared: Prepared[TeacherConfig]
+    network: Network
+    labels_used: str | None
+    stages: tuple[Stage, ...]
+    build: Callable[[Stage], Recipe]
+    inputs: Inputs
+    probe: Probe | None
 
 
 def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
@@ -38,6 +56,34 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
+    ready = _make_ready(settings, out, resume=resume)
+    prepared, training = ready.prepared, ready.prepared.run.sections.training
+    with prepared.opened_folder({"data": prepared.data.train.fingerprint()}, ready.labels_used) as folder:
+        plans = plans_of(ready.stages, training.epochs, folder.planned_epochs())
+        recipe = train(
+            folder, ready.stages, ready.build, ready.inputs, training, ready.probe, prepared.distribution, plans
+        )
+        backbone, head = recipe.trained["teacher"], recipe.trained["head"]
+        norms = [layer for layer in head.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        widths = tuple(layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense))
+        network = dataclasses.replace(ready.network, head=widths, head_batch_norm=bool(norms))
+        if prepared.distribution.is_chief:
+            save_network(out / "teacher", network, {"teacher": backbone, "head": head})
+    return out / "teacher"
+
+
+def forecast_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Forecast:
+    """What `train_teacher` with the same arguments would take. Writes nothing into `out`.
+
+    Raises:
+        BsslError: see `train_teacher`.
+    """
+    ready = _make_ready(settings, out, resume=resume)
+    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
+    return forecast(ready.build, ready.stages, ready.inputs, training, ready.probe, devices)
+
+
+def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
     refuse_begun(out, resume)
     configuration = configured(TeacherConfig, settings, out)
     # Before the images are decoded, which may take an hour, where a look at the folder can tell.
@@ -61,14 +107,4 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     if counted is None:
         hint_at_pretrained(config.data, len(data.train))
     probe = probe_for("teacher", network, config.training, config.data, data)
-    with prepared.opened_folder({"data": data.train.fingerprint()}, labels_used) as folder:
-        inputs = prepared.inputs(preprocessing)
-        plans = plans_of(stages, config.training.epochs, folder.planned_epochs())
-        recipe = train(folder, stages, build, inputs, config.training, probe, prepared.distribution, plans)
-        backbone, head = recipe.trained["teacher"], recipe.trained["head"]
-        norms = [layer for layer in head.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        widths = tuple(layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense))
-        network = dataclasses.replace(network, head=widths, head_batch_norm=bool(norms))
-        if prepared.distribution.is_chief:
-            save_network(out / "teacher", network, {"teacher": backbone, "head": head})
-    return out / "teacher"
+    return _Ready(prepared, network, labels_used, stages, build, prepared.inputs(preprocessing), probe)
