@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from bssl_tf_deploy.text import show
 
 if TYPE_CHECKING:
     from bssl_tf.engine.forecast import Forecast
+    from bssl_tf.engine.profile import Profile
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -65,7 +67,20 @@ def training_options(function: Function) -> Function:
                 help="Devices that share each batch: one; all of this machine; those of all workers in TF_CONFIG; a "
                 "TPU.",
             ),
+            click.option(
+                "--track",
+                "training__track",
+                type=click.Choice(("none", "wandb", "mlflow")),
+                show_default="none",
+                help="Show the curves in Weights & Biases or MLflow too.",
+            ),
             click.option("--dry-run", is_flag=True, help="Only print what the run would take: time, memory, disk."),
+            click.option(
+                "--profile",
+                type=click.IntRange(min=1),
+                metavar="N",
+                help="Only measure where the time of N steps goes, and write a trace for TensorBoard.",
+            ),
             click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of config.toml."),
         ]
     ):
@@ -84,4 +99,14 @@ def show_forecast(found: Forecast) -> None:
         f"memory  {found.peak_memory_bytes / 2**20:.0f} MiB at most"
         + (f", and {found.peak_device_bytes / 2**20:.0f} MiB of the GPU's" if found.peak_device_bytes else ""),
         f"disk    {found.disk_bytes / 2**20:.0f} MiB at most",
+    )
+
+
+def show_profile(found: Profile) -> None:
+    """Prints where the time of a step goes."""
+    whole = sum(found.seconds.values())
+    rows = [*found.seconds.items(), ("step", whole)]
+    show(
+        *(f"{name:<10}{1000 * seconds:>9.1f} ms{100 * seconds / whole:>6.1f} %" for name, seconds in rows),
+        f"median of {found.steps} steps; trace: tensorboard --logdir {shlex.quote(str(found.trace))}",
     )

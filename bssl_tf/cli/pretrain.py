@@ -11,7 +11,7 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import show_forecast, training_options
+from bssl_tf.cli._training_options import show_forecast, show_profile, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names
@@ -70,7 +70,13 @@ from bssl_tf_deploy.text import show
     "--depth", "backbone__depth", type=int, show_default="the network's own", help="Binary convolutions per stage."
 )
 def command(
-    out: str, resume: bool, dry_run: bool, preset: str | None, settings: tuple[str, ...], **options: Any
+    out: str,
+    resume: bool,
+    dry_run: bool,
+    profile: int | None,
+    preset: str | None,
+    settings: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Train a binary student from a teacher, without labels.
 
@@ -81,10 +87,13 @@ def command(
 
     wanted = settle("pretrain", preset, settings, options)
     before_training(PretrainConfig, wanted, Path(out), resume=resume)
-    from bssl_tf.workflows.pretrain import forecast_pretrain, pretrain
+    from bssl_tf.workflows.pretrain import forecast_pretrain, pretrain, profile_pretrain
 
     if dry_run:
         show_forecast(forecast_pretrain(wanted, Path(out), resume=resume))
+        return
+    if profile:
+        show_profile(profile_pretrain(wanted, Path(out), resume=resume, steps=profile))
         return
 
     saved = pretrain(wanted, Path(out), resume=resume)

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
-from bssl_tf.cli._training_options import show_forecast, training_options
+from bssl_tf.cli._training_options import show_forecast, show_profile, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.methods.registry import names_for_teachers
 from bssl_tf.settings import TeacherConfig
@@ -54,6 +54,7 @@ def command(
     out: str,
     resume: bool,
     dry_run: bool,
+    profile: int | None,
     preset: str | None,
     settings: tuple[str, ...],
     pretrained: str | None,
@@ -70,10 +71,13 @@ def command(
 
     wanted = settle("teacher", preset, settings, options)
     before_training(TeacherConfig, wanted, Path(out), resume=resume)
-    from bssl_tf.workflows.train_teacher import forecast_teacher, train_teacher
+    from bssl_tf.workflows.train_teacher import forecast_teacher, profile_teacher, train_teacher
 
     if dry_run:
         show_forecast(forecast_teacher(wanted, Path(out), resume=resume))
+        return
+    if profile:
+        show_profile(profile_teacher(wanted, Path(out), resume=resume, steps=profile))
         return
 
     saved = train_teacher(wanted, Path(out), resume=resume)

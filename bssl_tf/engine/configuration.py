@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -30,7 +31,7 @@ _EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
 # what no weight depends on.
 MOVABLE = (
     *("teacher", "data.source", "data.data_dir", "data.download"),
-    *("training.checkpoint_every_s", "training.device"),
+    *("training.checkpoint_every_s", "training.device", "training.tensorboard", "training.track"),
 )
 # As in the measured comparison, results/teacher-cache.jsonl.
 _ONNX_CACHE_EPOCHS = 2
@@ -151,6 +152,11 @@ def _check(run: RunConfig[Any]) -> None:
     device = run.sections.training.device
     if not _DEVICE.fullmatch(device):
         raise ConfigError(f"training.device is {device!r}", "Choose auto, cpu, gpu, or gpu:N such as gpu:0")
+    track = run.sections.training.track
+    if track != "none" and importlib.util.find_spec(track) is None:
+        raise ConfigError(
+            f"training.track is {track!r}, which is not installed", f"pip install 'bssl-tf[{track}]', or omit it"
+        )
     if isinstance(run.sections, TeacherConfig):
         check_choice("method", run.method.name, names_for_teachers())
     else:

@@ -7,6 +7,7 @@ variable that a step reads.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import shlex
@@ -26,6 +27,7 @@ from bssl_tf.engine.probe import Probe
 from bssl_tf.engine.run_folder import Checkpoint, RunFolder
 from bssl_tf.engine.stages import Plan, Stage, stage_ends
 from bssl_tf.engine.step import make_optimizer, make_step
+from bssl_tf.engine.tracking import tracked
 from bssl_tf.errors import Interrupted, RunFolderError, TrainingError
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.models.binarization import named_weights, take_weights
@@ -87,7 +89,14 @@ def train(
     run.rewind_metrics(done)
 
     recipe: Recipe | None = None
-    with stop_requests() as stop_requested, distribution.scope(), distribution.losses_named(), nondeterminism_named():
+    curves = tracked(run, config) if distribution.is_chief else contextlib.nullcontext()
+    with (
+        stop_requests() as stop_requested,
+        distribution.scope(),
+        distribution.losses_named(),
+        nondeterminism_named(),
+        curves,
+    ):
         for number, (stage, begin, end) in enumerate(zip(stages, [0, *ends], ends, strict=False)):
             # A checkpoint on the border belongs to the stage that ends there; the next one takes its networks over.
             if found and done > end:

@@ -4,6 +4,8 @@
       config.toml        all that was decided, defaults written out
       environment.json   versions, machine, threads
       metrics.jsonl      one record per line, of an epoch, or with the key `probe` of a probe after it
+      tensorboard/       the same for TensorBoard, where that is installed
+      tracking.json      names of the run in other tools that show its curves
       checkpoints/       step-000000123.safetensors, the two newest
       teacher/ student/  the result: network.json and weights.safetensors
       run.lock           held while a process trains here
@@ -18,6 +20,7 @@ import contextlib
 import json
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,18 +59,25 @@ class Checkpoint:
 def refuse_taken(path: Path) -> None:
     """Raises `RunFolderError` for a folder that holds something else than a run, `StorageError` if it is unreadable."""
     with storage_errors(path):
-        # A run that was killed while it was being made has no config.toml yet: begin again over what it left.
-        begun = re.compile(r"run\.lock|environment\.json|\..*\.tmp")
+        # A run that was killed while it was being made has no config.toml yet: begin again over what it left. Traces of
+        # `--profile` may be there before the run is.
+        begun = re.compile(r"run\.lock|environment\.json|tensorboard|\..*\.tmp")
         taken = path.is_dir() and any(not begun.fullmatch(item.name) for item in path.iterdir())
     if taken:
         raise RunFolderError(f"{path} is not empty and holds no run", "Choose another folder with --out")
 
 
 class RunFolder:
-    """One run on disk; `create` makes a fresh one."""
+    """One run on disk; `create` makes a fresh one.
+
+    Attributes:
+        path: the folder.
+        listeners: are called with each record of metrics.jsonl once it is written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
 
     @property
     def config_path(self) -> Path:
@@ -118,6 +128,8 @@ class RunFolder:
     def record(self, record: dict[str, Any]) -> None:
         """Appends a line to metrics.jsonl. Raises `StorageError`."""
         append_record(self.metrics_path, record)
+        for listener in self.listeners:
+            listener(record)
 
     def accuracies(self, after: int, until: int) -> list[float]:
         """What probes measured after one step and until another, in percent; 0 where features were not finite."""

@@ -23,6 +23,19 @@ def make_optimizer(config: TrainingConfig) -> Any:
     return keras.mixed_precision.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
 
 
+def objective_of(recipe: Recipe) -> Callable[[Batch, tf.Tensor], tuple[tf.Tensor, Outcome]]:
+    """What a device computes of its batch and `recipe.scheduled`: its loss, and the outcome of all devices."""
+
+    def objective(batch: Batch, scheduled: tf.Tensor) -> tuple[tf.Tensor, Outcome]:
+        if recipe.teacher_outputs is not None and not batch.teacher:
+            batch = batch._replace(teacher=tuple(recipe.teacher_outputs(view) for view in batch.views))
+        outcome = recipe.losses(batch, scheduled)
+        updates = {name: gather(rows) for name, rows in outcome.updates.items()}
+        return outcome.losses["loss"], Outcome(mean(dict(outcome.losses)), updates)
+
+    return objective
+
+
 def make_step(
     recipe: Recipe, optimizer: Any, weight_decay: float, *, parts: int = 1
 ) -> Callable[[Batch, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
@@ -43,12 +56,7 @@ def make_step(
         (v, rate) for name, rate in recipe.rates.items() for v in recipe.trained[name].trainable_variables if rate != 1
     ]
 
-    def objective(batch: Batch, scheduled: tf.Tensor) -> tuple[tf.Tensor, Outcome]:
-        if recipe.teacher_outputs is not None and not batch.teacher:
-            batch = batch._replace(teacher=tuple(recipe.teacher_outputs(view) for view in batch.views))
-        outcome = recipe.losses(batch, scheduled)
-        updates = {name: gather(rows) for name, rows in outcome.updates.items()}
-        return outcome.losses["loss"], Outcome(mean(dict(outcome.losses)), updates)
+    objective = objective_of(recipe)
 
     def finish(
         descent: Callable[[], tuple[Any, Any]], learning_rate: tf.Tensor, scheduled: tf.Tensor
@@ -92,7 +100,7 @@ def make_step(
 
     def step_in_parts(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
         sums, outcomes = None, []
-        for part in _split(batch, parts):
+        for part in split(batch, parts):
             gradients, outcome = one_part(part, scheduled)
             sums = gradients if sums is None else [a + b for a, b in zip(sums, gradients, strict=True)]
             outcomes.append(outcome)
@@ -101,7 +109,8 @@ def make_step(
     return step_in_parts
 
 
-def _split(batch: Batch, parts: int) -> Iterator[Batch]:
+def split(batch: Batch, parts: int) -> Iterator[Batch]:
+    """A batch in so many equal parts."""
     count = int(batch.views[0].shape[0]) // parts
     for first in range(0, count * parts, count):
         yield tf.nest.map_structure(lambda rows: None if rows is None else rows[first : first + count], batch)  # noqa: B023

@@ -44,6 +44,8 @@ class TrainingConfig(Table):
         patience: the last stage ends after this many probes in a row that were no better than one before them; 0 for
             never.
         probe_data: a labelled set for the probes, as in `data.source`; empty for the run's own data.
+        tensorboard: whether TensorBoard, where it is installed, can show the curves: `tensorboard --logdir RUN`.
+        track: another tool that shows them: `wandb`, `mlflow` or `none`.
     """
 
     epochs: PositiveInt = 200
@@ -65,6 +67,8 @@ class TrainingConfig(Table):
     probe_every: NotNegativeInt = 2
     patience: NotNegativeInt = 0
     probe_data: str = ""
+    tensorboard: bool = True
+    track: Literal["none", "wandb", "mlflow"] = "none"
 
 
 @dataclass(frozen=True)

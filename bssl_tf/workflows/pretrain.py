@@ -18,8 +18,10 @@ from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.loop import train
 from bssl_tf.engine.preparation import Prepared, prepare
 from bssl_tf.engine.probe import Probe
+from bssl_tf.engine.profile import Profile, profile
 from bssl_tf.engine.stages import Stage, plans_of
 from bssl_tf.engine.teacher_cache import with_teacher_cache
+from bssl_tf.engine.tracking import EVENTS
 from bssl_tf.errors import NetworkError
 from bssl_tf.files import write_json
 from bssl_tf.methods.method import Ingredients
@@ -104,6 +106,17 @@ def forecast_pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> F
     ready = _make_ready(settings, out, resume=resume, model=None)
     training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
     return forecast(ready.build, ready.stages, ready.inputs, training, ready.probe, devices)
+
+
+def profile_pretrain(settings: dict[str, Any], out: Path, *, resume: bool, steps: int) -> Profile:
+    """Where the time of a step of `pretrain` with the same arguments goes. Writes a trace into `out`, and nothing else.
+
+    Raises:
+        BsslError: see `pretrain`.
+    """
+    ready = _make_ready(settings, out, resume=resume, model=None)
+    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
+    return profile(ready.build, ready.stages, ready.inputs, training, devices, steps, out / EVENTS)
 
 
 def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.Model | None) -> _Ready:

@@ -17,7 +17,9 @@ from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.loop import train
 from bssl_tf.engine.preparation import Prepared, prepare
 from bssl_tf.engine.probe import Probe
+from bssl_tf.engine.profile import Profile, profile
 from bssl_tf.engine.stages import Stage, plans_of
+from bssl_tf.engine.tracking import EVENTS
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.models.layers import with_replica_batch_norm
@@ -81,6 +83,17 @@ def forecast_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Fo
     ready = _make_ready(settings, out, resume=resume)
     training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
     return forecast(ready.build, ready.stages, ready.inputs, training, ready.probe, devices)
+
+
+def profile_teacher(settings: dict[str, Any], out: Path, *, resume: bool, steps: int) -> Profile:
+    """Where the time of a step of `train_teacher` with the same arguments goes. Writes a trace into `out` only.
+
+    Raises:
+        BsslError: see `train_teacher`.
+    """
+    ready = _make_ready(settings, out, resume=resume)
+    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
+    return profile(ready.build, ready.stages, ready.inputs, training, devices, steps, out / EVENTS)
 
 
 def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
