@@ -15,8 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from bssl_tf.data.tfds_source import damage, data_root, prepared_folder, tfds
+from bssl_tf.data.prepared import MAX_FILE_BYTES, damage, largest_record, open_prepared, tfds
+from bssl_tf.data.tfds_source import data_root, prepared_folder
 from bssl_tf.errors import DataError
+from bssl_tf.files import open_regular
 
 _log = logging.getLogger(__name__)
 _SPLITS = ("train", "test")
@@ -72,8 +74,7 @@ class _Cifar10Jpeg75(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
 
     def __init__(self, source: Path, data_dir: Path) -> None:
         self._folder = source
-        with damage(source):
-            self._source = tfds.builder_from_directory(str(source))
+        self._source = open_prepared(source)
         super().__init__(data_dir=str(data_dir))
 
     def _info(self) -> Any:
@@ -95,6 +96,8 @@ class _Cifar10Jpeg75(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         # TFDS calls them train_00000 and so on, in the order of the original files. The writer sorts by a hash of the
         # key, so the key decides over the order of the images, and with it over every training run.
+        with damage(self._folder):
+            largest_record(self._source, split)
         images = self._source.as_dataset(split=split, shuffle_files=False).as_numpy_iterator()
         while True:
             # What fails in writing is not the fault of what is read.
@@ -139,7 +142,7 @@ def _sha256(path: Path) -> str | None:
     """None where there is no such file."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_regular(path, MAX_FILE_BYTES) as file:
             while part := file.read(1 << 20):
                 digest.update(part)
     except FileNotFoundError:

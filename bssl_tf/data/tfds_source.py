@@ -16,25 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# First, because it sets up TensorFlow; tensorflow_datasets imports it too.
-import bssl_tf.backend  # noqa: F401
 from bssl_tf.data.building import Item, Options, Plan, cached_splits, held_out, store_size
 from bssl_tf.data.cache import cache_key
 from bssl_tf.data.image_set import DataSplits, spread_indices
-from bssl_tf.errors import BsslError, DataError, first_line
+from bssl_tf.data.prepared import damage, largest_record, open_prepared, tfds
+from bssl_tf.errors import DataError
 
-try:
-    import tensorflow_datasets as tfds
-except ImportError as import_error:
-    raise DataError(
-        f"tensorflow_datasets cannot be loaded ({import_error})", "Install bssl-tf again in a fresh environment"
-    ) from import_error
-
-__all__ = ["damage", "data_root", "load_tfds", "prepared_folder", "tfds"]
 _SPEC = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.(\d+|\*)\.(\d+|\*)))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _TEST_SPLITS = ("test", "validation")
-_READ_AT_ONCE = 256
+_READ_AT_ONCE, _READ_BYTES = 256, 1 << 26
 # Part of every cache key: raise it when `_plan` chooses other images, or remarks on others.
 _PLAN = 2
 _log = logging.getLogger(__name__)
@@ -67,10 +58,9 @@ def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options
     """
     request = _request(spec)
     folder = _folder_of(request, data_root(data_dir), download)
-    with damage(folder):
-        builder = tfds.builder_from_directory(str(folder))
-        features = builder.info.features
-        sizes = {split: builder.info.splits[split].num_examples for split in builder.info.splits}
+    builder = open_prepared(folder)
+    features = builder.info.features
+    sizes = {split: builder.info.splits[split].num_examples for split in builder.info.splits}
     image = _image_feature(request, features)
     if not sizes.get("train"):
         raise DataError(f"tfds:{spec} has no images in a split `train` (splits: {sizes})", "Choose another data set")
@@ -163,9 +153,10 @@ def _read(builder: Any, split: str, parts: tuple[str, ...]) -> Iterator[tuple[ND
         dict.fromkeys(parts, True), decoders={"image": tfds.decode.SkipDecoding()} if "image" in parts else None
     )
     with damage(Path(builder.data_dir)):
+        at_once = max(1, min(_READ_AT_ONCE, _READ_BYTES // largest_record(builder, split)))
         examples = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
         tuples = examples.map(lambda example: tuple(example[part] for part in parts))
-        yield from tuples.batch(_READ_AT_ONCE).prefetch(2).as_numpy_iterator()
+        yield from tuples.batch(at_once).prefetch(2).as_numpy_iterator()
 
 
 def _labels(builder: Any, split: str) -> NDArray[np.int64]:
@@ -280,18 +271,4 @@ def _prepare(root: Path, request: _Request, download: bool) -> None:
         raise DataError(
             f"tfds:{request.spec} could not be downloaded and prepared in {root} ({type(error).__name__}: {error})",
             "Check the network and the free space, or prepare it elsewhere and name its folder",
-        ) from error
-
-
-@contextlib.contextmanager
-def damage(folder: Path) -> Iterator[None]:
-    """Turns what TFDS raises on damaged files into a `DataError`."""
-    try:
-        yield
-    except BsslError:
-        raise
-    except Exception as error:  # From TensorFlow's reader, protobuf's and json's parsers, and TFDS's own checks.
-        raise DataError(
-            f"the prepared data set {folder} is damaged ({type(error).__name__}: {first_line(error)})",
-            "Delete that folder and prepare or copy the data set again",
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -11,7 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bssl_tf import zoo
+from bssl_tf.engine.teacher_cache import _Growing
 from tests.conftest import TINY_STUDENT, TINY_TEACHER
+from tests.teachers.onnx_models import Linear, save
+
+_HERE = Path(__file__).parents[2]
+_PRESETS, _RESULTS = _HERE / "bssl_tf" / "settings" / "presets", _HERE / "results"
 
 
 def command(*arguments: object) -> None:
@@ -32,6 +39,20 @@ def make_originals(folder: Path) -> None:
     make_pictures(folder / "pictures")
     _models(folder / "models")
     _torch(folder / "torch")
+    make_tfds(folder / "tfds" / "tfds" / "tiny" / "1.0.0")
+    (folder / "onnx").mkdir()
+    save(folder / "onnx" / "model.onnx", Linear(np.random.default_rng(0)).made())
+    for name in ("a", "b"):
+        shutil.copytree(folder / "pictures", folder / "photos" / "photos" / name)
+    growing = _Growing(folder / "outputs.teacher.npy", shared=True)
+    with growing:
+        for block in np.random.default_rng(0).standard_normal((3, 2, 4, 8)).astype(np.float16):
+            growing.append(block, 3)
+        growing.finish()
+    shutil.copytree(zoo.find("fashion-mnist-28").folder, folder / "zoo" / "fashion-mnist-28")
+    shutil.copy(_PRESETS / "cifar10.toml", folder / "preset.toml")
+    records = (_RESULTS / "cifar10.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "comparison.jsonl").write_text("".join(records[::8]), encoding="utf-8")
     (folder / "devices.toml").write_text(
         '[board]\naddress = "ssh://pi@board.local"\nremote_dir = "/tmp/bench"\n\n[phone]\naddress = "adb"\n',
         encoding="utf-8",
@@ -60,6 +81,39 @@ def _models(folder: Path) -> None:
     model = keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
     for name in ("model.keras", "model.h5", "saved_model"):
         model.save(folder / name)
+
+
+def make_tfds(folder: Path) -> None:
+    """As TFDS prepares a data set, of four images and two classes."""
+    from bssl_tf.backend import tf
+
+    folder.mkdir(parents=True)
+    room, splits = "tensorflow_datasets.core.features", {"train": 4, "test": 2}
+    image = {"shape": {"dimensions": ["8", "8", "3"]}, "dtype": "uint8", "encodingFormat": "png"}
+    features = {
+        "image": {"pythonClassName": f"{room}.image_feature.Image", "image": image},
+        "label": {"pythonClassName": f"{room}.class_label_feature.ClassLabel", "classLabel": {"numClasses": "2"}},
+    }
+    about = {"pythonClassName": f"{room}.features_dict.FeaturesDict", "featuresDict": {"features": features}}
+    (folder / "features.json").write_text(json.dumps(about), encoding="utf-8")
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    listed = [
+        {"filepathTemplate": template, "name": name, "numBytes": "999", "shardLengths": [str(count)]}
+        for name, count in splits.items()
+    ]
+    info = {"fileFormat": "tfrecord", "moduleName": "tiny", "name": "tiny", "splits": listed, "version": "1.0.0"}
+    (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
+    (folder / "label.labels.txt").write_text("ant\nbee\n", encoding="utf-8")
+    for name, count in splits.items():
+        with tf.io.TFRecordWriter(str(folder / f"tiny-{name}.tfrecord-00000-of-00001")) as file:
+            for number in range(count):
+                content = io.BytesIO()
+                Image.new("RGB", (8, 8), (number, 50, 99)).save(content, "PNG")
+                parts = {
+                    "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[content.getvalue()])),
+                    "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 2])),
+                }
+                file.write(tf.train.Example(features=tf.train.Features(feature=parts)).SerializeToString())
 
 
 def _torch(folder: Path) -> None:
