@@ -1,4 +1,4 @@
-"""Opens image files of any kind that Pillow reads, in one way for training on the host and for running on the device.
+"""Opens photos of every format that we know, in one way for training on the host and for running on the device.
 
 Imported only where an image is opened: nothing else on a device needs Pillow.
 """
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bssl_tf_deploy.files import open_regular, standing_in
+from bssl_tf_deploy.image_formats import open_image
 from bssl_tf_deploy.repair import SIDE_DAMAGED, repaired, significant_bits
 
 # Pillow refuses pictures of more than twice MAX_IMAGE_PIXELS, 178,956,970 pixels, and warns of smaller ones and of odd
@@ -126,13 +127,13 @@ def picture_size(source: Path) -> tuple[int, int]:
     """
     with _named_causes(source), _opened(source) as file:
         try:
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 return image.size
         except Image.DecompressionBombError:
             raise
         except Exception:
             for content, _ in _repaired(file):
-                with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:
+                with contextlib.suppress(Exception), open_image(io.BytesIO(content)) as image:
                     return image.size
             raise
 
@@ -153,7 +154,7 @@ def _repaired(file: IO[bytes]) -> Iterator[tuple[bytes, tuple[str, ...]]]:
 
 
 def _decoded(file: IO[bytes], mode: str, stored: int) -> Picture:
-    with Image.open(file) as image:
+    with open_image(file) as image:
         image.draft(None, (2 * stored, 2 * stored))
         return _in_mode(image, mode, file)
 
@@ -202,7 +203,7 @@ def _levels(values: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
 def _wide_colours(file: IO[bytes], upright: Image.Image) -> NDArray[np.uint16]:
     """16-bit colours of a PNG, of which Pillow reads the high bytes alone: these, `upright`, with the low ones."""
     file.seek(0)
-    with Image.open(file) as low:
+    with open_image(file) as low:
         # Read as if the other byte came first.
         low.tile = [(*low.tile[0][:3], str(low.tile[0][3]).replace("16B", "16L"))]  # type: ignore[list-item]
         low.load()
@@ -214,7 +215,7 @@ def _wide_colours(file: IO[bytes], upright: Image.Image) -> NDArray[np.uint16]:
 def _wide_grey_with_alpha(file: IO[bytes]) -> NDArray[np.uint16]:
     """The pixels of a PNG of 16-bit grey with alpha, upright, as [H, W, 4]: Pillow has no mode for them."""
     file.seek(0)
-    with Image.open(file) as image:
+    with open_image(file) as image:
         # Four bytes a pixel either way: two of grey, two of alpha, the high one first.
         image.tile = [(*image.tile[0][:3], "RGBA")]  # type: ignore[list-item]
         image.load()

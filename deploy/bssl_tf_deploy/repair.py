@@ -15,6 +15,8 @@ from typing import IO
 
 from PIL import Image
 
+from bssl_tf_deploy.image_formats import open_image
+
 SIDE_DAMAGED = "damaged side information was ignored"
 END_MISSING = "the end of the file is missing, after the last pixel"
 
@@ -165,7 +167,7 @@ def _has_all_pixels(content: bytes) -> bool:
 
 
 def _pixels(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content + _EOI))
+    image = open_image(io.BytesIO(content + _EOI))
     image.load()
     return image
 

@@ -365,3 +365,35 @@ def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path: Path, kind: str
     with pytest.raises(UnreadableImageError, match=words.get(kind, "the file is empty")):
         open_picture(path, 3, stored=32)
     assert header_size(path) is None
+
+
+def test_a_photo_that_is_a_program_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostScript, for which Pillow starts Ghostscript, whatever the file is called."""
+    marker, program = tmp_path / "ran", tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {marker}\necho 10\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(UnreadableImageError, match="not an image that Pillow knows"):
+        open_picture(photo, 3, stored=8)
+    assert header_size(photo) is None and not marker.exists()
+
+
+# By ending: what Pillow calls the format.
+FORMATS = {"bmp": "BMP", "dib": "DIB", "gif": "GIF", "jp2": "JPEG2000", "jpg": "JPEG", "pcx": "PCX", "png": "PNG"}
+FORMATS |= {"ppm": "PPM", "tga": "TGA", "tif": "TIFF", "webp": "WEBP", "avif": "AVIF", "mpo": "MPO", "qoi": "QOI"}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_photos_of_every_known_format_are_read(tmp_path: Path, ending: str) -> None:
+    Image.init()
+    if FORMATS[ending] not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {FORMATS[ending]}")
+    more = {"append_images": [Image.fromarray(SMOOTH)]} if ending == "mpo" else {}
+    Image.fromarray(SMOOTH).save(tmp_path / f"photo.{ending}", FORMATS[ending], **more)
+    (tmp_path / f"photo.{ending}").rename(tmp_path / "photo.jpg")
+    read = np.asarray(open_picture(tmp_path / "photo.jpg", 3, stored=160).image, int)
+    assert np.abs(read - SMOOTH).mean() < 12 and header_size(tmp_path / "photo.jpg") == (160, 120)
