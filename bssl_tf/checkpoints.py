@@ -13,16 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import atomic_writer, open_regular
+from bssl_tf_deploy.files import CHECKSUM, pop_checksum
+from bssl_tf_deploy.system_errors import next_step
 
 _MAX_BYTES = 1 << 36
 # A hundred bytes a tensor; the library takes twenty times as much to read it.
 _MAX_HEADER_BYTES = 1 << 24
-_CHECKSUM = "content_sha256"
 # Bytes, of safetensors: of the header's length, and what the header is padded to.
 _LENGTH = _ALIGNMENT = 8
 _log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     """
     # Not ascontiguousarray, which turns a scalar into a vector.
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    content = memoryview(save(contiguous, metadata=dict(metadata) | {_CHECKSUM: _sha256(contiguous, metadata)}))
+    content = memoryview(save(contiguous, metadata=dict(metadata) | {CHECKSUM: _sha256(contiguous, metadata)}))
     # The library writes metadata in an order of chance. The header is JSON, and its offsets count from its own end.
     end = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
     header = json.loads(bytes(content[_LENGTH:end]))
@@ -59,13 +60,18 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            written = pop_checksum(metadata)
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} is missing", "Check the path, or train again") from error
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except MemoryError:
+        raise
+    # The library has its own errors, and numpy's for what numpy lacks, such as types of eight bits.
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename:
+            raise RunFolderError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
         raise RunFolderError(
             f"{path} is not a complete safetensors file ({error})", "Restore it or train again"
         ) from error
-    written = metadata.pop(_CHECKSUM, None)
     if written is None:
         _log.warning(f"{path} has no checksum, because an older version wrote it: damage would go unnoticed")
     elif written != _sha256(tensors, metadata):

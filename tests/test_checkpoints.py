@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from bssl_tf.checkpoints import match_tensors, read_tensors, write_tensors
 from bssl_tf.errors import RunFolderError, StorageError
+from bssl_tf_deploy.files import CHECKSUM
 
 arrays = hnp.arrays(
     st.sampled_from([np.float32, np.int64, np.int32, np.uint8]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)
@@ -73,4 +74,27 @@ def test_a_header_that_would_take_all_memory_is_refused(tmp_path: Path) -> None:
     header = b'{"a":[' + b"1," * (1 << 23) + b"1]}"
     (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(RunFolderError, match="its header has"):
+        read_tensors(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["content_sha257", "conte\ud7ff_sha256", "../../x_sha256", "sha256", "x"])
+def test_a_damaged_name_of_the_checksum_does_not_make_a_file_without_one(tmp_path: Path, name: str) -> None:
+    """Other damage to such a file would be taken for what was written."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "file"
+    write_tensors(path, {"a": np.zeros(2)}, {"step": "3"})
+    with safe_open(path, framework="numpy") as file:
+        metadata = {name if key == CHECKSUM else key: value for key, value in file.metadata().items()}
+    save_file({"a": np.ones(2)}, path, metadata)
+    with pytest.raises(RunFolderError, match="the name of its checksum is"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("kind", ["F8_E5M2", "F8_E4M3", "F8_E8M0", "F4"])
+def test_types_that_numpy_lacks_are_refused(tmp_path: Path, kind: str) -> None:
+    header = f'{{"a":{{"dtype":"{kind}","shape":[2],"data_offsets":[0,2]}}}}'.encode()
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(RunFolderError, match="is not a complete safetensors file"):
         read_tensors(tmp_path / "file")

@@ -131,3 +131,15 @@ def test_what_fails_inside_a_lock_is_no_failure_of_the_lock(tmp_path: Path) -> N
         assert held
         with pytest.raises(filelock.Timeout), files.held_lock(tmp_path / "lock", wait=False):
             pass
+
+
+@pytest.mark.parametrize("name", ["content_sha257", "../../x_sha256", "sha256", "contt_sha256"])
+def test_a_damaged_name_of_the_checksum_does_not_make_a_json_file_without_one(tmp_path: Path, name: str) -> None:
+    """Other damage to such a file would be taken for what was written."""
+    path = tmp_path / "file.json"
+    files.write_json(path, {"step": 3})
+    path.write_text(path.read_text().replace("content_sha256", name).replace("3\n", "4\n"))
+    with pytest.raises(RunFolderError, match="the name of its checksum is"):
+        files.read_json(path)
+    path.write_text('{"step": 4, "fingerprint": "' + 64 * "a" + '", "weights_sha256": "' + 64 * "b" + '"}')
+    assert files.read_json(path)["step"] == 4

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bssl_tf.errors import DeviceError
 from bssl_tf.files import open_regular
+from bssl_tf_deploy.system_errors import next_step
 
 _FOLDER = "jni/arm64-v8a"
 _NAMES = ("libtensorflowlite_c.so", "libtensorflowlite_jni.so")
@@ -39,7 +40,7 @@ def read_tflite_library(file: Path) -> bytes:
         if content.startswith(b"PK\x03\x04"):
             content = _from_package(file)
     except OSError as error:
-        raise DeviceError(f"{file} cannot be read ({error.strerror})", _TAKE) from error
+        raise DeviceError(f"{file} cannot be read ({error.strerror})", next_step(error)) from error
     if len(content) > _MAX_BYTES:
         raise DeviceError(f"{file} has more than {_MAX_BYTES >> 20} MB, too large for such a library", _TAKE)
     if content[:6] != b"\x7fELF\x02\x01" or len(content) < 20:

@@ -216,8 +216,10 @@ def _read_checked(path: Path, entry: FileEntry) -> bytes:
         if size != entry.bytes:
             raise BundleError(f"{path} has {size} bytes instead of {entry.bytes}", _AGAIN)
         content = read_regular(path, entry.bytes)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror})", _AGAIN) from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise BundleError(f"{path} was changed since the bundle was written (its SHA-256 differs)", _AGAIN)
     return content

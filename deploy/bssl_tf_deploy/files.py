@@ -9,8 +9,10 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from bssl_tf_deploy.system_errors import next_step
 _Made = TypeVar("_Made")
 _TRIES = 100
 _CHUNK_BYTES = 1 << 20
-_CHECKSUM = "content_sha256"
+CHECKSUM = "content_sha256"
 # What `standing_in` looks at.
 HEAD_BYTES = 512
 _CACHE_STEP = "Name a folder with the environment variable BSSL_TF_CACHE"
@@ -190,7 +192,7 @@ def write_text(path: Path, content: str) -> None:
 
 def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
     """A JSON object with its own SHA-256 as one more key, which `without_checksum` checks: disks do lose bits."""
-    return content | {_CHECKSUM: _json_sha256(content)}
+    return content | {CHECKSUM: _json_sha256(content)}
 
 
 def without_checksum(content: Any) -> Any:
@@ -199,12 +201,37 @@ def without_checksum(content: Any) -> Any:
     Raises:
         ValueError: it is not what was written.
     """
-    if not isinstance(content, dict) or _CHECKSUM not in content:
+    if not isinstance(content, dict):
         return content
     content = dict(content)
-    if content.pop(_CHECKSUM) != _json_sha256(content):
-        raise ValueError(f"it was changed since it was written; after an edit of your own, remove {_CHECKSUM}")
+    checksum = pop_checksum(content)
+    if checksum is not None and checksum != _json_sha256(content):
+        raise ValueError(f"it was changed since it was written; after an edit of your own, remove {CHECKSUM}")
     return content
+
+
+def pop_checksum(content: dict[str, Any]) -> Any:
+    """Takes the checksum out of `content`; None where it has none, as older versions wrote it.
+
+    Raises:
+        ValueError: a key is what damage made of the checksum's; without it no other damage would be noticed.
+    """
+    if CHECKSUM not in content and (lost := next((key for key in content if _was_checksum(key, content[key])), None)):
+        raise ValueError(f"the name of its checksum is {lost[:40]!r}, not {CHECKSUM}")
+    return content.pop(CHECKSUM, None)
+
+
+def _was_checksum(key: str, value: Any) -> bool:
+    """Whether more than half of its name is left at the ends, or its value is, under a name that no other hash has."""
+    if _shared(key, CHECKSUM) + _shared(key[::-1], CHECKSUM[::-1]) > len(CHECKSUM) // 2:
+        return True
+    other = re.fullmatch(r"[a-z]+_sha256|([a-z]+_)?fingerprint", key) is not None
+    return not other and isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _shared(one: str, other: str) -> int:
+    """With how many of the same letters both begin."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _json_sha256(content: Any) -> str:

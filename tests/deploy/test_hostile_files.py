@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -63,6 +64,21 @@ def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path: Path, reader: s
     words = "[Ii]s a directory" if kind == "folder" else "[Nn]ot a regular file"
     with pytest.raises(error, match=words):
         read(put(kind, tmp_path / "file"))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    read, error = READERS[reader]
+    (tmp_path / "file").write_text("x")
+
+    def refuse(path: object, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(error, match=r"cannot be read \(Permission denied\)\. Check the permissions"):
+        read(tmp_path / "file")
 
 
 @pytest.mark.parametrize("kind", KINDS)

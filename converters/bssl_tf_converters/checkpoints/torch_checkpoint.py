@@ -20,6 +20,7 @@ from bssl_tf.errors import NetworkError
 from bssl_tf.files import open_regular
 from bssl_tf_converters.checkpoints.torch_pickle import BFLOAT16, Storage, Tensor, TorchPickle
 from bssl_tf_deploy.files import HEAD_BYTES, standing_in
+from bssl_tf_deploy.system_errors import next_step
 
 # Far above what any checkpoint needs, far below what takes long.
 _MAX_FILE_BYTES = 1 << 36
@@ -68,6 +69,8 @@ def read_torch_checkpoint(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"it holds no tensors{found}")
         return arrays
     except _READER_ERRORS as error:
+        if isinstance(error, OSError) and error.filename:
+            raise NetworkError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
         raise NetworkError(
             f"{path} cannot be read as a PyTorch checkpoint ({_cause(error)})",
             "Get the file again, or save it with torch.save(model.state_dict(), FILE)",
@@ -75,8 +78,6 @@ def read_torch_checkpoint(path: Path) -> dict[str, np.ndarray]:
 
 
 def _cause(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
     speaks = isinstance(error, (ValueError, NotImplementedError, zipfile.BadZipFile))
     return str(error)[:200] if speaks and str(error) else "it is garbled"
 
