@@ -6,7 +6,9 @@ A system that lends more than it has does not refuse: it ends the process, or an
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,25 +69,46 @@ def require_memory(needed: int, what: str, smaller: str) -> None:
 def bounded_variables(what: str, smaller: str, copies: int = 1) -> Iterator[None]:
     """Refuses variables of TensorFlow that are made in the block before the memory for them is taken.
 
+    What is there at the same time counts: networks are copied on the way to their last form, and the copies let go.
+
     Args:
         what: they belong to, for the message.
         smaller: what to choose smaller.
-        copies: how often a trainable variable is there while it is trained, with its gradient and the optimiser's.
+        copies: how often a trainable variable that is left is there while it is trained, with its gradient and the
+            optimiser's.
 
     Raises:
-        MemoryShortageError: all of them together need more than was free at the beginning.
+        MemoryShortageError: they need more than was free at the beginning.
     """
-    available, needed = None if _accelerated() else available_bytes(), 0
+    available = None if _accelerated() else available_bytes()
+    there: list[tuple[weakref.ref[Any], int]] = []
+    taken = trained = 0
+
+    def require(needed: Callable[[], int]) -> None:
+        nonlocal there, taken, trained
+        if available is None or needed() <= available:
+            return
+        # Layers refer to each other in circles, so a network that nobody has any more may still be there.
+        gc.collect()
+        there = [one for one in there if one[0]() is not None]
+        taken = sum(size for _, size in there)
+        trained = sum(size for variable, size in there if getattr(variable(), "trainable", False))
+        if needed() > available:
+            require_memory(needed(), what, smaller)
 
     def create(make: Callable[..., Any], **given: Any) -> Any:
-        nonlocal needed
-        needed += _variable_bytes(given) * (copies if given.get("trainable") else 1)
-        if available is not None and needed > available:
-            require_memory(needed, what, smaller)
-        return make(**given)
+        nonlocal taken, trained
+        size = _variable_bytes(given)
+        require(lambda: taken + size)
+        made = make(**given)
+        there.append((weakref.ref(made), size))
+        taken += size
+        trained += size * bool(given.get("trainable"))
+        return made
 
     with tf.variable_creator_scope(create):
         yield
+    require(lambda: taken + (copies - 1) * trained)
 
 
 def require_activations(models: Iterable[keras.Model], views: int, batch_size: int) -> None:
@@ -108,8 +131,11 @@ def require_activations(models: Iterable[keras.Model], views: int, batch_size: i
 
 
 def _accelerated() -> bool:
-    """Whether variables may lie in another memory than this machine's, of which TensorFlow says how much it has."""
-    return any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
+    """Whether variables may lie in another memory than this machine's, of which TensorFlow says how much it has.
+
+    With `--device cpu` the others are there and not visible.
+    """
+    return any(device.device_type != "CPU" for device in tf.config.get_visible_devices())
 
 
 def _variable_bytes(given: dict[str, Any]) -> int:

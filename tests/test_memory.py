@@ -91,8 +91,34 @@ def test_what_is_not_trained_is_there_once_and_all_variables_count_together() ->
     with bounded_variables("queues", "queue", copies=4):
         tf.Variable(tf.zeros([200, 1000]), trainable=False)
     with pytest.raises(MemoryShortageError), bounded_variables("queues", "queue", copies=4):
-        for _ in range(2):
-            tf.Variable(tf.zeros([200, 1000]), trainable=False)
+        _ = [tf.Variable(tf.zeros([200, 1000]), trainable=False) for _ in range(2)]
+
+
+@pytest.mark.usefixtures("megabyte")
+def test_copies_that_are_let_go_do_not_count() -> None:
+    """A student is copied for its quantisers, its batch norm and its precision in turn, and the last one is trained."""
+
+    def network() -> keras.Model:
+        image = keras.Input(1000)
+        return keras.Model(image, keras.layers.Dense(60, use_bias=False)(image))  # 240,000 bytes
+
+    with bounded_variables("training", "width", copies=4):
+        for _ in range(8):
+            made = network()
+    with pytest.raises(MemoryShortageError), bounded_variables("training", "width", copies=4):
+        assert len([network() for _ in range(5)]) == 5
+    assert made.count_params() == 60_000
+
+
+def test_memory_is_estimated_where_the_gpu_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `--device cpu`, for which GPUs are hidden from TensorFlow and still there."""
+    cpu, gpu = SimpleNamespace(device_type="CPU"), SimpleNamespace(device_type="GPU")
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [cpu, gpu])
+    for visible, refused in (([cpu], True), ([cpu, gpu], False)):
+        monkeypatch.setattr(tf.config, "get_visible_devices", lambda *_, seen=visible: seen)
+        with pytest.raises(MemoryShortageError) if refused else nullcontext(), bounded_variables("it", "width"):
+            tf.Variable(tf.zeros([300, 1000]))
 
 
 @pytest.mark.usefixtures("megabyte")
