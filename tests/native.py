@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from elftools.elf.elffile import ELFFile
 
 from tests.arm64.make_rig import MAKE_COMMAND, Rig, find_rig
 from tests.conftest import require_or_skip
@@ -36,6 +37,21 @@ def built_library(target: str) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
+
+
+HARDENED = {"addresses looked up on loading", "read-only from then on", "stack protector"}
+
+
+def hardening(library: Path) -> set[str]:
+    """Which of `HARDENED` a library has."""
+    with library.open("rb") as file:
+        read = ELFFile(file)
+        tags = {tag.entry.d_tag: tag.entry.d_val for tag in read.get_section_by_name(".dynamic").iter_tags()}
+        names = {symbol.name for symbol in read.get_section_by_name(".dynsym").iter_symbols()}
+        now = "DT_BIND_NOW" in tags or tags.get("DT_FLAGS", 0) & 8 or tags.get("DT_FLAGS_1", 0) & 1
+        relro = any(read.iter_segments("PT_GNU_RELRO"))
+    found = {"addresses looked up on loading": now, "read-only from then on": relro}
+    return {name for name, holds in (found | {"stack protector": "__stack_chk_fail" in names}).items() if holds}
 
 
 def require_rig() -> Rig:

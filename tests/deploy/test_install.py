@@ -19,6 +19,7 @@ from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.library import LIBRARY, host_target
 from bssl_tf_deploy.record import Record
 from tests.conftest import require_or_skip
+from tests.native import HARDENED, hardening
 
 ROOT = Path(__file__).parent.parent.parent
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -83,7 +84,7 @@ def device(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Command:
     return run
 
 
-def test_the_wheel_holds_this_machines_library_and_the_sources(wheel: Path) -> None:
+def test_the_wheel_holds_this_machines_library_and_the_sources(wheel: Path, tmp_path: Path) -> None:
     name, version, _, tags = parse_wheel_filename(wheel.name)
     assert (name, str(version)) == ("bssl-tf-deploy", "0.1.0")
     [tag] = tags
@@ -94,7 +95,8 @@ def test_the_wheel_holds_this_machines_library_and_the_sources(wheel: Path) -> N
     assert wheel.stat().st_size < 300_000
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        assert archive.read(f"bssl_tf_deploy/lib/{LIBRARY}")[:4] == b"\x7fELF"
+        library = Path(archive.extract(f"bssl_tf_deploy/lib/{LIBRARY}", tmp_path))
+    assert hardening(library) == HARDENED
     for file in (ROOT / "deploy" / "native").rglob("*"):
         if file.suffix in (".cc", ".h", ".inc") and "tests" not in file.relative_to(ROOT).parts:
             assert f"bssl_tf_deploy/{file.relative_to(ROOT / 'deploy').as_posix()}" in names
@@ -176,7 +178,8 @@ def test_release_wheels_are_for_every_linux_since_2014(tmp_path: Path) -> None:
         [made] = (tmp_path / target).iterdir()
         assert made.name == f"bssl_tf_deploy-0.1.0-py3-none-manylinux2014_{machine}.whl"
         with zipfile.ZipFile(made) as archive:
-            assert archive.read(f"bssl_tf_deploy/lib/{LIBRARY}")[18:20] == elf.to_bytes(2, "little")
+            library = Path(archive.extract(f"bssl_tf_deploy/lib/{LIBRARY}", tmp_path / target))
+        assert library.read_bytes()[18:20] == elf.to_bytes(2, "little") and hardening(library) == HARDENED
 
 
 @pytest.mark.slow

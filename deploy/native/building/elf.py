@@ -107,6 +107,7 @@ def check(library: Path, elf: Elf, compiler: Compiler) -> None:
     require(elf.machine == _ELF_MACHINES[MACHINES[compiler.target]], "is for another processor")
     require(size <= MAX_BYTES, f"has {size} bytes, more than {MAX_BYTES}")
     require(elf.full_relro, "leaves the addresses of functions writable")
+    require("__stack_chk_fail" in elf.imports, "does not notice when its stack is overrun")
     # What a program exports is its C library's affair.
     exports = elf.exports if compiler.runner else EXPORTS
     require(elf.exports == exports, f"exports other names than it has to: {sorted(elf.exports ^ exports)[:5]}")

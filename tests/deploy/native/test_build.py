@@ -19,7 +19,7 @@ import pytest
 
 from bssl_tf.settings import read_toml
 from tests.conftest import require_or_skip
-from tests.native import NATIVE, ROOT
+from tests.native import HARDENED, NATIVE, ROOT, built_library, hardening
 
 LIBRARY = "libbssl_tf_runtime.so"
 EXPORTS = [
@@ -371,6 +371,20 @@ def test_a_library_with_writable_addresses_of_functions_is_refused(build: Build,
         lazy.write_text(f'#!/bin/sh\nexec g++ "$@" {words}\n')
         lazy.chmod(0o755)
         fails(build("--compiler", lazy), "leaves the addresses of functions writable")
+
+
+def test_a_library_with_an_unprotected_stack_is_refused(build: Build, tmp_path: Path) -> None:
+    """Where a compiler is set up so, or does not know the option."""
+    require_or_skip(shutil.which("g++") is not None, "g++ is not installed")
+    bare = tmp_path / "bare-c++"
+    bare.write_text('#!/bin/sh\nexec g++ "$@" -fno-stack-protector\n')
+    bare.chmod(0o755)
+    fails(build("--compiler", bare), "does not notice when its stack is overrun")
+
+
+@pytest.mark.parametrize("target", ["x86_64", "arm64", pytest.param("android-arm64", marks=pytest.mark.slow)])
+def test_the_real_library_is_hardened(target: str) -> None:
+    assert hardening(built_library(target)) == HARDENED
 
 
 def test_without_pyelftools_nothing_unchecked_is_handed_out(build: Build, tmp_path: Path) -> None:
