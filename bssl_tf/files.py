@@ -57,6 +57,7 @@ _APP = "bssl-tf"
 # Far more than any of ours has.
 MAX_JSON_BYTES = 1 << 26
 MAX_RECORDS_BYTES = 1 << 30
+_MAX_DIGITS = 300
 
 
 def cache_dir() -> Path:
@@ -166,7 +167,7 @@ def read_json(path: Path) -> dict[str, Any]:
         RunFolderError: the file is missing, not JSON, not an object, or not what was written.
     """
     try:
-        content = json.loads(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
+        content = _loads(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} is missing", "Check the path") from error
     except OSError as error:
@@ -240,7 +241,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     # Not splitlines, which also parts at characters that may stand in JSON's text.
     for line in _text(path).removesuffix("\n").split("\n"):
         try:
-            record = json.loads(line)
+            record = _loads(line)
         except (ValueError, RecursionError):
             break
         if not isinstance(record, dict):
@@ -256,6 +257,17 @@ def line_count(path: Path) -> int:
         RunFolderError: the file cannot be read.
     """
     return _text(path).count("\n")
+
+
+def _loads(text: str) -> Any:
+    """JSON whose whole numbers fit into a float, as whoever computes with them may make them one."""
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _text(path: Path) -> str:

@@ -47,7 +47,7 @@ def command(run: str, as_json: bool) -> None:
     try:
         lines = [*_teacher(known.get("teacher")), *(accuracy_table(evaluation) if evaluation is not None else ())]
         of_bundles = _bundles(known["bundles"], known["benchmark"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RunFolderError(
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.statistics import mean_half_width
 from bssl_tf.files import read_complete_records
 
@@ -19,6 +21,14 @@ FIELDS = (
     *("preset", "method", "variant", "seed", "settings", "dataset", "features", "protocol", "top1", "draws"),
     *("epochs", "wall_s", "teacher", "teacher_cache_s", "commit", "evaluated_commit", "machine", "threads", "versions"),
 )
+# What makes a table and a figure; of a control some is null.
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("preset", "dataset", "features", "protocol"), (str,)),
+    **dict.fromkeys(("method", "variant", "settings", "teacher", "commit", "evaluated_commit"), (str, type(None))),
+    **{"seed": (int,), "top1": (int, float), "versions": (dict,)},
+    **dict.fromkeys(("epochs", "wall_s", "teacher_cache_s"), (int, float, type(None))),
+}
+_AGAIN = "Remove that line and compare again"
 STUDENT = "student"
 
 
@@ -49,9 +59,16 @@ def load(path: Path) -> list[dict[str, Any]]:
     """The records in `path`.
 
     Raises:
-        RunFolderError: a record lacks one of `FIELDS`.
+        RunFolderError: a record lacks one of `FIELDS`, or has something else there.
     """
-    return read_complete_records(path, FIELDS, "Remove that line and compare again")
+    records = read_complete_records(path, FIELDS, _AGAIN)
+    for number, record in enumerate(records, start=1):
+        for name, kinds in _KINDS.items():
+            # True is an int, too.
+            value = record[name]
+            if not isinstance(value, kinds) or isinstance(value, bool) or value in (math.inf, -math.inf):
+                raise RunFolderError(f"record {number} in {path} has {value!r:.60} for {name}", _AGAIN)
+    return records
 
 
 def measured(records: Iterable[dict[str, Any]], **wanted: Any) -> Measured | None:

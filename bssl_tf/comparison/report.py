@@ -10,6 +10,7 @@ from typing import Any
 
 from bssl_tf.comparison.grid import Grid, Row
 from bssl_tf.comparison.records import STUDENT, Measured, measured
+from bssl_tf.errors import RunFolderError
 from bssl_tf.files import write_bytes
 
 _COLOURS = {
@@ -41,14 +42,23 @@ def markdown(grid: Grid, records: list[dict[str, Any]], command: str) -> str:
 
 
 def _current(grid: Grid, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of this grid as it is now; those of a row's earlier settings, or of no row, are left out."""
+    """The records of this grid as it is now; those of a row's earlier settings, or of no row, are left out.
+
+    Raises:
+        RunFolderError: there are none.
+    """
     known = {(row.method, row.variant, row.settings_sha256) for row in grid.rows}
-    return [
+    current = [
         record
         for record in records
         if record["preset"] == grid.preset
         and (record["features"] != STUDENT or (record["method"], record["variant"], record["settings"]) in known)
     ]
+    if not current:
+        raise RunFolderError(
+            f"no record is of the preset {grid.preset} as it is now", "Run the comparison without --report-only"
+        )
+    return current
 
 
 def _table(grid: Grid, records: list[dict[str, Any]]) -> str:
@@ -59,7 +69,7 @@ def _table(grid: Grid, records: list[dict[str, Any]]) -> str:
         own = [record for record in _of(records, row) if record["features"] == STUDENT]
         if own:
             seeds = len({record["seed"] for record in own})
-            seconds = {record["seed"]: record["wall_s"] + record["teacher_cache_s"] for record in own}.values()
+            seconds = {one["seed"]: (one["wall_s"] or 0) + (one["teacher_cache_s"] or 0) for one in own}.values()
             figures = [_cell(measured(own, protocol=name), seeds) for name in protocols]
             lines.append([row.name, str(seeds), str(own[0]["epochs"]), f"{sum(seconds) / len(seconds):.0f}", *figures])
     for name in dict.fromkeys(record["features"] for record in records if record["features"] != STUDENT):
@@ -104,6 +114,7 @@ def figure(grid: Grid, records: list[dict[str, Any]], protocol: str, path: Path)
         path: the file; written whole or not at all.
 
     Raises:
+        RunFolderError: there are no records of it.
         StorageError: it cannot be written.
     """
     import matplotlib
@@ -126,22 +137,28 @@ def figure(grid: Grid, records: list[dict[str, Any]], protocol: str, path: Path)
                 axes.errorbar(found.mean, place, xerr=found.interval, color="black", capsize=3, linewidth=1)
             axes.plot(found.values, [place] * len(found.values), "o", color="black", markersize=2.5)
             axes.annotate(str(found), (0, place), xytext=(4, 0), textcoords="offset points", va="center", color="white")
-        axes.set_yticks(range(len(bars)), [row.name for row, _ in bars])
+        axes.set_yticks(range(len(bars)), [_plain(row.name) for row, _ in bars])
         axes.invert_yaxis()
         for name in dict.fromkeys(record["features"] for record in chosen if record["features"] != STUDENT):
             value = measured(chosen, features=name)
             assert value is not None
             axes.axvline(value.mean, color="black", linestyle=":", linewidth=1)
             axes.annotate(
-                name, (value.mean, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
-                ha="center", fontsize=7,
+                _plain(name), (value.mean, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                textcoords="offset points", ha="center", fontsize=7,
             )  # fmt: skip
-        axes.set_xlabel(f"{protocol} on {dataset}, top-1 in percent; bar: mean, whisker: 95 % interval, dot: one seed")
+        what = _plain(f"{protocol} on {dataset}")
+        axes.set_xlabel(f"{what}, top-1 in percent; bar: mean, whisker: 95 % interval, dot: one seed")
         axes.spines[["top", "right"]].set_visible(False)
         file = io.BytesIO()
         canvas.savefig(file, format="svg", metadata={"Date": None})
         plt.close(canvas)
     write_bytes(path, file.getvalue())
+
+
+def _plain(text: str) -> str:
+    """For matplotlib, which reads what is between dollars as a formula, and ends where it is none."""
+    return text.replace("$", r"\$")
 
 
 def _of(records: Iterable[dict[str, Any]], row: Row) -> list[dict[str, Any]]:

@@ -9,9 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bssl_tf.engine.run_folder import refuse_taken
+from bssl_tf.engine.run_folder import RunFolder, refuse_taken
 from bssl_tf.errors import ConfigError, RunFolderError
-from bssl_tf.files import read_json
 from bssl_tf.methods.method import Schedule
 from bssl_tf.methods.registry import LABELS_USED, RunConfig, Sections, names_for_teachers, read_run
 from bssl_tf.settings import (
@@ -107,10 +106,11 @@ def _resumed(kind: type[Sections], settings: dict[str, Any], out: Path) -> RunCo
         raise RunFolderError(
             f"{out} holds a run of `bssl-tf {command}`", f"Continue with `bssl-tf {command} --out {out} --resume`"
         )
-    begun = read_json(out / "environment.json")
+    begun = RunFolder(out).environment()
     # Written first when a run was made longer.
     planned = [one["epochs"] for one in begun.get("planned_epochs", ())]
-    if tables.get("training", {}).get("epochs") in planned:
+    training = tables.get("training")
+    if isinstance(training, dict) and training.get("epochs") in planned:
         tables = merge(tables, {"training": {"epochs": planned[-1]}})
     run = read_run(kind, tables)
     _check_unedited(run, begun, out)

@@ -24,7 +24,7 @@ from bssl_tf.engine.run_folder import FollowersRunFolder, RunFolder
 from bssl_tf.engine.stages import Stage
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import DataError, MissingDataError, RunFolderError
-from bssl_tf.files import read_json, write_json
+from bssl_tf.files import write_json
 from bssl_tf.memory import bounded_variables, require_activations
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.registry import AnySections, RunConfig
@@ -121,7 +121,7 @@ class Prepared(Generic[AnySections]):
             return
         tables = self.run.tables()
         path = self.out / "environment.json"
-        begun = read_json(path)
+        begun = RunFolder(self.out).environment()
         _check_same(begun, now, self.out, f"images of {config.data.source}")
         # Of a run that was begun before they were recorded, the settings of today.
         known = begun | {"config": begun.get("config", tables)}

@@ -116,10 +116,29 @@ class RunFolder:
 
     def planned_epochs(self) -> list[tuple[int, int]]:
         """Epochs per stage since a step, the newest last: more than one where the run was made longer."""
-        recorded = read_json(self.path / "environment.json").get("planned_epochs")
-        if recorded is None:
-            return [(0, int(read_run_config(self.path)["training"]["epochs"]))]
-        return [(int(one["step"]), int(one["epochs"])) for one in recorded]
+        recorded = self.environment().get("planned_epochs")
+        if recorded is not None:
+            return [(one["step"], one["epochs"]) for one in recorded]
+        training = read_run_config(self.path).get("training")
+        epochs = training.get("epochs") if isinstance(training, dict) else None
+        if type(epochs) is not int:
+            raise RunFolderError(f"{self.config_path} does not have training.epochs", "Restore it from a copy")
+        return [(0, epochs)]
+
+    def environment(self) -> dict[str, Any]:
+        """What environment.json holds; what a run continues by has the form in which it was written.
+
+        Raises:
+            RunFolderError: it is missing or damaged.
+        """
+        path = self.path / "environment.json"
+        content = read_json(path)
+        planned = content.get("planned_epochs")
+        if planned is not None and not (isinstance(planned, list) and planned and all(map(_is_plan, planned))):
+            raise RunFolderError(f"{path} is damaged (planned_epochs)", "Restore it from a copy")
+        if not isinstance(content.get("config", {}), dict):
+            raise RunFolderError(f"{path} is damaged (config)", "Restore it from a copy")
+        return content
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Holds the folder against a second process. Raises `RunFolderError` where another one trains here."""
@@ -136,13 +155,14 @@ class RunFolder:
         if not self.metrics_path.exists():
             return []
         probes = [record for record in read_records(self.metrics_path) if "probe" in record]
-        return [float(one["top1"] or 0.0) for one in probes if after < one["step"] <= until]
+        found = [one.get("top1") for one in probes if after < _step_of(one, beyond=until) <= until]
+        return [float(top1) if isinstance(top1, (int, float)) else 0.0 for top1 in found]
 
     def rewind_metrics(self, step: int) -> None:
         """Drops records later than `step`, which is logged, and a line that a killed process left half written."""
         if self.metrics_path.exists():
             records = read_records(self.metrics_path)
-            kept = [record for record in records if record.get("step", 0) <= step]
+            kept = [record for record in records if _step_of(record, beyond=step) <= step]
             if len(kept) < len(records):
                 _log.warning(
                     f"{self.metrics_path} has records up to step {records[-1].get('step')}, but the newest usable "
@@ -206,6 +226,16 @@ class FollowersRunFolder(RunFolder):
 
     def save_checkpoint(self, step: int, stage: str, tensors: dict[str, np.ndarray], sums: dict[str, float]) -> None:
         """The chief does."""
+
+
+def _step_of(record: dict[str, Any], *, beyond: int) -> float:
+    """Of a record of metrics.jsonl; beyond a step where it is none."""
+    step = record.get("step", 0)
+    return step if isinstance(step, (int, float)) else beyond + 1
+
+
+def _is_plan(one: Any) -> bool:
+    return isinstance(one, dict) and all(type(one.get(key)) is int and one[key] >= 0 for key in ("step", "epochs"))
 
 
 def _read_checkpoint(path: Path) -> Checkpoint:

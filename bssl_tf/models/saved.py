@@ -17,6 +17,14 @@ from bssl_tf.models.registry import build_backbone
 from bssl_tf.preprocessing import Preprocessing
 
 FORMAT = 1
+# Of what a `Network` has as JSON has it.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "backbone": (str,),
+    "arguments": (dict,),
+    "head_batch_norm": (bool,),
+    "labels_used": (str, type(None)),
+    "layers": (dict, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -97,16 +105,22 @@ def read_network(folder: Path) -> Network:
         if content.pop("format") != FORMAT:
             raise ValueError("unknown format")
         content["preprocessing"] = Preprocessing.from_dict(content["preprocessing"])
-        content["head"] = tuple(int(width) for width in content["head"])
-        if not isinstance(content.get("labels_used"), (str, type(None))):
-            raise ValueError("labels_used is not text")
-        if not isinstance(content.get("layers"), (dict, type(None))):
-            raise ValueError("layers is not an object")
-        return Network(**content)
+        content["head"] = tuple(_width(one) for one in content["head"])
+        network = Network(**content)
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(network, name), kind):
+                raise ValueError(f"{name} is of type {type(getattr(network, name)).__name__}")
+        return network
     except (KeyError, TypeError, ValueError) as error:
         raise NetworkError(
             f"{path} does not describe a network ({error})", "Restore the file or train again"
         ) from error
+
+
+def _width(value: Any) -> int:
+    if type(value) is not int or not 1 <= value < 2**31:
+        raise ValueError(f"a width is {value!r}")
+    return value
 
 
 def load_weights(folder: Path, parts: dict[str, keras.Model]) -> None:

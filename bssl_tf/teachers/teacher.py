@@ -18,6 +18,7 @@ import bssl_tf.models.layers  # noqa: F401
 from bssl_tf.backend import keras, tf
 from bssl_tf.errors import ConfigError, ConversionError, NetworkError
 from bssl_tf.keras_files.models import open_file
+from bssl_tf.memory import bounded_variables
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Preprocessing
@@ -184,7 +185,8 @@ def _from_run(folder: Path) -> Teacher:
     parts = {"teacher": backbone}
     if network.head:
         width = backbone.output_shape[-1]
-        parts["head"] = mlp_head("head", width, network.head, use_batch_norm=network.head_batch_norm)
+        with bounded_variables(str(saved), "head"):
+            parts["head"] = mlp_head("head", width, network.head, use_batch_norm=network.head_batch_norm)
     load_weights(saved, parts)
     return Teacher(str(folder), backbone, parts.get("head"), network.preprocessing, labels_used=network.labels_used)
 

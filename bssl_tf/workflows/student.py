@@ -111,7 +111,7 @@ def settle_student(
             )
         return settings, None
     if (out / "config.toml").exists():
-        require_named(read_run_config(out)["backbone"]["name"], name, out)
+        require_named(_name(read_run_config(out)), name, out)
     kind = kind_of(name) if name else None
     if kind is not None and model is None:
         check_student(name)

@@ -44,7 +44,8 @@ def test_one_seed_has_no_interval() -> None:
 
 def record(**changes: object) -> dict[str, object]:
     base: dict[str, object] = dict.fromkeys(FIELDS, "x")
-    return base | {"seed": 0, "top1": 50.0} | changes
+    numbers = {"seed": 0, "top1": 50.0, "epochs": 8, "wall_s": 1.0, "teacher_cache_s": 0.0, "versions": {}}
+    return base | numbers | changes
 
 
 def test_the_last_record_of_a_seed_counts() -> None:
@@ -79,4 +80,23 @@ def test_a_damaged_line_among_others_is_named(tmp_path: Path) -> None:
     append_record(path, record(), record())
     path.write_text(path.read_text().replace('"seed"', "seed", 1))
     with pytest.raises(RunFolderError, match=r"line 1 in .* is not a record"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("top1", "50"),
+        ("top1", True),
+        ("top1", 10**400),
+        ("seed", []),
+        ("versions", 3),
+        ("protocol", None),
+        ("wall_s", {}),
+    ],
+)
+def test_a_record_of_other_types_is_named(tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "records.jsonl"
+    append_record(path, record(), record(**{name: value}))
+    with pytest.raises(RunFolderError, match=r"ecord|line 2 in .* is not a record"):
         load(path)
