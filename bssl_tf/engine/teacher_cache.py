@@ -31,13 +31,14 @@ from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.interruption import stop_requests
 from bssl_tf.environment import resolved_threads
 from bssl_tf.errors import Interrupted, StorageError, TrainingError
-from bssl_tf.files import cache_dir, held_lock, read_json, storage_errors, write_json
+from bssl_tf.files import cache_dir, held_lock, open_regular, read_json, storage_errors, write_json
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.progress import progress
 from bssl_tf.settings import TrainingConfig
 
 # A kill costs at most the blocks of this time.
 _SYNC_S = 10.0
+_MAX_BYTES, _PIECE_BYTES = 1 << 44, 1 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -123,9 +124,9 @@ def _write(growing: _Growing, inputs: Inputs, recipe: Recipe, config: TrainingCo
 def _intact(path: Path) -> bool:
     """Whether a finished file is there and ends in the checksum of all that is before it."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, _MAX_BYTES) as file:
             checksum = _checksum(file, None)
-            return file.read() == checksum
+            return file.read(len(checksum) + 1) == checksum
     # An unreadable file is reported by whoever opens it next. numpy raises whatever it likes for a damaged header.
     except Exception as error:
         _log.debug("%s: %s", path, error)
@@ -142,18 +143,22 @@ def _checksum(file: BinaryIO, blocks: int | None) -> bytes:
     shape, _, kind = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
     size, end = math.prod(shape[1:]) * kind.itemsize, file.tell()
     blocks = shape[0] if blocks is None else blocks
-    if os.fstat(file.fileno()).st_size < end + blocks * size or blocks > shape[0]:
+    if size < 1 or os.fstat(file.fileno()).st_size < end + blocks * size or blocks > shape[0]:
         raise ValueError("it is too short")
     file.seek(0)
     checksum = hashlib.sha256(file.read(end)).digest()
     for _ in range(blocks):
-        checksum = _longer(checksum, file.read(size))
+        block = hashlib.sha256()
+        # Not a block at once: a damaged header may call the whole file one.
+        for start in range(0, size, _PIECE_BYTES):
+            block.update(file.read(min(_PIECE_BYTES, size - start)))
+        checksum = _longer(checksum, block.digest())
     return checksum
 
 
-def _longer(checksum: bytes, block: bytes) -> bytes:
+def _longer(checksum: bytes, block_sha256: bytes) -> bytes:
     """The checksum when a block follows."""
-    return hashlib.sha256(checksum + hashlib.sha256(block).digest()).digest()
+    return hashlib.sha256(checksum + block_sha256).digest()
 
 
 class _Growing:
@@ -198,7 +203,7 @@ class _Growing:
             self._checksum = hashlib.sha256(self._file.read(end)).digest()
         content = block.tobytes()
         self._file.write(content)
-        self._checksum = _longer(self._checksum, content)
+        self._checksum = _longer(self._checksum, hashlib.sha256(content).digest())
         self.blocks += 1
         if time.monotonic() - self._synced_at > _SYNC_S:
             self.sync()
@@ -222,7 +227,7 @@ class _Growing:
         """Blocks that are certainly there and intact, where they end, and their checksum; zeros without any."""
         try:
             note = read_json(self._note)
-            with self._part.open("rb") as file:
+            with open_regular(self._part, _MAX_BYTES) as file:
                 checksum = _checksum(file, note["blocks"])
                 if note["blocks"] > 0 and checksum.hex() == note["sha256"]:
                     return note["blocks"], file.tell(), checksum

@@ -1,6 +1,8 @@
 """The whole run of faults, recorded: `python -m tests.faults [--kills 200] [--mutants 10000] [--record FILE]`.
 
-A mutant's number is its seed, so `python -m tests.faults.mutations KIND ORIGINALS NUMBER 1` repeats a failure.
+Each kind is a record of its own, appended when it is done; what has one of the same code, without failures, is omitted,
+so that a run that was stopped continues. A mutant's number is its seed, so
+`python -m tests.faults.mutations KIND ORIGINALS NUMBER 1` repeats a failure.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bssl_tf.environment import environment
-from bssl_tf.files import append_record
+from bssl_tf.files import append_record, read_records
 from tests.faults.kills import RUNS, kill_all
+from tests.faults.limits import EVERY
 from tests.faults.mutations import KINDS
 from tests.faults.originals import cached_originals
 
@@ -34,9 +38,8 @@ def _batch(kind: str, originals: Path, first: int, count: int) -> dict[str, Any]
     return found
 
 
-def read_all(originals: Path, mutants: int, workers: int, kinds: list[str]) -> list[dict[str, Any]]:
+def read_all(originals: Path, mutants: int, workers: int, kinds: list[str]) -> Iterator[dict[str, Any]]:
     """Mutants of every kind, `mutants` of each."""
-    results = []
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for kind in kinds:
             began = time.monotonic()
@@ -46,33 +49,58 @@ def read_all(originals: Path, mutants: int, workers: int, kinds: list[str]) -> l
             for part in parts:
                 for name, count in part["outcomes"].items():
                     outcomes[name] = outcomes.get(name, 0) + count
-            failures = [failure for part in parts for failure in part["failures"]]
-            results.append(
-                {
-                    "kind": kind,
-                    "mutants": sum(part["mutants"] for part in parts),
-                    "outcomes": outcomes,
-                    "failures": failures,
-                    "slowest_s": max(part["slowest_s"] for part in parts),
-                    "grown_mib": max(part["grown_mib"] for part in parts),
-                    "seconds": round(time.monotonic() - began, 1),
-                }
-            )
-            sys.stdout.write(f"{kind}: {outcomes}, {len(failures)} failures {failures[:3]}\n")
-            sys.stdout.flush()
-    return results
+            yield {
+                "kind": kind,
+                "mutants": sum(part["mutants"] for part in parts),
+                "outcomes": outcomes,
+                "failures": [failure for part in parts for failure in part["failures"]],
+                "slowest_s": max(part["slowest_s"] for part in parts),
+                "grown_mib": max(part["grown_mib"] for part in parts),
+                "seconds": round(time.monotonic() - began, 1),
+            }
 
 
-def read_large_files(originals: Path, kinds: list[str]) -> list[dict[str, Any]]:
+def read_large_files(originals: Path, kinds: list[str]) -> Iterator[dict[str, Any]]:
     """Large files of every kind, in little memory; in a process of its own, as this one has used TensorFlow."""
-    words = [sys.executable, "-m", "tests.faults.limits", str(originals), *kinds]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert found, f"the process ended with {done.returncode}"
-    return [
-        one | {"failures": [f"{one['kind']}, {one['specimen']}: {one['outcome']}"] * ("FAILED" in one["outcome"])}
-        for one in found
-    ]
+    for kind in kinds:
+        words = [sys.executable, "-m", "tests.faults.limits", str(originals), kind]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        failures = [f"{one['specimen']}: {one['outcome']}" for one in found if "FAILED" in one["outcome"]]
+        failures += [] if found else [f"the process ended with {done.returncode}"]
+        yield {"kind": kind, "specimens": found, "failures": failures}
+
+
+class _Record:
+    """What is done: the records of this code in a file, and those of this run."""
+
+    def __init__(self, file: Path | None, about: dict[str, Any]) -> None:
+        self._file, self._about = file, about
+        self.failed = False
+        self._done = [
+            one
+            for one in (read_records(file) if file else ())
+            if one["commit"] == about["commit"] and not one["failures"]
+        ]
+
+    def lacks(self, part: str, kinds: Iterable[str], counts: dict[str, int]) -> list[str]:
+        """Which of `kinds` have no record with at least these counts."""
+        done = {
+            one["kind"]
+            for one in self._done
+            if one["part"] == part and all(one[name] >= count for name, count in counts.items())
+        }
+        return [kind for kind in kinds if kind not in done]
+
+    def keep(self, part: str, found: Iterable[dict[str, Any]]) -> None:
+        """Appends each result when it is there."""
+        for one in found:
+            self.failed |= bool(one["failures"])
+            counts = {name: value for name, value in one.items() if name not in ("failures", "specimens")}
+            sys.stdout.write(f"{part}: {counts}, {len(one['failures'])} failures {one['failures'][:3]}\n")
+            sys.stdout.flush()
+            if self._file:
+                append_record(self._file, {"part": part, **one, **self._about})
 
 
 def main() -> int:
@@ -80,7 +108,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--mutants", type=int, default=10_000, help="of each kind")
-    parser.add_argument("--kind", action="append", choices=list(KINDS), help="only these kinds of file")
+    parser.add_argument("--kind", action="append", choices=sorted(KINDS | EVERY), help="only these kinds of file")
     parser.add_argument("--run", action="append", choices=list(RUNS), help="only these kinds of run")
     parser.add_argument("--large", action=argparse.BooleanOptionalAction, default=True, help="read large files too")
     parser.add_argument("--seed", type=int, default=0, help="draws the moments of the kills")
@@ -88,23 +116,23 @@ def main() -> int:
     parser.add_argument("--originals", type=Path, help="where the sound files are kept")
     parser.add_argument("--record", type=Path)
     given = parser.parse_args()
-    facts = environment(1)
+    command = f"python -m tests.faults --kills {given.kills} --mutants {given.mutants} --seed {given.seed}"
+    record = _Record(given.record, {"command": command, **environment(1)})
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
         # First, while this process has not used TensorFlow.
-        kills = kill_all(room, given.kills, given.seed, given.run or ()) if given.kills else []
+        if given.kills:
+            runs = given.run or list(RUNS)
+            lacking = record.lacks("kills", runs, {"kills": given.kills // len(runs)})
+            record.keep("kills", kill_all(room, given.kills * len(lacking) // len(runs), given.seed, lacking))
         place = given.originals or room / "originals"
-        originals = cached_originals(place) if given.mutants or given.large else place
-        mutations = (
-            read_all(originals, given.mutants, given.workers, given.kind or list(KINDS)) if given.mutants else []
-        )
-        large = read_large_files(originals, given.kind or []) if given.large else []
-    if given.record:
-        command = f"python -m tests.faults --kills {given.kills} --mutants {given.mutants} --seed {given.seed}"
-        append_record(
-            given.record, {"command": command, "kills": kills, "mutations": mutations, "large": large, **facts}
-        )
-    return int(any(result["failures"] for result in [*kills, *mutations, *large]))
+        kinds = [kind for kind in given.kind or KINDS if kind in KINDS and given.mutants]
+        large = [kind for kind in given.kind or EVERY if kind in EVERY and given.large]
+        kinds, large = record.lacks("mutants", kinds, {"mutants": given.mutants}), record.lacks("large", large, {})
+        originals = cached_originals(place) if kinds or large else place
+        record.keep("mutants", read_all(originals, given.mutants, given.workers, kinds))
+        record.keep("large", read_large_files(originals, large))
+    return int(record.failed)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Outcome:
     """What happened to one run.
 
     Attributes:
-        run: its name.
+        kind: what was trained.
         kills: attempts that a signal ended.
         stops: of these, by SIGTERM, after which the process ended by itself.
         resumed: of these, how many found a checkpoint of the attempt before.
@@ -69,7 +69,7 @@ class Outcome:
         failures: what must not happen, a line each.
     """
 
-    run: str
+    kind: str
     kills: int = 0
     stops: int = 0
     resumed: int = 0
@@ -209,23 +209,24 @@ def kill_often(
     return outcome
 
 
-def kill_all(folder: Path, kills: int, seed: int, only: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """`kill_often` for every kind of run, `kills` in all.
+def kill_all(folder: Path, kills: int, seed: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """`kill_often` for these kinds of run, `kills` in all.
 
     Call it in a process that has run no op of TensorFlow.
     """
-    for module in _MODULES:
+    for module in _MODULES if names else ():
         importlib.import_module(f"bssl_tf.{module}")
-    names = list(only or RUNS)
     teacher = folder / "teacher"
-    log = folder / "teacher.txt"
-    if _wait(_fork(["teacher", "--out", str(teacher), *TINY_TEACHER], log), _WHOLE_S) != 0:
-        raise AssertionError(log.read_text())
-    results = []
     for place, name in enumerate(names):
         arguments = [*RUNS[name], *_LONGER]
         if arguments[0] == "pretrain" and registry.find(arguments[arguments.index("--method") + 1]).needs_teacher:
             arguments += ["--teacher", str(teacher)]
+            log = folder / "teacher.txt"
+            if (
+                not teacher.exists()
+                and _wait(_fork(["teacher", "--out", str(teacher), *TINY_TEACHER], log), _WHOLE_S) != 0
+            ):
+                raise AssertionError(log.read_text())
         room = folder / f"run{place}"
         room.mkdir()
         share = kills * (place + 1) // len(names) - kills * place // len(names)
@@ -234,11 +235,5 @@ def kill_all(folder: Path, kills: int, seed: int, only: Sequence[str] = ()) -> l
         ended = os.times()
         # Of processors: another program may run next to this one.
         seconds = round(ended.children_user + ended.children_system - began.children_user - began.children_system, 1)
-        sys.stdout.write(
-            f"{name}: {outcome.kills} kills in {seconds:.0f} s of a processor, {outcome.ended} runs ended, "
-            f"{len(outcome.failures)} failures {outcome.failures[:1]}\n"
-        )
-        sys.stdout.flush()
-        results.append({**dataclasses.asdict(outcome), "processor_s": seconds})
+        yield {**dataclasses.asdict(outcome), "processor_s": seconds}
         shutil.rmtree(room)
-    return results

@@ -24,7 +24,7 @@ from PIL import Image
 
 from bssl_tf.errors import BsslError
 from bssl_tf_deploy.system_errors import system_error
-from tests.faults.mutations import KINDS, Kind, TimeoutExceededError
+from tests.faults.mutations import FORGED, KINDS, Kind, TimeoutExceededError, files_of
 
 SECONDS, BYTES = 10, 10**9
 # Of a fork, for what uses no processor.
@@ -32,22 +32,10 @@ _HANGS_S = 90
 _MODULES = ("bssl_tf.backend", "bssl_tf.cli.main", "bssl_tf.keras_files.models", "bssl_tf.models.saved")
 
 
-def _toml(path: Path) -> object:
-    from bssl_tf.settings.tables import read_toml
-
-    return read_toml(path)
-
-
 def _beside(path: Path) -> object:
     from bssl_tf.workflows.bench_devices import _read
 
     return _read({"other": path})
-
-
-def _onnx(path: Path) -> object:
-    from bssl_tf.teachers.onnx_file import read_onnx
-
-    return read_onnx(path)
 
 
 def _photos(folder: Path) -> object:
@@ -64,29 +52,14 @@ def _tensors(path: Path) -> object:
 
 
 MORE: dict[str, Kind] = {
-    "preset": Kind("student/config.toml", _toml, text=True),
     "model beside": Kind("student/bundle/model.tflite", _beside),
     "model in a bundle": Kind("student/bundle", KINDS["manifest.json"].read, "model.tflite"),
     "predictions": Kind("student/predictions.safetensors", _tensors),
-    "ONNX": Kind("onnx/model.onnx", _onnx),
     "image cache, index": Kind("photos", _photos, "cache/*/index.json", text=True),
     "image cache, images": Kind("photos", _photos, "cache/*/train*.npy"),
 }
-EVERY = KINDS | MORE
-
-
-def more_originals(originals: Path) -> None:
-    """What `MORE` needs besides."""
-    if not (originals / "onnx").exists():
-        (originals / "onnx").mkdir()
-        import numpy as np
-
-        from tests.teachers.onnx_models import Linear, save
-
-        save(originals / "onnx" / "model.onnx", Linear(np.random.default_rng(0)).made())
-    if not (originals / "photos").exists():
-        for name in ("a", "b"):
-            shutil.copytree(originals / "pictures", originals / "photos" / "photos" / name)
+# What is forged has the size of what is not.
+EVERY = {name: kind for name, kind in KINDS.items() if name not in FORGED} | MORE
 
 
 def _holes(size: int) -> Callable[[Path], None]:
@@ -150,9 +123,7 @@ def specimens(kind: Kind, file: Path) -> Iterator[tuple[str, Callable[[Path], No
 
 
 def _target(kind: Kind, copy: Path) -> Path:
-    found = sorted(copy.glob(kind.damaged)) if kind.damaged else [copy]
-    files = [file for place in found for file in ([place] if place.is_file() else sorted(place.rglob("*")))]
-    return max((file for file in files if file.is_file()), key=lambda file: file.stat().st_size)
+    return max(files_of(kind, copy), key=lambda file: file.stat().st_size)
 
 
 def _copy(kind: Kind, originals: Path, folder: Path) -> Path:
@@ -216,13 +187,12 @@ def read_large(originals: Path, kinds: list[str]) -> list[dict[str, Any]]:
     """Every large specimen of these kinds, in a process that has run no op of TensorFlow."""
     for module in _MODULES:
         importlib.import_module(module)
-    more_originals(originals)
     results = []
     for name in kinds:
         kind = EVERY[name]
         with tempfile.TemporaryDirectory() as folder:
             sound = _copy(kind, originals, Path(folder, "whole"))
-            if "*" in kind.damaged:  # of a cache, which reading makes
+            if kind.damaged.startswith("cache/"):  # which reading makes
                 _forked(kind, sound, sound)
             for number, (specimen, enlarge) in enumerate(specimens(kind, _target(kind, sound))):
                 place = Path(folder, f"large{number}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
 import json
+import re
 import resource
 import shutil
 import signal
@@ -28,6 +30,7 @@ import numpy as np
 import pytest
 
 from bssl_tf.errors import BsslError, ImageError
+from tests.faults import structure
 
 SECONDS, MEBIBYTES = 10.0, 1024.0
 # What parsers stumble over, by the kind of file.
@@ -54,6 +57,7 @@ class Kind:
         versions: contents of an original other than the one that `read` returns, which may be read instead.
         damaged: which file of a folder is mutated; any of them where it is empty.
         text: whether it is made of words.
+        forged: whether a stranger writes the checksum too, if there is one: only what it says is odd.
     """
 
     original: str
@@ -62,6 +66,7 @@ class Kind:
     text: bool = False
     checked: bool = False
     versions: Callable[[Path], list[object]] = lambda _: []
+    forged: bool = False
 
 
 def _config(run: Path) -> object:
@@ -174,6 +179,80 @@ def _torch(path: Path) -> object:
     return read_torch_checkpoint(path)
 
 
+def _resumed(run: Path) -> object:
+    """What `--resume` reads before any data or network."""
+    from bssl_tf.engine.configuration import configured
+    from bssl_tf.engine.run_folder import RunFolder
+    from bssl_tf.settings import PretrainConfig
+
+    folder = RunFolder(run)
+    found = configured(PretrainConfig, {}, run), folder.planned_epochs()
+    folder.rewind_metrics(2)
+    return found, folder.accuracies(0, 2)
+
+
+def _probe(run: Path) -> object:
+    from bssl_tf.evaluation.linear_probe import load_probe
+
+    return load_probe(run / "probe")
+
+
+def _summary(run: Path) -> object:
+    from bssl_tf.cli.summary import command
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return [command.main([str(run), *options], standalone_mode=False) for options in ([], ["--json"])]
+
+
+def _report(run: Path) -> object:
+    from bssl_tf.workflows.report import report
+
+    return [report(run, format=name, images=0, out=run / "report").path for name in ("html", "json", "table")]
+
+
+def _comparison(path: Path) -> object:
+    from bssl_tf.comparison.grid import read_grid
+    from bssl_tf.comparison.records import load
+    from bssl_tf.comparison.report import markdown
+
+    return markdown(read_grid("cifar10"), load(path), "")
+
+
+def _preset(path: Path) -> object:
+    from bssl_tf.comparison.grid import read_grid
+
+    return read_grid(str(path))
+
+
+def _tfds(folder: Path) -> object:
+    from bssl_tf.data.load import load_data
+
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    options: dict[str, Any] = {"data_dir": folder / "tfds", "cache_dir": folder / "cache", "download": False}
+    with contextlib.redirect_stderr(io.StringIO()):
+        return load_data("tfds:tiny", image_size=8, labels_needed=False, **options).train.fingerprint()
+
+
+def _onnx(path: Path) -> object:
+    from bssl_tf.teachers.inputs import NOTHING_SAID
+    from bssl_tf.teachers.onnx_network import OnnxNetwork
+
+    return OnnxNetwork(path, NOTHING_SAID).fingerprint()
+
+
+def _teacher_outputs(path: Path) -> object:
+    """None where they are computed again."""
+    from bssl_tf.engine.teacher_cache import _intact
+
+    return np.load(path, allow_pickle=False) if _intact(path) else None
+
+
+def _zoo(folder: Path) -> object:
+    from bssl_tf import zoo
+
+    return zoo.find("fashion-mnist-28", folder)
+
+
 def _devices(path: Path) -> object:
     from bssl_tf.devices.devices_file import named_devices
 
@@ -207,7 +286,23 @@ KINDS: dict[str, Kind] = {
     "PyTorch, legacy": Kind("torch/small.legacy.pth", _torch),
     "devices.toml": Kind("devices.toml", _devices, text=True),
     "benchmark records": Kind("bench.jsonl", _benchmarks, text=True),
+    "preset": Kind("preset.toml", _preset, text=True),
+    "comparison records": Kind("comparison.jsonl", _comparison, text=True),
+    "resumed run": Kind("student", _resumed, "*.[tj]*", text=True),
+    "TFDS": Kind("tfds", _tfds, "tfds"),
+    "ONNX": Kind("onnx/model.onnx", _onnx),
+    "teacher's outputs": Kind("outputs.teacher.npy", _teacher_outputs, checked=True, versions=lambda _: [None]),
+    "entry of the zoo": Kind("zoo", _zoo, "fashion-mnist-28/entry.json", text=True, checked=True),
 }
+FORGED: dict[str, Kind] = {
+    f"{name}, forged": dataclasses.replace(KINDS[name], checked=False, forged=True)
+    for name in ("network.json", "evaluation.json", "manifest.json", "resumed run", "entry of the zoo")
+} | {
+    "probe.json, forged": Kind("student", _probe, "probe/probe.json", forged=True),
+    "run, summarised, forged": Kind("student", _summary, forged=True),
+    "run, reported, forged": Kind("student", _report, forged=True),
+}
+KINDS |= FORGED
 
 
 def same(one: Any, other: Any) -> bool:
@@ -247,11 +342,19 @@ def mutated(content: bytes, rng: np.random.Generator, *, text: bool) -> bytes:
     return bytes(result)
 
 
+def files_of(kind: Kind, copy: Path) -> list[Path]:
+    """The files of a copy, one of which is to be damaged."""
+    places = sorted(copy.glob(kind.damaged)) if kind.damaged else [copy]
+    files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
+    return [file for file in files if file.is_file() and (not kind.forged or file.suffix in structure.SUFFIXES)]
+
+
 def damage(kind: Kind, copy: Path, rng: np.random.Generator) -> None:
     """Mutates one file of a fresh copy."""
-    place = copy / kind.damaged if kind.damaged else copy
-    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    files = files_of(kind, copy)
     file = files[int(rng.integers(len(files)))]
+    if (kind.forged or (not kind.checked and rng.random() < 0.5)) and structure.change(file, rng):
+        return
     if zipfile.is_zipfile(file) and rng.random() < 0.7:
         _damage_member(file, rng)
     else:
@@ -338,7 +441,9 @@ def read_mutants(name: str, originals: Path, first: int, count: int) -> dict[str
             slowest = max(slowest, time.monotonic() - began)
             # Files of a temporary folder are removed by their names in it.
             own = (folder, "os.remove ('model.weights.h5'")
-            foreign = [one for one in watch.effects if not any(place in one for place in own)]
+            # A descriptor was opened by a path before.
+            effects = [one for one in watch.effects if not re.fullmatch(r"open \d+", one)]
+            foreign = [one for one in effects if not any(place in one for place in own)]
             if foreign:
                 failures.append(f"{seed}: side effects {foreign[:3]}")
         grown = peak_mebibytes() - base

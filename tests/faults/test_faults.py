@@ -17,6 +17,7 @@ import pytest
 from bssl_tf.files import read_records
 from bssl_tf.methods import registry
 from tests.faults import kills, limits, mutations, originals
+from tests.faults.__main__ import _Record
 from tests.faults.kills import kill_often
 from tests.faults.mutations import KINDS, Kind, read_mutants
 
@@ -151,9 +152,24 @@ def test_kills_of_training_lose_nothing(tmp_path: Path) -> None:
     ]
     command += ["--record", str(tmp_path / "record.jsonl")]
     subprocess.run(command, check=True)
-    [record] = read_records(tmp_path / "record.jsonl")
-    [outcome] = record["kills"]
+    [outcome] = read_records(tmp_path / "record.jsonl")
     assert outcome["kills"] == 3 and outcome["ended"] and not outcome["failures"]
+
+
+def test_what_is_recorded_is_not_done_again(tmp_path: Path) -> None:
+    file, about = tmp_path / "record.jsonl", {"commit": "abc"}
+    results = [
+        {"kind": "one", "mutants": 500, "failures": []},
+        {"kind": "two", "mutants": 500, "failures": ["7: KeyError"]},
+        {"kind": "three", "mutants": 499, "failures": []},
+    ]
+    record = _Record(file, about)
+    record.keep("mutants", iter(results))
+    assert record.failed
+    kinds, counts = ["one", "two", "three", "four"], {"mutants": 500}
+    assert _Record(file, about).lacks("mutants", kinds, counts) == ["two", "three", "four"]
+    assert _Record(file, about).lacks("kills", kinds, {}) == kinds
+    assert _Record(file, {"commit": "def"}).lacks("mutants", kinds, counts) == kinds
 
 
 @pytest.mark.parametrize(
