@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 # Of the first, Pillow has the readers at hand; for the others it loads all that it has.
 _COMMON = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM")
 _OTHERS = ("WEBP", "TIFF", "MPO", "JPEG2000", "AVIF", "PCX", "QOI", "TGA")
 
 
-def open_image(file: IO[bytes]) -> Image.Image:
+def open_image(file: IO[bytes]) -> ImageFile.ImageFile:
     """`Image.open` for photos.
 
     Raises:
