@@ -37,6 +37,7 @@ _OFFERED = {
     "import_teacher": "bssl_tf.workflows.import_teacher",
     "inspect": "bssl_tf.workflows.inspect",
     "make_data": "bssl_tf.workflows.make_data",
+    "pack": "bssl_tf.workflows.pack",
     "pretrain": "bssl_tf.workflows.python",
     "report": "bssl_tf.workflows.report",
     "train_teacher": "bssl_tf.workflows.python",

@@ -5,6 +5,7 @@ from bssl_tf.workflows.export import export as export
 from bssl_tf.workflows.import_teacher import import_teacher as import_teacher
 from bssl_tf.workflows.inspect import inspect as inspect
 from bssl_tf.workflows.make_data import make_data as make_data
+from bssl_tf.workflows.pack import pack as pack
 from bssl_tf.workflows.python import Run as Run
 from bssl_tf.workflows.python import evaluate as evaluate
 from bssl_tf.workflows.python import pretrain as pretrain

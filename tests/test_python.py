@@ -26,7 +26,10 @@ COMMANDS = {
     "train_teacher": "teacher",
     "import_teacher": "import-teacher",
     "make_data": "data",
-    **{name: name for name in ("pretrain", "evaluate", "check", "export", "inspect", "bench", "report", "compare")},
+    **{
+        name: name
+        for name in ("pretrain", "evaluate", "check", "export", "inspect", "bench", "report", "compare", "pack")
+    },
 }
 RENAMED = {"protocol": "protocols", "no_convert": "convert", "no_float": "stock", "set": "settings"}
 # Of the screen alone.

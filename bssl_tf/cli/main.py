@@ -25,6 +25,7 @@ COMMANDS = {
     "launch": "Run a training command as several workers on this machine.",
     "evaluate": "Measure the accuracy of a student or teacher, with controls.",
     "data": "Make the data sets that this project's figures were measured on.",
+    "pack": "Pack a folder of images into shards, for training on many images.",
     "compare": "Compare methods over seeds: records, a table, a figure.",
     "zoo": "List pretrained students, or make a run folder from one.",
     "check": "Check whether LCE will keep a Keras model binary, and what to change.",

@@ -23,7 +23,7 @@ def data_options(function: Function) -> Function:
                 "data__source",
                 metavar="SOURCE",
                 shell_complete=completion.sources,
-                help="embedded, tfds:NAME, or a folder of images.",
+                help="embedded, tfds:NAME, or a folder of images or shards.",
             ),
             click.option(
                 "--data-dir",
@@ -61,6 +61,13 @@ def data_options(function: Function) -> Function:
                 show_default="all",
                 metavar="N",
                 help="Use at most N images of each split.",
+            ),
+            click.option(
+                "--loading",
+                "data__loading",
+                type=click.Choice(("auto", "mapped", "streaming")),
+                show_default="auto",
+                help="Decode images once, to disk, or during training; auto: by their number.",
             ),
         ]
     ):

@@ -133,8 +133,29 @@ def augment(
     random = tf.unstack(numbers, NUMBERS_PER_VIEW, axis=1)
     boxes = _in_whole_vectors(functools.partial(crop_boxes, limits=augmentation), aspect_ratios, *random[:4])
     views = _crop_and_flip(images, boxes, random[4] < augmentation.flip_probability, image_size)
+    return _jitter_and_blur(views, random, augmentation)
+
+
+def augment_crops(crops: tf.Tensor, numbers: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    """What `augment` does after cropping, for crops that were cut before, see `data.full_resolution`.
+
+    Args:
+        crops: uint8 [B, S, S, C], not flipped yet.
+        numbers: float32 [B, 13], those that chose the crops.
+        augmentation: the strengths.
+
+    Returns:
+        float32 [B, S, S, C] in 0 to 1.
+    """
+    random = tf.unstack(numbers, NUMBERS_PER_VIEW, axis=1)
+    flip = (random[4] < augmentation.flip_probability)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    views = tf.cast(tf.where(flip, tf.reverse(crops, [2]), crops), tf.float32) / 255.0
+    return _jitter_and_blur(views, random, augmentation)
+
+
+def _jitter_and_blur(views: tf.Tensor, random: list[tf.Tensor], augmentation: Augmentation) -> tf.Tensor:
     views = _jitter(views, random[5:11], augmentation)
-    low, high = augmentation.blur_range(image_size)
+    low, high = augmentation.blur_range(views.shape[1])
     return _blur(views, random[11] < augmentation.blur_probability, low + (high - low) * random[12])
 
 

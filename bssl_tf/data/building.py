@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +43,13 @@ class Item:
     Attributes:
         split: "train" or "test".
         path: for messages; relative to the data set's root.
-        source: a file, or the content of one.
+        source: a file, the content of one, or what reads it, which may raise `UnreadableImageError`.
         label: None where the data set has no labels.
     """
 
     split: str
     path: str
-    source: Path | bytes
+    source: Path | bytes | Callable[[], bytes]
     label: int | None
 
 
@@ -63,6 +64,7 @@ class Options:
         max_unreadable_share: more unreadable images than this share stop the run.
         limit: at most this many images in each split, or None.
         labels_needed: refuse classes that nothing can be learnt about; without it they may be anything.
+        loading: "mapped", "streaming", or "auto": by size; see `data.streaming`.
     """
 
     image_size: int
@@ -71,6 +73,7 @@ class Options:
     max_unreadable_share: float
     limit: int | None
     labels_needed: bool
+    loading: Literal["auto", "mapped", "streaming"] = "auto"
 
 
 def store_size(common_size: tuple[int, int] | None, image_size: int) -> int:
@@ -165,7 +168,8 @@ def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, o
 
     def attempt(item: Item) -> Decoded | str:
         try:
-            return decode(item.source, plan.size, channels)
+            source = item.source() if callable(item.source) else item.source
+            return decode(source, plan.size, channels)
         except UnreadableImageError as error:
             return str(error)
 

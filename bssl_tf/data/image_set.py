@@ -7,6 +7,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,18 @@ class SkippedFile:
 
     path: str
     cause: str
+
+
+class Pictures(NamedTuple):
+    """Some images of a set.
+
+    Attributes:
+        pixels: uint8 [B, S, S, C].
+        aspect_ratios: float32 [B], width / height of the originals.
+    """
+
+    pixels: NDArray[np.uint8]
+    aspect_ratios: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +84,21 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def loading(self) -> str:
+        """How its images reach a batch, for messages."""
+        return "mapped from disk" if isinstance(self.images, np.memmap) else "in memory"
+
+    @property
+    def notes(self) -> Path | None:
+        """A folder for what was computed about the set, where that takes long; None for no need of it."""
+        return None
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Pictures:
+        """The pictures at `indices` (integers [B]), in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Pictures(self.images[chosen], self.aspect_ratios[chosen])
 
     @property
     def stored_size(self) -> int:

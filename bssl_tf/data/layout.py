@@ -75,19 +75,20 @@ def image_count(root: Path) -> int:
     return sum(map(_is_image, files)) + sum(_is_image(file) for one in folders for file in tree.files_below(one))
 
 
-def find_splits(root: Path, *, labels_needed: bool) -> dict[str, Listing]:
+def find_splits(root: Path, *, labels_needed: bool, changed: dict[Path, int] | None = None) -> dict[str, Listing]:
     """The files to train on and, where there are labels, to test on: by "train" and "test".
 
     Args:
         root: an existing folder.
         labels_needed: without it a single class folder is just a folder, such as DCIM on a camera's card.
+        changed: takes every folder that was listed, and when it had last changed before that, in ns.
 
     Raises:
         DataError: no images, two training folders, test folders without one, or a test folder with classes that the
             training folder lacks.
         OSError: a folder cannot be listed.
     """
-    tree = _Tree(root)
+    tree = _Tree(root, {} if changed is None else changed)
     try:
         return _find_splits(tree, labels_needed)
     finally:
@@ -131,7 +132,7 @@ def _find_splits(tree: _Tree, labels_needed: bool) -> dict[str, Listing]:
     return splits
 
 
-def _split_word(name: str) -> str:
+def split_word(name: str) -> str:
     """The word of a split's name: "train" of Train_set. Of any other name, what cannot be one."""
     found = _SPLIT_NAME.fullmatch(name.casefold())
     return found["word"] if found else ""
@@ -140,8 +141,8 @@ def _split_word(name: str) -> str:
 def _train_folder(tree: _Tree) -> Path | None:
     """The training folder, None where ROOT has none or its `train` is just one class (or folder) among others."""
     folders, _ = tree.entries(tree.root)
-    trains = [folder for folder in folders if _split_word(folder.name) in TRAIN_NAMES]
-    tests = [folder for folder in folders if _split_word(folder.name) in TEST_NAMES]
+    trains = [folder for folder in folders if split_word(folder.name) in TRAIN_NAMES]
+    tests = [folder for folder in folders if split_word(folder.name) in TEST_NAMES]
     others = [folder for folder in folders if folder not in trains]
     if not trains:
         if tests == folders and len(tests) > 1 and not any(map(_is_image, tree.names(tree.root))):
@@ -166,8 +167,8 @@ def _train_folder(tree: _Tree) -> Path | None:
 def _find_test(tree: _Tree) -> tuple[Path | None, Listing | None]:
     """The first of the test folders that has labels."""
     folders, _ = tree.entries(tree.root)
-    tests = [folder for folder in folders if _split_word(folder.name) in TEST_NAMES]
-    for folder in sorted(tests, key=lambda folder: TEST_NAMES.index(_split_word(folder.name))):
+    tests = [folder for folder in folders if split_word(folder.name) in TEST_NAMES]
+    for folder in sorted(tests, key=lambda folder: TEST_NAMES.index(split_word(folder.name))):
         listing = _list(folder, tree)
         if listing.labels is not None:
             return folder, listing
@@ -230,9 +231,11 @@ class _Tree:
 
     Attributes:
         root: the folder.
+        changed: when each folder that was listed had last changed, in ns.
     """
 
     root: Path
+    changed: dict[Path, int] = field(default_factory=dict)
     _listed: dict[Path, tuple[list[Path], list[str]]] = field(default_factory=dict)
     _system: Counter[str] = field(default_factory=Counter)
 
@@ -246,6 +249,8 @@ class _Tree:
             return self._listed[place]
         folders: list[Path] = []
         files: list[str] = []
+        # Before it is listed: what changes meanwhile shows.
+        self.changed[place] = place.stat().st_mtime_ns
         with os.scandir(place) as scanned:
             for entry in scanned:
                 path = place / entry.name

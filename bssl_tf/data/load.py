@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from bssl_tf.data.decoding import to_channels
 from bssl_tf.data.embedded import load_embedded
 from bssl_tf.data.folder import check_folder, load_folder
 from bssl_tf.data.image_set import DataSplits, ImageSet
+from bssl_tf.data.shards import has_shards, is_shard, load_shards
 from bssl_tf.errors import DataError, MissingDataError
 from bssl_tf.files import cache_dir as user_cache_dir
 from bssl_tf.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
@@ -32,12 +34,14 @@ def load_data(
     download: bool = True,
     limit: int | None = None,
     labels_needed: bool = True,
+    loading: Literal["auto", "mapped", "streaming"] = "auto",
 ) -> DataSplits:
     """Loads training images and, where there are labels, test images; logs what is skipped, left out or held out.
 
     Args:
         spec: `embedded` (part of Fashion-MNIST, shipped with the package), `tfds:NAME[/CONFIG][:VERSION]`
-            (TensorFlow Datasets), or the path of a folder of images (layouts: `bssl_tf.data.folder`).
+            (TensorFlow Datasets), or the path of a folder of images (layouts: `bssl_tf.data.folder`) or of shards
+            (`bssl_tf.data.shards`).
         image_size: side of the network's input, pixels, 8 to 1024; decides at which size images are stored.
         channels: 1 (grey), 3 (RGB), or None: as the data set has it; 3 for a folder.
         data_dir: where TFDS keeps its data sets; None for TFDS's own default.
@@ -47,6 +51,8 @@ def load_data(
         limit: keep at most `limit` training and `limit` test images, evenly spaced; at least 2.
         labels_needed: refuse a labelled set with one class only, or with a class without images. Where labels are
             not needed it is taken as it is. A labelled set's test images are held out either way.
+        loading: "mapped" decodes images once, into the cache; "streaming" whenever they are read; "auto" decides by
+            size. What is `embedded` is in memory.
 
     Raises:
         MissingDataError: the folder is not there.
@@ -61,6 +67,7 @@ def load_data(
         max_unreadable_share=max_unreadable_share,
         limit=limit,
         labels_needed=labels_needed,
+        loading=loading,
     )
     if spec.strip() == EMBEDDED:
         train, test = load_embedded()
@@ -70,7 +77,9 @@ def load_data(
         from bssl_tf.data.tfds_source import load_tfds
 
         return replace(load_tfds(spec[len(TFDS_PREFIX) :], data_dir, download, options), name=spec)
-    return replace(load_folder(Path(spec).expanduser(), options), name=spec)
+    path = Path(spec).expanduser()
+    load = load_shards if has_shards(path) else load_folder
+    return replace(load(path, options), name=spec)
 
 
 def check_arguments(
@@ -94,7 +103,8 @@ def check_arguments(
     path = Path(spec).expanduser()
     if not path.exists() and (known := _meant(spec)):
         raise MissingDataError(f"there is no data set {spec!r}", f"Did you mean `{known}`? Or check the path")
-    check_folder(path)
+    if not is_shard(path):
+        check_folder(path)
 
 
 def _meant(spec: str) -> str | None:

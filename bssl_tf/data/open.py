@@ -7,6 +7,7 @@ from pathlib import Path
 from bssl_tf.data.image_set import DataSplits
 from bssl_tf.data.layout import image_count
 from bssl_tf.data.load import EMBEDDED, TFDS_PREFIX, check_arguments, load_data
+from bssl_tf.data.shards import has_shards
 from bssl_tf.errors import ConfigError
 from bssl_tf.settings import DataConfig
 
@@ -29,6 +30,8 @@ def count_images(config: DataConfig) -> int | None:
     """At most so many images `config` has to train on; None where only opening it tells. Decodes nothing."""
     folder = Path(config.source).expanduser()
     if config.source == EMBEDDED or config.source.startswith(TFDS_PREFIX) or not folder.is_dir():
+        return None
+    if config.loading == "streaming" or has_shards(folder):
         return None
     try:
         count = image_count(folder)
@@ -61,4 +64,5 @@ def open_data(config: DataConfig, *, labels_needed: bool) -> DataSplits:
         download=config.download,
         limit=config.limit or None,
         labels_needed=labels_needed,
+        loading=config.loading,
     )

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 # First, because it sets up TensorFlow; tensorflow_datasets imports it too.
 import bssl_tf.backend  # noqa: F401
+from bssl_tf.data import tfrecords
+from bssl_tf.data.tfrecords import FRAME_BYTES, MAX_FILE_BYTES, MAX_RECORD_BYTES
 from bssl_tf.errors import BsslError, DataError, MemoryShortageError, first_line
-from bssl_tf.files import open_regular, read_regular, require_regular
+from bssl_tf.files import read_regular, require_regular
 from bssl_tf_deploy.system_errors import system_error
 from bssl_tf_deploy.text import printable
 
@@ -29,10 +30,8 @@ except ImportError as import_error:
     ) from import_error
 
 __all__ = ["damage", "largest_record", "open_prepared", "tfds"]
-MAX_TEXT_BYTES, MAX_RECORD_BYTES, MAX_FILE_BYTES = 1 << 22, 1 << 26, 1 << 40
+MAX_TEXT_BYTES = 1 << 22
 _MAX_FILES, _MAX_SPLITS, _MAX_CLASSES, _MAX_DEPTH = 100_000, 1000, 1 << 20, 50
-# Of TFRecord: a length and its checksum before each record, another checksum after it.
-_LENGTH_BYTES, _FRAME_BYTES = 8, 16
 # What stands there is not what was prepared, or nothing does; other errors of the system would come again.
 _DAMAGE = (errno.ENOENT, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
 _TYPES = ("pythonClassName", "python_class_name", "type")
@@ -46,7 +45,7 @@ def open_prepared(folder: Path) -> Any:
         DataError: it is damaged, has other things than files, names code or files elsewhere, or claims what it lacks.
     """
     with damage(folder):
-        examples = _require_files(folder) // _FRAME_BYTES
+        examples = _require_files(folder) // FRAME_BYTES
         about = json.loads(read_regular(folder / "dataset_info.json", MAX_TEXT_BYTES))
         splits = about.get("splits", ())
         if len(splits) > _MAX_SPLITS:
@@ -75,19 +74,7 @@ def largest_record(builder: Any, split: str) -> int:
     """
     if builder.info.file_format not in (None, tfds.core.FileFormat.TFRECORD):
         return MAX_RECORD_BYTES
-    largest = 1
-    for path in map(Path, builder.info.splits[split].filepaths):
-        with open_regular(path, MAX_FILE_BYTES) as file:
-            size, place = os.fstat(file.fileno()).st_size, 0
-            while place < size:
-                file.seek(place)
-                length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-                place += _FRAME_BYTES + length
-                # Holes of a file read as records of length zero, without end.
-                if not 0 < length <= MAX_RECORD_BYTES or place > size:
-                    raise ValueError(f"{path.name} has a record of {length:,} bytes")
-                largest = max(largest, length)
-    return largest
+    return max(map(tfrecords.largest_record, map(Path, builder.info.splits[split].filepaths)), default=1)
 
 
 @contextlib.contextmanager

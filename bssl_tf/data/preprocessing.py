@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.data.image_set import ImageSet, spread_indices
+from bssl_tf.errors import BsslError
+from bssl_tf.files import read_json, write_json
 from bssl_tf.preprocessing import Preprocessing
 
 _FITTED_IMAGES = 10_000
@@ -17,12 +20,28 @@ _MIN_STD = 1 / 255
 
 
 def fit_preprocessing(images: ImageSet, image_size: int) -> Preprocessing:
-    """Takes mean and standard deviation of each channel from up to 10,000 images spread over the set."""
+    """Takes mean and standard deviation of each channel from up to 10,000 images spread over the set.
+
+    Those of a streamed set, which are decoded for it, are kept beside its catalogue.
+    """
+    if images.notes is None:
+        return _fitted(images, image_size)
+    note = images.notes / f"statistics-{images.fingerprint()[:16]}-{image_size}.json"
+    try:
+        return Preprocessing.from_dict(read_json(note))
+    except (BsslError, OSError):  # Missing or damaged: made again.
+        fitted = _fitted(images, image_size)
+    with contextlib.suppress(BsslError, OSError):
+        write_json(note, fitted.to_dict())
+    return fitted
+
+
+def _fitted(images: ImageSet, image_size: int) -> Preprocessing:
     total = np.zeros(images.channels, np.float64)
     squares = np.zeros(images.channels, np.float64)
     chosen = spread_indices(len(images), _FITTED_IMAGES)
     for start in range(0, len(chosen), _FITTED_AT_ONCE):
-        pixels = images.images[chosen[start : start + _FITTED_AT_ONCE]].astype(np.float64) / 255
+        pixels = images.read(chosen[start : start + _FITTED_AT_ONCE]).pixels.astype(np.float64) / 255
         total += pixels.sum(axis=(0, 1, 2))
         squares += np.square(pixels).sum(axis=(0, 1, 2))
     count = max(len(chosen) * images.stored_size**2, 1)
@@ -53,8 +72,7 @@ def evaluation_views(
             f"preprocessing is for {preprocessing.channels} channels, {image_set.name} has {image_set.channels}"
         )
     chosen = np.asarray(indices, dtype=np.int64)
-    squares = preprocessing.central_squares(image_set.images[chosen], image_set.aspect_ratios[chosen])
-    return preprocessing.normalise(squares)
+    return preprocessing.normalise(preprocessing.central_squares(*image_set.read(chosen)))
 
 
 def evaluation_batches(

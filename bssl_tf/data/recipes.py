@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from bssl_tf.data.prepared import MAX_FILE_BYTES, damage, largest_record, open_prepared, tfds
+from bssl_tf.data.prepared import damage, largest_record, open_prepared, tfds
 from bssl_tf.data.tfds_source import data_root, prepared_folder
+from bssl_tf.data.tfrecords import MAX_FILE_BYTES
 from bssl_tf.errors import DataError
 from bssl_tf.files import open_regular
 

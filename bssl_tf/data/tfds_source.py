@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from bssl_tf.data.building import Item, Options, Plan, cached_splits, held_out, 
 from bssl_tf.data.cache import cache_key
 from bssl_tf.data.image_set import DataSplits, spread_indices
 from bssl_tf.data.prepared import damage, largest_record, open_prepared, tfds
+from bssl_tf.data.shards import load_catalogued
+from bssl_tf.data.streaming import is_streamed
 from bssl_tf.errors import DataError
 
 _SPEC = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.(\d+|\*)\.(\d+|\*)))?")
@@ -65,6 +67,11 @@ def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options
     if not sizes.get("train"):
         raise DataError(f"tfds:{spec} has no images in a split `train` (splits: {sizes})", "Choose another data set")
     channels = options.channels or (1 if image.shape[2] == 1 else 3)
+    if is_streamed(sum(sizes.get(split, 0) for split in ("train", *_TEST_SPLITS)), options, channels):
+        label = dict(features.items()).get("label")
+        class_names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else None
+        shards = {split: sorted(builder.info.splits[split].filenames) for split, count in sizes.items() if count}
+        return load_catalogued(f"tfds:{spec}", folder, shards, class_names, replace(options, loading="streaming"))
     files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
     key = cache_key("tfds", _PLAN, files, options.image_size, channels, options.limit)
 

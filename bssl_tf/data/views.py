@@ -7,14 +7,17 @@ batch: workers that share a batch see together, row by row, what one worker woul
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.backend import tf
-from bssl_tf.data.augmentation import NUMBERS_PER_VIEW, Augmentation, augment
+from bssl_tf.data.augmentation import NUMBERS_PER_VIEW, Augmentation, augment, augment_crops
+from bssl_tf.data.full_resolution import cut_crops
 from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.streamed import StreamedImages, StreamedSet
 from bssl_tf.errors import DataError
 from bssl_tf.preprocessing import Preprocessing
 
@@ -102,7 +105,7 @@ def batches(
     replay_epochs: int = 0,
     with_labels: bool = False,
     teacher: NDArray[np.float16] | None = None,
-) -> tf.data.Dataset:
+) -> Iterable[Batch]:
     """The batches of the steps `first_step`, ..., `last_step` - 1.
 
     Args:
@@ -121,10 +124,10 @@ def batches(
             step; for `replay_epochs` above 0 only.
 
     Returns:
-        A data set of `Batch`, each with the B / n images of its shard.
+        Each with the B / n images of its shard.
 
     Raises:
-        DataError: there are fewer images than one batch holds.
+        DataError: there are fewer images than one batch holds; while it is iterated, too many cannot be read.
     """
     per_epoch = steps_per_epoch(len(image_set), batch_size)
     part, parts_of_batch = shard
@@ -143,6 +146,9 @@ def batches(
 
     labels = image_set.require_labels().astype(np.int32) if with_labels else None
     cycle = replay_epochs * per_epoch
+    streamed = image_set.images if isinstance(image_set, StreamedSet) else None
+    cropped = streamed if streamed is not None and not streamed.native else None
+    size = preprocessing.image_size
 
     def gather(step: NDArray[np.int64]) -> list[NDArray[Any]]:
         number = int(step) % cycle if cycle else int(step)
@@ -150,8 +156,13 @@ def batches(
         # Rising order reads a memmap front to back; it costs nothing, because a batch is a set.
         batch = np.sort(order_of(epoch)[position * batch_size : (position + 1) * batch_size])
         chosen = batch[first_row : first_row + count]
-        parts: list[NDArray[Any]] = [image_set.images[chosen], image_set.aspect_ratios[chosen]]
-        parts.append(view_numbers(seed, number * batch_size + first_row, count, views))
+        numbers = view_numbers(seed, number * batch_size + first_row, count, views)
+        parts: list[NDArray[Any]] = (
+            [*image_set.read(chosen)]
+            if cropped is None
+            else [cut_crops(cropped, chosen, numbers, augmentation, size), np.ones(count, np.float32)]
+        )
+        parts.append(numbers)
         if labels is not None:
             parts.append(labels[chosen])
         if teacher is not None:
@@ -159,7 +170,10 @@ def batches(
         return parts
 
     kinds = [tf.uint8, tf.float32, tf.float32]
-    shapes: list[tuple[int, ...]] = [(count, *image_set.images.shape[1:]), (count,), (views, count, NUMBERS_PER_VIEW)]
+    pixels = (count, *image_set.images.shape[1:])
+    if cropped is not None:
+        pixels = (views, count, size, size, cropped.channels)
+    shapes: list[tuple[int, ...]] = [pixels, (count,), (views, count, NUMBERS_PER_VIEW)]
     if labels is not None:
         kinds.append(tf.int32)
         shapes.append((count,))
@@ -175,13 +189,15 @@ def batches(
 
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
 
+    def view_of(images: tf.Tensor, ratios: tf.Tensor, numbers: tf.Tensor, view: int) -> tf.Tensor:
+        if cropped is not None:
+            return augment_crops(images[view], numbers[view], augmentation)
+        return augment(images, ratios, numbers[view], augmentation, size)
+
     def make_batch(images: tf.Tensor, ratios: tf.Tensor, numbers: tf.Tensor, *others: tf.Tensor) -> Batch:
         rest = list(others)
         return Batch(
-            tuple(
-                (augment(images, ratios, numbers[view], augmentation, preprocessing.image_size) - mean) / std
-                for view in range(views)
-            ),
+            tuple((view_of(images, ratios, numbers, view) - mean) / std for view in range(views)),
             rest.pop(0) if labels is not None else None,
             tuple(tf.unstack(rest.pop(0))) if teacher is not None else (),
         )
@@ -189,7 +205,23 @@ def batches(
     steps = tf.data.Dataset.range(first_step, last_step)
     gathered = steps.map(read, num_parallel_calls=1, deterministic=True)
     augmented = gathered.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return augmented.prefetch(_PREFETCHED_BATCHES)
+    stream = augmented.prefetch(_PREFETCHED_BATCHES)
+    return stream if streamed is None else _Streamed(stream, streamed)
+
+
+class _Streamed:
+    """Batches of a streamed set: what went wrong in decoding is raised as it was, not as TensorFlow words it."""
+
+    def __init__(self, stream: tf.data.Dataset, images: StreamedImages) -> None:
+        self._stream, self._images = stream, images
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            yield from self._stream
+        except tf.errors.OpError as error:
+            if self._images.unreadable.error is not None:
+                raise self._images.unreadable.error from error
+            raise
 
 
 def _random_words(seed: int, purpose: int, number: int, count: int, *, first_block: int = 0) -> NDArray[np.uint64]:

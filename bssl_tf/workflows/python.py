@@ -37,6 +37,7 @@ _PLACES = {
     "image_size": "data.image_size",
     "channels": "data.channels",
     "limit": "data.limit",
+    "loading": "data.loading",
     "max_unreadable_share": "data.max_unreadable_share",
     "student": "backbone.name",
     "backbone": "backbone.name",
@@ -105,6 +106,7 @@ def train_teacher(
     channels: int | None = None,
     limit: int | None = None,
     max_unreadable_share: float | None = None,
+    loading: str | None = None,
     data_dir: str | Path | None = None,
     download: bool | None = None,
     preset: str | Path | None = None,
@@ -120,7 +122,7 @@ def train_teacher(
     Arguments that are None take the defaults listed under "Settings" in the documentation.
 
     Args:
-        data: `embedded`, `tfds:NAME`, or a folder of images.
+        data: `embedded`, `tfds:NAME`, or a folder of images or shards.
         out: the run folder.
         method: `moco` (MoCo v2) or `byol`.
         backbone: the network.
@@ -137,6 +139,7 @@ def train_teacher(
         channels: 1 or 3.
         limit: use at most this many images of each split.
         max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
+        loading: `mapped`, `streaming`, or `auto`: decode images once, or during training, or by their number.
         data_dir: where TFDS keeps its data.
         download: allow TFDS to download.
         preset: a preset of the package (`demo`), or a TOML file; arguments override it.
@@ -176,6 +179,7 @@ def pretrain(
     channels: int | None = None,
     limit: int | None = None,
     max_unreadable_share: float | None = None,
+    loading: str | None = None,
     data_dir: str | Path | None = None,
     download: bool | None = None,
     preset: str | Path | None = None,
@@ -187,7 +191,7 @@ def pretrain(
     Arguments that are None take the defaults listed under "Settings" in the documentation.
 
     Args:
-        data: `embedded`, `tfds:NAME`, or a folder of images.
+        data: `embedded`, `tfds:NAME`, or a folder of images or shards.
         out: the run folder.
         teacher: a run of `train_teacher`, a folder of `import_teacher`, or a .keras, .h5 or .onnx file.
         teacher_pixels: pixels of a saved model's input: `normalized`, `0..1`, `-1..1`, `0..255`, `imagenet`, `clip`, or
@@ -211,6 +215,7 @@ def pretrain(
         channels: 1 or 3.
         limit: use at most this many images of each split.
         max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
+        loading: `mapped`, `streaming`, or `auto`: decode images once, or during training, or by their number.
         data_dir: where TFDS keeps its data.
         download: allow TFDS to download.
         preset: a preset of the package (`demo`), or a TOML file; arguments override it.
@@ -238,6 +243,7 @@ def evaluate(
     download: bool | None = None,
     limit: int | None = None,
     max_unreadable_share: float | None = None,
+    loading: str | None = None,
     image_size: int | None = None,
     teacher_pixels: str = "auto",
     teacher_layout: str = "auto",
@@ -258,6 +264,7 @@ def evaluate(
         download: allow TFDS to download.
         limit: use at most this many images of each split.
         max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
+        loading: `mapped`, `streaming`, or `auto`: decode images once, or during training, or by their number.
         image_size: size of the images for a saved model, pixels per side; None for the model's own, or 224.
         teacher_pixels: pixels of a saved model's input; see the setting.
         teacher_layout: axes of an ONNX file's input: `nchw`, `nhwc`, or `auto` for what it shows.
@@ -277,6 +284,7 @@ def evaluate(
         "download": download,
         "limit": limit,
         "max_unreadable_share": max_unreadable_share,
+        "loading": loading,
         "image_size": image_size,
     }
     overrides = {name: _plain(value) for name, value in given.items() if value is not None}

@@ -37,7 +37,7 @@ BROUGHT = {
 # LCE will keep of a student is found out without converting it, and the zoo names networks that it does not build.
 # Saved networks are rebuilt by the module that opens larq_zoo:NAME.
 NOT_NEEDED = {
-    **{"run": {"picamera2"}, "bench": {"picamera2", "cv2"}},
+    **{"run": {"picamera2"}, "bench": {"picamera2", "cv2"}, "data": {"array_record"}},
     **{"pretrain": {"larq_compute_engine"}, "zoo": {"tensorflow", "tf_keras", "larq"}},
     **{"import-teacher": {"larq_zoo"}, "report": {"larq_zoo"}},
 }

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bssl_tf.data.load import load_data
-from bssl_tf.data.prepared import MAX_RECORD_BYTES
+from bssl_tf.data.tfrecords import MAX_RECORD_BYTES
 from bssl_tf.errors import DataError
 from tests.faults.originals import make_tfds
 

@@ -273,3 +273,20 @@ def test_the_photographs_beside_the_project_load(tmp_path: Path, absent: Callabl
     # Photographs: bright and dark, in colour.
     assert 60 < data.train.images.mean() < 180
     assert np.abs(data.train.images[..., 0].astype(int) - data.train.images[..., 2]).mean() > 5
+
+
+@pytest.mark.parametrize("builder", [TinyPlain, TinyHiddenTest, TinyUnlabelled, TinyTrainOnly])
+def test_streaming_reads_what_is_decoded_otherwise(tmp_path: Path, builder: type[Tiny]) -> None:
+    name = prepared(tmp_path, builder).parent.name
+    streamed, mapped = (load(name, tmp_path, loading=way) for way in ("streaming", "mapped"))
+    assert (streamed.train.loading, mapped.train.loading) == ("streamed", "mapped from disk")
+    assert streamed.train.class_names == mapped.train.class_names
+    assert (streamed.test is None) == (mapped.test is None)
+    for ours, theirs in ((streamed.train, mapped.train), (streamed.test, mapped.test)):
+        if ours is None or theirs is None or builder is TinyTrainOnly:  # which holds out others
+            continue
+        np.testing.assert_array_equal(ours.images[:], theirs.images)
+        assert (ours.labels is None) == (theirs.labels is None)
+        if ours.labels is not None and theirs.labels is not None:
+            np.testing.assert_array_equal(ours.labels, theirs.labels)
+    assert len(streamed.train) == len(mapped.train)

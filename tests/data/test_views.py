@@ -205,7 +205,7 @@ def test_labels_and_what_the_teacher_said_stay_with_their_images(make_set: MakeS
         assert len(batch.views) == len(batch.teacher) == 2
         for view in batch.views:
             grey = view.numpy().mean(axis=(1, 2, 3)) * preprocessing.std[0] + preprocessing.mean[0]
-            np.testing.assert_array_equal(np.round(grey * 255 / 20), batch.labels)
+            np.testing.assert_array_equal(np.round(grey * 255 / 20), np.asarray(batch.labels))
         for said in batch.teacher:
             assert said.dtype == tf.float32
             np.testing.assert_array_equal(said, np.full((6, 3), step % 4))
@@ -215,5 +215,5 @@ def test_labels_and_what_the_teacher_said_stay_with_their_images(make_set: MakeS
         replay_epochs=2, with_labels=True, teacher=kept,
     )  # fmt: skip
     grey = second.views[1].numpy().mean(axis=(1, 2, 3)) * preprocessing.std[0] + preprocessing.mean[0]
-    np.testing.assert_array_equal(np.round(grey * 255 / 20), second.labels)
+    np.testing.assert_array_equal(np.round(grey * 255 / 20), np.asarray(second.labels))
     np.testing.assert_array_equal(second.teacher[1], [[3] * 3, [4] * 3, [5] * 3])
