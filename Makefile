@@ -13,7 +13,7 @@ CORE_TESTS := tests/models tests/methods tests/engine/test_loop.py tests/convert
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime bench wheels demo demo-seeds test test-core test-slow test-faults tables tutorial test-native audit arm64-rig docs lint format clean
+.PHONY: help setup runtime bench bench-training wheels demo demo-seeds test test-core test-slow test-faults tables tutorial test-native audit arm64-rig docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,16 @@ bench: $(STAMP) ## time our runtime beside LCE and XNNPACK, into results/runtime
 	$(BIN)/python deploy/native/build.py --compiler zig --out deploy/bssl_tf_deploy/lib/libbssl_tf_runtime.so
 	PYTHONPATH=deploy $(BIN)/python -m benchmarks
 	PYTHONPATH=deploy $(BIN)/python -m benchmarks.kernels
+
+# PyTorch in an environment of its own, as nothing else here needs it. What is recorded already is not measured again.
+bench-training: $(STAMP) .venv-torch/.installed ## speed of training next to plain PyTorch, into results/training-speed.jsonl (an hour, quiet machine)
+	PYTHONPATH=deploy $(BIN)/python -m benchmarks.training
+	$(MAKE) --no-print-directory tables
+
+.venv-torch/.installed:
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet 'torch==2.13.0' numpy
+	@touch $@
 
 # On any machine, with zig, so that they run on every Linux since glibc 2.17.
 wheels: $(STAMP) ## wheels of the device side for x86-64 and 64-bit ARM, into dist/

@@ -185,6 +185,46 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def training_speed() -> str:
+    """Training here next to PyTorch: images a second, their ratio, waiting for input, and the bound of each network."""
+    return speed_of_training(read_records(RESULTS / "training-speed.jsonl"))
+
+
+def speed_of_training(records: Iterable[dict[str, Any]]) -> str:
+    """The table of records of `benchmarks.training`, of each case the newest."""
+    newest = {tuple(record["case"][key] for key in _CASE): record for record in records}
+    if not newest:
+        return "Not measured yet.\n"
+    rows = []
+    for (network, size, precision), record in newest.items():
+        speeds = [record["images_per_s"][side] for side in ("ours", "pytorch")]
+        ratio, goals, shares = record["speed_up"], record["goals"], record["bound_share"]
+        faster = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        rows.append(
+            (
+                f"`{network}`, {size} px, {precision}",
+                *(f"{speed['p50']:.4g} ({speed['p10']:.4g} to {speed['p90']:.4g})" for speed in speeds),
+                faster,
+                f"{goals['speed_up']:g} {_met(goals['speed_up_met'])}",
+                f"{100 * record['input_share']['ours']:.1f} %, {_met(goals['input_share_met'])}",
+                f"{record['bound_images_per_s']:.4g}",
+                f"{100 * shares['ours']:.0f} % / {100 * shares['pytorch']:.0f} %",
+            )
+        )
+    head = (
+        *("images per second", "ours", "PyTorch", "ours / PyTorch", "target", "ours waits for input"),
+        *("bound", "ours / PyTorch of the bound"),
+    )
+    return _markdown(head, rows)
+
+
+_CASE = ("network", "image_size", "precision")
+
+
+def _met(reached: bool) -> str:
+    return "met" if reached else "missed"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "comparison": comparison,
     "demo": demo,
@@ -193,6 +233,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "speed": speed,
     "threads": threads,
+    "training-speed": training_speed,
 }
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from benchmarks import cache, networks
 from benchmarks.agreement import agreement
 from benchmarks.networks import FLOAT32, INT8, NETWORKS
+from benchmarks.others import OthersClock
 from benchmarks.timing import interleave, percentiles, ratio
 from benchmarks.variants import LCE, OURS, VARIANTS, Variant, open_variant
 from bssl_tf.errors import RuntimeUnavailableError
@@ -173,7 +172,7 @@ def _timed(opened: Mapping[Key, Opened], budget_s: float, min_rounds: int) -> Se
     for key, one in opened.items():
         if one.variant is not None and one.found.refused is None:
             calls[key] = _call(one.variant, one.variant.prepare(cache.images(one.shape, 1, cache.SEED + 3)))
-    others = _OthersClock()
+    others = OthersClock()
     times = interleave(calls, budget_s=budget_s, min_rounds=min_rounds, seed=cache.SEED) if calls else {}
     others_cores = others.cores()
     runs: dict[int, dict[str, Network]] = {}
@@ -203,27 +202,3 @@ def _with_times(key: Key, found: Network, times: dict[Key, np.ndarray]) -> Netwo
         },
         ratio_to_one_thread=ratio(alone, own) if alone is not None and key.threads > 1 else None,
     )
-
-
-class _OthersClock:
-    """How many cores other processes keep busy, from Linux's counters."""
-
-    def __init__(self) -> None:
-        self._start = self._now()
-
-    def _now(self) -> tuple[float, float] | None:
-        try:
-            fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
-        except OSError:
-            return None
-        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
-        own = os.times()
-        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        return time.monotonic(), busy - own.user - own.system
-
-    def cores(self) -> float | None:
-        """Cores in the mean since this object was made; None where the counters are not there."""
-        end = self._now()
-        if self._start is None or end is None or end[0] <= self._start[0]:
-            return None
-        return round(max(0.0, (end[1] - self._start[1]) / (end[0] - self._start[0])), 3)
