@@ -40,6 +40,7 @@ __all__ = [
     "locked",
     "new_folder",
     "open_regular",
+    "parse_json",
     "read_complete_records",
     "read_json",
     "read_records",
@@ -167,7 +168,7 @@ def read_json(path: Path) -> dict[str, Any]:
         RunFolderError: the file is missing, not JSON, not an object, or not what was written.
     """
     try:
-        content = _loads(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
+        content = parse_json(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} is missing", "Check the path") from error
     except OSError as error:
@@ -241,7 +242,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     # Not splitlines, which also parts at characters that may stand in JSON's text.
     for line in _text(path).removesuffix("\n").split("\n"):
         try:
-            record = _loads(line)
+            record = parse_json(line)
         except (ValueError, RecursionError):
             break
         if not isinstance(record, dict):
@@ -259,7 +260,7 @@ def line_count(path: Path) -> int:
     return _text(path).count("\n")
 
 
-def _loads(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """JSON whose whole numbers fit into a float, as whoever computes with them may make them one."""
     return json.loads(text, parse_int=_whole)
 

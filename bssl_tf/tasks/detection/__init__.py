@@ -1,5 +1,6 @@
 """Detection: boxes around objects, each with a class.
 
-`network` is neck and head, `assignment` and `objective` what they learn. Decoding, which the device does, is in
+`boxes` is how labelled boxes are held; `open` reads them, through `voc`, `coco`, `yolo` and `tfds_boxes`. `network` is
+neck and head, `assignment` and `objective` what they learn. Decoding, which the device does, is in
 `bssl_tf_deploy.boxes`.
 """
