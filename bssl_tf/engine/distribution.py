@@ -204,7 +204,7 @@ def _workers() -> tuple[dict[str, str], int]:
         own = _task(task["type"], int(task["index"]))
         if own not in addresses:
             raise ValueError(f"there is no {task['type']} {task['index']}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ConfigError(
             f"TF_CONFIG does not name the workers of a run and which one this is ({type(error).__name__}: {error})",
             "Set it as for every use of tf.distribute, or start workers on this machine with `bssl-tf launch`",

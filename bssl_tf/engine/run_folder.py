@@ -57,12 +57,15 @@ class Checkpoint:
 
 
 def refuse_taken(path: Path) -> None:
-    """Raises `RunFolderError` for a folder that holds something else than a run, `StorageError` if it is unreadable."""
+    """Raises `RunFolderError` for a file, or a folder that holds something else, `StorageError` if it is unreadable."""
     with storage_errors(path):
         # A run that was killed while it was being made has no config.toml yet: begin again over what it left. Traces of
         # `--profile` may be there before the run is.
         begun = re.compile(r"run\.lock|environment\.json|tensorboard|\..*\.tmp")
         taken = path.is_dir() and any(not begun.fullmatch(item.name) for item in path.iterdir())
+        is_file = path.exists() and not path.is_dir()
+    if is_file:
+        raise RunFolderError(f"{path} is a file, not a folder", "Choose another folder with --out")
     if taken:
         raise RunFolderError(f"{path} is not empty and holds no run", "Choose another folder with --out")
 

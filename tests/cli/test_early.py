@@ -19,6 +19,7 @@ MISTAKES: list[tuple[str, int, str]] = [
     ("teacher --data embedded --out FOLDER --probe-data FOLDER/nowhere", 4, "nowhere does not exist"),
     ("teacher --data FOLDER/nowhere --out FOLDER", 4, "nowhere does not exist"),
     ("teacher --data embedded --out TAKEN", 5, "is not empty and holds no run"),
+    ("pretrain --method moco --data embedded --out TAKEN/letter.txt --dry-run", 5, "is a file, not a folder"),
     ("teacher --out FOLDER", 3, "no data set is named"),
     ("teacher --pretrained efficientnet_lite9 --out FOLDER", 3, "Did you mean 'efficientnet_lite0'"),
     ("teacher --pretrained --out TAKEN", 5, "is not an empty folder"),

@@ -120,6 +120,7 @@ def assert_same(one: Path, other: Path) -> None:
         ('{"cluster": {}}', "'task'"),
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "there is no worker 1"),
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "there is no ps 0"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1e999}}', "OverflowError"),
     ],
 )
 def test_a_wrong_tf_config_is_one_clear_line(value: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
