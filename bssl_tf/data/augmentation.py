@@ -108,7 +108,22 @@ MOCO_V2 = Augmentation(
     max_blur_sigma=2.0,
     flip_probability=0.5,
 )
-PRESETS = {"lite": LITE, "moco_v2": MOCO_V2}
+# Crop and flip only: a label must survive the view, and stay readable at a few pixels.
+WEAK = Augmentation(
+    min_area=0.5,
+    max_area=1.0,
+    brightness=0.0,
+    contrast=0.0,
+    saturation=0.0,
+    hue=0.0,
+    jitter_probability=0.0,
+    grey_probability=0.0,
+    blur_probability=0.0,
+    min_blur_sigma=0.1,
+    max_blur_sigma=0.1,
+    flip_probability=0.5,
+)
+PRESETS = {"lite": LITE, "moco_v2": MOCO_V2, "weak": WEAK}
 
 
 def augment(

@@ -41,7 +41,7 @@ class Item:
     """An image still to be decoded.
 
     Attributes:
-        split: "train" or "test".
+        split: one of `cache.SPLITS`.
         path: for messages; relative to the data set's root.
         source: a file, the content of one, or what reads it, which may raise `UnreadableImageError`.
         label: None where the data set has no labels.
@@ -65,6 +65,8 @@ class Options:
         limit: at most this many images in each split, or None.
         labels_needed: refuse classes that nothing can be learnt about; without it they may be anything.
         loading: "mapped", "streaming", or "auto": by size; see `data.streaming`.
+        validation: also take a folder of validation images, where there is one beside that for testing.
+        label_sets: of a listing, let each set of labels be a class; see `data.listing`.
     """
 
     image_size: int
@@ -74,6 +76,8 @@ class Options:
     limit: int | None
     labels_needed: bool
     loading: Literal["auto", "mapped", "streaming"] = "auto"
+    validation: bool = False
+    label_sets: bool = False
 
 
 def store_size(common_size: tuple[int, int] | None, image_size: int) -> int:
@@ -154,7 +158,7 @@ def cached_splits(name: str, key: str, channels: int, plan: Callable[[], Plan], 
         return _build_entry(folder, name, key, channels, plan(), options)
 
     splits = open_or_build(options.cache_dir, key, name, build)
-    total = len(splits.train) + len(splits.test or ()) + len(splits.skipped_files)
+    total = sum(map(len, (splits.train, splits.test or (), splits.validation or (), splits.skipped_files)))
     # Again, because the entry may have been built under a more lenient setting.
     _refuse_unreadable(name, splits.skipped_files, total, unreadable_file(options.cache_dir, key), options)
     return splits
@@ -197,8 +201,11 @@ def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, o
         listed = write_unreadable(options.cache_dir, key, tuple(skipped))
         _refuse_unreadable(name, skipped, plan.total, listed, options)
     check_counts(name, counts.get("train", np.zeros(1, np.int64)), plan.class_names, options)
-    if "test" in counts and not counts["test"].any():
-        raise DataError(f"no test image of {name} can be read", "Repair the files, or remove the test folder")
+    for split in ("test", "validation"):
+        if split in counts and not counts[split].any():
+            raise DataError(
+                f"no {split} image of {name} can be read", f"Repair the files, or remove the {split} folder"
+            )
     return Entry(tuple(split for split in SPLITS if split in writers), plan.class_names, tuple(skipped), dict(remarks))
 
 

@@ -39,8 +39,8 @@ from bssl_tf_deploy.text import printable
 
 # Part of every key: raise it when decoding or the layout changes.
 FORMAT: Literal[3] = 3
-Split = Literal["train", "test"]
-SPLITS: tuple[Split, ...] = ("train", "test")
+Split = Literal["train", "test", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "test", "validation")
 _INDEX = "index.json"
 # What stands there is not what was written, or nothing does; other errors of the system would come again.
 _DAMAGE = (errno.ENOENT, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
@@ -77,7 +77,7 @@ class Entry:
     """What a builder hands back.
 
     Attributes:
-        splits: which of "train" and "test" were written.
+        splits: which of `SPLITS` were written.
         class_names: empty without labels.
         skipped: unreadable files.
         remarks: on how others were read, and the number of images of which each is true.
@@ -264,7 +264,7 @@ def _open(folder: Path, name: str, *, report: bool = True) -> tuple[DataSplits, 
             if images.fingerprint() != index.fingerprints.get(split):
                 raise ValueError(f"the {split} images are not what was written")
         skipped = tuple(SkippedFile(file.path, file.cause) for file in index.skipped)
-        return DataSplits(name, sets["train"], sets.get("test"), skipped), index.remarks
+        return DataSplits(name, sets["train"], sets.get("test"), skipped, sets.get("validation")), index.remarks
     # numpy raises whatever it likes for a damaged header.
     except Exception as error:
         system = error if isinstance(error, OSError) else error.__cause__

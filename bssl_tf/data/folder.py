@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +39,18 @@ def load_folder(root: Path, options: Options) -> DataSplits:
     name = str(root)
     check_folder(root)
     channels = options.channels or 3
-    kept = catalogue_folder(options.cache_dir, "folder", str(root.resolve()), options.labels_needed)
+    kept = catalogue_folder(
+        options.cache_dir,
+        *("folder", str(root.resolve()), options.labels_needed),
+        *(["validation"] if options.validation else []),
+    )
     known = opened_catalogue(kept, name) if options.loading != "mapped" else None
     if known is not None and _is_current(known, root) and is_streamed(known.images, options, channels):
         return streamed_splits(name, root, known, options, channels)
     changed: dict[Path, int] = {}
     began = time.time_ns()
     try:
-        splits = find_splits(root, labels_needed=options.labels_needed, changed=changed)
+        splits = find_splits(root, labels_needed=options.labels_needed, validation=options.validation, changed=changed)
     except OSError as error:
         raise DataError(f"{name} cannot be listed ({error})", "Check its permissions") from error
     if is_streamed(sum(len(listing.files) for listing in splits.values()), options, channels):
@@ -69,14 +73,14 @@ def load_folder(root: Path, options: Options) -> DataSplits:
     counts = np.bincount(train.labels or [0] * len(train.files), minlength=max(len(train.class_names), 1))
     check_counts(name, counts, train.class_names, options)
 
-    stats = [_stat(root / file) for listing in splits.values() for file in listing.files]
+    files = [file for listing in splits.values() for file in listing.files]
+    stats = [file_state(root / file) for file in files]
     contents = [[split, listing.files, listing.labels] for split, listing in splits.items()]
     key = cache_key("folder", contents, stats, train.class_names, options.image_size, channels)
 
     def plan() -> Plan:
-        size = store_size(_common_size(root, splits), options.image_size)
-        total = sum(len(listing.files) for listing in splits.values())
-        return Plan(_items(root, splits), total, size, train.class_names)
+        size = store_size(common_size(root, files), options.image_size)
+        return Plan(_items(root, splits), len(files), size, train.class_names)
 
     return cached_splits(name, key, channels, plan, options)
 
@@ -97,7 +101,7 @@ def _catalogue(root: Path, splits: dict[str, Listing], watched: dict[str, int]) 
             continue
         places = np.zeros((len(listing.files), 3), np.int64)
         places[:, 0] = np.arange(first, first + len(places))
-        places[:, 2] = [_stat(root / file)[0] for file in listing.files]
+        places[:, 2] = [file_state(root / file)[0] for file in listing.files]
         parts[split] = Part(places, None if listing.labels is None else np.array(listing.labels, np.int64))
         first += len(places)
     names = Names.of(file for split in parts for file in splits[split].files)
@@ -115,12 +119,12 @@ def _is_current(catalogue: Catalogue, root: Path) -> bool:
     for part in catalogue.parts.values():
         for place in spread_indices(len(part), _COMPARED_FILES).tolist():
             file, _, size = part.places[place].tolist()
-            if _stat(root / catalogue.names[file])[0] != size:
+            if file_state(root / catalogue.names[file])[0] != size:
                 return False
     return True
 
 
-def _stat(file: Path) -> tuple[int, int]:
+def file_state(file: Path) -> tuple[int, int]:
     """Bytes and time of change; a link that leads nowhere counts as empty, and is unreadable later on."""
     try:
         stat = file.stat()
@@ -129,15 +133,14 @@ def _stat(file: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _common_size(root: Path, splits: dict[str, Listing]) -> tuple[int, int] | None:
+def common_size(root: Path, files: Iterable[str]) -> tuple[int, int] | None:
     """Width and height of all readable images, or None where two differ or none is readable."""
     common: tuple[int, int] | None = None
-    for listing in splits.values():
-        for file in listing.files:
-            size = header_size(root / file)
-            if size is not None and common is not None and size != common:
-                return None
-            common = common or size
+    for file in files:
+        size = header_size(root / file)
+        if size is not None and common is not None and size != common:
+            return None
+        common = common or size
     return common
 
 

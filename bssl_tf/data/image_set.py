@@ -193,12 +193,14 @@ class DataSplits:
         train: the images to learn from.
         test: held-out images with labels, or None where there are no labels to test with.
         skipped_files: what could not be decoded, in the order of reading.
+        validation: of a folder of its own, with labels, where it was asked for and is there; else None.
     """
 
     name: str
     train: ImageSet
     test: ImageSet | None
     skipped_files: tuple[SkippedFile, ...] = ()
+    validation: ImageSet | None = None
 
 
 def spread_indices(count: int, limit: int) -> NDArray[np.int64]:

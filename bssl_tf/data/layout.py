@@ -10,6 +10,7 @@ system or a NAS keeps beside photos is skipped at every depth. Whatever is left 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -27,7 +28,7 @@ from bssl_tf_deploy.folders import IMAGE_SUFFIXES, SYSTEM_NAMES
 from bssl_tf_deploy.folders import is_image as _is_image
 
 TRAIN_NAMES = ("train", "training")
-# The first that has class folders is used.
+# The first that has class folders is used; for fine-tuning, the second is for validation.
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "development", "eval", "evaluation")
 LAYOUT_HINT = "Give a folder with images, or with one sub-folder of images for each class"
 # What lies beside photos and is none; files of other kinds might be meant.
@@ -75,13 +76,16 @@ def image_count(root: Path) -> int:
     return sum(map(_is_image, files)) + sum(_is_image(file) for one in folders for file in tree.files_below(one))
 
 
-def find_splits(root: Path, *, labels_needed: bool, changed: dict[Path, int] | None = None) -> dict[str, Listing]:
+def find_splits(
+    root: Path, *, labels_needed: bool, validation: bool = False, changed: dict[Path, int] | None = None
+) -> dict[str, Listing]:
     """The files to train on and, where there are labels, to test on: by "train" and "test".
 
     Args:
         root: an existing folder.
         labels_needed: without it a single class folder is just a folder, such as DCIM on a camera's card.
         changed: takes every folder that was listed, and when it had last changed before that, in ns.
+        validation: where there are folders for both testing and validation, also the latter, as "validation".
 
     Raises:
         DataError: no images, two training folders, test folders without one, or a test folder with classes that the
@@ -90,12 +94,12 @@ def find_splits(root: Path, *, labels_needed: bool, changed: dict[Path, int] | N
     """
     tree = _Tree(root, {} if changed is None else changed)
     try:
-        return _find_splits(tree, labels_needed)
+        return _find_splits(tree, labels_needed, validation)
     finally:
         tree.report_system_files()
 
 
-def _find_splits(tree: _Tree, labels_needed: bool) -> dict[str, Listing]:
+def _find_splits(tree: _Tree, labels_needed: bool, validation: bool) -> dict[str, Listing]:
     root = tree.root
     train_root = _train_folder(tree)
     train = _list(root if train_root is None else train_root, tree)
@@ -104,32 +108,38 @@ def _find_splits(tree: _Tree, labels_needed: bool) -> dict[str, Listing]:
         raise DataError(f"{place} holds no images (known endings: {' '.join(sorted(IMAGE_SUFFIXES))})", LAYOUT_HINT)
     if len(train.class_names) == 1 and not labels_needed:
         train = Listing(train.files, None, ())
-    test_root, test = None, None
+    found: dict[Path, Listing] = {}
     if train_root is not None:
         if train.labels is not None:
-            test_root, test = _find_test(tree)
-        _report_unused(tree, {train_root, test_root})
+            found = dict(itertools.islice(_test_folders(tree), 2 if validation else 1))
+        _report_unused(tree, {train_root, *found})
     if train.labels is None:
         return {"train": train}
     if labels_needed:
         _report_lookalikes(root if train_root is None else train_root, train)
-    if test is not None:
-        unknown = sorted(set(test.class_names) - set(train.class_names))
-        if unknown:
-            counts = test.counts()
-            raise DataError(
-                f"{test_root} has classes that {train_root} lacks: "
-                + ", ".join(described(name, counts[name], train.class_names) for name in unknown),
-                "Give the class folders the same names in both",
-            )
-        labels = [train.class_names.index(test.class_names[label]) for label in test.labels or ()]
-        return {"train": train, "test": Listing(test.files, tuple(labels), train.class_names)}
+    if found:
+        aligned = [_aligned(place, listing, train_root, train) for place, listing in found.items()]
+        return {"train": train} | dict(zip(("test", "validation"), aligned, strict=False))
     kept = held_out(train.files, train.labels)
     splits = {"train": train.take(np.flatnonzero(~kept).tolist())}
     if kept.any():
         splits["test"] = train.take(np.flatnonzero(kept).tolist())
         _log.info("%s: %d of %d images are held out for testing", root, kept.sum(), len(kept))
     return splits
+
+
+def _aligned(place: Path, found: Listing, train_root: Path | None, train: Listing) -> Listing:
+    """Images of a test folder, with the labels that their classes have in `train`."""
+    unknown = sorted(set(found.class_names) - set(train.class_names))
+    if unknown:
+        counts = found.counts()
+        raise DataError(
+            f"{place} has classes that {train_root} lacks: "
+            + ", ".join(described(name, counts[name], train.class_names) for name in unknown),
+            "Give the class folders the same names in both",
+        )
+    labels = [train.class_names.index(found.class_names[label]) for label in found.labels or ()]
+    return Listing(found.files, tuple(labels), train.class_names)
 
 
 def split_word(name: str) -> str:
@@ -164,20 +174,19 @@ def _train_folder(tree: _Tree) -> Path | None:
     return trains[0] if is_split else None
 
 
-def _find_test(tree: _Tree) -> tuple[Path | None, Listing | None]:
-    """The first of the test folders that has labels."""
+def _test_folders(tree: _Tree) -> Iterator[tuple[Path, Listing]]:
+    """The test folders that have labels, the best-named first."""
     folders, _ = tree.entries(tree.root)
     tests = [folder for folder in folders if split_word(folder.name) in TEST_NAMES]
     for folder in sorted(tests, key=lambda folder: TEST_NAMES.index(split_word(folder.name))):
         listing = _list(folder, tree)
         if listing.labels is not None:
-            return folder, listing
-        if listing.files:
+            yield folder, listing
+        elif listing.files:
             _log.warning("%s has no class folders and cannot be used for testing", folder)
-    return None, None
 
 
-def _report_unused(tree: _Tree, used: set[Path | None]) -> None:
+def _report_unused(tree: _Tree, used: set[Path]) -> None:
     """One line on images that lie beside the split folders in use."""
     folders, _ = tree.entries(tree.root)
     counts = {folder.name: sum(map(_is_image, tree.files_below(folder))) for folder in folders if folder not in used}

@@ -14,6 +14,7 @@ from bssl_tf.data.decoding import to_channels
 from bssl_tf.data.embedded import load_embedded
 from bssl_tf.data.folder import check_folder, load_folder
 from bssl_tf.data.image_set import DataSplits, ImageSet
+from bssl_tf.data.listing import is_listing, load_listing
 from bssl_tf.data.shards import has_shards, is_shard, load_shards
 from bssl_tf.errors import DataError, MissingDataError
 from bssl_tf.files import cache_dir as user_cache_dir
@@ -35,13 +36,15 @@ def load_data(
     limit: int | None = None,
     labels_needed: bool = True,
     loading: Literal["auto", "mapped", "streaming"] = "auto",
+    validation: bool = False,
+    label_sets: bool = False,
 ) -> DataSplits:
     """Loads training images and, where there are labels, test images; logs what is skipped, left out or held out.
 
     Args:
         spec: `embedded` (part of Fashion-MNIST, shipped with the package), `tfds:NAME[/CONFIG][:VERSION]`
-            (TensorFlow Datasets), or the path of a folder of images (layouts: `bssl_tf.data.folder`) or of shards
-            (`bssl_tf.data.shards`).
+            (TensorFlow Datasets), the path of a folder of images (layouts: `bssl_tf.data.folder`) or of shards
+            (`bssl_tf.data.shards`), or that of a file that lists images with their labels (`bssl_tf.data.listing`).
         image_size: side of the network's input, pixels, 8 to 1024; decides at which size images are stored.
         channels: 1 (grey), 3 (RGB), or None: as the data set has it; 3 for a folder.
         data_dir: where TFDS keeps its data sets; None for TFDS's own default.
@@ -53,6 +56,8 @@ def load_data(
             not needed it is taken as it is. A labelled set's test images are held out either way.
         loading: "mapped" decodes images once, into the cache; "streaming" whenever they are read; "auto" decides by
             size. What is `embedded` is in memory.
+        validation: also load a folder of validation images that lies next to those to train and to test on.
+        label_sets: of a listing, let each set of labels be a class.
 
     Raises:
         MissingDataError: the folder is not there.
@@ -68,6 +73,8 @@ def load_data(
         limit=limit,
         labels_needed=labels_needed,
         loading=loading,
+        validation=validation,
+        label_sets=label_sets,
     )
     if spec.strip() == EMBEDDED:
         train, test = load_embedded()
@@ -78,7 +85,7 @@ def load_data(
 
         return replace(load_tfds(spec[len(TFDS_PREFIX) :], data_dir, download, options), name=spec)
     path = Path(spec).expanduser()
-    load = load_shards if has_shards(path) else load_folder
+    load = load_listing if is_listing(spec) else load_shards if has_shards(path) else load_folder
     return replace(load(path, options), name=spec)
 
 
@@ -100,6 +107,8 @@ def check_arguments(
         return
     if not spec.strip():
         raise DataError("no data set was named", "Give `embedded`, tfds:NAME, or the path of a folder of images")
+    if is_listing(spec) and Path(spec).expanduser().is_file():
+        return
     path = Path(spec).expanduser()
     if not path.exists() and (known := _meant(spec)):
         raise MissingDataError(f"there is no data set {spec!r}", f"Did you mean `{known}`? Or check the path")

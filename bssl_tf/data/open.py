@@ -40,12 +40,15 @@ def count_images(config: DataConfig) -> int | None:
     return min(count, config.limit) if config.limit else count
 
 
-def open_data(config: DataConfig, *, labels_needed: bool) -> DataSplits:
+def open_data(
+    config: DataConfig, *, labels_needed: bool, validation: bool = False, label_sets: bool = False
+) -> DataSplits:
     """Loads the data set that `config` names.
 
     Args:
         config: names it.
         labels_needed: as for `load_data`.
+        validation, label_sets: as for `load_data`.
 
     Raises:
         ConfigError: no data set is named, or a setting is out of range.
@@ -65,4 +68,6 @@ def open_data(config: DataConfig, *, labels_needed: bool) -> DataSplits:
         limit=config.limit or None,
         labels_needed=labels_needed,
         loading=config.loading,
+        validation=validation,
+        label_sets=label_sets,
     )

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from bssl_tf.data.building import Options, check_counts, store_size
-from bssl_tf.data.cache import unreadable_file
+from bssl_tf.data.cache import Split, unreadable_file
 from bssl_tf.data.catalogue import Catalogue, Part
 from bssl_tf.data.encoded import EncodedImages, encoded_images
 from bssl_tf.data.image_set import DataSplits, spread_indices
@@ -72,7 +72,7 @@ def streamed_splits(name: str, root: Path, catalogue: Catalogue, options: Option
     listed = unreadable_file(options.cache_dir, catalogue.folder.stem)
     unreadable = Unreadable(name, total, options.max_unreadable_share, listed)
 
-    def made(split: Literal["train", "test"]) -> StreamedSet:
+    def made(split: Split) -> StreamedSet:
         part = parts[split]
         images = StreamedImages(
             encoded[split],
@@ -87,7 +87,8 @@ def streamed_splits(name: str, root: Path, catalogue: Catalogue, options: Option
         class_names = () if labels is None else catalogue.class_names
         return StreamedSet(f"{name} ({split})", images, np.zeros(0, np.float32), labels, class_names)
 
-    return DataSplits(name, made("train"), made("test") if "test" in parts else None)
+    validation = made("validation") if "validation" in parts else None
+    return DataSplits(name, made("train"), made("test") if "test" in parts else None, validation=validation)
 
 
 def limited(part: Part, limit: int | None) -> Part:

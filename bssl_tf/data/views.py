@@ -7,7 +7,7 @@ batch: workers that share a batch see together, row by row, what one worker woul
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,11 +40,13 @@ class Batch(NamedTuple):
         views: tensors [B, S, S, C] float32, normalised, each an independent view of every image.
         labels: int32 [B], or None when they were not asked for.
         teacher: one tensor [B, D] float32 a view, what the frozen teacher says of it; empty when there is none.
+        targets: what a task's losses compare outputs with, see `tasks.task.Example`; None when there is no task.
     """
 
     views: tuple[tf.Tensor, ...]
     labels: tf.Tensor | None = None
     teacher: tuple[tf.Tensor, ...] = ()
+    targets: Mapping[str, tf.Tensor] | None = None
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

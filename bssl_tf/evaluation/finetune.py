@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
+from bssl_tf.data.augmentation import WEAK
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.descent import descend
@@ -163,6 +164,7 @@ def fine_tuned(
     examples = task.batches(
         images,
         preprocessing,
+        WEAK,
         batch_size=batch_size,
         seed=named_seed(seed, "fine-tuning views"),
         first_step=0,
@@ -170,7 +172,7 @@ def fine_tuned(
     )
     copy = copy_of(backbone)
     copy.trainable = True  # a teacher may come frozen
-    model = task.network(copy, images)
+    model = task.network(copy, images.class_names)
     optimizer = keras.optimizers.Adam(learning_rate)
     optimizer.build(model.trainable_variables)
 

@@ -13,7 +13,8 @@ class DataConfig(Table):
     """The data set and how its images are read.
 
     Attributes:
-        source: `embedded`, `tfds:NAME`, a folder of images, or a folder of shards (.tar, .tfrecord, .array_record).
+        source: `embedded`, `tfds:NAME`, a folder of images, a folder of shards (.tar, .tfrecord, .array_record), or a
+            .csv or .jsonl file that lists images with labels.
         data_dir: where TFDS keeps its data; empty for its default.
         image_size: pixels per side of the network's input; 0 for 28 with `embedded` and 224 otherwise.
         channels: 1 (grey) or 3 (RGB); 0 for those of the data set.

@@ -1,6 +1,6 @@
 """What a network is for: a room for each task, with its targets, head, loss, metrics and its part of a bundle.
 
-A task is found by name. `classification` comes with this package; others are found by the entry points
+A task is found by name. `classification` and `multilabel` come with this package; others are found by the entry points
 `bssl_tf.tasks`, each a subclass of `task.Task`:
 
     [project.entry-points."bssl_tf.tasks"]
@@ -20,7 +20,10 @@ from bssl_tf.errors import ConfigError
 from bssl_tf.tasks.task import Task
 
 _ENTRY_POINTS = "bssl_tf.tasks"
-_OWN = {"classification": "bssl_tf.tasks.classification:Classification"}
+_OWN = {
+    "classification": "bssl_tf.tasks.classification:Classification",
+    "multilabel": "bssl_tf.tasks.multilabel:MultiLabel",
+}
 
 
 @functools.cache

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import Augmentation
+from bssl_tf.data.building import held_out
 from bssl_tf.data.class_names import described
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
@@ -22,26 +24,11 @@ from bssl_tf.data.views import batches
 from bssl_tf.errors import ConversionError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.tasks.calibration import calibrate
-from bssl_tf.tasks.task import Arrays, Both, Example, Task, Tensors
+from bssl_tf.tasks.task import Arrays, Both, Example, Network, Task, Tensors
 from bssl_tf_deploy.tasks.classification import NAME, Accuracy, Table, same_top1
 
 _log = logging.getLogger(__name__)
 LOGITS = "logits"
-# Crop and flip only: a label must survive the view, and stay readable at a few pixels.
-WEAK = Augmentation(
-    min_area=0.5,
-    max_area=1.0,
-    brightness=0.0,
-    contrast=0.0,
-    saturation=0.0,
-    hue=0.0,
-    jitter_probability=0.0,
-    grey_probability=0.0,
-    blur_probability=0.0,
-    min_blur_sigma=0.1,
-    max_blur_sigma=0.1,
-    flip_probability=0.5,
-)
 _AT_ONCE = 256
 
 
@@ -49,11 +36,26 @@ class Classification(Task[ImageSet]):
     """See the top of this file; targets are `labels`, int32 [B]."""
 
     name = NAME
+    distils = True
 
-    def network(self, backbone: keras.Model, labelled: ImageSet) -> keras.Model:
+    def held_out(self, labelled: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
+        """One image in six of each class, and at least one of two or more."""
+        kept = held_out([f"{seed} {place}" for place in range(len(labelled))], labelled.require_labels().tolist())
+        return labelled.subset(np.flatnonzero(~kept)), labelled.subset(np.flatnonzero(kept))
+
+    def class_names(self, labelled: ImageSet) -> tuple[str, ...]:
+        """Those of the labels."""
+        return labelled.class_names
+
+    def class_counts(self, labelled: ImageSet) -> NDArray[np.int64]:
+        """Images of each class."""
+        counts = np.bincount(labelled.require_labels(), minlength=len(labelled.class_names))
+        return counts.astype(np.int64)
+
+    def network(self, backbone: keras.Model, class_names: Sequence[str]) -> keras.Model:
         """A dense layer on the pooled features, from zero: no class is preferred, and no feature pulled along."""
-        classes = len(labelled.class_names)
-        logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(backbone.output)
+        layer = keras.layers.Dense(len(class_names), kernel_initializer="zeros", name="classifier", dtype="float32")
+        logits = layer(backbone.output)
         return keras.Model(backbone.input, logits, name="fine_tuned")
 
     def outputs(self, model: keras.Model) -> tuple[str, ...]:
@@ -72,34 +74,48 @@ class Classification(Task[ImageSet]):
         self,
         labelled: ImageSet,
         preprocessing: Preprocessing,
+        augmentation: Augmentation,
         *,
         batch_size: int,
         seed: int,
         first_step: int,
         last_step: int,
+        shard: tuple[int, int] = (0, 1),
     ) -> Iterator[Example]:
-        """One random crop of each image, flipped or not (`WEAK`)."""
+        """One random view of each image, and its label."""
         made = batches(
             labelled,
             preprocessing,
-            WEAK,
+            augmentation,
             views=1,
             batch_size=batch_size,
             seed=seed,
             first_step=first_step,
             last_step=last_step,
+            shard=shard,
             with_labels=True,
         )
         return (Example(batch.views[0], {"labels": batch.labels}) for batch in made)
 
-    def losses(self, outputs: Tensors, targets: Tensors) -> Tensors:
+    def losses(self, outputs: Tensors, targets: Tensors, class_weights: tf.Tensor | None = None) -> Tensors:
         """Softmax cross-entropy, and `train_top1` in percent."""
         logits, labels = outputs[LOGITS], targets["labels"]
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        if class_weights is not None:
+            entropy = tf.gather(class_weights, labels) * entropy
         hits = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels), tf.float32)
         return {"loss": tf.reduce_mean(entropy), "train_top1": 100.0 * tf.reduce_mean(hits)}
 
-    def metrics(self, model: keras.Model, labelled: ImageSet, preprocessing: Preprocessing) -> Mapping[str, float]:
+    def distillation(self, outputs: Tensors, taught: tf.Tensor, temperature: float) -> tf.Tensor:
+        """KL(softmax(taught / T) || softmax(logits / T)), times T^2, so that its gradient does not shrink with T.
+
+        Hinton et al. 2015 (arXiv 1503.02531), section 2.
+        """
+        target = tf.nn.softmax(taught / temperature)
+        information = tf.nn.log_softmax(taught / temperature) - tf.nn.log_softmax(outputs[LOGITS] / temperature)
+        return temperature**2 * tf.reduce_mean(tf.reduce_sum(target * information, axis=-1))
+
+    def metrics(self, model: Network, labelled: ImageSet, preprocessing: Preprocessing) -> Mapping[str, float]:
         """`top1`, percent."""
         truth = labelled.require_labels()
         predicted = [
@@ -107,6 +123,10 @@ class Classification(Task[ImageSet]):
             for batch in evaluation_batches(labelled, preprocessing, _AT_ONCE)
         ]
         return {"top1": 100.0 * float(np.mean(np.concatenate(predicted) == truth))}
+
+    def table(self, class_names: Sequence[str]) -> Table:
+        """The labels."""
+        return Table(tuple(class_names), None, None)
 
     def same_answers(self, expected: Arrays, found: Arrays) -> np.ndarray:
         """The same best class."""

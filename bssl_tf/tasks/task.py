@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
+from bssl_tf.data.augmentation import Augmentation
+from bssl_tf.data.image_set import DataSplits
+from bssl_tf.data.open import open_data
 from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.settings import DataConfig
 
 Labelled = TypeVar("Labelled")
 Tensors = Mapping[str, tf.Tensor]
 Arrays = Mapping[str, np.ndarray]
 Both = Callable[[np.ndarray], Iterator[tuple[Arrays, Arrays]]]
+# Called as a Keras model: with normalised images [B, S, S, C], and `training=False`.
+Network = Callable[..., Any]
 
 
 class Example(NamedTuple):
@@ -36,17 +44,45 @@ class Task(ABC, Generic[Labelled]):
 
     Attributes:
         name: in manifests; the device's half has the same (`bssl_tf_deploy.tasks`).
+        distils: whether `distillation` is there: the task can learn from a linear classifier on a teacher's features.
     """
 
     name: ClassVar[str]
+    distils: ClassVar[bool] = False
 
     # Learning with labels.
 
-    @abstractmethod
-    def network(self, backbone: keras.Model, labelled: Labelled) -> keras.Model:
-        """`backbone` with a fresh head for `labelled`, on its pooled features or on `models.feature_maps`.
+    def open(self, config: DataConfig, *, validation: bool) -> DataSplits:
+        """The labelled data that `config` names; with `validation`, also that of a folder of its own.
 
-        The backbone's layers are shared, not copied. What it gives is named by `outputs`.
+        Raises:
+            BsslError: see `data.open.open_data`, which this is for images with one label each.
+        """
+        data = open_data(config, labels_needed=True, validation=validation)
+        data.train.require_labels()
+        return data
+
+    @abstractmethod
+    def held_out(self, labelled: Labelled, seed: int) -> tuple[Labelled, Labelled]:
+        """`labelled` in two parts, to learn from and to stop by: the same ones for the same seed.
+
+        Each has its share of every class. The second is empty where there is too little for two.
+        """
+
+    @abstractmethod
+    def class_names(self, labelled: Labelled) -> tuple[str, ...]:
+        """What the network is to tell apart: K names."""
+
+    @abstractmethod
+    def class_counts(self, labelled: Labelled) -> NDArray[np.int64]:
+        """How often each class is there: int64 [K]."""
+
+    @abstractmethod
+    def network(self, backbone: keras.Model, class_names: Sequence[str]) -> keras.Model:
+        """`backbone` with a fresh head for these classes, on its pooled features or on `models.feature_maps`.
+
+        The backbone's layers are shared, not copied; the head's are float32 and called by names of their own, by which
+        their weights are saved. What it gives is named by `outputs`.
         """
 
     @abstractmethod
@@ -62,29 +98,51 @@ class Task(ABC, Generic[Labelled]):
         self,
         labelled: Labelled,
         preprocessing: Preprocessing,
+        augmentation: Augmentation,
         *,
         batch_size: int,
         seed: int,
         first_step: int,
         last_step: int,
+        shard: tuple[int, int] = (0, 1),
     ) -> Iterator[Example]:
         """Batches of augmented images with their targets, for steps `first_step` up to before `last_step`.
 
-        The same seed and step give the same batch, so that a run can be resumed.
+        The same seed and step give the same batch, so that a run can be resumed; of `shard`, number r of n equal parts
+        of every batch.
 
         Raises:
             DataError: there are no labels.
         """
 
     @abstractmethod
-    def losses(self, outputs: Tensors, targets: Tensors) -> Tensors:
-        """Scalars by name: `loss` is what training makes small, the others are for progress."""
+    def losses(self, outputs: Tensors, targets: Tensors, class_weights: tf.Tensor | None = None) -> Tensors:
+        """Scalars by name: `loss` is what training makes small, the others are for progress.
+
+        Means over the images, as several devices that share a batch average them.
+
+        Args:
+            outputs: float32, by the names of `outputs`.
+            targets: of `batches`.
+            class_weights: float32 [K], how much an image of each class counts; None for all alike.
+        """
+
+    def distillation(self, outputs: Tensors, taught: tf.Tensor, temperature: float) -> tf.Tensor:
+        """A scalar: how far `outputs` are from what a classifier on a teacher's features gives, [B, K] float32.
+
+        Called only where `distils` is true.
+        """
+        raise NotImplementedError
 
     @abstractmethod
-    def metrics(self, model: keras.Model, labelled: Labelled, preprocessing: Preprocessing) -> Mapping[str, float]:
-        """How good `model` is on `labelled`; the first is the one that counts. Shares are in percent."""
+    def metrics(self, model: Network, labelled: Labelled, preprocessing: Preprocessing) -> Mapping[str, float]:
+        """How good `model` is on `labelled`; the first is the one that counts, more is better. Shares in percent."""
 
     # What a bundle needs beside the network.
+
+    @abstractmethod
+    def table(self, class_names: Sequence[str]) -> Any:
+        """The manifest's table for a network of `network`, without what is measured."""
 
     @abstractmethod
     def same_answers(self, expected: Arrays, found: Arrays) -> np.ndarray:
@@ -105,3 +163,27 @@ class Task(ABC, Generic[Labelled]):
     @abstractmethod
     def example_words(self, labelled: Labelled, indices: np.ndarray) -> Sequence[str]:
         """A word for each image, for the names of a bundle's examples; `image` where nothing is known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Purpose:
+    """What a network is fine-tuned for.
+
+    Attributes:
+        task: the task.
+        class_names: K names.
+        class_counts: int64 [K], how often each class is there to learn from.
+        taught: what a classifier on the teacher's features gives for normalised images, [B, S, S, C] to [B, K]; None
+            without a teacher.
+    """
+
+    task: Task[Any]
+    class_names: tuple[str, ...]
+    class_counts: NDArray[np.int64]
+    taught: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    def balanced_weights(self) -> NDArray[np.float32]:
+        """Float32 [K], with which all classes count alike and an image counts 1 on average; 0 for absent classes."""
+        present = self.class_counts > 0
+        even = self.class_counts.sum() / max(int(present.sum()), 1)
+        return np.where(present, even / np.maximum(self.class_counts, 1), 0).astype(np.float32)

@@ -101,6 +101,29 @@ def test_images_beside_the_splits_in_use_are_told_with_their_count(root: Path, s
     assert told == [f"{root}: not used: unlabeled (1 image), val (4 images), beside the folders (1 image)"]
 
 
+def test_validation_images_have_a_folder_of_their_own_where_they_are_asked_for(root: Path, save: Save) -> None:
+    """Its classes may be fewer; the test images are the same either way."""
+    classes(root / "train", save)
+    classes(root / "test", save, count=3, start=500)
+    classes(root / "val", save, "dog", count=2, start=900)
+    lines: list[str] = []
+    alone, asked = load(root, lines), load(root, validation=True)
+    assert alone.validation is None and any("not used: val (2 images)" in line for line in lines)
+    assert asked.validation is not None and asked.validation.require_labels().tolist() == [1, 1]
+    for one in (alone, asked):
+        assert one.test is not None and len(one.test) == 6
+    assert asked.test is not None and alone.test is not None and asked.test.fingerprint() == alone.test.fingerprint()
+    assert asked.train.fingerprint() == alone.train.fingerprint()
+    # Alone beside the training images, it is for testing.
+    shutil.rmtree(root / "test")
+    data = load(root, validation=True)
+    assert data.test is not None and (len(data.test), data.validation) == (2, None)
+    classes(root / "test", save, count=3, start=500)
+    classes(root / "val", save, "bird", start=700)
+    with pytest.raises(DataError, match=r"val has classes that .*train lacks: bird"):
+        load(root, validation=True)
+
+
 def test_test_images_of_unlabelled_training_images_are_told(root: Path, save: Save) -> None:
     for index in range(5):
         save(root / "train" / f"{index}.png", index)

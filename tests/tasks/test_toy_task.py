@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from bssl_tf.backend import keras, tf
+from bssl_tf.data.augmentation import WEAK
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.errors import BundleError, ConfigError
 from bssl_tf.models.registry import build_backbone
@@ -71,7 +72,7 @@ def subject() -> Subject:
     """A small network, trained for a moment by what the task says."""
     task, train = find_task(NAME), pictures(200, 0)
     keras.utils.set_random_seed(0)
-    model = task.network(build_backbone("quicknet_tiny", SIZE, 3, {}), train)
+    model = task.network(build_backbone("quicknet_tiny", SIZE, 3, {}), ())
     optimizer = keras.optimizers.Adam(0.003)
     optimizer.build(model.trainable_variables)
     losses = []
@@ -86,7 +87,7 @@ def subject() -> Subject:
         )
         return loss
 
-    for example in task.batches(train, PREPROCESSING, batch_size=32, seed=0, first_step=0, last_step=60):
+    for example in task.batches(train, PREPROCESSING, WEAK, batch_size=32, seed=0, first_step=0, last_step=60):
         losses.append(float(train_step(example.images, dict(example.targets))))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     test = pictures(60, 1)

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
+from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.errors import ConversionError
 from bssl_tf.models.feature_maps import feature_maps
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.tasks.task import Arrays, Both, Example, Task, Tensors
+from bssl_tf.tasks.task import Arrays, Both, Example, Network, Task, Tensors
 from bssl_tf_deploy.manifest import Manifest
 from bssl_tf_deploy.strict import expect
 from bssl_tf_deploy.tasks.task import Task as DeviceTask
@@ -84,7 +86,17 @@ class HostSpot(Task[ImageSet]):
 
     name = "brightest-place"
 
-    def network(self, backbone: keras.Model, labelled: ImageSet) -> keras.Model:
+    def held_out(self, labelled: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
+        kept = np.arange(len(labelled)) % 4 == seed % 4
+        return labelled.subset(np.flatnonzero(~kept)), labelled.subset(np.flatnonzero(kept))
+
+    def class_names(self, labelled: ImageSet) -> tuple[str, ...]:
+        return ()
+
+    def class_counts(self, labelled: ImageSet) -> NDArray[np.int64]:
+        return np.zeros(0, np.int64)
+
+    def network(self, backbone: keras.Model, class_names: Sequence[str]) -> keras.Model:
         # Of a map, as a detector's head would be, and of the pooled features.
         maps = feature_maps(backbone)
         x = keras.layers.Conv2D(4, 1, name="spot_conv")(maps[min(maps)])
@@ -101,11 +113,13 @@ class HostSpot(Task[ImageSet]):
         self,
         labelled: ImageSet,
         preprocessing: Preprocessing,
+        augmentation: Augmentation,
         *,
         batch_size: int,
         seed: int,
         first_step: int,
         last_step: int,
+        shard: tuple[int, int] = (0, 1),
     ) -> Iterator[Example]:
         for step in range(first_step, last_step):
             chosen = np.random.default_rng((seed, step)).integers(0, len(labelled), batch_size)
@@ -113,14 +127,17 @@ class HostSpot(Task[ImageSet]):
             targets = {"place": tf.constant(places), "brightness": tf.constant(brightness)}
             yield Example(tf.constant(preprocessing.normalise(np.asarray(labelled.images[chosen]))), targets)
 
-    def losses(self, outputs: Tensors, targets: Tensors) -> Tensors:
+    def losses(self, outputs: Tensors, targets: Tensors, class_weights: tf.Tensor | None = None) -> Tensors:
         parts = {name: tf.reduce_mean(tf.square(outputs[name] - targets[name])) for name in OUTPUTS}
         return {"loss": tf.add_n(list(parts.values())), **parts}
 
-    def metrics(self, model: keras.Model, labelled: ImageSet, preprocessing: Preprocessing) -> Mapping[str, float]:
+    def metrics(self, model: Network, labelled: ImageSet, preprocessing: Preprocessing) -> Mapping[str, float]:
         indices = np.arange(len(labelled))
         found, _ = model(preprocessing.normalise(np.asarray(labelled.images)), training=False)
-        return {"mean_distance": distance(found.numpy(), truth(labelled, indices)[0])}
+        return {"nearness": 1 - distance(found.numpy(), truth(labelled, indices)[0])}
+
+    def table(self, class_names: Sequence[str]) -> Table:
+        return Table("shares", None)
 
     def same_answers(self, expected: Arrays, found: Arrays) -> np.ndarray:
         return np.asarray(np.max(np.abs(expected["place"] - found["place"]), axis=1) < 0.01)
