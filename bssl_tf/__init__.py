@@ -34,6 +34,7 @@ _OFFERED = {
     "compare": "bssl_tf.workflows.compare",
     "evaluate": "bssl_tf.workflows.python",
     "export": "bssl_tf.workflows.export",
+    "finetune": "bssl_tf.workflows.python",
     "import_teacher": "bssl_tf.workflows.import_teacher",
     "inspect": "bssl_tf.workflows.inspect",
     "make_data": "bssl_tf.workflows.make_data",

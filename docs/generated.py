@@ -27,7 +27,7 @@ from bssl_tf.cli.main import COMMANDS, cli
 from bssl_tf.methods import registry
 from bssl_tf_deploy import load, manifest
 from bssl_tf_deploy.predictor import Predictor
-from bssl_tf_deploy.tasks import classification
+from bssl_tf_deploy.tasks import classification, multilabel
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MARK = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
@@ -133,10 +133,12 @@ def _described(function: Callable[..., Any]) -> str:
 
 def settings() -> str:
     """Every setting of config.toml, of `bssl-tf pretrain` first."""
-    student, teacher = config.PretrainConfig(), config.TeacherConfig()
+    student, teacher, tuned = config.PretrainConfig(), config.TeacherConfig(), config.FinetuneConfig()
     parts = ["## bssl-tf pretrain", _setting_table(student, ""), *_sections(student, "pretrain")]
     parts += ["## bssl-tf teacher", _setting_table(teacher, "")]
     parts += ["Sections that are not here are those of `bssl-tf pretrain`.", *_sections(teacher, "teacher", student)]
+    parts += ["## bssl-tf finetune", _setting_table(tuned, "")]
+    parts += ["Sections that are not here are those of `bssl-tf pretrain`.", *_sections(tuned, "finetune", student)]
     parts += ["## Methods", "A run has the table of its own method alone.", *map(_method, registry.BUILT_IN)]
     return "\n\n".join(parts)
 
@@ -192,6 +194,8 @@ def bundle_manifest() -> str:
             *map(_fields, kinds),
             "The `table` of the task `classification`:",
             *map(_fields, table),
+            "The `table` of the task `multilabel`:",
+            *map(_fields, dict.fromkeys(_dataclasses(multilabel.Table))),
         ]
     )
 

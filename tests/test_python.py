@@ -28,7 +28,9 @@ COMMANDS = {
     "make_data": "data",
     **{
         name: name
-        for name in ("pretrain", "evaluate", "check", "export", "inspect", "bench", "report", "compare", "pack")
+        for name in (
+            *("pretrain", "finetune", "evaluate", "check", "export", "inspect", "bench", "report", "compare", "pack"),
+        )
     },
 }
 RENAMED = {"protocol": "protocols", "no_convert": "convert", "no_float": "stock", "set": "settings"}

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bssl_tf.evaluation.records import Evaluation
+    from bssl_tf.evaluation.multilabel import MultiLabelEvaluation
+    from bssl_tf.evaluation.records import Evaluation, HeadComparison
+
+# Of which all are shown.
+_MOST_CLASSES = 20
 
 
 def accuracy_table(result: Evaluation) -> list[str]:
@@ -23,3 +27,34 @@ def accuracy_table(result: Evaluation) -> list[str]:
         }
         lines.append(f"{row.features:28} {row.width:6d} " + " ".join(f"{cells.get(name, '-'):>20}" for name in names))
     return lines
+
+
+def heads_lines(found: HeadComparison) -> list[str]:
+    """Whether the fine-tuned network or a linear probe is better, class by class where they differ most."""
+    classes = sorted(found.classes, key=lambda one: one.fine_tuned - one.probe)
+    shown = (
+        classes if len(classes) <= _MOST_CLASSES else [*classes[: _MOST_CLASSES // 2], *classes[-_MOST_CLASSES // 2 :]]
+    )
+    lines = [found.sentence, f"{'class':28} {'images':>6} {'linear probe':>20} {'fine-tuned':>20}"]
+    lines += [f"{one.name:28} {one.images:6d} {one.probe:18.1f} % {one.fine_tuned:18.1f} %" for one in shown]
+    if len(shown) < len(classes):
+        lines.append(
+            f"{len(classes) - len(shown)} more classes, which differ less, are in evaluation.json and the report"
+        )
+    return lines
+
+
+def multilabel_lines(found: MultiLabelEvaluation) -> list[str]:
+    """The average precision of each label, and which of probes and fine-tuned network is better."""
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f} %"
+
+    lines = [
+        f"{found.data}: {found.train_images} training and {found.test_images} test images, {len(found.labels)} labels; "
+        f"average precision, seed {found.seed}",
+        f"{'label':28} {'images':>6} {'linear probe':>20} {'fine-tuned':>20}",
+    ]
+    lines += [f"{one.name:28} {one.images:6d} {cell(one.probe):>20} {cell(one.fine_tuned):>20}" for one in found.labels]
+    said = [f"Trained with the help of {found.labels_used}."] if found.labels_used else []
+    return [*lines, *said, found.sentence]

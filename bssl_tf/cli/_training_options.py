@@ -1,4 +1,4 @@
-"""Options of both training commands."""
+"""Options of the training commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def training_options(function: Function) -> Function:
-    """What both training commands take."""
+    """What all training commands take."""
     for option in reversed(
         [
             click.option(
@@ -40,14 +40,6 @@ def training_options(function: Function) -> Function:
             click.option("--batch-size", "training__batch_size", type=int, help="Images per step."),
             click.option("--learning-rate", "training__learning_rate", type=float, help="Peak learning rate."),
             click.option("--seed", "training__seed", type=int, show_default="0", help="The run's seed."),
-            click.option(
-                "--probe-data",
-                "training__probe_data",
-                metavar="SOURCE",
-                shell_complete=completion.sources,
-                help="A labelled set to probe the network with during training, next to the untrained network and raw "
-                "pixels.",
-            ),
             click.option(
                 "--threads", "training__threads", type=int, show_default="all cores", help="Threads of one op."
             ),
@@ -86,6 +78,17 @@ def training_options(function: Function) -> Function:
     ):
         function = option(function)
     return function
+
+
+def probe_option(function: Function) -> Function:
+    """What training without labels takes as well."""
+    return click.option(
+        "--probe-data",
+        "training__probe_data",
+        metavar="SOURCE",
+        shell_complete=completion.sources,
+        help="A labelled set to probe the network with during training, next to the untrained network and raw pixels.",
+    )(function)
 
 
 def show_forecast(found: Forecast) -> None:

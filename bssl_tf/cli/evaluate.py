@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli._accuracy import accuracy_table
+from bssl_tf.cli._accuracy import accuracy_table, heads_lines, multilabel_lines
 from bssl_tf.cli._given import collect
 from bssl_tf.cli._model_options import network_options
 from bssl_tf.cli.options import prose, record_option
 from bssl_tf.files import append_record
 from bssl_tf.settings import PROTOCOLS
+from bssl_tf.workflows.run_folders import task_of
 from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="NAME",
     shell_complete=completion.words(*PROTOCOLS),
-    show_default="linear-probe and knn-20",
-    help="knn-20, knn-200, linear-probe, linear-probe-sgd, linear-probe-held-out, few-shot-svm, finetune-1% or"
-    " finetune-10%; may be repeated.",
+    show_default="linear-probe and knn-20; of a fine-tuned network, its head too",
+    help="knn-20, knn-200, linear-probe, linear-probe-sgd, linear-probe-held-out, few-shot-svm, finetune-1%,"
+    " finetune-10%, or fine-tuned for the network's own head; may be repeated.",
 )
 @click.option(
     "--image-size",
@@ -72,23 +73,33 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure the accuracy of RUN, with controls: a student's or a teacher's run, an imported teacher, or a .keras or
-    .h5 file.
+    """Measure the accuracy of RUN, with controls: a student's, a fine-tuned student's or a teacher's run, an imported
+    teacher, or a .keras or .h5 file.
 
     Applies each protocol to the network, to the same network untrained, to raw pixels (averaged down to at most 32 px
     per side) and, for a student, to its teacher. Fine-tuning works only for bssl-tf's own networks. Ends with a
     verdict: whether paired tests on the same test images show the network to be above its controls, and what to do if
     not. Saves the table, the prediction for each test image, and a student's linear probe, which `bssl-tf export`
-    adds to the network.
+    adds to the network. For a fine-tuned student it also states, class by class, whether that or a linear probe on the
+    network before is better.
     """
     overrides = collect(options)
     from bssl_tf.workflows.early import before_evaluating
 
     before_evaluating(Path(run), overrides, protocols)
+    command = shlex.join(["bssl-tf", *sys.argv[1:]])
     from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
     from bssl_tf.evaluation.records import as_record
     from bssl_tf.teachers.inputs import TeacherOptions
     from bssl_tf.workflows.evaluate import evaluate
+    from bssl_tf.workflows.evaluate_multilabel import evaluate_multilabel
+
+    if task_of(Path(run)) == "multilabel":
+        found = evaluate_multilabel(Path(run), overrides, save=save, command=command)
+        if not _kept(as_record(found), record_file, as_json):
+            show(*multilabel_lines(found))
+            prose(f"next: bssl-tf export {shlex.quote(run)} --target arm64")
+        return
 
     result = evaluate(
         Path(run),
@@ -97,17 +108,23 @@ def command(
         teacher=TeacherOptions(teacher_pixels or "auto", 0, teacher_layout or "auto", teacher_output or ""),
         controls=controls,
         save=save,
-        command=shlex.join(["bssl-tf", *sys.argv[1:]]),
+        command=command,
     )
-    record = as_record(result)
+    if _kept(as_record(result), record_file, as_json):
+        return
+    said = [f"Trained with the help of {result.labels_used}."] if result.labels_used else []
+    about_heads = heads_lines(result.heads) if result.heads is not None else []
+    show(*accuracy_table(result), *said, *about_heads, result.verdict.sentence)
+    _advise(result, save)
+
+
+def _kept(record: dict[str, Any], record_file: str | None, as_json: bool) -> bool:
+    """Appends the record where it is wanted, and prints it as JSON, if that is all that is to be printed."""
     if record_file:
         append_record(Path(record_file), record)
     if as_json:
         show_json(record)
-        return
-    said = [f"Trained with the help of {result.labels_used}."] if result.labels_used else []
-    show(*accuracy_table(result), *said, result.verdict.sentence)
-    _advise(result, save)
+    return as_json
 
 
 def _advise(result: Evaluation, saved: bool) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "teacher": "Train a float teacher on unlabelled images (MoCo v2, BYOL).",
     "import-teacher": "Make a teacher from a PyTorch checkpoint: MoCo v2, SwAV, EfficientNet-Lite0.",
     "pretrain": "Train a binary student without labels (s2bnn, bssl), or with one of the baselines.",
+    "finetune": "Train the whole network of a pretrained student with labels.",
     "launch": "Run a training command as several workers on this machine.",
     "evaluate": "Measure the accuracy of a student or teacher, with controls.",
     "data": "Make the data sets that this project's figures were measured on.",
@@ -96,7 +97,7 @@ def main() -> None:
         import bssl_tf.cli._shells  # noqa: F401  tells click how shells split words
     stopped = Interrupted(
         "stopped without saving the steps since the last checkpoint",
-        "Run the same command again, teacher and pretrain with --resume",
+        "Run the same command again, teacher, pretrain and finetune with --resume",
     )
     run_command(_run, debug="--debug" in sys.argv[1:], interrupted=str(stopped))
 

@@ -16,6 +16,28 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def data_options(function: Function) -> Function:
     """--data and what belongs to it."""
+    return source_options(_size_options(function))
+
+
+def _size_options(function: Function) -> Function:
+    for option in reversed(
+        [
+            click.option(
+                "--image-size",
+                "data__image_size",
+                type=int,
+                show_default="28 for embedded, else 224",
+                help="Pixels per side.",
+            ),
+            click.option("--channels", "data__channels", type=int, show_default="as in the data", help="1 or 3."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def source_options(function: Function) -> Function:
+    """--data and what belongs to it, for a network whose images have a size."""
     for option in reversed(
         [
             click.option(
@@ -39,14 +61,6 @@ def data_options(function: Function) -> Function:
                 show_default="download",
                 help="Allow TFDS to download.",
             ),
-            click.option(
-                "--image-size",
-                "data__image_size",
-                type=int,
-                show_default="28 for embedded, else 224",
-                help="Pixels per side.",
-            ),
-            click.option("--channels", "data__channels", type=int, show_default="as in the data", help="1 or 3."),
             click.option(
                 "--max-unreadable-share",
                 "data__max_unreadable_share",

@@ -11,10 +11,10 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import show_forecast, show_profile, training_options
+from bssl_tf.cli._training_options import probe_option, show_forecast, show_profile, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.cli.zoo import students
-from bssl_tf.methods.registry import names
+from bssl_tf.methods.registry import names_for
 from bssl_tf.settings import PretrainConfig
 from bssl_tf_deploy.text import show
 
@@ -23,11 +23,11 @@ from bssl_tf_deploy.text import show
 @click.option(
     "--method",
     metavar="NAME",
-    shell_complete=lambda context, parameter, typed: completion.fitting(names(), typed),
+    shell_complete=lambda context, parameter, typed: completion.fitting(names_for("pretrain"), typed),
     show_default="s2bnn",
     help=methods_help(
         ("", lambda method: method.needs_teacher),
-        ("baselines without a teacher: ", lambda method: not method.needs_teacher),
+        ("baselines without a teacher: ", lambda method: not method.needs_teacher and not method.fine_tunes),
     ),
 )
 @click.option(
@@ -55,6 +55,7 @@ from bssl_tf_deploy.text import show
 @network_options
 @data_options
 @training_options
+@probe_option
 @click.option(
     "--student",
     "backbone__name",

@@ -11,7 +11,7 @@ import click
 
 from bssl_tf.bench_records import read_benchmarks
 from bssl_tf.cli import completion
-from bssl_tf.cli._accuracy import accuracy_table
+from bssl_tf.cli._accuracy import accuracy_table, heads_lines, multilabel_lines
 from bssl_tf.cli.options import prose
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json
@@ -29,9 +29,11 @@ def command(run: str, as_json: bool) -> None:
     imported = read_import(folder)
     settings = read_run_config(folder) if imported is None else {}
     trained_by = settings.get("command", "teacher")
+    from bssl_tf.evaluation.multilabel import read_multilabel
     from bssl_tf.evaluation.records import as_record, read_evaluation
 
     evaluation = read_evaluation(folder)
+    multilabel = read_multilabel(folder)
     known: dict[str, Any] = {
         "evaluation": evaluation and as_record(evaluation),
         "bundles": {path.parent.name: read_json(path) for path in sorted(folder.glob("*/manifest.json"))},
@@ -39,6 +41,8 @@ def command(run: str, as_json: bool) -> None:
     }
     if (folder / "teacher.json").exists():
         known["teacher"] = read_json(folder / "teacher.json")
+    if multilabel is not None:
+        known["multilabel"] = dataclasses.asdict(multilabel)
     if imported is not None:
         known["import"] = dataclasses.asdict(imported)
     if as_json:
@@ -52,7 +56,9 @@ def command(run: str, as_json: bool) -> None:
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
         ) from error
     part = "teacher" if trained_by == "teacher" else "student"
-    if evaluation is None and not of_bundles:
+    if multilabel is not None:
+        lines += multilabel_lines(multilabel)
+    if evaluation is None and multilabel is None and not of_bundles:
         if not (folder / part / "network.json").exists():
             state, step = "not finished", f"bssl-tf {trained_by} --out {shlex.quote(run)} --resume"
         elif trained_by == "teacher":
@@ -65,9 +71,11 @@ def command(run: str, as_json: bool) -> None:
     labels_used = evaluation.labels_used if evaluation is not None else settings.get("labels_used")
     if imported is not None and imported.labels_used:
         labels_used = labels_used or f"the labels that {imported.format} was trained on"
-    if labels_used:
+    if labels_used and multilabel is None:
         show(f"Trained with the help of {labels_used}.")
     if evaluation is not None:
+        if evaluation.heads is not None:
+            show(*heads_lines(evaluation.heads))
         show(evaluation.verdict.sentence)
         if evaluation.verdict.next_step:
             prose(f"next: {evaluation.verdict.next_step}")

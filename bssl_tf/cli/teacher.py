@@ -11,9 +11,9 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
-from bssl_tf.cli._training_options import show_forecast, show_profile, training_options
+from bssl_tf.cli._training_options import probe_option, show_forecast, show_profile, training_options
 from bssl_tf.cli.options import data_options, prose
-from bssl_tf.methods.registry import names_for_teachers
+from bssl_tf.methods.registry import names_for
 from bssl_tf.settings import TeacherConfig
 from bssl_tf_deploy.text import show
 
@@ -24,7 +24,7 @@ _IMAGENET_SIZE = 224
 @click.option(
     "--method",
     metavar="NAME",
-    shell_complete=lambda context, parameter, typed: completion.fitting(names_for_teachers(), typed),
+    shell_complete=lambda context, parameter, typed: completion.fitting(names_for("teacher"), typed),
     show_default="moco",
     help=methods_help(("", lambda method: method.trains_teachers)),
 )
@@ -39,6 +39,7 @@ _IMAGENET_SIZE = 224
 )
 @data_options
 @training_options
+@probe_option
 @click.option(
     "--backbone",
     "backbone__name",

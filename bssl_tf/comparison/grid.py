@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bssl_tf.errors import ConfigError
-from bssl_tf.methods.registry import names, read_run, without_others
+from bssl_tf.methods.registry import names_for, read_run, without_others
 from bssl_tf.settings import PROTOCOLS, DataConfig, PretrainConfig, check_choice, merge, read_preset, read_settings
 
 
@@ -142,7 +142,7 @@ def _row(item: dict[str, Any], number: int, base: dict[str, Any], overrides: dic
     seeds, settings = item.get("seeds", [0]), item.get("settings", {})
     if not isinstance(item.get("method"), str):
         raise ConfigError(f"{where} names no method", 'Write for example method = "s2bnn"')
-    check_choice(f"{where}.method", item["method"], names())
+    check_choice(f"{where}.method", item["method"], names_for("pretrain"))
     if not isinstance(item.get("headline", False), bool):
         raise ConfigError(f"{where}.headline is {item['headline']!r}", "Write headline = true, or omit it")
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):

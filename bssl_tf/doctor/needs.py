@@ -28,6 +28,7 @@ NEEDS = {
     "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
     "pretrain": Needs((*_TRAIN, *_MEASURED, "tflite"), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
+    "finetune": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
     "launch": Needs(_BASE),
     "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
     "data": Needs((*_BACKEND, "tqdm", "tensorflow-datasets"), {"TFDS folder": "TFDS cannot download"}),

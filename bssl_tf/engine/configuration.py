@@ -12,7 +12,7 @@ from typing import Any
 from bssl_tf.engine.run_folder import RunFolder, refuse_taken
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.methods.method import Schedule
-from bssl_tf.methods.registry import LABELS_USED, RunConfig, Sections, names_for_teachers, read_run
+from bssl_tf.methods.registry import LABELS_USED, RunConfig, Sections, names_for, read_run
 from bssl_tf.settings import (
     PretrainConfig,
     TeacherConfig,
@@ -157,9 +157,10 @@ def _check(run: RunConfig[Any]) -> None:
         raise ConfigError(
             f"training.track is {track!r}, which is not installed", f"pip install 'bssl-tf[{track}]', or omit it"
         )
-    if isinstance(run.sections, TeacherConfig):
-        check_choice("method", run.method.name, names_for_teachers())
-    else:
+    command = run.sections.command
+    if command == "teacher" or run.method.fine_tunes != (command == "finetune"):
+        check_choice("method", run.method.name, names_for(command))
+    if isinstance(run.sections, PretrainConfig):
         _check_teacher_cache(run)
     run.method.check(run.own, run.sections.training)
 

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,7 +71,7 @@ class Distribution:
         finally:
             synchronized_batch_norm.reset(token)
 
-    def batches(self, stream_of: Callable[[tuple[int, int]], tf.data.Dataset]) -> Iterator[Any]:
+    def batches(self, stream_of: Callable[[tuple[int, int]], Iterable[Batch]]) -> Iterator[Any]:
         """The batches of all devices of this process, as a step takes them.
 
         Args:

@@ -16,9 +16,9 @@ from safetensors.numpy import save
 from bssl_tf.backend import tf
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.engine.distribution import Distribution
-from bssl_tf.engine.inputs import Inputs
+from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.loop import checkpointed
-from bssl_tf.engine.probe import Probe
+from bssl_tf.engine.probe import Probe, Validation
 from bssl_tf.engine.stages import Stage
 from bssl_tf.engine.step import make_optimizer, make_step
 from bssl_tf.methods.recipe import Recipe
@@ -59,9 +59,9 @@ class Forecast:
 def forecast(
     build: Callable[[Stage], Recipe],
     stages: Sequence[Stage],
-    inputs: Inputs,
+    inputs: Inputs | LabelledInputs,
     config: TrainingConfig,
-    probe: Probe | None,
+    probe: Probe | Validation | None,
     distribution: Distribution,
 ) -> Forecast:
     """Takes steps of each stage, makes a checkpoint in memory and measures a probe; writes nothing.
@@ -102,14 +102,16 @@ def forecast(
         total_s=steps * step_s + graphs_s + epochs * (saved - began) + probes * (probed - saved),
         peak_memory_bytes=_peak_bytes(),
         peak_device_bytes=_peak_device_bytes(),
-        disk_bytes=_CHECKPOINTS * checkpoint_bytes + network_bytes,
+        # The result, what it was and will be where the best is kept, and what it starts from then.
+        disk_bytes=_CHECKPOINTS * checkpoint_bytes
+        + network_bytes * (5 if probe is not None and probe.keeps_best else 1),
     )
 
 
 def _times(
     step: Callable[..., Any],
     recipe: Recipe,
-    inputs: Inputs,
+    inputs: Inputs | LabelledInputs,
     config: TrainingConfig,
     distribution: Distribution,
     most: int,

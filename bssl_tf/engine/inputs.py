@@ -1,19 +1,22 @@
-"""What the loop feeds to a recipe: images, and how they become views."""
+"""What the loop feeds to a recipe: images, and how they become views; or labelled data, as a task wants it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bssl_tf.backend import tf
 from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.views import batches
+from bssl_tf.data.views import Batch, batches
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import TrainingConfig
+from bssl_tf.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,41 @@ class Inputs:
             with_labels=self.labels,
             teacher=self.teacher,
         )
+
+
+@dataclass(frozen=True)
+class LabelledInputs:
+    """What the loop feeds to a recipe that learns a task.
+
+    Attributes:
+        images: labelled data of the task, of some length.
+        preprocessing: size and normalisation of the views.
+        augmentation: what makes a view, and keeps its label.
+        task: makes the batches.
+    """
+
+    images: Any
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    task: Task[Any]
+
+    def batches(
+        self,
+        recipe: Recipe,
+        config: TrainingConfig,
+        first_step: int,
+        last_step: int,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
+        """The batches of these steps, or a shard of each: one view of every image, and its targets."""
+        examples = self.task.batches(
+            self.images,
+            self.preprocessing,
+            self.augmentation,
+            batch_size=config.batch_size,
+            seed=named_seed(config.seed, "views"),
+            first_step=first_step,
+            last_step=last_step,
+            shard=shard,
+        )
+        return (Batch((example.images,), targets=example.targets) for example in examples)

@@ -12,19 +12,19 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bssl_tf.backend import optimizer_variables, tf
+from bssl_tf.backend import keras, optimizer_variables, tf
 from bssl_tf.checkpoints import match_tensors
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.engine.device import nondeterminism_named
 from bssl_tf.engine.distribution import ALONE, Distribution
-from bssl_tf.engine.inputs import Inputs
+from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.interruption import stop_requests
 from bssl_tf.engine.not_finite import first_not_finite, is_finite
-from bssl_tf.engine.probe import Probe
-from bssl_tf.engine.run_folder import Checkpoint, RunFolder
+from bssl_tf.engine.probe import Probe, Validation
+from bssl_tf.engine.run_folder import Checkpoint, RunFolder, score_of
 from bssl_tf.engine.stages import Plan, Stage, stage_ends
 from bssl_tf.engine.step import make_optimizer, make_step
 from bssl_tf.engine.tracking import tracked
@@ -44,9 +44,9 @@ def train(
     run: RunFolder,
     stages: Sequence[Stage],
     build: Callable[[Stage], Recipe],
-    inputs: Inputs,
+    inputs: Inputs | LabelledInputs,
     config: TrainingConfig,
-    probe: Probe | None = None,
+    probe: Probe | Validation | None = None,
     distribution: Distribution = ALONE,
     plans: Sequence[Plan] = (),
 ) -> Recipe:
@@ -115,11 +115,15 @@ def train(
 
 def checkpointed(recipe: Recipe, optimizer: Any) -> dict[str, tf.Variable]:
     """Everything that a step reads and some step writes, by a name that is the same in every process."""
-    models = recipe.trained | recipe.companions
-    named = {f"{part}/{name}": w for part, model in models.items() for name, w in named_weights(model).items()}
+    named = named_variables(recipe.trained | recipe.companions)
     named |= {f"state/{name}": variable for name, variable in recipe.state.items()}
     named |= {f"optimizer/{i:04d}": variable for i, variable in enumerate(optimizer_variables(optimizer))}
     return named
+
+
+def named_variables(models: Mapping[str, keras.Model]) -> dict[str, tf.Variable]:
+    """The variables of networks by name, as checkpoints have them."""
+    return {f"{part}/{name}": w for part, model in models.items() for name, w in named_weights(model).items()}
 
 
 class _StageLoop:
@@ -130,13 +134,13 @@ class _StageLoop:
         run: RunFolder,
         stage: Stage,
         recipe: Recipe,
-        inputs: Inputs,
+        inputs: Inputs | LabelledInputs,
         config: TrainingConfig,
         begin: int,
         end: int,
         spans: Sequence[tuple[int, int]],
         per_epoch: int,
-        probe: Probe | None,
+        probe: Probe | Validation | None,
         distribution: Distribution,
     ) -> None:
         self._run, self._stage, self._recipe = run, stage, recipe
@@ -174,8 +178,8 @@ class _StageLoop:
         config = self._config
         # Since the stage began or was made longer.
         since = max(self._begin, self._spans[-1][0])
-        accuracies = self._run.accuracies(since, self._done) if patience else []
-        if self._done == self._end or _exhausted(accuracies, patience):
+        scores = self._run.scores(since, self._done) if patience else []
+        if self._done == self._end or _exhausted(scores, patience):
             return
         stream = self._distribution.batches(
             lambda shard: self._inputs.batches(self._recipe, config, self._done, self._end, shard)
@@ -216,7 +220,7 @@ class _StageLoop:
                 epoch_ended = (self._done - self._begin) % self._per_epoch == 0
                 if epoch_ended:
                     self._record_epoch(rate, images_per_s)
-                    accuracies += self._record_probe()
+                    scores += self._record_probe()
                     # Its time is not training's.
                     epoch_began, epoch_first = time.monotonic(), self._done
                     stepped += epoch_began - now
@@ -225,7 +229,7 @@ class _StageLoop:
                 if epoch_ended or due:
                     self._checkpoint()
                     saved_at = now
-                if epoch_ended and self._done < self._end and _exhausted(accuracies, patience):
+                if epoch_ended and self._done < self._end and _exhausted(scores, patience):
                     epoch = (self._done - self._begin) // self._per_epoch
                     _log.info(f"stopped after epoch {epoch}: the last {patience} probes were no better than before")
                     return
@@ -268,17 +272,22 @@ class _StageLoop:
             )
 
     def _record_probe(self) -> list[float]:
-        """The accuracy, if it is time for a probe."""
+        """The score, if it is time for a probe; where the best is kept, its weights are written."""
         epoch = (self._done - self._begin) // self._per_epoch
         if self._probe is None or (epoch % self._probe.every and self._done < self._end):
             return []
         measured = self._probe.measure(self._recipe.trained[self._probe.part])
+        score = score_of(measured)
+        before = self._run.scores(self._begin, self._done - 1) if self._probe.keeps_best else []
         self._run.record({"step": self._done, "stage": self._stage.name, "epoch": epoch, **measured})
-        return [measured["top1"] or 0.0]
+        if self._probe.keeps_best and score > max(before, default=-math.inf):
+            trained = named_variables(self._recipe.trained)
+            self._run.save_best(self._done, {name: variable.numpy() for name, variable in trained.items()})
+        return [score]
 
 
-def _exhausted(accuracies: Sequence[float], patience: int) -> bool:
-    return 0 < patience < len(accuracies) and max(accuracies[-patience:]) <= max(accuracies[:-patience])
+def _exhausted(scores: Sequence[float], patience: int) -> bool:
+    return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def _check_place(found: Checkpoint, stages: Sequence[Stage], ends: Sequence[int]) -> None:

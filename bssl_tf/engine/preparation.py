@@ -19,7 +19,7 @@ from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.engine.configuration import refuse_begun
 from bssl_tf.engine.device import CPU, choose_device
 from bssl_tf.engine.distribution import Distribution, distribution_of
-from bssl_tf.engine.inputs import Inputs
+from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.run_folder import FollowersRunFolder, RunFolder
 from bssl_tf.engine.stages import Stage
 from bssl_tf.environment import environment, resolved_threads
@@ -29,7 +29,8 @@ from bssl_tf.memory import bounded_variables, require_activations
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.registry import AnySections, RunConfig
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import AugmentationConfig, check_choice, merge, read_run_config, write_config
+from bssl_tf.settings import AugmentationConfig, DataConfig, check_choice, merge, read_run_config, write_config
+from bssl_tf.tasks.task import Task
 
 _FEW_STEPS = 10
 _log = logging.getLogger(__name__)
@@ -57,6 +58,10 @@ class Prepared(Generic[AnySections]):
     distribution: Distribution
     device: str
 
+    def labelled_inputs(self, preprocessing: Preprocessing, task: Task[Any]) -> LabelledInputs:
+        """What the loop feeds to a recipe that learns `task`."""
+        return LabelledInputs(self.data.train, preprocessing, self.augmentation, task)
+
     def inputs(self, preprocessing: Preprocessing) -> Inputs:
         """What the loop feeds to the recipe."""
         return Inputs(self.data.train, preprocessing, self.augmentation, labels=self.run.method.needs_labels)
@@ -82,7 +87,8 @@ class Prepared(Generic[AnySections]):
         """The run's folder, held against other processes; on resuming, what it is made from must be what it was.
 
         Args:
-            made_from: fingerprints of `data`, and of the `teacher` and a `student` of one's own where there are any.
+            made_from: fingerprints of `data`, and of the `validation` images, the `teacher` and a `student` that is not
+                built afresh, where there are any.
             labels_used: whose labels the network learns from, a clause; None for nobody's.
 
         Raises:
@@ -150,12 +156,15 @@ class Prepared(Generic[AnySections]):
         known["config"] = merge(known["config"], {"training": {"epochs": epochs}})
 
 
-def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
+def prepare(
+    run: RunConfig[AnySections], out: Path, open_labelled: Callable[[DataConfig], DataSplits] | None = None
+) -> Prepared[AnySections]:
     """Configures TensorFlow and opens the data of a run that goes on, or is to be begun, in `out`.
 
     Args:
         run: see `configuration.configured`.
         out: the run folder.
+        open_labelled: opens the data in place of `open_data`, for a task.
 
     Raises:
         BsslError: see `bssl_tf.errors`.
@@ -171,7 +180,7 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
         training.distribute, training.batch_size, synchronized_batch_norm=training.synchronized_batch_norm
     )
     try:
-        data = open_data(config.data, labels_needed=labels)
+        data = open_labelled(config.data) if open_labelled else open_data(config.data, labels_needed=labels)
     except MissingDataError as error:
         if not begun:
             raise
@@ -179,7 +188,7 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
             f"{out / 'config.toml'} names it: resume in the folder where the run was started, put the images back, "
             "or name their new place with --data"
         ) from error
-    if labels and data.train.labels is None:
+    if labels and open_labelled is None and data.train.labels is None:
         raise DataError(
             f"{data.name} has no labels, and {run.method.name} training needs them",
             "Pass --data with one sub-folder for each class, or choose a method that needs no labels",
@@ -203,7 +212,8 @@ def prepare(run: RunConfig[AnySections], out: Path) -> Prepared[AnySections]:
 def augmentation_of(config: AugmentationConfig) -> Augmentation:
     """Raises `ConfigError` for an unknown name, or an area that is out of range."""
     check_choice("augmentation.name", config.name, PRESETS)
-    return dataclasses.replace(PRESETS[config.name], min_area=config.min_area)
+    made = dataclasses.replace(PRESETS[config.name], min_area=config.min_area)
+    return made if config.flip else dataclasses.replace(made, flip_probability=0.0)
 
 
 def few_images(run: RunConfig[Any], images: int) -> list[str]:
@@ -213,7 +223,8 @@ def few_images(run: RunConfig[Any], images: int) -> list[str]:
     if not steps:  # an error, a moment later
         return []
     lines = []
-    if steps < _FEW_STEPS:
+    # Labelled images are few, and seen in many epochs.
+    if steps < _FEW_STEPS and not run.method.fine_tunes:
         smaller = max(8, 2 ** int(math.log2(max(images // _FEW_STEPS, 1))))
         less = f"pass --batch-size {smaller}, or " if smaller < training.batch_size else ""
         lines.append(
@@ -226,7 +237,12 @@ def few_images(run: RunConfig[Any], images: int) -> list[str]:
 def _check_same(begun: dict[str, Any], now: dict[str, Any], out: Path, images: str) -> None:
     """Raises `RunFolderError` unless data, teacher, threads and devices are those that the run was begun with."""
     fingerprints = begun.get("fingerprints")
-    parts = (("data", images), ("teacher", "weights of the teacher"), ("student", "layers and weights of the student"))
+    parts = (
+        ("data", images),
+        ("validation", "validation images"),
+        ("teacher", "weights of the teacher"),
+        ("student", "layers and weights of the student"),
+    )
     for part, name in parts:
         known = fingerprints.get(part) if isinstance(fingerprints, dict) else None
         if part in now["fingerprints"] and known != now["fingerprints"][part]:

@@ -1,7 +1,8 @@
-"""A look at the network while it trains: k-nearest neighbours on a few labelled images.
+"""A look at the network while it trains: k-nearest neighbours on a few labelled images, or a task's own metric.
 
 Cheap enough for every epoch, and for curves within one run alone: `bssl-tf evaluate` measures all images, and beside
-controls. It only reads: a run with it ends in the same weights as one without, bit for bit.
+controls. It only reads: a run with it ends in the same weights as one without, bit for bit, unless it stops by it or
+keeps the best.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.evaluation.knn import knn_top1
 from bssl_tf.evaluation.statistics import accuracy_interval
 from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.tasks.task import Task
 
 _log = logging.getLogger(__name__)
 PROTOCOL = "knn-20"
+VALIDATION = "validation"
 _NEIGHBOURS = 20
 _TRAIN_IMAGES, _TEST_IMAGES = 1000, 500
 _BATCH = 250
@@ -32,7 +35,10 @@ class Probe:
     Attributes:
         part: which of a method's trained networks.
         every: epochs between two measurements.
+        keeps_best: whether the weights of the best measurement are the result, not those of the last step.
     """
+
+    keeps_best = False
 
     def __init__(
         self,
@@ -83,6 +89,37 @@ class Probe:
             f"{PROTOCOL} {top1:.1f} % (95 % interval {interval.low:.1f} to {interval.high:.1f}, "
             f"{len(self._test)} test images)"
         )
+
+
+class Validation:
+    """Measures a network with its head on held-out images, by the task's own metric; for the loop, like `Probe`.
+
+    Attributes:
+        part, every, keeps_best: as of `Probe`.
+        images: how many there are.
+    """
+
+    part = "student"
+    keeps_best = True
+
+    def __init__(self, task: Task[Any], labelled: Any, preprocessing: Preprocessing, every: int) -> None:
+        self.every, self.images = every, len(labelled)
+        self._task, self._labelled, self._preprocessing = task, labelled, preprocessing
+        self._network: keras.Model | None = None
+        self._graph: Callable[..., Any]
+
+    def measure(self, network: keras.Model) -> dict[str, Any]:
+        """What a record of metrics.jsonl says beside its place: `probe`, `metric`, `score`, images."""
+        if network is not self._network:
+            self._network = network
+            # One graph for all measurements.
+            self._graph = tf.function(
+                lambda images, training: network(images, training=training), reduce_retracing=True
+            )
+        metrics = self._task.metrics(self._graph, self._labelled, self._preprocessing)
+        metric, score = next(iter(metrics.items()))
+        finite = score if np.isfinite(score) else None
+        return {"probe": VALIDATION, "metric": metric, "score": finite, "test_images": self.images}
 
 
 def make_probe(

@@ -14,7 +14,7 @@ from bssl_tf.backend import tf
 from bssl_tf.data.views import Batch
 from bssl_tf.descent import gradients_of
 from bssl_tf.engine.distribution import Distribution
-from bssl_tf.engine.inputs import Inputs
+from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.stages import Stage
 from bssl_tf.engine.step import make_optimizer, make_step, objective_of, split
 from bssl_tf.files import storage_errors
@@ -46,7 +46,7 @@ class Profile:
 def profile(
     build: Callable[[Stage], Recipe],
     stages: Sequence[Stage],
-    inputs: Inputs,
+    inputs: Inputs | LabelledInputs,
     config: TrainingConfig,
     distribution: Distribution,
     steps: int,

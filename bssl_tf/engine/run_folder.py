@@ -6,8 +6,9 @@
       metrics.jsonl      one record per line, of an epoch, or with the key `probe` of a probe after it
       tensorboard/       the same for TensorBoard, where that is installed
       tracking.json      names of the run in other tools that show its curves
-      checkpoints/       step-000000123.safetensors, the two newest
+      checkpoints/       step-000000123.safetensors, the two newest; best-000000120.safetensors, where the best is kept
       teacher/ student/  the result: network.json and weights.safetensors
+      start/ head/       of a fine-tuned student: the network that it started from, and its head
       run.lock           held while a process trains here
 
 Order of resuming: read config.toml, check the data's fingerprint, build networks, load the newest whole checkpoint,
@@ -33,6 +34,7 @@ from bssl_tf.files import append_record, locked, read_json, read_records, storag
 from bssl_tf.settings import read_run_config, write_config
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\.safetensors")
+_BEST = re.compile(r"best-(\d{9})\.safetensors")
 _KEPT_CHECKPOINTS = 2
 _log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class RunFolder:
 
     @property
     def command(self) -> str:
-        """`teacher` or `pretrain`. Raises `RunFolderError` where config.toml does not name it."""
+        """One of `settings.COMMANDS`. Raises `RunFolderError` where config.toml does not name it."""
         return str(read_run_config(self.path)["command"])
 
     @property
@@ -153,16 +155,21 @@ class RunFolder:
         for listener in self.listeners:
             listener(record)
 
-    def accuracies(self, after: int, until: int) -> list[float]:
-        """What probes measured after one step and until another, in percent; 0 where features were not finite."""
+    def scores(self, after: int, until: int) -> list[float]:
+        """What probes measured after one step and until another; 0 where features were not finite."""
         if not self.metrics_path.exists():
             return []
         probes = [record for record in read_records(self.metrics_path) if "probe" in record]
-        found = [one.get("top1") for one in probes if after < _step_of(one, beyond=until) <= until]
-        return [float(top1) if isinstance(top1, (int, float)) else 0.0 for top1 in found]
+        return [score_of(one) for one in probes if after < _step_of(one, beyond=until) <= until]
 
     def rewind_metrics(self, step: int) -> None:
-        """Drops records later than `step`, which is logged, and a line that a killed process left half written."""
+        """Drops records later than `step`, which is logged, and a line that a killed process left half written.
+
+        And weights that were the best at a later step.
+        """
+        for path in self._bests():
+            if _best_step(path) > step:
+                path.unlink(missing_ok=True)
         if self.metrics_path.exists():
             records = read_records(self.metrics_path)
             kept = [record for record in records if _step_of(record, beyond=step) <= step]
@@ -186,9 +193,34 @@ class RunFolder:
         """Writes a checkpoint, then removes all but the newest two. Raises `StorageError`."""
         metadata = {"step": str(step), "stage": stage, "sums": json.dumps(sums)}
         write_tensors(self.path / "checkpoints" / f"step-{step:09d}.safetensors", tensors, metadata)
-        for old in self.checkpoints()[:-_KEPT_CHECKPOINTS]:
+        for old in [*self.checkpoints()[:-_KEPT_CHECKPOINTS], *self._bests()[:-_KEPT_CHECKPOINTS]]:
             with contextlib.suppress(OSError):
                 old.unlink()
+
+    def save_best(self, step: int, tensors: dict[str, np.ndarray]) -> None:
+        """Writes the weights that a probe found to be the best so far. Raises `StorageError`.
+
+        Two are kept: a run may have to start again before this step.
+        """
+        write_tensors(self.path / "checkpoints" / f"best-{step:09d}.safetensors", tensors, {"step": str(step)})
+
+    def best(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        """The step after which a probe found the network to be the best, and its weights; None where none was kept.
+
+        Raises:
+            RunFolderError: they are damaged.
+        """
+        kept = self._bests()
+        return (_best_step(kept[-1]), read_tensors(kept[-1])[0]) if kept else None
+
+    def described(self, step: int) -> str:
+        """What a probe measured after `step`, for a person."""
+        found = [one for one in read_records(self.metrics_path) if "probe" in one and one.get("step") == step]
+        return f"{found[0].get('metric', 'top1')} {score_of(found[0]):.1f}" if found else "not measured"
+
+    def _bests(self) -> list[Path]:
+        found = (self.path / "checkpoints").glob("best-*.safetensors")
+        return sorted(path for path in found if _BEST.fullmatch(path.name))
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None when there is none yet.
@@ -197,7 +229,7 @@ class RunFolder:
             RunFolderError: there are checkpoints, and none of them is whole.
         """
         # A killed write leaves its temporary file; it is nobody's any more while we hold the lock.
-        for leftover in (self.path / "checkpoints").glob(".step-*.tmp"):
+        for leftover in (self.path / "checkpoints").glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 leftover.unlink()
         failure: RunFolderError | None = None
@@ -229,6 +261,19 @@ class FollowersRunFolder(RunFolder):
 
     def save_checkpoint(self, step: int, stage: str, tensors: dict[str, np.ndarray], sums: dict[str, float]) -> None:
         """The chief does."""
+
+    def save_best(self, step: int, tensors: dict[str, np.ndarray]) -> None:
+        """The chief does."""
+
+
+def score_of(record: dict[str, Any]) -> float:
+    """What a probe's record in metrics.jsonl says of the network: more is better."""
+    score = record.get("score", record.get("top1"))
+    return float(score) if isinstance(score, (int, float)) else 0.0
+
+
+def _best_step(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def _step_of(record: dict[str, Any], *, beyond: int) -> float:

@@ -52,9 +52,7 @@ def make_step(
             gradient, and memory for one. What a recipe compares within a batch, it then compares within a part.
     """
     variables = recipe.trainable_variables()
-    slow = [
-        (v, rate) for name, rate in recipe.rates.items() for v in recipe.trained[name].trainable_variables if rate != 1
-    ]
+    rated = recipe.rated()
 
     objective = objective_of(recipe)
 
@@ -62,10 +60,10 @@ def make_step(
         descent: Callable[[], tuple[Any, Any]], learning_rate: tf.Tensor, scheduled: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         optimizer.learning_rate.assign(learning_rate)
-        before = [tf.identity(variable) for variable, _ in slow]
+        before = [tf.identity(variable) for variable, _ in rated]
         losses, updates = descent()
-        # Adam does not care how long a gradient is, so it is the step that is made shorter.
-        for (variable, rate), old in zip(slow, before, strict=True):
+        # Adam does not care how long a gradient is, so it is the step that is made shorter, or longer.
+        for (variable, rate), old in zip(rated, before, strict=True):
             variable.assign(old + rate * (variable - old))
         recipe.after_step(updates, scheduled)
         return dict(losses)

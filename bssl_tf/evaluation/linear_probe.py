@@ -103,6 +103,23 @@ def solve_linear_probe(
     return *for_raw_features(coefficients.T, intercepts, scaler, present, classes), solution
 
 
+def label_scores(features: np.ndarray, has: np.ndarray, test_features: np.ndarray, *, seed: int) -> np.ndarray:
+    """Scores of a logistic regression for each label, float64 [M, K]; see `solve_linear_probe`.
+
+    Args:
+        features: float [N, D], of the training images.
+        has: bool [N, K].
+        test_features: float [M, D].
+        seed: chooses the images that regularisation is chosen on.
+    """
+    scores = np.zeros((len(test_features), has.shape[1]))
+    for place in np.flatnonzero(has.any(axis=0) & ~has.all(axis=0)):
+        weights, bias, _ = solve_linear_probe(features, has[:, place].astype(np.int64), 2, seed=seed)
+        logits = test_features @ weights + bias
+        scores[:, place] = logits[:, 1] - logits[:, 0]
+    return scores
+
+
 def for_raw_features(
     kernel: np.ndarray, offset: np.ndarray, scaler: StandardScaler, present: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -22,12 +22,25 @@ from bssl_tf.evaluation.sgd_probe import fit_sgd_probe
 from bssl_tf.memory import require_memory
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import PROTOCOLS, check_choice
+from bssl_tf.settings import FINE_TUNED, PROTOCOLS, check_choice
 
 _BATCH = 256
 _MAX_PIXEL_SIZE = 32
 # Protocol -> what it took each test image for. One call may give several: few-shot-svm-1, few-shot-svm-2, ...
 Found = dict[str, Predictions]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The classifier of a fine-tuned network.
+
+    Attributes:
+        class_names: K names.
+        logits: normalised images float32 [B, S, S, C] to float32 [B, K].
+    """
+
+    class_names: tuple[str, ...]
+    logits: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,13 @@ class Subject:
         name: for the table.
         features: normalised images float32 [B, S, S, C] to float32 [B, D].
         network: what fine-tuning begins with; None where there is nothing to tune.
+        head: of a fine-tuned network; None for others.
     """
 
     name: str
     features: Callable[[np.ndarray], np.ndarray]
     network: keras.Model | None = None
+    head: Head | None = None
 
 
 def compiled(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[np.ndarray], np.ndarray]:
@@ -112,6 +127,16 @@ class FeatureBank:
         return found
 
 
+def _fine_tuned(bank: FeatureBank) -> Found:
+    """The answers of the network's own head, whose classes may come in another order."""
+    head = bank.subject.head
+    assert head is not None
+    places = np.array([bank.test.class_names.index(name) for name in head.class_names])
+    logits = np.concatenate([head.logits(batch) for batch in evaluation_batches(bank.test, bank.preprocessing, _BATCH)])
+    own = Predictions.of_logits(logits, bank.test_labels)
+    return {FINE_TUNED: Predictions(places[own.predicted], bank.test_labels, own.confidence)}
+
+
 def _linear_probe(bank: FeatureBank) -> Found:
     weights, bias, bank.solution = solve_linear_probe(
         bank.train_features, bank.train_labels, len(bank.train.class_names), seed=named_seed(bank.seed, "probe")
@@ -158,16 +183,24 @@ _PROTOCOLS: dict[str, Callable[[FeatureBank], Found]] = {
     "few-shot-svm": _few_shot,
     "finetune-1%": _finetune(0.01),
     "finetune-10%": _finetune(0.10),
+    FINE_TUNED: _fine_tuned,
 }
 NETWORK_PROTOCOLS = ("finetune-1%", "finetune-10%")
 DEFAULT_PROTOCOLS = ("linear-probe", "knn-20")
 
 
 def measure(bank: FeatureBank, protocols: Iterable[str]) -> Found:
-    """Every protocol that fits the subject: raw pixels have no weights to tune, and the teacher's are not ours."""
+    """Every protocol that fits the subject: raw pixels have no weights to tune, and the teacher's are not ours.
+
+    A head is measured where its classes are among those of the data.
+    """
     found: Found = {}
     for name in protocols:
-        if bank.subject.network is not None or name not in NETWORK_PROTOCOLS:
+        if name == FINE_TUNED:
+            fits = bank.subject.head is not None and set(bank.subject.head.class_names) <= set(bank.test.class_names)
+        else:
+            fits = bank.subject.network is not None or name not in NETWORK_PROTOCOLS
+        if fits:
             found |= _PROTOCOLS[name](bank)
     return found
 

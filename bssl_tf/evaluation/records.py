@@ -23,6 +23,8 @@ FILE = "evaluation.json"
 # P-values around 0.05 that a few other answers would carry to its other side.
 _CLOSE = (0.01, 0.25)
 STUDENT, TEACHER, RAW_PIXELS = "student", "float teacher", "control: raw pixels"
+# What a fine-tuned student was.
+BEFORE = "student before fine-tuning"
 _STRICT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=0)]
@@ -133,6 +135,48 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """Accuracies on the test images of one class, percent.
+
+    Attributes:
+        name: of the class.
+        images: of it.
+        probe: of the linear probe.
+        fine_tuned: of the fine-tuned network.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    images: Count
+    probe: Percent
+    fine_tuned: Percent
+
+
+@dataclass(frozen=True)
+class HeadComparison:
+    """A fine-tuned network against a linear probe on the network that it started from; see `evaluation.heads`.
+
+    Attributes:
+        better: `fine-tuned`, `linear probe`, or `not shown`.
+        points: percentage points that the fine-tuned network is above the probe.
+        interval: the 95 % interval of `points`.
+        p_value: McNemar's exact test.
+        sentence: for a person.
+        classes: those with test images.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    better: str
+    points: float
+    interval: Interval
+    p_value: Annotated[float, Field(ge=0, le=1)]
+    sentence: str
+    classes: tuple[ClassScores, ...]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The table and its conditions.
 
@@ -157,6 +201,7 @@ class Evaluation:
         command: what the user called.
         rows: the subject first, then its controls, then the teacher.
         verdict: in one sentence.
+        heads: of a fine-tuned student, whether that or a linear probe is better; None where it was not measured.
     """
 
     __pydantic_config__ = _STRICT
@@ -181,6 +226,7 @@ class Evaluation:
     command: str
     rows: Annotated[tuple[SubjectScores, ...], Field(min_length=1)]
     verdict: Verdict
+    heads: HeadComparison | None = None
 
     def row(self, features: str) -> SubjectScores | None:
         """That of this subject."""
@@ -205,8 +251,8 @@ class Evaluation:
         )
 
 
-def as_record(evaluation: Evaluation) -> dict[str, Any]:
-    """As JSON holds it."""
+def as_record(evaluation: Any) -> dict[str, Any]:
+    """An evaluation as JSON holds it."""
     return dict(json.loads(json.dumps(dataclasses.asdict(evaluation))))
 
 

@@ -15,6 +15,7 @@ from bssl_tf.settings import Table, TrainingConfig
 if TYPE_CHECKING:
     from bssl_tf.backend import keras
     from bssl_tf.methods.recipe import Recipe
+    from bssl_tf.tasks.task import Purpose
     from bssl_tf.teachers.teacher import Teacher
 
 S = TypeVar("S", bound=Table)
@@ -56,6 +57,7 @@ class Ingredients:
         training: how the run is optimised.
         stage_epochs: how long this stage lasts.
         first_stage: whether it is the first.
+        purpose: what a network is fine-tuned for, of a method that does that.
     """
 
     backbone: keras.Model
@@ -65,11 +67,17 @@ class Ingredients:
     training: TrainingConfig
     stage_epochs: int
     first_stage: bool
+    purpose: Purpose | None = None
 
     def require_teacher(self) -> Teacher:
         """The teacher of a method that declares that it needs one."""
         assert self.teacher is not None, "the method's declaration lacks needs_teacher=True"
         return self.teacher
+
+    def require_purpose(self) -> Purpose:
+        """The purpose for a method that declares that it fine-tunes."""
+        assert self.purpose is not None, "the method's declaration lacks fine_tunes=True"
+        return self.purpose
 
 
 def _nothing(*_: Any) -> tuple[()]:
@@ -89,6 +97,8 @@ class Method(Generic[S]):
         needs_teacher: whether it learns from a frozen teacher.
         needs_labels: whether a step takes labels.
         trains_teachers: whether `bssl-tf teacher` can use it too; then the recipe trains a `teacher` and a `head`.
+        fine_tunes: whether it is for `bssl-tf finetune`, and nothing else; then the recipe trains a `student`, the
+            backbone with the head of the task.
         schedule: of a student's training.
         check: refuses settings that do not go together, before any data is there. Takes the settings and how the run
             is optimised; raises `ConfigError`.
@@ -103,6 +113,7 @@ class Method(Generic[S]):
     needs_teacher: bool = False
     needs_labels: bool = False
     trains_teachers: bool = False
+    fine_tunes: bool = False
     schedule: Schedule = Schedule()
     check: Callable[[S, TrainingConfig], object] = _nothing
     advise: Callable[[S, TrainingConfig, int], Iterable[str]] = _nothing

@@ -49,6 +49,15 @@ class Recipe(abc.ABC):
         self.rates: dict[str, float] = {}
         self.fresh_each_stage: frozenset[str] = frozenset()
 
+    def rated(self) -> list[tuple[tf.Variable, float]]:
+        """Variables that learn at another rate than the run's, each with its share of it: those of `rates`."""
+        return [
+            (variable, rate)
+            for name, rate in self.rates.items()
+            for variable in self.trained[name].trainable_variables
+            if rate != 1
+        ]
+
     def scheduled(self, progress: float) -> float:
         """A number that changes while the stage goes on, for `losses` and `after_step`; 0 at all times by default.
 

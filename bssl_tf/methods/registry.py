@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from bssl_tf.errors import ConfigError, first_line
 from bssl_tf.methods.method import Method
 from bssl_tf.settings import (
+    FinetuneConfig,
     PretrainConfig,
     Table,
     TeacherConfig,
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 GROUP = "bssl_tf.methods"
 LABELS_USED = "labels_used"
 # Each is `METHOD` in the module of its name.
-BUILT_IN = ("s2bnn", "bssl", "guided", "moco", "byol", "swav", "supervised")
-Sections = TypeVar("Sections", TeacherConfig, PretrainConfig)
-AnySections = TypeVar("AnySections", bound="TeacherConfig | PretrainConfig", covariant=True)
+BUILT_IN = ("s2bnn", "bssl", "guided", "moco", "byol", "swav", "supervised", "finetune")
+Sections = TypeVar("Sections", TeacherConfig, PretrainConfig, FinetuneConfig)
+AnySections = TypeVar("AnySections", bound="TeacherConfig | PretrainConfig | FinetuneConfig", covariant=True)
 _registered: dict[str, Method[Any]] = {}
 
 
@@ -76,15 +77,16 @@ def names() -> list[str]:
     return list(dict.fromkeys((*BUILT_IN, *_registered, *(found.name for found in _entry_points()))))
 
 
-def names_for_teachers() -> list[str]:
-    """What `method` can be in `bssl-tf teacher`. Methods that cannot be loaded are left out."""
+def names_for(command: str) -> list[str]:
+    """What `method` can be in a run of `command`. Methods that cannot be loaded are left out."""
     found = []
     for name in names():
         try:
-            if find(name).trains_teachers:
-                found.append(name)
+            method = find(name)
         except ConfigError:
             continue
+        if method.trains_teachers if command == "teacher" else method.fine_tunes == (command == "finetune"):
+            found.append(name)
     return found
 
 
@@ -135,7 +137,7 @@ def over_preset(command: str, preset: str, settings: dict[str, Any]) -> dict[str
     """`settings` over those of a preset, of which only the chosen method's table counts.
 
     Args:
-        command: `teacher` or `pretrain`.
+        command: `teacher`, `pretrain` or `finetune`.
         preset: the name of one of the package, or the path of a TOML file.
         settings: tables that win over the preset's; `method` may be among them.
 
@@ -143,7 +145,8 @@ def over_preset(command: str, preset: str, settings: dict[str, Any]) -> dict[str
         ConfigError: there is no such preset, or it has no table for the command.
     """
     base = read_preset(preset, command)
-    default = TeacherConfig.method if command == "teacher" else PretrainConfig.method
+    kinds = (TeacherConfig, PretrainConfig, FinetuneConfig)
+    default = next(kind.method for kind in kinds if kind().command == command)
     return merge(without_others(base, settings.get("method", base.get("method", default))), settings)
 
 

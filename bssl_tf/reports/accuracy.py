@@ -10,9 +10,10 @@ from bssl_tf.reports import figures
 from bssl_tf.reports.document import Column, Figure, Key, Section, Table, lacking
 from bssl_tf.reports.fields import text
 from bssl_tf.reports.runs import Run, conditions, only
+from bssl_tf.settings import FINE_TUNED
 
 # First what most runs have.
-_HEADLINE = ("linear-probe", "knn-20", "linear-probe-sgd", "knn-200", "finetune-10%", "finetune-1%")
+_HEADLINE = (FINE_TUNED, "linear-probe", "knn-20", "linear-probe-sgd", "knn-200", "finetune-10%", "finetune-1%")
 _FEW_SHOT = "few-shot-svm-"
 
 
@@ -31,11 +32,11 @@ def accuracy_section(runs: Sequence[Run]) -> Section:
         *(Column("95 % from", "%", 2), Column("95 % to", "%", 2), Column("draws"), Column("test images")),
         *(Column("data"), Column("training images"), Column("classes"), Column("weights trained with")),
     )
-    students = [run for run in runs if run.command == "pretrain"]
+    students = [run for run in runs if run.of_student]
     missing = (
         *lacking([run.name for run in runs if not run.finished], "not finished, so there is no accuracy yet."),
         *lacking(
-            [run.name for run in students if run.finished and run.evaluation is None],
+            [run.name for run in students if run.finished and run.evaluation is None and run.multilabel is None],
             f"no accuracy yet; run `bssl-tf evaluate {only(students)}`.",
         ),
         *lacking(
@@ -75,8 +76,8 @@ def _unseen(measured: Sequence[tuple[Run, Evaluation]]) -> str:
 
 
 def _elsewhere(run: Run, found: Evaluation) -> bool:
-    """Whether the network or its teacher were trained on other data than the accuracy is of."""
-    sources = [text(settings, "data", "source") for settings in (run.settings, run.teacher)]
+    """Whether the network, what it was before, or its teacher were trained on other data than the accuracy is of."""
+    sources = [text(settings, "data", "source") for settings in (run.settings, run.before, run.teacher)]
     # A folder may be named in several ways.
     return run.imported or any(source and Path(source).resolve() != Path(found.data).resolve() for source in sources)
 

@@ -12,6 +12,7 @@ from bssl_tf.evaluation.statistics import confusion_matrix, wilson_interval
 from bssl_tf.reports import figures
 from bssl_tf.reports.document import Cell, Column, Figure, Group, Section, Table, lacking
 from bssl_tf.reports.runs import Run, conditions
+from bssl_tf.settings import FINE_TUNED
 
 # More classes than these make a matrix that cannot be read, or a plot that is longer than a page.
 _DRAWN, _LISTED = 30, 60
@@ -28,16 +29,19 @@ def class_section(runs: Sequence[Run]) -> Section:
         [run.name for run in runs if run.evaluation is not None and headline_answers(run) is None],
         "the predictions for each test image are missing; evaluate again.",
     )
-    about = "Predictions for each test image by the linear probe, or by the first protocol measured if there is none."
+    about = (
+        "Predictions for each test image by the network's own head if it was fine-tuned, else by the linear probe, or "
+        "by the first protocol measured if there is none."
+    )
     return Section("Classes", about if groups else "", tuple(groups), missing)
 
 
 def headline_answers(run: Run) -> tuple[str, Predictions] | None:
-    """The protocol that the verdict rests on, or else the first with a single draw, and its answers for the network."""
+    """The network's own head, the protocol of the verdict, or else the first with a single draw; and its answers."""
     if run.evaluation is None:
         return None
     answers = run.answers.get(run.evaluation.subject, {})
-    for protocol in (run.evaluation.verdict.protocol, "linear-probe", *answers):
+    for protocol in (FINE_TUNED, run.evaluation.verdict.protocol, "linear-probe", *answers):
         # The held-out protocol's are not test images.
         if protocol in answers and len(answers[protocol].predicted) == 1 and not protocol.endswith("held-out"):
             return protocol, answers[protocol]
@@ -50,6 +54,10 @@ def _blocks(run: Run, found: Evaluation, protocol: str, answers: Predictions, na
     what = f"{protocol} of the {found.subject}, {found.data}"
     behind = conditions([found.conditions], found.command or f"bssl-tf evaluate {run.given}")
     made: list[Figure | Table] = []
+    if found.heads is not None:
+        columns = (Column("class"), Column("test images"), Column("linear probe", "%", 1), Column("fine-tuned", "%", 1))
+        rows = tuple((one.name, one.images, one.probe, one.fine_tuned) for one in found.heads.classes)
+        made.append(Table(f"{name}-heads", "Linear probe before and fine-tuned network, by class", columns, rows))
     if len(names) <= _DRAWN:
         made.append(_matrix(counts, names, what, behind, f"{name}-matrix"))
     if len(names) <= _LISTED:

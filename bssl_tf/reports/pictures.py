@@ -170,7 +170,9 @@ def _augmentation(run: Run) -> Augmentation:
         raise RunFolderError(
             f"its augmentation {name!r} is not known here", "Use the version of bssl-tf that trained it"
         )
-    return dataclasses.replace(PRESETS[name], min_area=area)
+    made = dataclasses.replace(PRESETS[name], min_area=area)
+    flipped = table(run.settings, "augmentation").get("flip", True)
+    return made if flipped else dataclasses.replace(made, flip_probability=0.0)
 
 
 def _pool(run: Run, data: DataSplits) -> Pool:

@@ -11,6 +11,7 @@ from bssl_tf.reports.document import Cell, Column, Headline, KeyFigure, Section,
 from bssl_tf.reports.fields import text
 from bssl_tf.reports.latency import where_timed
 from bssl_tf.reports.runs import Run, RunBundle
+from bssl_tf.settings import FINE_TUNED
 from bssl_tf_deploy.record import BINARY
 
 _COLUMNS = (
@@ -36,7 +37,11 @@ def _headline(run: Run, name: str) -> Headline:
         sentence, next_step = found.verdict.sentence, found.verdict.next_step
         tone = {LEARNED: "good", NOT_SHOWN: "bad"}.get(found.verdict.outcome, "")
         row = found.row(found.subject)
+        if found.heads is not None:
+            sentence = f"{sentence} {found.heads.sentence}"
         protocol = found.verdict.protocol or next(iter(found.rows[0].scores))
+        if FINE_TUNED in found.rows[0].scores:
+            protocol = FINE_TUNED
         if row is not None and protocol in row.scores:
             interval, mean = row.intervals[protocol], row.mean(protocol)
             figures.append(
@@ -49,6 +54,8 @@ def _headline(run: Run, name: str) -> Headline:
                 )
             )
             cells = [mean, interval.low, interval.high, found.test_images]
+    elif run.multilabel is not None:
+        sentence = run.multilabel.sentence
     elif run.finished:
         sentence, next_step = "Not evaluated yet.", f"`bssl-tf evaluate {run.given}`"
     else:

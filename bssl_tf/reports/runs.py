@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf.errors import BsslError, RunFolderError
+from bssl_tf.evaluation.multilabel import MultiLabelEvaluation, read_multilabel
 from bssl_tf.evaluation.predictions import Answers, read_predictions
 from bssl_tf.evaluation.records import Evaluation, belong_together, read_evaluation
 from bssl_tf.files import line_count, read_json, read_records
@@ -51,13 +52,15 @@ class Run:
         name: short, and unique among the runs of a report.
         path: its folder.
         given: the same as it was asked for, quoted for a shell.
-        command: `teacher` or `pretrain`.
+        command: `teacher`, `pretrain` or `finetune`.
         settings: of config.toml.
         environment: machine, versions and time of its beginning; empty where that is not known.
         teacher: settings of the teacher's run; empty where there is none or it is not a run folder.
+        before: of a fine-tuned student, settings of the run that it started from, likewise.
         epochs: records of metrics.jsonl, one an epoch, with what a probe after it found, by its name.
         evaluation: what evaluation.json holds; None where there is none, or it is damaged.
         answers: what each test image was taken for; empty where that is missing or not of `evaluation`.
+        multilabel: what evaluation-multilabel.json holds; None where there is none, or it is damaged.
         finished: whether the trained network is there.
         imported: whether this is not a run but a folder of `bssl-tf import-teacher`, with `settings` of what is known.
         damaged: files that are there and cannot be read, a sentence each.
@@ -70,15 +73,22 @@ class Run:
     settings: dict[str, Any]
     environment: dict[str, Any]
     teacher: dict[str, Any]
+    before: dict[str, Any]
     epochs: tuple[dict[str, Any], ...]
     evaluation: Evaluation | None
     answers: Answers
     bundles: tuple[RunBundle, ...]
     benchmarks: tuple[TimedNetwork, ...]
     emulated: tuple[Emulated, ...]
+    multilabel: MultiLabelEvaluation | None
     finished: bool
     imported: bool
     damaged: tuple[str, ...]
+
+    @property
+    def of_student(self) -> bool:
+        """Whether it trains a binary student, with or without labels."""
+        return self.command != "teacher"
 
     @property
     def trained(self) -> str:
@@ -158,13 +168,15 @@ def _read_run(folder: Path, name: str, given: str) -> Run:
         command=command,
         settings=settings,
         environment=_json(folder / "environment.json", damaged),
-        teacher=_teacher(text(settings, "teacher")),
+        teacher=_other_run(text(settings, "teacher")),
+        before=_other_run(text(settings, "student")),
         epochs=epochs,
         evaluation=evaluation,
         answers=answers,
         bundles=tuple(_bundles(folder, damaged)),
         benchmarks=benchmarks,
         emulated=emulated,
+        multilabel=_multilabel(folder, damaged),
         finished=(folder / trained / "network.json").is_file(),
         imported=imported is not None,
         damaged=tuple(damaged),
@@ -205,12 +217,17 @@ def _records(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
 
 
 def _epochs(records: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    probes = {number(one, "step"): {text(one, "probe"): number(one, "top1")} for one in records if text(one, "probe")}
+    probes = {number(one, "step"): {text(one, "probe"): _score(one)} for one in records if text(one, "probe")}
     return tuple(
         probes.get(number(record, "step"), {}) | record
         for record in records
         if "probe" not in record and number(record, "epoch") is not None
     )
+
+
+def _score(probe: dict[str, Any]) -> float | None:
+    score = number(probe, "score")
+    return number(probe, "top1") if score is None else score
 
 
 def _benchmarks(folder: Path, damaged: list[str]) -> tuple[tuple[TimedNetwork, ...], tuple[Emulated, ...]]:
@@ -223,8 +240,8 @@ def _benchmarks(folder: Path, damaged: list[str]) -> tuple[tuple[TimedNetwork, .
     return tuple(timed), tuple(emulated)
 
 
-def _teacher(path: str) -> dict[str, Any]:
-    """Settings of a teacher's run, or what is known of an imported one; a Keras model, or one moved away, has none."""
+def _other_run(path: str) -> dict[str, Any]:
+    """Settings of another run, or what is known of an imported teacher; a Keras model, or one moved away, has none."""
     if not path:
         return {}
     try:
@@ -253,6 +270,14 @@ def _evaluation(folder: Path, damaged: list[str]) -> tuple[Evaluation | None, An
     return found, answers
 
 
+def _multilabel(folder: Path, damaged: list[str]) -> MultiLabelEvaluation | None:
+    try:
+        return read_multilabel(folder)
+    except BsslError as error:
+        damaged.append(f"{error.what}.")
+        return None
+
+
 def _bundles(folder: Path, damaged: list[str]) -> list[RunBundle]:
     found = []
     for path in sorted(folder.glob("*/manifest.json")):
@@ -269,7 +294,10 @@ def _bundles(folder: Path, damaged: list[str]) -> list[RunBundle]:
             inspection = None
         table = bundle.manifest.table
         accuracy = table.accuracy if isinstance(table, Table) else None
-        data = table.probe.data if isinstance(table, Table) and table.probe else ""
+        # A fine-tuned network is measured on the data that it was trained with.
+        trained = bundle.manifest.training
+        own = table.probe.data if isinstance(table, Table) and table.probe else trained.data if trained else ""
+        data = own if isinstance(table, Table) else ""
         measured = (accuracy.top1_percent, accuracy.images) if accuracy else (None, None)
         found.append(RunBundle(name, bundle.manifest, len(bundle.model), inspection, data, *measured))
     return found

@@ -10,6 +10,7 @@ from bssl_tf.reports.accuracy import accuracy_section
 from bssl_tf.reports.classes import class_section
 from bssl_tf.reports.document import Cell, Column, Document, Section, Table
 from bssl_tf.reports.fields import number, text, whole
+from bssl_tf.reports.labels import label_section
 from bssl_tf.reports.result import result_section
 from bssl_tf.reports.runs import Run
 from bssl_tf.reports.speed import speed_sections
@@ -30,7 +31,14 @@ def make_document(
     """
     title = f"{runs[0].name}: report" if len(runs) == 1 else f"Report of {len(runs)} runs"
     sections = (
-        *(result_section(runs), accuracy_section(runs), class_section(runs), *mistakes, *speed_sections(runs)),
+        *(
+            result_section(runs),
+            accuracy_section(runs),
+            class_section(runs),
+            label_section(runs),
+            *mistakes,
+            *speed_sections(runs),
+        ),
         *(training_section([run for run in runs if not run.imported]), about_section(runs), *pictures),
     )
     return Document(title, command, made, tuple(one for one in sections if one.blocks or one.missing))
@@ -52,11 +60,15 @@ def about_section(runs: Sequence[Run]) -> Section:
 
 def _kind(run: Run) -> str:
     """What the run trains, and with whose labels, where it recorded that."""
-    trained = f"a {'float teacher' if run.command == 'teacher' else 'binary student'} ({run.method})"
+    trained = f"a {_what(run)} ({run.method})"
     labels_used = run.settings.get("labels_used")
     if not isinstance(labels_used, str):
         return trained
     return f"{trained}, trained {f'with the help of {labels_used}' if labels_used else 'without labels'}"
+
+
+def _what(run: Run) -> str:
+    return {"teacher": "float teacher", "finetune": "fine-tuned binary student"}.get(run.command, "binary student")
 
 
 def _about(run: Run) -> tuple[Cell, ...]:
@@ -69,7 +81,7 @@ def _about(run: Run) -> tuple[Cell, ...]:
     source = text(s, "data", "source")
     return (
         run.name,
-        "float teacher" if run.command == "teacher" else "binary student",
+        _what(run),
         run.method,
         text(s, "stages"),
         _network(s),

@@ -20,7 +20,7 @@ _STYLE_OF = {"binary": 0, "float": 1, "integer": 2, None: 3}
 
 def speed_sections(runs: Sequence[Run]) -> list[Section]:
     """Trade-offs, bundles, latency; a teacher is not put on a device."""
-    students = [run for run in runs if run.command == "pretrain"]
+    students = [run for run in runs if run.of_student]
     if not students:
         return []
     return [_trade_offs(students), _bundle_section(students), latency_section(students)]

@@ -78,7 +78,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _is_probe(name: str) -> bool:
-    return name in PROTOCOLS or name.startswith(("probe", "knn", "linear_probe")) or name == "train_top1"
+    return name in PROTOCOLS or name.startswith(("probe", "knn", "linear_probe", "validation")) or name == "train_top1"
 
 
 def _figures(run: Run, name: str) -> list[Figure]:

@@ -3,7 +3,7 @@
 | module | contents |
 |---|---|
 | `data`, `training` | sections that all runs have |
-| `runs` | a teacher's run, a student's run, their config.toml |
+| `runs` | a teacher's, a student's and a fine-tuned student's run, their config.toml |
 | `imports` | what an imported teacher has in place of a config.toml |
 | `reading` | from tables to dataclasses, strictly; ranges and names to choose from |
 | `tables` | nested tables: TOML, merging, differences |
@@ -11,13 +11,14 @@
 | `protocols` | names of the ways to measure features |
 
 The table of a method is declared with the method, in `bssl_tf.methods`. A preset has a table for each command,
-`[teacher]`, `[pretrain]` and `[compare]`, with a table for each section. The command line overrides the preset.
+`[teacher]`, `[pretrain]`, `[finetune]` and `[compare]`, with a table for each section. The command line overrides the
+preset.
 """
 
 from bssl_tf.settings.data import DataConfig
 from bssl_tf.settings.imports import Import, read_import, write_import
 from bssl_tf.settings.preset_files import presets, read_preset
-from bssl_tf.settings.protocols import PROTOCOLS
+from bssl_tf.settings.protocols import FINE_TUNED, PROTOCOLS
 from bssl_tf.settings.reading import (
     NotNegative,
     NotNegativeInt,
@@ -31,6 +32,7 @@ from bssl_tf.settings.reading import (
 )
 from bssl_tf.settings.runs import (
     COMMANDS,
+    FinetuneConfig,
     PretrainConfig,
     TeacherConfig,
     read_run_config,
@@ -42,10 +44,12 @@ from bssl_tf.settings.training import CODE, AugmentationConfig, BackboneConfig, 
 __all__ = [
     "CODE",
     "COMMANDS",
+    "FINE_TUNED",
     "PROTOCOLS",
     "AugmentationConfig",
     "BackboneConfig",
     "DataConfig",
+    "FinetuneConfig",
     "Import",
     "NotNegative",
     "NotNegativeInt",

@@ -11,7 +11,7 @@ from bssl_tf.settings.reading import check_choice
 from bssl_tf.settings.tables import read_toml
 from bssl_tf.settings.training import CODE
 
-_TABLES = ("teacher", "pretrain", "compare")
+_TABLES = ("teacher", "pretrain", "finetune", "compare")
 
 
 def _folder() -> Path:

@@ -112,8 +112,8 @@ def _named(kind: type[Table], error: ErrorDetails, where: str) -> ConfigError:
     for part in path:
         where += f"{part}."
         inner = hints[part]
-        # A table of any names has one type for all of its values.
-        hints = {key: typing.get_args(inner)[1]} if typing.get_origin(inner) is dict else _hints(inner)
+        # A table of any names has one type for all of its values, and so has a list.
+        hints = {key: typing.get_args(inner)[-1]} if typing.get_origin(inner) in (dict, list) else _hints(inner)
     name, value = f"{where}{key}", error["input"]
     wanted: Any = hints.get(key)
     match error["type"]:

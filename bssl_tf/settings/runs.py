@@ -16,7 +16,7 @@ from bssl_tf.settings.reading import NotNegativeInt, Table
 from bssl_tf.settings.tables import read_toml
 from bssl_tf.settings.training import AugmentationConfig, BackboneConfig, TrainingConfig
 
-COMMANDS = ("teacher", "pretrain")
+COMMANDS = ("teacher", "pretrain", "finetune")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,44 @@ class PretrainConfig(Table):
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
+@dataclass(frozen=True)
+class FinetuneConfig(Table):
+    """A run of `bssl-tf finetune`.
+
+    Attributes:
+        command: the command that started the run.
+        method: `finetune`, or a fine-tuning method of an installed package.
+        task: what the network is trained for: `classification`, `multilabel`, or a task of an installed package.
+        student: the network to start from: a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or `zoo:NAME`.
+        validation: whether images are held out to stop early and to keep the best weights: those of a folder `val/`
+            next to `train/` and `test/`, or one training image in six of each class.
+        teacher: a float network to distil from, as in `pretrain`; empty for none.
+        teacher_pixels: as in `pretrain`.
+        teacher_image_size: as in `pretrain`.
+        teacher_layout: as in `pretrain`.
+        teacher_output: as in `pretrain`.
+        data: labelled images; size and channels are the student's.
+        backbone: the student's, which cannot be changed.
+    """
+
+    command: Literal["finetune"] = "finetune"
+    method: str = "finetune"
+    task: str = "classification"
+    student: str = ""
+    validation: bool = True
+    teacher: str = ""
+    teacher_pixels: str = "auto"
+    teacher_image_size: NotNegativeInt = 0
+    teacher_layout: str = "auto"
+    teacher_output: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(""))
+    augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig("weak", 0.5))
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(epochs=60, batch_size=32, learning_rate=1e-3, probe_every=1, patience=15)
+    )
+
+
 def read_run_config(run: Path) -> dict[str, Any]:
     """The tables of a run folder's config.toml; `command` is one of `COMMANDS`.
 
@@ -94,7 +132,7 @@ def read_run_config(run: Path) -> dict[str, Any]:
     if content.get("command") not in COMMANDS:
         raise RunFolderError(
             f"{path} does not name the command that started the run",
-            'Write command = "pretrain" or command = "teacher" at its top',
+            f"Write one of command = {', '.join(map(repr, COMMANDS))} at its top".replace("'", '"'),
         )
     return content
 

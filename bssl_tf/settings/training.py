@@ -76,12 +76,14 @@ class AugmentationConfig(Table):
     """Random views of the images.
 
     Attributes:
-        name: `lite` (S2-BNN) or `moco_v2`.
+        name: `lite` (S2-BNN), `moco_v2`, or `weak` (crops and flips, which keep labels).
         min_area: the smallest area of a crop, as a share of the image.
+        flip: whether half of the views are mirror images; not where left and right, or writing, matter.
     """
 
-    name: Literal["lite", "moco_v2"] = "lite"
+    name: Literal["lite", "moco_v2", "weak"] = "lite"
     min_area: float = 0.2
+    flip: bool = True
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 from bssl_tf.backend import tf
 from bssl_tf.errors import ConfigError
 from bssl_tf.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Preprocessing
-from bssl_tf.settings import PretrainConfig, check_choice
+from bssl_tf.settings import FinetuneConfig, PretrainConfig, check_choice
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -88,7 +88,7 @@ class TeacherOptions:
 NOTHING_SAID = TeacherOptions()
 
 
-def teacher_options(config: PretrainConfig) -> TeacherOptions:
+def teacher_options(config: PretrainConfig | FinetuneConfig) -> TeacherOptions:
     """What a run's settings say of its teacher."""
     return TeacherOptions(
         config.teacher_pixels, config.teacher_image_size, config.teacher_layout, config.teacher_output

@@ -18,17 +18,20 @@ from bssl_tf.keras_files.files import ZOO_PREFIX, require_there
 from bssl_tf.methods.registry import Sections
 from bssl_tf.models.place import START, check_student, require_named
 from bssl_tf.models.registry import check_backbone
-from bssl_tf.settings import PROTOCOLS, TeacherConfig, check_choice, read_import, read_run_config
+from bssl_tf.settings import PROTOCOLS, FinetuneConfig, TeacherConfig, check_choice, read_import, read_run_config
 from bssl_tf.teachers.place import check_place
 from bssl_tf.workflows.export_options import settle_options
-from bssl_tf.workflows.run_folders import check_finished
+from bssl_tf.workflows.run_folders import check_finished, start_folder
 
 _ANY_SIZE = 224
 
 
 def before_training(kind: type[Sections], settings: dict[str, Any], out: Path, *, resume: bool) -> None:
-    """Raises what `train_teacher` or `pretrain` would for settings, names and folders that cannot be right."""
+    """Raises what the use case of `kind` would for settings, names and folders that cannot be right."""
     refuse_begun(out, resume)
+    if kind is FinetuneConfig:
+        _before_finetuning(settings, out)
+        return
     backbone = settings.get("backbone")
     name = backbone.get("name") if isinstance(backbone, dict) else None
     if isinstance(name, str) and name.startswith(zoo.PREFIX):
@@ -50,6 +53,16 @@ def before_training(kind: type[Sections], settings: dict[str, Any], out: Path, *
         check_data(run.sections.data)
         if run.sections.training.probe_data:
             check_data(dataclasses.replace(run.sections.data, source=run.sections.training.probe_data))
+
+
+def _before_finetuning(settings: dict[str, Any], out: Path) -> None:
+    config = configured(FinetuneConfig, settings, out).sections
+    # A run that goes on has kept its student; where data and teacher are gone, who opens them knows what to do.
+    if not (out / "config.toml").exists():
+        start_folder(config.student)
+        if config.teacher:
+            check_place(config.teacher)
+        check_data(config.data)
 
 
 def before_evaluating(run: Path, overrides: dict[str, Any], protocols: Iterable[str]) -> None:

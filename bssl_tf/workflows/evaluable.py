@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf.backend import keras
-from bssl_tf.evaluation.protocols import Subject, compiled, features_of
-from bssl_tf.evaluation.records import STUDENT, TEACHER, untrained
+from bssl_tf.errors import ConfigError
+from bssl_tf.evaluation.protocols import Head, Subject, compiled, features_of
+from bssl_tf.evaluation.records import BEFORE, STUDENT, TEACHER, untrained
 from bssl_tf.evaluation.verdict import Origin
 from bssl_tf.files import read_json
 from bssl_tf.methods.registry import read_run
+from bssl_tf.models.place import START
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import DataConfig, PretrainConfig, TeacherConfig, read_import, read_run_config
+from bssl_tf.settings import DataConfig, FinetuneConfig, PretrainConfig, TeacherConfig, read_import, read_run_config
+from bssl_tf.tasks.fine_tuned import has_head, load_fine_tuned
 from bssl_tf.teachers.inputs import NOTHING_SAID, ONNX_SUFFIX, TeacherOptions, teacher_options
 from bssl_tf.teachers.teacher import Teacher, open_teacher, unknown_labels
 from bssl_tf.workflows.run_folders import check_finished, run_config
+from bssl_tf_deploy.tasks import classification
 
 _DEFAULT_SIZE = 224
 _log = logging.getLogger(__name__)
@@ -50,6 +54,7 @@ class Evaluable:
         pretrained: whether it, or its teacher, has weights that were not trained here.
         origin: where it comes from itself.
         teacher: of a student, with what its settings say of it; "" for none.
+        has_head: whether it was fine-tuned, and gives answers of its own.
     """
 
     path: Path
@@ -69,13 +74,14 @@ class Evaluable:
     threads: int = 0
     photos: int | None = None
     teacher: tuple[str, TeacherOptions] = ("", NOTHING_SAID)
+    has_head: bool = False
 
 
 def find_evaluable(path: Path, options: TeacherOptions = NOTHING_SAID, *, image_size: int = 0) -> Evaluable:
     """Finds out what is at `path`.
 
     Args:
-        path: a finished run of `bssl-tf pretrain` or `bssl-tf teacher`, a folder of `bssl-tf import-teacher`, or a
+        path: a finished run of `bssl-tf pretrain`, `finetune` or `teacher`, a folder of `bssl-tf import-teacher`, or a
             .keras, .h5 or .onnx file, or a SavedModel.
         options: what a saved model does not say itself.
         image_size: of the images, which a saved model of another size gets resampled; 0 for its own, or 224.
@@ -90,18 +96,39 @@ def find_evaluable(path: Path, options: TeacherOptions = NOTHING_SAID, *, image_
         return _saved(path, TEACHER, DataConfig(), imported.method, pretrained=True, origin="imported")
     content = read_run_config(path)
     if content["command"] == "teacher":
-        teacher = read_run(TeacherConfig, content).sections
-        return _saved(path, TEACHER, teacher.data, teacher.method, pretrained=False, config=teacher)
+        own = read_run(TeacherConfig, content).sections
+        return _saved(path, TEACHER, own.data, own.method, pretrained=False, config=own)
     student = run_config(path)
-    return _saved(
-        path,
-        STUDENT,
-        student.data,
-        student.method,
-        pretrained=(Path(student.teacher) / "import.json").exists() if student.teacher else False,
-        config=student,
-        teacher=(student.teacher, teacher_options(student)),
-    )
+    pretrained = (Path(student.teacher) / "import.json").exists() if student.teacher else False
+    teacher = student.teacher, teacher_options(student)
+    found = _saved(path, STUDENT, student.data, student.method, pretrained=pretrained, config=student, teacher=teacher)
+    return _with_head(found) if has_head(path) else found
+
+
+def _with_head(found: Evaluable) -> Evaluable:
+    """A fine-tuned network: with its own answers, and what it was before."""
+    start = found.path / START
+
+    def subjects(preprocessing: Preprocessing, controls: bool) -> list[Subject]:
+        tuned = load_fine_tuned(found.path)
+        if tuned.task.name != classification.NAME:
+            raise ConfigError(
+                f"{found.path} is fine-tuned for {tuned.task.name}, which is not measured by classification",
+                "For several labels per image use the command `bssl-tf evaluate`; else evaluate what it started from",
+            )
+        head = Head(tuned.class_names, features_of(tuned.model))
+        made = [Subject(STUDENT, features_of(tuned.backbone), tuned.backbone, head)]
+        if controls:
+            made += found.subjects(preprocessing, True)[1:]
+            if (start / "network.json").exists():
+                before = read_network(start).build()
+                load_weights(start, {"student": before})
+                made.append(Subject(BEFORE, features_of(before), before))
+            else:
+                _log.info(f"no row for the network before fine-tuning: {start} is missing")
+        return made
+
+    return dataclasses.replace(found, subjects=subjects, has_head=True)
 
 
 def _saved(
@@ -112,12 +139,12 @@ def _saved(
     *,
     pretrained: bool,
     origin: Origin = "trained here",
-    config: PretrainConfig | TeacherConfig | None = None,
+    config: PretrainConfig | FinetuneConfig | TeacherConfig | None = None,
     teacher: tuple[str, TeacherOptions] = ("", NOTHING_SAID),
 ) -> Evaluable:
     """A network of ours, in its folder."""
     part = "student" if name == STUDENT else "teacher"
-    check_finished(path, part, "pretrain" if name == STUDENT else "teacher")
+    check_finished(path, part, config.command if config is not None else "teacher")
     network = read_network(path / part)
     training = config.training if config is not None else None
     seed = training.seed if training is not None else 0

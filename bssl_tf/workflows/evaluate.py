@@ -16,6 +16,7 @@ from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import BsslError, ConfigError, DataError, MissingDataError, RunFolderError
+from bssl_tf.evaluation.heads import compare_heads
 from bssl_tf.evaluation.linear_probe import LinearProbe, save_probe
 from bssl_tf.evaluation.predictions import Answers, read_predictions, write_predictions
 from bssl_tf.evaluation.protocols import (
@@ -33,14 +34,13 @@ from bssl_tf.evaluation.records import (
     TEACHER,
     Evaluation,
     SubjectScores,
-    Verdict,
     belong_together,
     read_evaluation,
     write_evaluation,
 )
 from bssl_tf.evaluation.verdict import Facts, make_verdict
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import DataConfig, read_settings
+from bssl_tf.settings import FINE_TUNED, DataConfig, read_settings
 from bssl_tf.teachers.inputs import NOTHING_SAID, TeacherOptions
 from bssl_tf.teachers.teacher import load_teacher
 from bssl_tf.workflows.evaluable import Evaluable, find_evaluable
@@ -62,8 +62,8 @@ def evaluate(
     """Evaluates a student or a teacher beside its controls, and saves the table, the answers and a student's probe.
 
     Args:
-        run: a finished run of `bssl-tf pretrain` or `bssl-tf teacher`, a folder of `bssl-tf import-teacher`, or a saved
-            Keras model, beside which nothing is saved.
+        run: a finished run of `bssl-tf pretrain`, `finetune` or `teacher`, a folder of `bssl-tf import-teacher`, or a
+            saved Keras model, beside which nothing is saved.
         overrides: settings of `DataConfig` for a labelled data set other than the one it was trained on; `image_size`
             is for a saved model alone.
         protocols: names of `bssl_tf.settings.PROTOCOLS`.
@@ -92,6 +92,15 @@ def evaluate(
     test = _checked(data)
     preprocessing = found.preprocessing or fit_preprocessing(data.train, data_config.image_size)
     subjects = found.subjects(preprocessing, controls)
+    if FINE_TUNED in protocols and not found.has_head:
+        raise ConfigError(f"the protocol {FINE_TUNED} is for a run of `bssl-tf finetune`", "Omit it")
+    if found.has_head and tuple(protocols) == DEFAULT_PROTOCOLS:
+        protocols = (FINE_TUNED, *DEFAULT_PROTOCOLS)
+    for subject in subjects:
+        if subject.head is not None and (strange := set(subject.head.class_names) - set(test.class_names)):
+            _log.warning(
+                f"the fine-tuned network's own answers are not measured: {data.name} lacks its class {min(strange)}"
+            )
     if controls:
         subjects += [Subject(RAW_PIXELS, raw_pixels), *_teacher(*found.teacher, preprocessing)]
 
@@ -102,7 +111,8 @@ def evaluate(
         bank = FeatureBank(subject, data.train, test, preprocessing, found.seed)
         answers[subject.name] = measure(bank, protocols)
         rows.append(SubjectScores.of(subject.name, bank.train_features.shape[1], answers[subject.name], bank.solution))
-        if save and subject.name == STUDENT and bank.linear_probe is not None:
+        # A fine-tuned network is exported with its own head.
+        if save and subject.name == STUDENT and bank.linear_probe is not None and not found.has_head:
             _save_probe(run, bank, answers[STUDENT]["linear-probe"].accuracies[0], data_config)
     facts = Facts(str(run), found.photos, preprocessing.image_size, found.pretrained, found.origin)
     evaluation = Evaluation(
@@ -126,9 +136,11 @@ def evaluate(
         command=command,
         rows=tuple(rows),
         verdict=make_verdict(found.name, answers, facts),
+        heads=compare_heads(answers, test.class_names),
     )
     if save and found.folder:
-        evaluation = dataclasses.replace(evaluation, verdict=_save(run, evaluation, answers, facts))
+        saved = _save(run, evaluation, answers, facts)
+        evaluation = dataclasses.replace(evaluation, verdict=saved.verdict, heads=saved.heads)
     elif save:
         _log.info(f"{run} is a file, so the evaluation is not saved; --record keeps it")
     return evaluation
@@ -168,8 +180,8 @@ def _checked(data: DataSplits) -> ImageSet:
     return data.test
 
 
-def _save(run: Path, now: Evaluation, answers: Answers, facts: Facts) -> Verdict:
-    """Saves `now` and `answers`, with what an earlier evaluation on the same images found, and returns the verdict.
+def _save(run: Path, now: Evaluation, answers: Answers, facts: Facts) -> Evaluation:
+    """Saves `now` and `answers`, with what an earlier evaluation on the same images found, and returns all of it.
 
     Other protocols and rows that were measured before stay in the run; the verdict is about all of them together.
     """
@@ -190,11 +202,12 @@ def _save(run: Path, now: Evaluation, answers: Answers, facts: Facts) -> Verdict
             now,
             rows=tuple(SubjectScores.of(n, row.width, answers[n], solutions[n]) for n, row in rows.items()),
             verdict=make_verdict(now.subject, answers, facts),
+            heads=compare_heads(answers, now.class_names),
         )
     # In this order a killed process leaves predictions that fit nothing, which is found out on reading.
     write_predictions(run, answers)
     write_evaluation(run, now)
-    return now.verdict
+    return now
 
 
 def _save_probe(run: Path, bank: FeatureBank, accuracy: float, data: DataConfig) -> None:

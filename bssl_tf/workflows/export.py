@@ -89,11 +89,11 @@ def export(
     std: Sequence[float] | None = None,
     record: str | Path | None = None,
 ) -> Exported:
-    """Converts a student and its linear probe, or any Keras 2 classifier, into a bundle for a device.
+    """Converts a student and its linear probe or head, or any Keras 2 classifier, into a bundle for a device.
 
     Args:
-        model: a run folder of `pretrain` that was evaluated; or FILE.h5, FILE.keras, a SavedModel folder, or
-            larq_zoo:NAME; no code in it is run.
+        model: a run folder of `finetune`, or of `pretrain` that was evaluated; or FILE.h5, FILE.keras, a SavedModel
+            folder, or larq_zoo:NAME; no code in it is run.
         target: where the bundle will run: `arm64`, `x86_64` or `android-arm64`.
         out: the bundle's folder; None for RUN/bundle-TARGET or MODEL-bundle-TARGET.
         overwrite: replace a bundle in `out`.

@@ -12,6 +12,7 @@ from bssl_tf.evaluation.linear_probe import load_probe
 from bssl_tf.keras_files.models import open_model
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.settings import read_import, read_run_config
+from bssl_tf.tasks.fine_tuned import has_head, load_fine_tuned
 from bssl_tf.teachers.teacher import open_teacher
 from bssl_tf.workflows.run_folders import run_config
 from bssl_tf_converters.lce.deployable import with_classifier
@@ -21,8 +22,9 @@ def open_network(source: str, weights: Path | None = None) -> keras.Model:
     """The network that `source` names, with its weights.
 
     Args:
-        source: a run folder of `bssl-tf pretrain` (its student, with the linear probe on top if there is one), a
-            teacher's run or an imported teacher, or what `bssl_tf.keras_files.models.open_model` takes.
+        source: a run folder of `bssl-tf pretrain` (its student, with the linear probe on top if there is one) or
+            of `bssl-tf finetune` (with its head), a teacher's run or an imported teacher, or what
+            `bssl_tf.keras_files.models.open_model` takes.
         weights: a weights file for a network of larq-zoo, which has random ones without.
 
     Raises:
@@ -39,6 +41,8 @@ def open_network(source: str, weights: Path | None = None) -> keras.Model:
     if imported or read_run_config(folder)["command"] == "teacher":
         return open_teacher(source).backbone
     run_config(folder)
+    if has_head(folder):
+        return load_fine_tuned(folder).model
     student = read_network(folder / "student").build()
     load_weights(folder / "student", {"student": student})
     if not (folder / "probe").is_dir():

@@ -1,6 +1,6 @@
 """Training and evaluation from Python: settings are keyword arguments, and the result is a run with further methods.
 
-The commands `bssl-tf teacher`, `pretrain`, `evaluate` and `compare` use the same underlying functions.
+The commands `bssl-tf teacher`, `pretrain`, `finetune`, `evaluate` and `compare` use the same underlying functions.
 """
 
 from __future__ import annotations
@@ -14,44 +14,19 @@ from typing import TYPE_CHECKING, Any
 from bssl_tf.evaluation.protocols import DEFAULT_PROTOCOLS
 from bssl_tf.evaluation.records import Evaluation, as_record
 from bssl_tf.files import append_record
-from bssl_tf.methods.registry import over_preset
 from bssl_tf.models.place import MEMORY
-from bssl_tf.settings import merge
 from bssl_tf.teachers.inputs import TeacherOptions
 from bssl_tf.workflows import evaluate as evaluating
+from bssl_tf.workflows import finetune as finetuning
 from bssl_tf.workflows import pretrain as pretraining
 from bssl_tf.workflows import train_teacher as teaching
-from bssl_tf.workflows.given import tables_of
+from bssl_tf.workflows.given import plain, settled
 from bssl_tf_deploy.system_errors import system_errors
 
 if TYPE_CHECKING:
     from bssl_tf.backend import keras
     from bssl_tf.workflows.export import Exported
     from bssl_tf.workflows.report import Reported
-
-# Keyword argument -> setting of config.toml, where they are not called alike.
-_PLACES = {
-    "data": "data.source",
-    "data_dir": "data.data_dir",
-    "download": "data.download",
-    "image_size": "data.image_size",
-    "channels": "data.channels",
-    "limit": "data.limit",
-    "loading": "data.loading",
-    "max_unreadable_share": "data.max_unreadable_share",
-    "student": "backbone.name",
-    "backbone": "backbone.name",
-    "width": "backbone.width",
-    "depth": "backbone.depth",
-    "epochs": "training.epochs",
-    "batch_size": "training.batch_size",
-    "learning_rate": "training.learning_rate",
-    "seed": "training.seed",
-    "threads": "training.threads",
-    "device": "training.device",
-    "distribute": "training.distribute",
-    "probe_data": "training.probe_data",
-}
 
 
 @dataclass(frozen=True)
@@ -72,6 +47,10 @@ class Run:
     def evaluate(self, **options: Any) -> Evaluation:
         """See `bssl_tf.evaluate`."""
         return evaluate(self.path, **options)
+
+    def finetune(self, data: str | Path | None = None, **options: Any) -> Run:
+        """See `bssl_tf.finetune`."""
+        return finetune(self.path, data, **options)
 
     def export(self, **options: Any) -> Exported:
         """See `bssl_tf.export`."""
@@ -150,7 +129,7 @@ def train_teacher(
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
-    saved = teaching.train_teacher(_settled("teacher", preset, given, settings), Path(out), resume=resume)
+    saved = teaching.train_teacher(settled("teacher", preset, given, settings), Path(out), resume=resume)
     return Run(Path(out), saved)
 
 
@@ -230,7 +209,79 @@ def pretrain(
     if not isinstance(student, (str, os.PathLike, type(None))):
         model = student
         given["student"] = f"{MEMORY}{getattr(model, 'name', type(model).__name__)}"
-    saved = pretraining.pretrain(_settled("pretrain", preset, given, settings), Path(out), resume=resume, model=model)
+    saved = pretraining.pretrain(settled("pretrain", preset, given, settings), Path(out), resume=resume, model=model)
+    return Run(Path(out), saved)
+
+
+@system_errors()
+def finetune(
+    run: str | os.PathLike[str] | None = None,
+    data: str | Path | None = None,
+    *,
+    out: str | Path,
+    task: str | None = None,
+    teacher: str | os.PathLike[str] | None = None,
+    teacher_pixels: str | None = None,
+    teacher_layout: str | None = None,
+    teacher_output: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    head_learning_rate: float | None = None,
+    class_weights: str | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    distribute: str | None = None,
+    limit: int | None = None,
+    loading: str | None = None,
+    max_unreadable_share: float | None = None,
+    data_dir: str | Path | None = None,
+    download: bool | None = None,
+    preset: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Trains the whole network of a pretrained student with labels.
+
+    Training ends early when held-out images show no more progress, and the best weights are kept. The result's `export`
+    needs no evaluation; its `evaluate` states whether a linear probe would have been better.
+
+    Arguments that are None take the defaults listed under "Settings" in the documentation.
+
+    Args:
+        run: a run of `pretrain` or `finetune`, or `zoo:NAME`; None to resume.
+        data: `embedded`, `tfds:NAME`, or a folder with one sub-folder of images for each class.
+        out: the run folder.
+        task: what to train for: `classification`, or a task of an installed package.
+        teacher: a float network to distil from as well: a run of `train_teacher`, a folder of `import_teacher`, or a
+            .keras, .h5 or .onnx file.
+        teacher_pixels: see `pretrain`.
+        teacher_layout: see `pretrain`.
+        teacher_output: see `pretrain`.
+        epochs: passes over the images, at most.
+        batch_size: images per step.
+        learning_rate: peak learning rate of the backbone.
+        head_learning_rate: peak learning rate of the head.
+        class_weights: `none`, or `balanced`: rare classes count as much as common ones.
+        seed: the seed from which all others are derived.
+        threads: threads of one op; only the same number reproduces a run bit for bit.
+        device: `auto` for a GPU where TensorFlow sees one, `cpu`, `gpu`, or `gpu:N`.
+        distribute: devices that share each batch: `none`, `mirrored`, `multiworker` or `tpu`.
+        limit: use at most this many images of each split.
+        loading: see `pretrain`.
+        max_unreadable_share: skip unreadable files up to this share of all, 0 to 1.
+        data_dir: where TFDS keeps its data.
+        download: allow TFDS to download.
+        preset: a TOML file with a table `[finetune]`; arguments override it.
+        settings: any other setting of config.toml: `{"finetune.distillation": 0.3}`.
+        resume: continue the run in `out`, if there is one.
+
+    Raises:
+        BsslError: see `bssl_tf.errors`; every message ends with what to do next.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
+    saved = finetuning.finetune(settled("finetune", preset, given, settings), Path(out), resume=resume)
     return Run(Path(out), saved)
 
 
@@ -287,7 +338,7 @@ def evaluate(
         "loading": loading,
         "image_size": image_size,
     }
-    overrides = {name: _plain(value) for name, value in given.items() if value is not None}
+    overrides = {name: plain(value) for name, value in given.items() if value is not None}
     options = TeacherOptions(teacher_pixels, 0, teacher_layout, teacher_output)
     found = evaluating.evaluate(
         Path(run), overrides, protocols=protocols, controls=controls, save=save, teacher=options
@@ -295,17 +346,3 @@ def evaluate(
     if record:
         append_record(Path(record), as_record(found))
     return found
-
-
-def _settled(
-    command: str, preset: str | Path | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """The tables of a run: the preset, then the keyword arguments, then `settings`."""
-    wanted = {_PLACES.get(name, name): _plain(value) for name, value in given.items() if value is not None}
-    tables = merge(tables_of(wanted), tables_of(settings))
-    return over_preset(command, str(preset), tables) if preset else tables
-
-
-def _plain(value: Any) -> Any:
-    """Paths, runs and imported teachers as the text that config.toml holds."""
-    return os.fspath(value) if isinstance(value, os.PathLike) else value

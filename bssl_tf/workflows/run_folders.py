@@ -5,22 +5,33 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from bssl_tf.errors import RunFolderError
+from bssl_tf import zoo
+from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.methods.registry import read_run
-from bssl_tf.settings import PretrainConfig, read_run_config
+from bssl_tf.settings import FinetuneConfig, PretrainConfig, read_run_config
 
 
-def run_config(run: Path) -> PretrainConfig:
-    """The configuration of a finished run of `bssl-tf pretrain`.
+def run_config(run: Path) -> PretrainConfig | FinetuneConfig:
+    """The configuration of a finished run of `bssl-tf pretrain` or `bssl-tf finetune`.
 
     Raises:
         RunFolderError: `run` is not one, or is not finished.
     """
     content = read_run_config(run)
-    if content["command"] != "pretrain":
+    if content["command"] == "teacher":
         raise RunFolderError(f"{run} is a teacher's run", "Give the run folder of a `bssl-tf pretrain`")
-    check_finished(run, "student", "pretrain")
+    check_finished(run, "student", content["command"])
+    if content["command"] == "finetune":
+        return read_run(FinetuneConfig, content).sections
     return read_run(PretrainConfig, content).sections
+
+
+def task_of(run: Path) -> str:
+    """What the network of a run is for: the task of a fine-tuned one, `classification` of any other."""
+    if not (run / "config.toml").is_file():
+        return FinetuneConfig.task
+    content = read_run_config(run)
+    return str(content.get("task", FinetuneConfig.task)) if content["command"] == "finetune" else FinetuneConfig.task
 
 
 def check_finished(run: Path, part: str, command: str) -> None:
@@ -29,3 +40,21 @@ def check_finished(run: Path, part: str, command: str) -> None:
         raise RunFolderError(
             f"{run} is not finished", f"Finish it with `bssl-tf {command} --out {shlex.quote(str(run))} --resume`"
         )
+
+
+def start_folder(student: str) -> Path:
+    """The folder with the network of a run, or of `zoo:NAME`, to start fine-tuning from.
+
+    Raises:
+        ConfigError: none is named.
+        NetworkError: the zoo has none of that name.
+        RunFolderError: the run is not a student's, or is not finished.
+    """
+    if not student:
+        raise ConfigError(
+            "no student is named to start from", "Give the run folder of a `bssl-tf pretrain`, or zoo:NAME"
+        )
+    if student.startswith(zoo.PREFIX):
+        return zoo.find(student).folder
+    run_config(Path(student))
+    return Path(student) / "student"

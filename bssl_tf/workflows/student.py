@@ -33,6 +33,7 @@ from bssl_tf.seeding import named_seed
 from bssl_tf.settings import BackboneConfig, PretrainConfig, merge, read_run_config, read_settings
 from bssl_tf.teachers.teacher import unknown_labels
 from bssl_tf.workflows.check import check_network
+from bssl_tf.workflows.given import with_sizes
 
 RANDOM = "random"
 _PART = "student"
@@ -127,7 +128,7 @@ def settle_student(
         raise ConfigError(f"{name} is built already", "Omit width, depth and sizes, or pass FILE.py:FUNCTION")
     # What is not an image is refused when the model is built.
     found = {"image_size": shape[0], "channels": shape[2]} if len(shape) == 3 and shape[2] in (1, 3) else {}
-    return _with_sizes(settings, name, {key: int(size) for key, size in found.items() if size}), model
+    return with_sizes(settings, name, {key: int(size) for key, size in found.items() if size}), model
 
 
 def open_student(config: PretrainConfig, preprocessing: Preprocessing, out: Path, model: keras.Model | None) -> Student:
@@ -237,17 +238,8 @@ def _from_zoo(settings: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{name} has a {changed[0]} of its own, {ours[changed[0]]}", f"Omit {changed[0]}")
     # At another size some networks have other strides: the weights would fit and mean something else.
     p = network.preprocessing
-    settings = _with_sizes(settings, name, {"image_size": p.image_size, "channels": p.channels})
+    settings = with_sizes(settings, name, {"image_size": p.image_size, "channels": p.channels})
     return merge(settings, {"backbone": ours, "initial": name})
-
-
-def _with_sizes(settings: dict[str, Any], name: str, sizes: dict[str, int]) -> dict[str, Any]:
-    """The settings with the images' sizes that a network is for. Raises `ConfigError` where they have others."""
-    data = settings.get("data", {})
-    for key, value in sizes.items():
-        if isinstance(data, dict) and data.get(key, value) not in (0, value):
-            raise ConfigError(f"{name} is for {key} {value}, not {data[key]}", f"Omit data.{key}")
-    return merge(settings, {"data": sizes})
 
 
 def _name(settings: dict[str, Any]) -> str:

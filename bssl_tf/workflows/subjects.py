@@ -1,4 +1,4 @@
-"""What can be exported: the student of a run with its probe, or a Keras 2 classifier not trained here."""
+"""What can be exported: the student of a run with its probe or head, or a Keras 2 classifier not trained here."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from bssl_tf.keras_files.files import ZOO_PREFIX
 from bssl_tf.keras_files.models import ZOO_MEAN, ZOO_STD
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.settings import DataConfig
+from bssl_tf.settings import DataConfig, FinetuneConfig, PretrainConfig
 from bssl_tf.tasks import find_task
+from bssl_tf.tasks.fine_tuned import has_head, load_fine_tuned
 from bssl_tf.tasks.task import Task
 from bssl_tf.workflows.networks import open_network
 from bssl_tf.workflows.run_folders import run_config
@@ -60,7 +61,7 @@ class Subject:
 
 
 def from_run(run: Path, data_dir: str | None) -> Subject:
-    """The student of an evaluated run of `bssl-tf pretrain`, with its linear probe.
+    """The student of an evaluated run of `bssl-tf pretrain` with its linear probe, or of `finetune` with its head.
 
     Args:
         run: the run folder.
@@ -71,6 +72,8 @@ def from_run(run: Path, data_dir: str | None) -> Subject:
         DataError: its data set is not there.
     """
     config = run_config(run)
+    if has_head(run):
+        return _fine_tuned(run, config, data_dir)
     probe = load_probe(run / "probe")
     network = read_network(run / "student")
     student = network.build()
@@ -92,6 +95,29 @@ def from_run(run: Path, data_dir: str | None) -> Subject:
         data.train,
         NetworkDescription(network.backbone, network.arguments),
         Training(config.method, data_name(config.data.source), network.labels_used, config.training.seed),
+    )
+
+
+def _fine_tuned(run: Path, config: PretrainConfig | FinetuneConfig, data_dir: str | None) -> Subject:
+    tuned, data_config = load_fine_tuned(run), config.data
+    try:
+        data = tuned.task.open(
+            dataclasses.replace(data_config, data_dir=data_dir or data_config.data_dir), validation=False
+        )
+    except MissingDataError as error:
+        raise error.with_next_step(
+            f"{run / 'config.toml'} names it, relative to where the run was started: export there"
+        ) from error
+    network = tuned.network
+    return Subject(
+        tuned.task,
+        tuned.task.table(tuned.class_names),
+        tuned.model,
+        network.preprocessing,
+        data.test if data.test is not None and len(data.test) else data.train,
+        data.train,
+        NetworkDescription(network.backbone, network.arguments),
+        Training(config.method, data_name(data_config.source), network.labels_used, config.training.seed),
     )
 
 

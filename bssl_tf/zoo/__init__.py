@@ -3,6 +3,7 @@
     NAME/network.json, NAME/weights.safetensors   as in a run's `student/`, binary kernels packed
     NAME/entry.json                               what it is, how it was trained, what it reaches, hash of the weights
     NAME/config.toml                              the run's settings
+    NAME/head/                                    of a fine-tuned one: its head, as in the run
     NAME/bundle/                                  of some: a ready bundle, without a runtime library
 
 `bssl-tf zoo` lists them, `bssl-tf pretrain --student zoo:NAME` goes on training one, and `bssl-tf zoo NAME --out RUN`
@@ -26,7 +27,7 @@ from bssl_tf.errors import NetworkError, RunFolderError
 from bssl_tf.files import read_json, storage_errors, write_json
 
 PREFIX = "zoo:"
-_BUNDLE = "bundle"
+_BUNDLE, _HEAD = "bundle", "head"
 
 
 @dataclass(frozen=True)
@@ -151,5 +152,7 @@ def make_run(entry: Entry, out: Path) -> None:
             raise RunFolderError(f"{out} is not empty", "Choose another folder with --out")
         for name in ("network.json", "weights.safetensors"):
             shutil.copyfile(entry.folder / name, out / "student" / name)
+        if (entry.folder / _HEAD).is_dir():
+            shutil.copytree(entry.folder / _HEAD, out / _HEAD)
         # Last, because its presence is what makes the folder a run.
         shutil.copyfile(entry.folder / "config.toml", out / "config.toml")

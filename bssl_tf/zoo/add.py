@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 from bssl_tf.files import read_json
 from bssl_tf.models.saved import load_weights, read_network, save_network
-from bssl_tf.settings import merge, read_run_config, write_config
+from bssl_tf.settings import FINE_TUNED, merge, read_run_config, write_config
 from bssl_tf.zoo import Entry, write_entry, zoo_folder
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
 from bssl_tf_deploy.manifest import EXAMPLES
@@ -31,10 +32,13 @@ def add(run: Path, name: str, command: str, folder: Path | None = None, bundle: 
     student = network.build()
     load_weights(run / "student", {"student": student})
     save_network(folder / name, network, {"student": student}, packed=True)
+    tuned = (run / "head").is_dir()
+    if tuned:
+        shutil.copytree(run / "head", folder / name / "head", dirs_exist_ok=True)
     # The teacher and the data lay somewhere on the machine that trained; neither comes along.
     kept = {"teacher": "", "data": {"data_dir": ""}, "training": {"probe_data": ""}}
     # That of a user's network is a path.
-    kept |= {"backbone": {"name": network.backbone}}
+    kept |= {"backbone": {"name": network.backbone}} | ({"student": ""} if tuned else {})
     write_config(folder / name / "config.toml", merge(tables, kept))
     if bundle is not None:
         found = read_bundle(bundle)
@@ -49,13 +53,14 @@ def add(run: Path, name: str, command: str, folder: Path | None = None, bundle: 
             overwrite=True,
         )
     evaluation, environment = read_json(run / "evaluation.json"), read_json(run / "environment.json")
+    protocol = FINE_TUNED if tuned else _PROTOCOL
     facts = {
         "method": tables["method"],
         "data": tables["data"]["source"],
         "command": command,
         "commit": str(environment.get("commit") or "unknown"),
-        "protocol": _PROTOCOL,
-        "top1": round(evaluation["rows"][0]["scores"][_PROTOCOL][0], 2),
+        "protocol": protocol,
+        "top1": round(evaluation["rows"][0]["scores"][protocol][0], 2),
     }
     return write_entry(folder, name, facts)
 

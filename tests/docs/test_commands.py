@@ -13,7 +13,7 @@ from bssl_tf.cli._given import settle
 from bssl_tf.cli.main import COMMANDS, cli
 from bssl_tf.errors import BsslError
 from bssl_tf.methods.registry import read_run
-from bssl_tf.settings import PretrainConfig, TeacherConfig
+from bssl_tf.settings import FinetuneConfig, PretrainConfig, TeacherConfig
 from bssl_tf_deploy.cli import _parsed, _run_settings
 from bssl_tf_deploy.running import RunSettings
 from tests.docs.conftest import ROOT
@@ -21,7 +21,7 @@ from tests.docs.markdown import DOCUMENTS, commands, inline_code, name_of, split
 
 CONTEXT = click.Context(cli, info_name="bssl-tf")
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-TRAINING = {"pretrain": PretrainConfig, "teacher": TeacherConfig}
+TRAINING = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "teacher": TeacherConfig}
 
 
 def parse(words: list[str]) -> None:
@@ -48,7 +48,7 @@ def parse(words: list[str]) -> None:
             options = {
                 key: value
                 for key, value in params.items()
-                if key not in ("out", "resume", "dry_run", "profile", "preset", "settings", "pretrained")
+                if key not in ("out", "resume", "dry_run", "preset", "settings", "pretrained")
             }
             read_run(TRAINING[name], settle(name, params["preset"], params["settings"], options))
 

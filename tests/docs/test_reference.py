@@ -13,7 +13,7 @@ import click
 
 from bssl_tf.cli.main import COMMANDS, cli
 from bssl_tf.methods import registry
-from bssl_tf.settings import PretrainConfig, TeacherConfig
+from bssl_tf.settings import FinetuneConfig, PretrainConfig, TeacherConfig
 from bssl_tf_deploy.manifest import Manifest
 from docs import generated
 from tests.docs.conftest import ROOT
@@ -51,15 +51,17 @@ def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_every_setting_has_its_default_and_a_meaning() -> None:
-    student, _, teacher = generated.settings().partition("## bssl-tf teacher")
+    student, _, others = generated.settings().partition("## bssl-tf teacher")
     table = rows(student)
     assert {key: table[key][0] for key, _ in leaves(PretrainConfig())} == {
         key: f"`{generated._toml(value)}`" for key, value in leaves(PretrainConfig())
     }
     assert all(len(meaning) > 5 for key, (_, meaning) in table.items() if key != "---")
-    others = rows(teacher)
-    for key, value in leaves(TeacherConfig()):
-        assert (others.get(key) or table[key])[0] == f"`{generated._toml(value)}`"
+    teacher, _, tuned = others.partition("## Methods")[0].partition("## bssl-tf finetune")
+    for text, kind in ((teacher, TeacherConfig), (tuned, FinetuneConfig)):
+        own = rows(text)
+        for key, value in leaves(kind()):
+            assert (own.get(key) or table[key])[0] == f"`{generated._toml(value)}`"
 
 
 def test_every_setting_and_every_logged_number_of_a_method_has_its_meaning() -> None:

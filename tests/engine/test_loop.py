@@ -185,6 +185,8 @@ class Scripted:
 
     part, every = "student", 1
 
+    keeps_best = False
+
     def __init__(self, *accuracies: float | None) -> None:
         self.accuracies = list(accuracies)
 
@@ -219,6 +221,41 @@ def test_a_run_ends_when_its_patience_does_and_goes_no_further_when_resumed(
     # Made longer, it is patient anew.
     plans = [Plan(0, tuple(stages)), Plan(4, (Stage("only", True, 8),))]
     assert steps(longer, 1.0, 2.0, 1.0, 1.0, plans=plans) == 8
+
+
+class Keeping(Scripted):
+    """It also wants the best weights kept."""
+
+    keeps_best = True
+
+
+def test_the_best_weights_are_kept_whatever_happens_to_a_checkpoint(
+    inputs: Inputs, teacher: Teacher, tmp_path: Path
+) -> None:
+    tf.config.experimental.enable_op_determinism()
+    few = dataclasses.replace(inputs, images=load_data("embedded", image_size=28, limit=32).train)
+    config, stages = TrainingConfig(epochs=4, batch_size=BATCH), [Stage("only", True, 4)]
+
+    def trained(folder: RunFolder, *scores: float | None) -> tuple[int, dict[str, np.ndarray]]:
+        probe: Any = Keeping(*scores)
+        train(folder, stages, recipe("s2bnn", teacher), few, config, probe)
+        assert probe.accuracies == []
+        best = folder.best()
+        assert best is not None
+        return best
+
+    run = run_folder(tmp_path / "run")
+    step, weights = trained(run, 10.0, 30.0, None, 30.0)
+    # Of equal ones the first.
+    assert step == 2 and weights.keys() == {name for name in weights if name.startswith(("student/", "head/"))}
+    # The newest checkpoint, and the best at its step, are of a time that is trained again.
+    late = RunFolder(tmp_path / "late")
+    assert trained(run_folder(late.path), 10.0, 30.0, 20.0, 40.0)[0] == 4
+    late.checkpoints()[-1].unlink()
+    step, found = trained(late, 20.0)
+    assert step == 2
+    for name, tensor in weights.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
 
 
 def test_the_scale_of_losses_continues_where_a_run_was_cut(

@@ -95,7 +95,7 @@ def test_its_settings_are_read_strictly_and_its_check_runs(
 def test_it_does_not_train_teachers(installed: Path, tmp_path: Path, bssl_tf: Callable[..., Any]) -> None:
     done = bssl_tf("teacher", "--out", tmp_path / "run", "--data", "embedded", "--method", "toy")
     assert done.returncode == 3 and "method is 'toy'. Choose one of byol, moco" in done.stderr
-    assert registry.names_for_teachers() == ["moco", "byol"]
+    assert registry.names_for("teacher") == ["moco", "byol"]
 
 
 def test_it_is_offered_and_compared(installed: Path, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_broken_package_is_named(entry: str, message: str, tmp_path: Path, mon
     use(tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match=message):
         registry.find(entry.partition(" ")[0])
-    assert registry.names_for_teachers() == ["moco", "byol"]
+    assert registry.names_for("teacher") == ["moco", "byol"]
 
 
 def test_a_program_can_register_one_once(monkeypatch: pytest.MonkeyPatch) -> None:

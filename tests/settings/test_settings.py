@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bssl_tf.errors import ConfigError
-from bssl_tf.methods.registry import names, over_preset, read_run
+from bssl_tf.methods.registry import names, names_for, over_preset, read_run
 from bssl_tf.settings import (
     PretrainConfig,
     TeacherConfig,
@@ -75,7 +75,7 @@ def test_every_preset_is_valid_for_its_commands() -> None:
         if name != "cifar10-tuning":  # it takes the teacher of another
             read_run(TeacherConfig, over_preset("teacher", name, {}))
         tables = read_preset(name, "pretrain")
-        for method in names():
+        for method in names_for("pretrain"):
             read_run(PretrainConfig, over_preset("pretrain", name, {"method": method}))
         assert tables.keys() <= {*(field.name for field in fields(PretrainConfig)), *names()}
 

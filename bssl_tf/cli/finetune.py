@@ -1,0 +1,90 @@
+"""`bssl-tf finetune`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bssl_tf.cli import completion
+from bssl_tf.cli._given import settle
+from bssl_tf.cli._model_options import network_options
+from bssl_tf.cli._training_options import show_forecast, show_profile, training_options
+from bssl_tf.cli.options import prose, source_options
+from bssl_tf.cli.zoo import students
+from bssl_tf.settings import FinetuneConfig
+from bssl_tf_deploy.text import show
+
+
+@click.command("finetune")
+@click.argument("student", metavar="RUN", required=False, shell_complete=students)
+@source_options
+@training_options
+@click.option(
+    "--head-learning-rate",
+    "finetune__head_learning_rate",
+    type=float,
+    show_default="0.01",
+    help="Peak learning rate of the head; --learning-rate is the backbone's.",
+)
+@click.option(
+    "--class-weights",
+    "finetune__class_weights",
+    metavar="KIND",
+    shell_complete=completion.words("none", "balanced"),
+    show_default="none",
+    help="none, or balanced: rare classes count as much as common ones.",
+)
+@click.option(
+    "--task",
+    metavar="NAME",
+    shell_complete=completion.words("classification", "multilabel"),
+    show_default="classification",
+    help="What to train for: classification, multilabel (any number of labels per image, from a .csv or .jsonl file), "
+    "or a task provided by an installed package.",
+)
+@click.option(
+    "--teacher",
+    metavar="PATH",
+    shell_complete=completion.files,
+    help="Also distil from this float network, with a classifier fitted on its features: a run folder of `bssl-tf "
+    "teacher`, or a .keras, .h5 or .onnx model.",
+)
+@network_options
+def command(
+    out: str,
+    resume: bool,
+    dry_run: bool,
+    profile: int | None,
+    preset: str | None,
+    settings: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Train the whole network of a pretrained student with labels.
+
+    RUN is a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or zoo:NAME; with --resume it may be omitted.
+
+    Backbone and head learn at rates of their own, from views that keep labels. Some images are held out (those in val/,
+    or one training image in six): training ends when they show no more progress, and the best weights are kept. The
+    result is a run that evaluate, export, report and summary take. Ctrl-C and kill -9 lose at most the steps since the
+    last checkpoint; `bssl-tf finetune --out DIR --resume` ends with the same weights, bit for bit.
+    """
+    from bssl_tf.workflows.early import before_training
+
+    wanted = settle("finetune", preset, settings, options)
+    before_training(FinetuneConfig, wanted, Path(out), resume=resume)
+    from bssl_tf.workflows.finetune import finetune, forecast_finetune, profile_finetune
+
+    if dry_run:
+        show_forecast(forecast_finetune(wanted, Path(out), resume=resume))
+        return
+    if profile:
+        show_profile(profile_finetune(wanted, Path(out), resume=resume, steps=profile))
+        return
+
+    saved = finetune(wanted, Path(out), resume=resume)
+    run = shlex.quote(out)
+    prose(f"next: bssl-tf evaluate {run}, and bssl-tf export {run} --target arm64")
+    show(saved)

@@ -1,0 +1,84 @@
+"""A teacher for fine-tuning: a float network with a classifier of its own, fitted on the labels that are there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bssl_tf.backend import tf
+from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.preprocessing import evaluation_batches
+from bssl_tf.evaluation.linear_probe import LinearProbe, load_probe, save_probe, solve_linear_probe, top1
+from bssl_tf.evaluation.protocols import compiled
+from bssl_tf.files import write_json
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.seeding import named_seed
+from bssl_tf.settings import FinetuneConfig
+from bssl_tf.teachers.inputs import teacher_options
+from bssl_tf.teachers.teacher import Teacher, load_teacher
+
+FOLDER = "teacher_head"
+_BATCH = 256
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher and its classifier.
+
+    Attributes:
+        teacher: for the student's views.
+        classifier: a linear one on its features.
+    """
+
+    teacher: Teacher
+    classifier: LinearProbe
+
+    def outputs(self, images: tf.Tensor) -> tf.Tensor:
+        """[B, S, S, C] normalised to logits [B, K] float32, without gradient."""
+        features = tf.cast(self.teacher.features(images), tf.float32)
+        return tf.matmul(features, tf.constant(self.classifier.weights)) + tf.constant(self.classifier.bias)
+
+    def save(self, out: Path) -> None:
+        """Keeps in the run what it needs of it, unless it is there. Raises `StorageError`."""
+        if not (out / FOLDER / "probe.json").exists():
+            save_probe(out / FOLDER, self.classifier)
+        write_json(out / "teacher.json", self.teacher.describe() | {"fingerprint": self.teacher.fingerprint()})
+
+
+def taught_by(
+    config: FinetuneConfig, preprocessing: Preprocessing, train: ImageSet, held_out: ImageSet | None, out: Path
+) -> Taught:
+    """The teacher that `config` names, with the classifier that the run in `out` has, or else a fresh one.
+
+    Args:
+        config: of the run.
+        preprocessing: of the student's views.
+        train: what the student learns from; the classifier is fitted on the same images.
+        held_out: to measure the classifier on, for the log.
+        out: the run folder.
+
+    Raises:
+        NetworkError: there is no such teacher, or it does not fit.
+        DataError: fewer than two classes have images.
+    """
+    teacher = load_teacher(config.teacher, preprocessing, teacher_options(config))
+    _log.info(teacher.summary())
+    if (out / FOLDER / "probe.json").exists():
+        return Taught(teacher, load_probe(out / FOLDER))
+    features = compiled(teacher.features)
+
+    def of(images: ImageSet) -> np.ndarray:
+        return np.concatenate([features(batch) for batch in evaluation_batches(images, preprocessing, _BATCH)])
+
+    labels, names = train.require_labels(), train.class_names
+    seed = named_seed(config.training.seed, "probe")
+    weights, bias, _ = solve_linear_probe(of(train), labels, len(names), seed=seed)
+    measured = train if held_out is None else held_out
+    accuracy = top1(weights, bias, of(measured), measured.require_labels())
+    where = "training images, that it was fitted on" if held_out is None else "validation images"
+    _log.info(f"the teacher's classifier: {accuracy:.1f} % of {len(measured)} {where}")
+    return Taught(teacher, LinearProbe(weights, bias, names, accuracy, config.data))

@@ -1,0 +1,199 @@
+"""What `bssl-tf finetune` does: the whole network of a pretrained student, trained with labels for a task.
+
+    RUN/start/          the network that it starts from, so that the other run is not needed any more
+    RUN/teacher_head/   of a run with a teacher: the classifier that was fitted on its features
+
+Nothing here knows what the task is; see `bssl_tf.tasks`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bssl_tf.backend import keras
+from bssl_tf.data.open import data_name
+from bssl_tf.engine.configuration import configured, refuse_begun
+from bssl_tf.engine.forecast import Forecast, forecast
+from bssl_tf.engine.inputs import LabelledInputs
+from bssl_tf.engine.loop import named_variables, train
+from bssl_tf.engine.preparation import Prepared, prepare
+from bssl_tf.engine.probe import Validation
+from bssl_tf.engine.profile import Profile, profile
+from bssl_tf.engine.run_folder import RunFolder
+from bssl_tf.engine.stages import Stage, plans_of
+from bssl_tf.engine.tracking import EVENTS
+from bssl_tf.errors import ConfigError
+from bssl_tf.methods.method import Ingredients
+from bssl_tf.methods.recipe import Recipe
+from bssl_tf.models.layers import with_replica_batch_norm
+from bssl_tf.models.precision import in_precision
+from bssl_tf.models.saved import Network
+from bssl_tf.seeding import named_seed
+from bssl_tf.settings import FinetuneConfig
+from bssl_tf.tasks import find_task
+from bssl_tf.tasks.fine_tuned import save_fine_tuned
+from bssl_tf.tasks.task import Purpose, Task
+from bssl_tf.workflows.distilling import Taught, taught_by
+from bssl_tf.workflows.start import Start, settle_start
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A run that could begin: all that it needs is there and fits together."""
+
+    prepared: Prepared[FinetuneConfig]
+    task: Task[Any]
+    start: Start
+    taught: Taught | None
+    network: Network
+    made_from: dict[str, str]
+    labels_used: str
+    stages: tuple[Stage, ...]
+    build: Callable[[Stage], Recipe]
+    inputs: LabelledInputs
+    validation: Validation | None
+
+
+def finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
+    """Trains the whole network of a pretrained student with labels.
+
+    Args:
+        settings: tables of `FinetuneConfig` and of its method; with `resume` they may only repeat what the run has, or
+            name more epochs, for which training then continues.
+        out: the run folder.
+        resume: go on with the run in `out`, if there is one already.
+
+    Returns:
+        `out/student`, where the trained backbone is saved; its head is in `out/head`.
+
+    Raises:
+        BsslError: see `bssl_tf.errors`; every message ends with what to do next.
+    """
+    ready = _make_ready(settings, out, resume=resume)
+    prepared, training = ready.prepared, ready.prepared.run.sections.training
+    with prepared.opened_folder(ready.made_from, ready.labels_used) as folder:
+        chief = prepared.distribution.is_chief
+        if chief:
+            ready.start.save(out)
+            if ready.taught is not None:
+                ready.taught.save(out)
+        plans = plans_of(ready.stages, training.epochs, folder.planned_epochs())
+        recipe = train(
+            folder, ready.stages, ready.build, ready.inputs, training, ready.validation, prepared.distribution, plans
+        )
+        if chief:
+            if ready.validation is not None:
+                _take_best(folder, recipe, ready.validation)
+            names = ready.task.class_names(prepared.data.train)
+            save_fine_tuned(out, ready.task, names, ready.network, recipe.trained["student"])
+    return out / "student"
+
+
+def forecast_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Forecast:
+    """What `finetune` with the same arguments would take, if it did not stop early. Writes nothing into `out`.
+
+    Raises:
+        BsslError: see `finetune`.
+    """
+    ready = _make_ready(settings, out, resume=resume)
+    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
+    return forecast(ready.build, ready.stages, ready.inputs, training, ready.validation, devices)
+
+
+def profile_finetune(settings: dict[str, Any], out: Path, *, resume: bool, steps: int) -> Profile:
+    """Where the time of a step of `finetune` with the same arguments goes. Writes a trace into `out`, and nothing else.
+
+    Raises:
+        BsslError: see `finetune`.
+    """
+    ready = _make_ready(settings, out, resume=resume)
+    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
+    return profile(ready.build, ready.stages, ready.inputs, training, devices, steps, out / EVENTS)
+
+
+def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
+    refuse_begun(out, resume)
+    settings, start = settle_start(settings, out)
+    configuration = configured(FinetuneConfig, settings, out)
+    wanted = configuration.sections
+    if wanted.training.probe_data:
+        raise ConfigError(
+            "training.probe_data is set, and fine-tuning validates on images of its own data",
+            "Omit it; to choose them, put them into val/ next to train/ and test/",
+        )
+    task = find_task(wanted.task)
+    if wanted.teacher and not task.distils:
+        raise ConfigError(f"the task {task.name} does not learn from a teacher", "Omit --teacher")
+    prepared = prepare(configuration, out, lambda data: task.open(data, validation=wanted.validation))
+    prepared, held_out, made_from = _held_out(prepared, task)
+    run, config, labelled = prepared.run, prepared.run.sections, prepared.data.train
+    preprocessing = start.network.preprocessing
+    made_from["student"] = start.fingerprint()
+    taught = None
+    if config.teacher:
+        with prepared.distribution.scope():
+            taught = taught_by(config, preprocessing, labelled, held_out, out)
+        made_from["teacher"] = taught.teacher.fingerprint()
+    clauses = [start.network.labels_used, f"the labels of {data_name(config.data.source)}"]
+    clauses.append(taught.teacher.labels_used if taught is not None else None)
+    # A run that goes on keeps what it was begun with.
+    labels_used = run.labels_used or " and ".join(dict.fromkeys(clause for clause in clauses if clause))
+    network = dataclasses.replace(start.network, labels_used=labels_used)
+    outputs = taught.outputs if taught is not None else None
+    purpose = Purpose(task, task.class_names(labelled), task.class_counts(labelled), outputs)
+    # Its latent weights were trained as binary ones already.
+    stages = (Stage("finetune", True, config.training.epochs),)
+
+    def build(stage: Stage) -> Recipe:
+        keras.utils.set_random_seed(named_seed(config.training.seed, "student weights"))
+        backbone = in_precision(with_replica_batch_norm(start.build()), config.training.precision)
+        classes = len(purpose.class_names)
+        given = Ingredients(backbone, "student", None, classes, config.training, stage.epochs, True, purpose)
+        return run.method.build(run.own, given)
+
+    prepared.try_out(build, stages)
+    inputs = prepared.labelled_inputs(preprocessing, task)
+    every = config.training.probe_every
+    validation = Validation(task, held_out, preprocessing, every) if every and held_out is not None else None
+    return _Ready(prepared, task, start, taught, network, made_from, labels_used, stages, build, inputs, validation)
+
+
+def _held_out(
+    prepared: Prepared[FinetuneConfig], task: Task[Any]
+) -> tuple[Prepared[FinetuneConfig], Any, dict[str, str]]:
+    """The run with what it is to learn from; what to stop by, None for nothing; and fingerprints of both."""
+    data, made_from = prepared.data, {"data": prepared.data.train.fingerprint()}
+    if not prepared.run.sections.validation:
+        return prepared, None, made_from
+    if data.validation is not None and len(data.validation):
+        made_from["validation"] = data.validation.fingerprint()
+        kept: Any = data.validation
+    else:
+        train_part, kept = task.held_out(data.train, named_seed(prepared.run.sections.training.seed, "validation"))
+        if not len(kept):
+            _log.warning(
+                f"{data.name} has too few images to hold some out, so training neither stops early nor keeps "
+                "the best weights"
+            )
+            return prepared, None, made_from
+        data = dataclasses.replace(data, train=train_part)
+    _log.info(f"{len(data.train)} images to learn from, {len(kept)} to stop early by")
+    return dataclasses.replace(prepared, data=data), kept, made_from
+
+
+def _take_best(folder: RunFolder, recipe: Recipe, validation: Validation) -> None:
+    """Puts the weights of the best probe in the place of the last ones."""
+    found = folder.best()
+    if found is None:
+        return
+    step, tensors = found
+    for name, variable in named_variables(recipe.trained).items():
+        variable.assign(tensors[name])
+    _log.info(f"kept the weights of step {step}: {folder.described(step)} of {validation.images} validation images")
