@@ -113,7 +113,7 @@ tutorial: setup ## run the tutorial's commands and record what they print, in re
 test-slow: setup ## run the minutes-long tests too
 	$(BIN)/python -m pytest
 
-test-faults: setup ## 200 kills of training, large files and 10,000 mutated files of each kind, into results/faults.jsonl (2 hours)
+test-faults: setup ## 200 kills of training, large files and 10,000 mutated files of each kind, into results/faults.jsonl (hours; continues where it was)
 	$(BIN)/python -m tests.faults --record results/faults.jsonl
 
 test-native: setup ## sanitizers, threads and ten minutes of fuzzing of the runtime
