@@ -11,6 +11,9 @@ from bssl_tf.backend import keras, lq
 from bssl_tf.errors import BsslError, ConfigError, NetworkError
 from bssl_tf.models.registry import build_backbone
 from bssl_tf.tasks.detection.network import detector, output_names
+from bssl_tf_converters.lce.converter import LceInterpreter, convert
+from bssl_tf_converters.lce.converter import output_names as names_of_converted
+from bssl_tf_deploy.boxes import candidates, suppress
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,29 @@ def test_a_network_without_such_maps_is_refused() -> None:
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x), name="shallow")
     with pytest.raises(NetworkError, match="shallow has maps of strides 2, and a detector needs 8, 16 or 32"):
         detector(model, 2, height=32, width=32)
+
+
+def test_a_converted_detector_finds_the_boxes_of_keras(backbone: keras.Model) -> None:
+    height, width, random = 64, 96, np.random.default_rng(0)
+    model = detector(backbone, 3, height=height, width=width, neck_width=32)
+    for variable in model.weights:
+        # As after some training: no statistics at their first values, and scores that tell cells apart.
+        if "moving_variance" in variable.name:
+            variable.assign(random.uniform(0.5, 2, variable.shape))
+        elif "gamma" in variable.name or "moving_mean" in variable.name:
+            variable.assign(variable + random.normal(0, 0.3, variable.shape))
+        elif "scores_" in variable.name and "bias" in variable.name:
+            variable.assign(random.normal(0, 0.5, variable.shape))
+    converted = convert(model, "x86_64", outputs=output_names(model))
+    image = random.normal(size=(1, height, width, 3)).astype(np.float32)
+    of_keras = dict(zip(output_names(model), (one.numpy() for one in model(image)), strict=True))
+    of_lce = dict(zip(names_of_converted(converted), LceInterpreter(converted, 1).run([image]), strict=True))
+    assert of_keras.keys() == of_lce.keys()
+    both = []
+    for outputs in (of_keras, of_lce):
+        pairs = {stride: (outputs[f"scores_{stride}"][0], outputs[f"boxes_{stride}"][0]) for stride in (8, 16)}
+        both.append(suppress(candidates(pairs, 0.3), 0.5, 20))
+        # Rounding of float32, in another order.
+        np.testing.assert_allclose(outputs["scores_8"], of_keras["scores_8"], atol=1e-4)
+    assert len(both[0]) > 5 and both[0].classes.tolist() == both[1].classes.tolist()
+    np.testing.assert_allclose(both[1].boxes, both[0].boxes, atol=0.01)
