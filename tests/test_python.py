@@ -35,7 +35,7 @@ COMMANDS = {
 }
 RENAMED = {"protocol": "protocols", "no_convert": "convert", "no_float": "stock", "set": "settings"}
 # Of the screen alone.
-PRINTED = {"dry_run", "help", "json", "list", "no_images"}
+PRINTED = {"dry_run", "help", "json", "list", "no_images", "profile"}
 
 
 def test_importing_loads_no_dependency() -> None:
@@ -88,8 +88,9 @@ def test_arguments_are_called_as_the_options(name: str) -> None:
     }
     words = {RENAMED.get(word, word) for word in (option.replace("-", "_") for option in options)} - PRINTED
     known = set(inspect.signature(getattr(bt, name)).parameters)
-    # Those of one method are settings like all others; a pretrained teacher comes from `import_teacher`.
-    assert words - {"classifier", "feature_similarity", "pretrained"} <= known
+    # Those of one method, and where curves are shown, are settings like all others; a pretrained teacher comes from
+    # `import_teacher`.
+    assert words - {"classifier", "feature_similarity", "pretrained", "track"} <= known
 
 
 def test_results_are_frozen_and_say_where_things_are(tmp_path: Path) -> None:
