@@ -9,15 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bssl_tf import memory
 from bssl_tf.backend import keras, tf
+from bssl_tf.data.embedded import load_embedded
 from bssl_tf.errors import ConfigError, MemoryShortageError
+from bssl_tf.evaluation.protocols import FeatureBank, Subject
 from bssl_tf.memory import available_bytes, bounded_variables, require_activations, require_memory
 from bssl_tf.methods.guided import Guided, GuidedConfig
 from bssl_tf.models.own import build_described
 from bssl_tf.models.registry import build_backbone
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import PretrainConfig, read_settings
 
 MEMINFO = "MemTotal: 9000 kB\nMemAvailable: 4000 kB\nCached: 100 kB\nSwapFree: 1000 kB\nHugePages_Total: 0\n"
@@ -183,3 +187,19 @@ def test_sizes_that_overflow_are_refused() -> None:
             build_backbone("binary_resnet", 28, 1, {argument: size})
     with pytest.raises(ConfigError, match="2147483647 or less"):
         read_settings(PretrainConfig, {"training": {"epochs": 10**20}})
+
+
+@pytest.mark.usefixtures("megabyte")
+def test_features_of_more_images_than_fit_are_refused_after_the_first_batch() -> None:
+    images = load_embedded()[1].head(600)
+    seen: list[int] = []
+
+    def features(batch: np.ndarray) -> np.ndarray:
+        seen.append(len(batch))
+        return np.zeros((len(batch), 500), np.float32)  # 1,200,000 bytes for 600
+
+    bank = FeatureBank(Subject("wide", features), images, images.head(400), Preprocessing(28, 1, (0.5,), (0.5,)), 0)
+    with pytest.raises(MemoryShortageError, match=r"features of 600 images needs? .*Choose a smaller --limit"):
+        _ = bank.train_features
+    assert len(seen) == 1
+    assert bank.test_features.shape == (400, 500)

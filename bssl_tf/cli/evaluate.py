@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     "--max-unreadable-share", type=float, show_default="the run's", help="Skip unreadable files up to this share."
 )
 @click.option(
+    "--loading",
+    type=click.Choice(("auto", "mapped", "streaming")),
+    show_default="the run's, or auto for other data",
+    help="Decode images once, to disk, or whenever they are read.",
+)
+@click.option(
     "--protocol",
     "protocols",
     multiple=True,

@@ -120,7 +120,7 @@ class FeatureBank:
             if not done:
                 shape = len(images), features.shape[1]
                 needed = math.prod(shape) * features.itemsize
-                require_memory(needed, f"features of {len(images)} images", "--limit")
+                require_memory(needed, f"a table of the features of {len(images)} images", "--limit")
                 found = np.empty(shape, features.dtype)
             found[done : done + len(features)] = features
             done += len(features)
