@@ -13,7 +13,7 @@ from bssl_tf.cli import completion
 from bssl_tf.cli._accuracy import accuracy_table, heads_lines, multilabel_lines
 from bssl_tf.cli._given import collect
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli.options import prose, record_option
+from bssl_tf.cli.options import loading_option, prose, record_option
 from bssl_tf.files import append_record
 from bssl_tf.settings import PROTOCOLS
 from bssl_tf.workflows.run_folders import task_of
@@ -36,15 +36,8 @@ if TYPE_CHECKING:
 @click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
 @click.option("--download/--no-download", default=None, show_default="download", help="Allow TFDS to download.")
 @click.option("--limit", type=int, metavar="N", show_default="all", help="Use at most N images of each split.")
-@click.option(
-    "--max-unreadable-share", type=float, show_default="the run's", help="Skip unreadable files up to this share."
-)
-@click.option(
-    "--loading",
-    type=click.Choice(("auto", "mapped", "streaming")),
-    show_default="the run's, or auto for other data",
-    help="Decode images once, to disk, or whenever they are read.",
-)
+@click.option("--max-unreadable-share", type=float, show_default="the run's", help="Skip unreadable files up to it.")
+@loading_option("loading", "the run's, or auto for other data")
 @click.option(
     "--protocol",
     "protocols",

@@ -76,17 +76,22 @@ def source_options(function: Function) -> Function:
                 metavar="N",
                 help="Use at most N images of each split.",
             ),
-            click.option(
-                "--loading",
-                "data__loading",
-                type=click.Choice(("auto", "mapped", "streaming")),
-                show_default="auto",
-                help="Decode images once, to disk, or during training; auto: by their number.",
-            ),
+            loading_option("data__loading", "auto"),
         ]
     ):
         function = option(function)
     return function
+
+
+def loading_option(name: str, show_default: str) -> Callable[[Function], Function]:
+    """--loading, as the parameter `name`."""
+    return click.option(
+        "--loading",
+        name,
+        type=click.Choice(("auto", "mapped", "streaming")),
+        show_default=show_default,
+        help="Decode images once, to disk, or whenever they are read; auto: by their number.",
+    )
 
 
 def runtime_options(function: Function) -> Function:
