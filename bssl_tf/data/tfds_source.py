@@ -76,7 +76,8 @@ def load_tfds(spec: str, data_dir: Path | None, download: bool, options: Options
     key = cache_key("tfds", _PLAN, files, options.image_size, channels, options.limit)
 
     def plan() -> Plan:
-        return _plan(builder, features, image, options)
+        with damage(folder):
+            return _plan(builder, features, image, options)
 
     return cached_splits(f"tfds:{spec}", key, channels, plan, options)
 
@@ -168,7 +169,11 @@ def _read(builder: Any, split: str, parts: tuple[str, ...]) -> Iterator[tuple[ND
 
 def _labels(builder: Any, split: str) -> NDArray[np.int64]:
     batches = [labels for (labels,) in _read(builder, split, ("label",))]
-    return np.concatenate([np.zeros(0, np.int64), *batches])
+    labels = np.concatenate([np.zeros(0, np.int64), *batches])
+    known = len(builder.info.features["label"].names)
+    if labels.max(initial=-1) >= known:
+        raise ValueError(f"a label of {split} is {labels.max()}, and there are {known} classes")
+    return labels
 
 
 def _items(

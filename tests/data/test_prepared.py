@@ -155,3 +155,14 @@ def test_a_record_that_claims_more_than_there_is_takes_no_memory(folder: Path, t
     (folder / SHARD).write_bytes(head + masked_crc32c(head).to_bytes(4, "little") + b"x" * 100)
     with pytest.raises(DataError, match=f"a record of {length:,} bytes"):
         load(tmp_path)
+
+
+def test_a_label_without_a_class_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "label.labels.txt").unlink()
+
+    def change(content: Any) -> None:
+        content["featuresDict"]["features"]["label"]["classLabel"]["numClasses"] = "1"
+
+    edit(folder / "features.json", change)
+    with pytest.raises(DataError, match="a label of train is 1, and there are 1 classes"):
+        load(tmp_path)

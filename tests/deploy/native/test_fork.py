@@ -46,6 +46,43 @@ print("the grandchild is right")
 """
 
 
+# As the page on devices describes it.
+WITHOUT_THE_PACKAGE = """
+import os, sys
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, load_delegate
+
+model, library = sys.argv[1] + "/model.tflite", sys.argv[2]
+
+def made():
+    runtime = load_delegate(library, {"num_threads": "4"})
+    found = Interpreter(model, num_threads=4, experimental_delegates=[runtime])
+    found.allocate_tensors()
+    return found
+
+def outputs(interpreter):
+    [image] = interpreter.get_input_details()
+    interpreter.set_tensor(image["index"], np.random.default_rng(0).normal(size=image["shape"]).astype("float32"))
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+inherited = made()
+wanted = outputs(inherited)
+child = os.fork()
+if not child:
+    os._exit(0 if (outputs(made()) == wanted).all() else 1)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+assert (outputs(inherited) == wanted).all()
+sys.exit(status)
+"""
+
+
+def test_a_child_makes_a_plain_interpreter_of_its_own_and_leaves_its_parents_alone() -> None:
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(BUNDLE), str(built_library(host_target()))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 8])
 def test_children_and_their_children_give_the_parents_results_and_end(threads: int) -> None:
     """Python tidies up at their end, which is where they hung or died."""
