@@ -24,11 +24,12 @@ _SHARDS = {"array-record": "no shards in ArrayRecord"}
 _MEASURED = ("scikit-learn", "scipy")
 _ZOO = {"larq-zoo": "no larq_zoo:NAME"}
 _GPU = {"GPU": "on the processor only"}
+_TRACK = {"wandb": "no --track wandb", "mlflow-skinny": "no --track mlflow"}
 NEEDS = {
-    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
+    "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
-    "pretrain": Needs((*_TRAIN, *_MEASURED, "tflite"), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
-    "finetune": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
+    "pretrain": Needs((*_TRAIN, *_MEASURED, "tflite"), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
+    "finetune": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
     "launch": Needs(_BASE),
     "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
     "data": Needs((*_BACKEND, "tqdm", "tensorflow-datasets"), {"TFDS folder": "TFDS cannot download"}),

@@ -23,6 +23,7 @@ MODULES = {
     "larq-compute-engine": "larq_compute_engine",
     "larq-zoo": "larq_zoo",
     "matplotlib": "matplotlib",
+    "mlflow-skinny": "mlflow",
     "numpy": "numpy",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
@@ -41,6 +42,7 @@ MODULES = {
     "tomli": "tomli",
     "tomli-w": "tomli_w",
     "tqdm": "tqdm",
+    "wandb": "wandb",
     "ziglang": "ziglang",
 } | ({} if sys.version_info < (3, 11) else {"tomli": "tomllib"})  # the standard library has it since
 _DEEP = {
