@@ -10,7 +10,7 @@ CPP_FILES := $(shell find deploy/native bssl_tf/devices -name '*.cc' -o -name '*
 CORE := .venv-core
 # Of training, which asks little of a version that networks and losses do not, one method with a teacher and one without.
 CUT := tests/engine/test_loop.py::test_a_run_that_was_cut_ends_bit_for_bit_like_one_that_was_not
-CORE_TESTS := tests/models tests/losses tests/converters tests/test_packaging.py '$(CUT)[s2bnn]' '$(CUT)[moco]'
+CORE_TESTS := tests/models tests/losses tests/converters tests/test_packaging.py '$(CUT)[guided]' '$(CUT)[moco]'
 # Files of tests run beside each other, one to a processor.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
