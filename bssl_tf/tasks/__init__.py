@@ -14,10 +14,12 @@ from __future__ import annotations
 import functools
 import importlib
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bssl_tf.errors import ConfigError
-from bssl_tf.tasks.task import Task
+
+if TYPE_CHECKING:
+    from bssl_tf.tasks.task import Task
 
 _ENTRY_POINTS = "bssl_tf.tasks"
 _OWN = {
@@ -37,6 +39,9 @@ def find_task(name: str) -> Task[Any]:
         module, _, attribute = _OWN[name].partition(":")
         made: Task[Any] = getattr(importlib.import_module(module), attribute)()
         return made
+    # Loads TensorFlow, which a report does without.
+    from bssl_tf.tasks.task import Task
+
     entry = next(iter(metadata.entry_points(group=_ENTRY_POINTS, name=name)), None)
     if entry is None:
         known = sorted({*_OWN, *(one.name for one in metadata.entry_points(group=_ENTRY_POINTS))})

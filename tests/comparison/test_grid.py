@@ -7,7 +7,7 @@ import pytest
 from bssl_tf.comparison.grid import read_grid
 from bssl_tf.comparison.records import load
 from bssl_tf.errors import ConfigError
-from bssl_tf.methods.registry import BUILT_IN, read_run
+from bssl_tf.methods.registry import names_for, read_run
 from bssl_tf.settings import PretrainConfig, presets, read_preset
 
 PRESET = """
@@ -80,7 +80,7 @@ def test_presets_compare_methods_fairly(name: str) -> None:
     }
     assert len(shared) == 1
     # The newest method has rows, and records, when the comparison is run again.
-    assert {c.method for c in configs} == set(BUILT_IN) - {"guided"}
+    assert {c.method for c in configs} == set(names_for("pretrain")) - {"guided"}
     # MoCo v2's own views are one of the things that S2-BNN's improvements replace; all other rows share theirs.
     others = [
         c for row, c in zip(grid.rows, configs, strict=True) if row.variant.split(",")[0] not in ("plain", "Adam")

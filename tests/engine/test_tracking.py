@@ -139,7 +139,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run.record(_EPOCH | {"step": 8})
     name = read_json(run.path / "tracking.json")["wandb"]
     files = list((run.path / "wandb").glob(f"offline-run-*/run-{name}.wandb"))
-    assert len(files) == 2 and all(b"training/loss" in file.read_bytes() for file in files)
+    assert len(files) == 2 and any(b"training/loss" in file.read_bytes() for file in files)
 
 
 def test_a_tool_that_is_not_installed_is_named_before_anything_is_done(

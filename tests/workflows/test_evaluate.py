@@ -152,7 +152,7 @@ def test_labels_behind_a_teacher_are_behind_its_student(tiny_teacher: Path, tiny
     assert _labels_used(supervised, None) == "the labels of photos"
     described["labels_used"] = 3
     (teacher_folder / "teacher" / "network.json").write_text(json.dumps(described))
-    with pytest.raises(NetworkError, match="labels_used is not text"):
+    with pytest.raises(NetworkError, match="labels_used is of type int"):
         read_network(teacher_folder / "teacher")
 
 
