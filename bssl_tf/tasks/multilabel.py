@@ -19,7 +19,6 @@ from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.listing import is_listing, label_sets, labels_of_images, rarest_labels
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import evaluation_batches
-from bssl_tf.data.views import batches
 from bssl_tf.errors import DataError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
@@ -83,21 +82,19 @@ class MultiLabel(Task[ImageSet]):
         shard: tuple[int, int] = (0, 1),
     ) -> Iterator[Example]:
         """One random view of each image, and its labels."""
-        _, sets = label_sets(labelled)
-        table = tf.constant(sets, tf.float32)
-        made = batches(
+        table = tf.constant(label_sets(labelled)[1], tf.float32)
+        # A set of labels is a class.
+        made = Classification().batches(
             labelled,
             preprocessing,
             augmentation,
-            views=1,
             batch_size=batch_size,
             seed=seed,
             first_step=first_step,
             last_step=last_step,
             shard=shard,
-            with_labels=True,
         )
-        return (Example(batch.views[0], {"labels": tf.gather(table, batch.labels)}) for batch in made)
+        return (one._replace(targets={"labels": tf.gather(table, one.targets["labels"])}) for one in made)
 
     def losses(self, outputs: Tensors, targets: Tensors, class_weights: tf.Tensor | None = None) -> Tensors:
         """Binary cross-entropy, mean over labels, and `train_labels`, the share of labels that are right, in percent.
