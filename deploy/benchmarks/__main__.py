@@ -15,19 +15,18 @@ import click
 
 from benchmarks import networks, records, report, worker
 from benchmarks.cache import load
+from benchmarks.door import run, say
 from benchmarks.session import Session
 from benchmarks.variants import LCE, VARIANTS
 from bssl_tf.bench_records import append_benchmarks, read_benchmarks
 from bssl_tf.environment import environment, resolved_threads
-from bssl_tf.errors import BsslError, ConfigError, Interrupted, RuntimeUnavailableError
+from bssl_tf.errors import BsslError, ConfigError, RuntimeUnavailableError
 from bssl_tf.files import write_text
 from bssl_tf_deploy import conditions as machine_conditions
 from bssl_tf_deploy.bench import described
-from bssl_tf_deploy.door import run_command
 from bssl_tf_deploy.library import own_library
 from bssl_tf_deploy.record import Conditions, Machine, Record, Run, RuntimeLibrary, Start, Subject
 from bssl_tf_deploy.strict import parse
-from bssl_tf_deploy.text import show
 
 _ISAS = ("auto", "portable", "avx2", "avx512", "neon")
 
@@ -84,12 +83,12 @@ def command(
     runtime = None
     if file is not None and not convert_only:
         runtime = dataclasses.replace(described(file), isa=isa)
-        _say(f"our runtime {runtime.version}, kernels {', '.join(runtime.kernels)}")
+        say(f"our runtime {runtime.version}, kernels {', '.join(runtime.kernels)}")
     failed = _convert(chosen, cache, debug)
     for network in () if convert_only else chosen:
         if {network.name, *network.beside} & set(failed):
             continue
-        _say(f"timing {network.name}")
+        say(f"timing {network.name}")
         about = _about(network, runtime, budget_s)
         common = {"name": network.name, "cache": cache, "library": str(file) if file else None, "isa": isa}
         try:
@@ -103,7 +102,7 @@ def command(
             _say_error(error, debug)
             continue
         for one in records.newest([record]):
-            _say(_line(one))
+            say(_line(one))
             if one.figures.refused is not None:
                 failed[f"{one.variant} of {network.name}"] = one.figures.refused
         append_benchmarks(record_file, record)
@@ -128,7 +127,7 @@ def _counts(threads: str) -> list[int]:
     possible = [count for count in counts if count <= cores]
     for count in counts:
         if count not in possible:
-            _say(f"omitting {count} threads: this process may use {cores} cores")
+            say(f"omitting {count} threads: this process may use {cores} cores")
     if not possible:
         raise ConfigError(f"this process may use {cores} cores, fewer than {threads}", "Ask for fewer --threads")
     return possible
@@ -144,7 +143,7 @@ def _library(option: str | None) -> Path | None:
     own = own_library()
     if own is not None:
         return own
-    _say("our runtime is not built: timing the others only; build it with `make setup` or name it with --library")
+    say("our runtime is not built: timing the others only; build it with `make setup` or name it with --library")
     return None
 
 
@@ -161,7 +160,7 @@ def _convert(chosen: list[networks.Network], cache: str, debug: bool) -> dict[st
             _say_error(error, debug)
             continue
         for kind, about in made.items():
-            _say(f"converted {name}, {kind}, in {about['convert_s']:.0f} s")
+            say(f"converted {name}, {kind}, in {about['convert_s']:.0f} s")
     return failed
 
 
@@ -224,35 +223,19 @@ def _command() -> str:
 def _write_report(record_file: Path) -> None:
     target = record_file.with_suffix(".md")
     write_text(target, report.render(read_benchmarks(record_file)))
-    _say(f"wrote {target}")
-
-
-def _say(line: str) -> None:
-    show(line, file=sys.stderr)
+    say(f"wrote {target}")
 
 
 def _say_error(error: BsslError, debug: bool) -> None:
     """The others go on: what failed is named once more at the end."""
     if debug:
         traceback.print_exception(error)
-    _say(str(error))
+    say(str(error))
 
 
 def main() -> None:
     """Runs the command line and exits with the error's status."""
-    stopped = Interrupted("stopped at once", "Run it again with --networks and those that are missing")
-    run_command(_run, debug="--debug" in sys.argv[1:], interrupted=str(stopped))
-
-
-def _run() -> int:
-    try:
-        command(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        raise KeyboardInterrupt from None
-    return 0
+    run(command, next_step="Run it again with --networks and those that are missing")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ from typing import Any
 
 import click
 
+from benchmarks.door import run, say
 from benchmarks.training.cases import PRECISIONS, SUBJECTS, Case, all_cases
 from benchmarks.training.session import OURS, PYTORCH, measure
 from bssl_tf.environment import environment, resolved_threads
-from bssl_tf.errors import BackendError, ConfigError, Interrupted
+from bssl_tf.errors import BackendError, ConfigError
 from bssl_tf.files import append_record, read_complete_records
 from bssl_tf_deploy import conditions
-from bssl_tf_deploy.door import run_command
 from bssl_tf_deploy.record import Machine
-from bssl_tf_deploy.text import show
 
 NAME = "training-speed"
 _FIELDS = ("case", "machine", "images_per_s", "speed_up", "input_share", "goals")
@@ -88,9 +87,9 @@ def command(
     for case in chosen:
         same = {"case": case.to_dict(), "machine": dataclasses.asdict(machine)}
         if not again and any(_is_of(record, same, about["versions"]) for record in recorded):
-            _say(f"{case.name}: is recorded")
+            say(f"{case.name}: is recorded")
             continue
-        _say(f"{case.name}: measuring")
+        say(f"{case.name}: measuring")
         found = measure(case, torch_python, rounds=rounds, window_s=window_s, profile_steps=profile_steps)
         record = {
             "command": shlex.join(["python", "-m", "benchmarks.training", *sys.argv[1:]]),
@@ -104,7 +103,7 @@ def command(
         }
         append_record(file, record)
         for line in lines(record):
-            _say(line)
+            say(line)
 
 
 def _chosen(names: str | None, precision: str | None, threads: int, seed: int) -> list[Case]:
@@ -159,25 +158,9 @@ def lines(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _say(line: str) -> None:
-    show(line, file=sys.stderr)
-
-
 def main() -> None:
     """Runs the command line and exits with the error's status."""
-    stopped = Interrupted("stopped at once", "Run the same command again: what is recorded is skipped")
-    run_command(_run, debug="--debug" in sys.argv[1:], interrupted=str(stopped))
-
-
-def _run() -> int:
-    try:
-        command(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        raise KeyboardInterrupt from None
-    return 0
+    run(command, next_step="Run the same command again: what is recorded is skipped")
 
 
 if __name__ == "__main__":
