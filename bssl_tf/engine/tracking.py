@@ -73,7 +73,10 @@ def _left_out_if_it_fails(tool: str, opened: dict[str, Tracker]) -> Iterator[Non
         yield
     except Exception as error:  # of somebody else's library, over somebody's network
         opened.pop(tool, None)
-        _log.warning(f"{tool} shows no more of this run ({type(error).__name__}: {error}); metrics.jsonl has it all")
+        _log.warning(
+            f"{tool} no longer shows this run ({type(error).__name__}: {error}); training continues, and metrics.jsonl "
+            "has all figures"
+        )
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:

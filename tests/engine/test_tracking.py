@@ -96,7 +96,8 @@ def test_no_run_is_lost_for_its_curves(
         run.record(_PROBE)
     assert len(read_records(run.metrics_path)) == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "mlflow shows no more of this run (ConnectionError: no route to host); metrics.jsonl has it all"
+        "mlflow no longer shows this run (ConnectionError: no route to host); training continues, and metrics.jsonl "
+        "has all figures"
     ]
 
 
