@@ -91,6 +91,15 @@ def probe_option(function: Function) -> Function:
     )(function)
 
 
+budget_option = click.option(
+    "--budget",
+    metavar="TIME",
+    shell_complete=completion.words("10m", "30m", "1h", "8h"),
+    help="How long training may take, such as 30m: epochs, batch size, learning rate and queue are chosen from the "
+    "images and the speed of this machine, where no option sets them.",
+)
+
+
 def show_forecast(found: Forecast) -> None:
     """Prints what a run would take."""
     minutes = found.total_s / 60

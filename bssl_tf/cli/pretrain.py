@@ -11,7 +11,7 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import probe_option, show_forecast, show_profile, training_options
+from bssl_tf.cli._training_options import budget_option, probe_option, show_forecast, show_profile, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names_for
@@ -55,6 +55,7 @@ from bssl_tf_deploy.text import show
 @network_options
 @data_options
 @training_options
+@budget_option
 @probe_option
 @click.option(
     "--student",
@@ -75,6 +76,7 @@ def command(
     resume: bool,
     dry_run: bool,
     profile: int | None,
+    budget: str | None,
     preset: str | None,
     settings: tuple[str, ...],
     **options: Any,
@@ -88,8 +90,10 @@ def command(
 
     wanted = settle("pretrain", preset, settings, options)
     before_training(PretrainConfig, wanted, Path(out), resume=resume)
-    from bssl_tf.workflows.pretrain import forecast_pretrain, pretrain, profile_pretrain
+    from bssl_tf.workflows.pretrain import budget_pretrain, forecast_pretrain, pretrain, profile_pretrain
 
+    if budget:
+        wanted = budget_pretrain(wanted, Path(out), resume=resume, budget=budget)
     if dry_run:
         show_forecast(forecast_pretrain(wanted, Path(out), resume=resume))
         return

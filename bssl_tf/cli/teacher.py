@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
-from bssl_tf.cli._training_options import probe_option, show_forecast, show_profile, training_options
+from bssl_tf.cli._training_options import budget_option, probe_option, show_forecast, show_profile, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.methods.registry import names_for
 from bssl_tf.settings import TeacherConfig
@@ -39,6 +39,7 @@ _IMAGENET_SIZE = 224
 )
 @data_options
 @training_options
+@budget_option
 @probe_option
 @click.option(
     "--backbone",
@@ -56,6 +57,7 @@ def command(
     resume: bool,
     dry_run: bool,
     profile: int | None,
+    budget: str | None,
     preset: str | None,
     settings: tuple[str, ...],
     pretrained: str | None,
@@ -72,8 +74,10 @@ def command(
 
     wanted = settle("teacher", preset, settings, options)
     before_training(TeacherConfig, wanted, Path(out), resume=resume)
-    from bssl_tf.workflows.train_teacher import forecast_teacher, profile_teacher, train_teacher
+    from bssl_tf.workflows.train_teacher import budget_teacher, forecast_teacher, profile_teacher, train_teacher
 
+    if budget:
+        wanted = budget_teacher(wanted, Path(out), resume=resume, budget=budget)
     if dry_run:
         show_forecast(forecast_teacher(wanted, Path(out), resume=resume))
         return

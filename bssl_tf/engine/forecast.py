@@ -39,7 +39,9 @@ class Forecast:
         steps_per_epoch: full batches of these images.
         measured_steps: those that were taken for this.
         step_s: seconds per step, the median.
-        total_s: seconds of all steps, graphs, probes and checkpoints.
+        epoch_s: seconds of an epoch, with its checkpoint and its share of probes.
+        graphs_s: seconds until the graphs of all stages are made.
+        total_s: seconds of all of that.
         peak_memory_bytes: most memory of this process that was resident at once.
         peak_device_bytes: most memory of the first GPU that was taken at once; 0 without one.
         disk_bytes: most that the run folder will hold at once.
@@ -50,6 +52,8 @@ class Forecast:
     steps_per_epoch: int
     measured_steps: int
     step_s: float
+    epoch_s: float
+    graphs_s: float
     total_s: float
     peak_memory_bytes: int
     peak_device_bytes: int
@@ -92,6 +96,7 @@ def forecast(
     step_s = statistics.median(times[1:] or times)
     epochs = sum(stage.epochs for stage in stages)
     probes = sum(-(-stage.epochs // probe.every) for stage in stages) if probe is not None else 0
+    checkpoint_s, probe_s = saved - began, probed - saved
     network_bytes = sum(4 * model.count_params() for model in recipe.trained.values())
     return Forecast(
         images=len(inputs.images),
@@ -99,7 +104,9 @@ def forecast(
         steps_per_epoch=per_epoch,
         measured_steps=max(1, len(times) - 1),
         step_s=step_s,
-        total_s=steps * step_s + graphs_s + epochs * (saved - began) + probes * (probed - saved),
+        epoch_s=per_epoch * step_s + checkpoint_s + (probe_s / probe.every if probe is not None else 0),
+        graphs_s=graphs_s,
+        total_s=steps * step_s + graphs_s + epochs * checkpoint_s + probes * probe_s,
         peak_memory_bytes=_peak_bytes(),
         peak_device_bytes=_peak_device_bytes(),
         # The result, what it was and will be where the best is kept, and what it starts from then.

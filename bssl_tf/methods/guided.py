@@ -156,6 +156,7 @@ METHOD = Method(
     summary="a teacher's features and their similarities, this project's own",
     settings=GuidedConfig,
     build=_build,
+    queue="queue_size",
     logs={
         "regression": "2 - 2 cos of student's and teacher's vectors",
         "similarity": "the cross-entropy of similarities to the anchors, nats; not with `guided.similarity=0`",

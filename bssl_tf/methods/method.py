@@ -100,6 +100,7 @@ class Method(Generic[S]):
         fine_tunes: whether it is for `bssl-tf finetune`, and nothing else; then the recipe trains a `student`, the
             backbone with the head of the task.
         schedule: of a student's training.
+        queue: the setting of its table that is the length of its queue; empty without one.
         check: refuses settings that do not go together, before any data is there. Takes the settings and how the run
             is optimised; raises `ConfigError`.
         advise: lines of advice about settings that do not suit the data. Takes the same, and the number of images.
@@ -115,5 +116,6 @@ class Method(Generic[S]):
     trains_teachers: bool = False
     fine_tunes: bool = False
     schedule: Schedule = Schedule()
+    queue: str = ""
     check: Callable[[S, TrainingConfig], object] = _nothing
     advise: Callable[[S, TrainingConfig, int], Iterable[str]] = _nothing

@@ -140,6 +140,7 @@ METHOD = Method(
     summary="MoCo v2, contrastive with a queue",
     settings=MocoConfig,
     build=_build,
+    queue="queue_size",
     logs={},
     trains_teachers=True,
     check=lambda config, training: check_queue("moco.queue_size", config.queue_size, training.batch_size),

@@ -12,6 +12,7 @@ from typing import Any
 from bssl_tf.backend import keras
 from bssl_tf.data.open import data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
+from bssl_tf.engine.budget import within_budget
 from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.engine.forecast import Forecast, forecast
 from bssl_tf.engine.inputs import Inputs
@@ -97,13 +98,42 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.
     return out / "student"
 
 
-def forecast_pretrain(settings: dict[str, Any], out: Path, *, resume: bool) -> Forecast:
+def budget_pretrain(
+    settings: dict[str, Any], out: Path, *, resume: bool, budget: str, model: keras.Model | None = None
+) -> dict[str, Any]:
+    """Settings with which `pretrain` takes about as long as `budget` says; what `settings` hold stays.
+
+    Args:
+        settings, out, resume, model: as for `pretrain`; a run that goes on was planned when it began.
+        budget: `30m`, `1h30m`, `90s`.
+
+    Raises:
+        BsslError: see `pretrain`, and `bssl_tf.engine.budget`.
+    """
+    if (out / "config.toml").exists():
+        return settings
+
+    def count(trial: dict[str, Any]) -> int:
+        wanted, _ = settle_student(trial, out, model)
+        return len(prepare(configured(PretrainConfig, wanted, out), out).data.train)
+
+    def measure(trial: dict[str, Any]) -> Forecast:
+        return forecast_pretrain(trial, out, resume=resume, model=model)
+
+    chosen, line = within_budget(PretrainConfig, settings, budget, count, measure)
+    _log.info(line)
+    return chosen
+
+
+def forecast_pretrain(
+    settings: dict[str, Any], out: Path, *, resume: bool, model: keras.Model | None = None
+) -> Forecast:
     """What `pretrain` with the same arguments would take. Writes nothing into `out`.
 
     Raises:
         BsslError: see `pretrain`.
     """
-    ready = _make_ready(settings, out, resume=resume, model=None)
+    ready = _make_ready(settings, out, resume=resume, model=model)
     training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
     return forecast(ready.build, ready.stages, ready.inputs, training, ready.probe, devices)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,48 +20,14 @@ from bssl_tf.workflows import finetune as finetuning
 from bssl_tf.workflows import pretrain as pretraining
 from bssl_tf.workflows import train_teacher as teaching
 from bssl_tf.workflows.given import plain, settled
+from bssl_tf.workflows.run import Run
 from bssl_tf_deploy.system_errors import system_errors
 
 if TYPE_CHECKING:
     from bssl_tf.backend import keras
-    from bssl_tf.workflows.export import Exported
-    from bssl_tf.workflows.report import Reported
 
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        path: the run folder, which `bssl-tf` commands take too.
-        network: the folder in it with the trained network.
-    """
-
-    path: Path
-    network: Path
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def evaluate(self, **options: Any) -> Evaluation:
-        """See `bssl_tf.evaluate`."""
-        return evaluate(self.path, **options)
-
-    def finetune(self, data: str | Path | None = None, **options: Any) -> Run:
-        """See `bssl_tf.finetune`."""
-        return finetune(self.path, data, **options)
-
-    def export(self, **options: Any) -> Exported:
-        """See `bssl_tf.export`."""
-        from bssl_tf.workflows.export import export
-
-        return export(self.path, **options)
-
-    def report(self, **options: Any) -> Reported:
-        """See `bssl_tf.report`."""
-        from bssl_tf.workflows.report import report
-
-        return report(self.path, **options)
+# Arguments of the trainings that are no settings of the run.
+_NO_SETTINGS = ("out", "budget", "preset", "settings", "resume")
 
 
 @system_errors()
@@ -74,6 +39,7 @@ def train_teacher(
     backbone: str | None = None,
     width: int | None = None,
     epochs: int | None = None,
+    budget: str | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     seed: int | None = None,
@@ -107,6 +73,8 @@ def train_teacher(
         backbone: the network.
         width: channels of its first stage.
         epochs: passes over the images.
+        budget: how long training may take, such as `30m`; it chooses what no other argument does of epochs, batch size,
+            learning rate and queue.
         batch_size: images per step.
         learning_rate: peak learning rate.
         seed: the seed from which all others are derived.
@@ -128,8 +96,11 @@ def train_teacher(
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
-    given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
-    saved = teaching.train_teacher(settled("teacher", preset, given, settings), Path(out), resume=resume)
+    given = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
+    wanted = settled("teacher", preset, given, settings)
+    if budget is not None:
+        wanted = teaching.budget_teacher(wanted, Path(out), resume=resume, budget=budget)
+    saved = teaching.train_teacher(wanted, Path(out), resume=resume)
     return Run(Path(out), saved)
 
 
@@ -147,6 +118,7 @@ def pretrain(
     width: int | None = None,
     depth: int | None = None,
     epochs: int | None = None,
+    budget: str | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     seed: int | None = None,
@@ -183,6 +155,8 @@ def pretrain(
         width: channels of its first stage.
         depth: binary convolutions per stage.
         epochs: epochs per stage.
+        budget: how long training may take, such as `30m`; it chooses what no other argument does of epochs, batch size,
+            learning rate and queue.
         batch_size: images per step.
         learning_rate: peak learning rate.
         seed: the seed from which all others are derived.
@@ -204,12 +178,15 @@ def pretrain(
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
-    given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
+    given = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
     model = None
     if not isinstance(student, (str, os.PathLike, type(None))):
         model = student
         given["student"] = f"{MEMORY}{getattr(model, 'name', type(model).__name__)}"
-    saved = pretraining.pretrain(settled("pretrain", preset, given, settings), Path(out), resume=resume, model=model)
+    wanted = settled("pretrain", preset, given, settings)
+    if budget is not None:
+        wanted = pretraining.budget_pretrain(wanted, Path(out), resume=resume, budget=budget, model=model)
+    saved = pretraining.pretrain(wanted, Path(out), resume=resume, model=model)
     return Run(Path(out), saved)
 
 
@@ -280,7 +257,7 @@ def finetune(
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
-    given = {name: value for name, value in locals().items() if name not in ("out", "preset", "settings", "resume")}
+    given = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
     saved = finetuning.finetune(settled("finetune", preset, given, settings), Path(out), resume=resume)
     return Run(Path(out), saved)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from bssl_tf.backend import keras
 from bssl_tf.data.open import count_images, data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
+from bssl_tf.engine.budget import within_budget
 from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.engine.forecast import Forecast, forecast
 from bssl_tf.engine.inputs import Inputs
@@ -28,6 +30,8 @@ from bssl_tf.models.saved import Network, save_network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import TeacherConfig
 from bssl_tf.workflows.probing import hint_at_pretrained, probe_for
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,30 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
         if prepared.distribution.is_chief:
             save_network(out / "teacher", network, {"teacher": backbone, "head": head})
     return out / "teacher"
+
+
+def budget_teacher(settings: dict[str, Any], out: Path, *, resume: bool, budget: str) -> dict[str, Any]:
+    """Settings with which `train_teacher` takes about as long as `budget` says; what `settings` hold stays.
+
+    Args:
+        settings, out, resume: as for `train_teacher`; a run that goes on was planned when it began.
+        budget: `30m`, `1h30m`, `90s`.
+
+    Raises:
+        BsslError: see `train_teacher`, and `bssl_tf.engine.budget`.
+    """
+    if (out / "config.toml").exists():
+        return settings
+
+    def count(trial: dict[str, Any]) -> int:
+        return len(prepare(configured(TeacherConfig, trial, out), out).data.train)
+
+    def measure(trial: dict[str, Any]) -> Forecast:
+        return forecast_teacher(trial, out, resume=resume)
+
+    chosen, line = within_budget(TeacherConfig, settings, budget, count, measure)
+    _log.info(line)
+    return chosen
 
 
 def forecast_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Forecast:

@@ -1,0 +1,104 @@
+"""What a run does with the time that it is given: sizes that suit so many images, and as many epochs as fit."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bssl_tf.errors import ConfigError
+from bssl_tf.methods.registry import Sections, over_preset, read_run
+from bssl_tf.settings import merge
+
+if TYPE_CHECKING:
+    from bssl_tf.engine.forecast import Forecast
+
+PRESET = "short"
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+# Tuned on the embedded images: batch size and Adam's peak rate, for teachers and students.
+_TUNED = {"teacher": (128, 3e-3), "pretrain": (64, 2e-3)}
+# An epoch of fewer steps makes batch norm and queues see the same images again and again.
+_STEPS_PER_EPOCH = 20
+_SMALLEST_BATCH = 16
+_LONGEST_QUEUE = 8192
+# As many as both papers take; more taught their students nothing.
+_MOST_EPOCHS = 200
+# Of the budget, for what a forecast does not see: reading images, a processor that is shared.
+_SHARE = 0.9
+
+
+def seconds_of(duration: str) -> float:
+    """`1h30m`, `20m` or `90s` in seconds. Raises `ConfigError` for anything else, and for none at all."""
+    found = _DURATION.fullmatch(duration.strip())
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not total:
+        raise ConfigError(f"a budget of {duration!r} is not a duration", "Write for example 30m, 1h30m or 90s")
+    return float(total)
+
+
+def within_budget(
+    kind: type[Sections],
+    settings: dict[str, Any],
+    budget: str,
+    count: Callable[[dict[str, Any]], int],
+    measure: Callable[[dict[str, Any]], Forecast],
+) -> tuple[dict[str, Any], str]:
+    """The settings of a run that takes about as long as it may, and a line that states what was chosen.
+
+    What `settings` hold stays; the rest comes from the preset `short`, the number of images, and the measured speed.
+
+    Args:
+        kind: of which command the run is.
+        settings: of the run.
+        budget: see `seconds_of`.
+        count: how many images a run of such settings trains on; these have the smallest batch and queue.
+        measure: forecasts a run of such settings.
+
+    Raises:
+        ConfigError: `settings` name epochs too, or not even one epoch fits.
+    """
+    allowed = seconds_of(budget)
+    if "epochs" in settings.get("training", {}):
+        raise ConfigError("training.epochs is set, and --budget chooses it", "Give one of them")
+    wanted = merge(over_preset(kind().command, PRESET, settings), {"training": {"epochs": 1}})
+    images = count(_sized(kind, wanted, _SMALLEST_BATCH))
+    sized = _sized(kind, wanted, images)
+    found = measure(sized)
+    stages = found.steps // found.steps_per_epoch
+    epochs = min(_MOST_EPOCHS, math.floor((_SHARE * allowed - found.graphs_s) / (stages * found.epoch_s)))
+    if epochs < 1:
+        least = math.ceil((found.graphs_s + stages * found.epoch_s) / _SHARE / 60)
+        raise ConfigError(
+            f"{budget} is not enough for an epoch per stage, {images} images at {found.step_s:.3g} s per step",
+            f"Give {least}m or more, or use fewer images with --limit",
+        )
+    chosen = merge(sized, {"training": {"epochs": epochs}})
+    run = read_run(kind, chosen)
+    training = run.sections.training
+    queue = f", queue {getattr(run.own, run.method.queue)}" if run.method.queue else ""
+    line = (
+        f"{budget} for {images} images at {found.step_s:.3g} s per step: {epochs} epochs"
+        f"{' per stage' if stages > 1 else ''} of {found.steps_per_epoch} steps, batch size {training.batch_size}, "
+        f"learning rate {training.learning_rate:g}{queue}"
+    )
+    return chosen, line
+
+
+def _sized(kind: type[Sections], settings: dict[str, Any], images: int) -> dict[str, Any]:
+    """Batch size, learning rate and queue for so many images, where `settings` have none."""
+    run = read_run(kind, settings)
+    most, rate = _TUNED[kind().command]
+    fitting = 2 ** int(math.log2(max(images // _STEPS_PER_EPOCH, 1)))
+    given = settings.get("training", {})
+    batch = given.get("batch_size", min(most, max(_SMALLEST_BATCH, fitting)))
+    # Adam's steps are as long as its rate, whatever the batch; their noise falls with the root of it.
+    chosen = {"batch_size": batch, "learning_rate": float(f"{rate * math.sqrt(batch / most):.2g}")}
+    sized = merge(settings, {"training": chosen | given})
+    queue, own = run.method.queue, run.method.name
+    if queue and queue not in settings.get(own, {}):
+        # Keys of a quarter of an epoch: an image does not meet its own key of the epoch before, nor keys that are old.
+        length = max(1, min(_LONGEST_QUEUE, images // 4) // batch) * batch
+        sized = merge(sized, {own: {queue: length}})
+    return sized
