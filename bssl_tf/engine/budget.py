@@ -77,6 +77,12 @@ def within_budget(
     chosen = merge(sized, {"training": {"epochs": epochs}})
     run = read_run(kind, chosen)
     training = run.sections.training
+    try:
+        run.method.check(run.own, training)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{budget} is enough for training.epochs={epochs}, but {error.what}", error.next_step
+        ) from error
     queue = f", queue {getattr(run.own, run.method.queue)}" if run.method.queue else ""
     line = (
         f"{budget} for {images} images at {found.step_s:.3g} s per step: {epochs} epochs"
