@@ -14,6 +14,7 @@ from bssl_tf_deploy.text import show
 if TYPE_CHECKING:
     from bssl_tf.engine.forecast import Forecast
     from bssl_tf.engine.profile import Profile
+    from bssl_tf.workflows.training import ReadyRun
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -100,8 +101,15 @@ budget_option = click.option(
 )
 
 
-def show_forecast(found: Forecast) -> None:
-    """Prints what a run would take."""
+def show_plan(ready: ReadyRun[Any], steps: int | None) -> None:
+    """Prints where the time of so many steps of a run goes; with None, what the run would take."""
+    if steps is None:
+        _show_forecast(ready.forecast())
+    else:
+        _show_profile(ready.profile(steps))
+
+
+def _show_forecast(found: Forecast) -> None:
     minutes = found.total_s / 60
     duration = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
     show(
@@ -114,8 +122,7 @@ def show_forecast(found: Forecast) -> None:
     )
 
 
-def show_profile(found: Profile) -> None:
-    """Prints where the time of a step goes."""
+def _show_profile(found: Profile) -> None:
     whole = sum(found.seconds.values())
     rows = [*found.seconds.items(), ("step", whole)]
     show(

@@ -11,7 +11,7 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import show_forecast, show_profile, training_options
+from bssl_tf.cli._training_options import show_plan, training_options
 from bssl_tf.cli.options import prose, source_options
 from bssl_tf.cli.zoo import students
 from bssl_tf.settings import FinetuneConfig
@@ -75,15 +75,11 @@ def command(
 
     wanted = settle("finetune", preset, settings, options)
     before_training(FinetuneConfig, wanted, Path(out), resume=resume)
-    from bssl_tf.workflows.finetune import finetune, forecast_finetune, profile_finetune
+    from bssl_tf.workflows.finetune import finetune, ready_to_finetune
 
-    if dry_run:
-        show_forecast(forecast_finetune(wanted, Path(out), resume=resume))
+    if dry_run or profile:
+        show_plan(ready_to_finetune(wanted, Path(out), resume=resume), None if dry_run else profile)
         return
-    if profile:
-        show_profile(profile_finetune(wanted, Path(out), resume=resume, steps=profile))
-        return
-
     saved = finetune(wanted, Path(out), resume=resume)
     run = shlex.quote(out)
     prose(f"next: bssl-tf evaluate {run}, and bssl-tf export {run} --target arm64")

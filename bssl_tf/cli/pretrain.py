@@ -11,7 +11,7 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import budget_option, probe_option, show_forecast, show_profile, training_options
+from bssl_tf.cli._training_options import budget_option, probe_option, show_plan, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names_for
@@ -90,17 +90,11 @@ def command(
 
     wanted = settle("pretrain", preset, settings, options)
     before_training(PretrainConfig, wanted, Path(out), resume=resume)
-    from bssl_tf.workflows.pretrain import budget_pretrain, forecast_pretrain, pretrain, profile_pretrain
+    from bssl_tf.workflows.pretrain import pretrain, ready_to_pretrain
 
-    if budget:
-        wanted = budget_pretrain(wanted, Path(out), resume=resume, budget=budget)
-    if dry_run:
-        show_forecast(forecast_pretrain(wanted, Path(out), resume=resume))
+    if dry_run or profile:
+        show_plan(ready_to_pretrain(wanted, Path(out), resume=resume, budget=budget), None if dry_run else profile)
         return
-    if profile:
-        show_profile(profile_pretrain(wanted, Path(out), resume=resume, steps=profile))
-        return
-
-    saved = pretrain(wanted, Path(out), resume=resume)
+    saved = pretrain(wanted, Path(out), resume=resume, budget=budget)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} (and --data FOLDER, if these images have no labels)")
     show(saved)

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
-from bssl_tf.cli._training_options import budget_option, probe_option, show_forecast, show_profile, training_options
+from bssl_tf.cli._training_options import budget_option, probe_option, show_plan, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.methods.registry import names_for
 from bssl_tf.settings import TeacherConfig
@@ -74,18 +74,12 @@ def command(
 
     wanted = settle("teacher", preset, settings, options)
     before_training(TeacherConfig, wanted, Path(out), resume=resume)
-    from bssl_tf.workflows.train_teacher import budget_teacher, forecast_teacher, profile_teacher, train_teacher
+    from bssl_tf.workflows.train_teacher import ready_to_train_teacher, train_teacher
 
-    if budget:
-        wanted = budget_teacher(wanted, Path(out), resume=resume, budget=budget)
-    if dry_run:
-        show_forecast(forecast_teacher(wanted, Path(out), resume=resume))
+    if dry_run or profile:
+        show_plan(ready_to_train_teacher(wanted, Path(out), resume=resume, budget=budget), None if dry_run else profile)
         return
-    if profile:
-        show_profile(profile_teacher(wanted, Path(out), resume=resume, steps=profile))
-        return
-
-    saved = train_teacher(wanted, Path(out), resume=resume)
+    saved = train_teacher(wanted, Path(out), resume=resume, budget=budget)
     also = f"--preset {shlex.quote(preset)} " if preset else ""
     prose(f"next: bssl-tf pretrain {also}--teacher {shlex.quote(out)} --data ... --out ...")
     show(saved)

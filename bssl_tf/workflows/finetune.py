@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,16 @@ from typing import Any
 from bssl_tf.backend import keras
 from bssl_tf.data.open import data_name
 from bssl_tf.engine.configuration import configured, refuse_begun
-from bssl_tf.engine.forecast import Forecast, forecast
-from bssl_tf.engine.inputs import LabelledInputs
-from bssl_tf.engine.loop import named_variables, train
+from bssl_tf.engine.loop import named_variables
 from bssl_tf.engine.preparation import Prepared, prepare
 from bssl_tf.engine.probe import Validation
-from bssl_tf.engine.profile import Profile, profile
 from bssl_tf.engine.run_folder import RunFolder
-from bssl_tf.engine.stages import Stage, plans_of
-from bssl_tf.engine.tracking import EVENTS
+from bssl_tf.engine.stages import Stage
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.models.layers import with_replica_batch_norm
 from bssl_tf.models.precision import in_precision
-from bssl_tf.models.saved import Network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import FinetuneConfig
 from bssl_tf.tasks import find_task
@@ -40,25 +34,19 @@ from bssl_tf.tasks.fine_tuned import save_fine_tuned
 from bssl_tf.tasks.task import Purpose, Task
 from bssl_tf.workflows.distilling import Taught, taught_by
 from bssl_tf.workflows.start import Start, settle_start
+from bssl_tf.workflows.training import ReadyRun
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Ready:
-    """A run that could begin: all that it needs is there and fits together."""
+class _Ready(ReadyRun[FinetuneConfig]):
+    """With the task, and what is kept of what it starts from and its teacher."""
 
-    prepared: Prepared[FinetuneConfig]
     task: Task[Any]
     start: Start
     taught: Taught | None
-    network: Network
-    made_from: dict[str, str]
-    labels_used: str
-    stages: tuple[Stage, ...]
-    build: Callable[[Stage], Recipe]
-    inputs: LabelledInputs
-    validation: Validation | None
+    probe: Validation | None
 
 
 def finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
@@ -76,49 +64,24 @@ def finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
-    ready = _make_ready(settings, out, resume=resume)
-    prepared, training = ready.prepared, ready.prepared.run.sections.training
-    with prepared.opened_folder(ready.made_from, ready.labels_used) as folder:
-        chief = prepared.distribution.is_chief
+    ready = ready_to_finetune(settings, out, resume=resume)
+    with ready.prepared.opened_folder(ready.made_from, ready.labels_used) as folder:
+        chief = ready.prepared.distribution.is_chief
         if chief:
             ready.start.save(out)
             if ready.taught is not None:
                 ready.taught.save(out)
-        plans = plans_of(ready.stages, training.epochs, folder.planned_epochs())
-        recipe = train(
-            folder, ready.stages, ready.build, ready.inputs, training, ready.validation, prepared.distribution, plans
-        )
+        recipe = ready.train(folder)
         if chief:
-            if ready.validation is not None:
-                _take_best(folder, recipe, ready.validation)
-            names = ready.task.class_names(prepared.data.train)
+            if ready.probe is not None:
+                _take_best(folder, recipe, ready.probe)
+            names = ready.task.class_names(ready.prepared.data.train)
             save_fine_tuned(out, ready.task, names, ready.network, recipe.trained["student"])
     return out / "student"
 
 
-def forecast_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Forecast:
-    """What `finetune` with the same arguments would take, if it did not stop early. Writes nothing into `out`.
-
-    Raises:
-        BsslError: see `finetune`.
-    """
-    ready = _make_ready(settings, out, resume=resume)
-    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
-    return forecast(ready.build, ready.stages, ready.inputs, training, ready.validation, devices)
-
-
-def profile_finetune(settings: dict[str, Any], out: Path, *, resume: bool, steps: int) -> Profile:
-    """Where the time of a step of `finetune` with the same arguments goes. Writes a trace into `out`, and nothing else.
-
-    Raises:
-        BsslError: see `finetune`.
-    """
-    ready = _make_ready(settings, out, resume=resume)
-    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
-    return profile(ready.build, ready.stages, ready.inputs, training, devices, steps, out / EVENTS)
-
-
-def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
+def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
+    """What `finetune` with the same arguments would train. Writes nothing into `out`. Raises what that does."""
     refuse_begun(out, resume)
     settings, start = settle_start(settings, out)
     configuration = configured(FinetuneConfig, settings, out)
@@ -162,7 +125,7 @@ def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
     inputs = prepared.labelled_inputs(preprocessing, task)
     every = config.training.probe_every
     validation = Validation(task, held_out, preprocessing, every) if every and held_out is not None else None
-    return _Ready(prepared, task, start, taught, network, made_from, labels_used, stages, build, inputs, validation)
+    return _Ready(prepared, network, made_from, labels_used, stages, build, inputs, validation, task, start, taught)
 
 
 def _held_out(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,11 @@ from typing import Any
 from bssl_tf.backend import keras
 from bssl_tf.data.open import data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
-from bssl_tf.engine.budget import within_budget
 from bssl_tf.engine.configuration import configured, refuse_begun
-from bssl_tf.engine.forecast import Forecast, forecast
 from bssl_tf.engine.inputs import Inputs
-from bssl_tf.engine.loop import train
-from bssl_tf.engine.preparation import Prepared, prepare
-from bssl_tf.engine.probe import Probe
-from bssl_tf.engine.profile import Profile, profile
-from bssl_tf.engine.stages import Stage, plans_of
+from bssl_tf.engine.preparation import prepare
+from bssl_tf.engine.stages import Stage
 from bssl_tf.engine.teacher_cache import with_teacher_cache
-from bssl_tf.engine.tracking import EVENTS
 from bssl_tf.errors import NetworkError
 from bssl_tf.files import write_json
 from bssl_tf.methods.method import Ingredients
@@ -31,35 +24,36 @@ from bssl_tf.methods.registry import RunConfig
 from bssl_tf.models.binarization import binarize
 from bssl_tf.models.layers import with_replica_batch_norm
 from bssl_tf.models.precision import in_precision
-from bssl_tf.models.saved import Network, save_network
+from bssl_tf.models.saved import save_network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import PretrainConfig
 from bssl_tf.teachers.inputs import teacher_options
 from bssl_tf.teachers.teacher import Teacher, check_teacher, load_teacher
 from bssl_tf.workflows.probing import probe_for
 from bssl_tf.workflows.student import Student, labels_of, open_student, settle_student
+from bssl_tf.workflows.training import ReadyRun, chosen_for
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Ready:
-    """A run that could begin: all that it needs is there and fits together."""
+class _Ready(ReadyRun[PretrainConfig]):
+    """With what is kept of the student and its teacher."""
 
-    prepared: Prepared[PretrainConfig]
+    inputs: Inputs
     student: Student
     teacher: Teacher | None
-    network: Network
-    made_from: dict[str, str]
-    labels_used: str | None
-    stages: tuple[Stage, ...]
-    build: Callable[[Stage], Recipe]
     recipe: Recipe
-    inputs: Inputs
-    probe: Probe | None
 
 
-def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.Model | None = None) -> Path:
+def pretrain(
+    settings: dict[str, Any],
+    out: Path,
+    *,
+    resume: bool,
+    budget: str | None = None,
+    model: keras.Model | None = None,
+) -> Path:
     """Trains a binary student: from a float teacher without labels, or with one of the baselines.
 
     Args:
@@ -67,6 +61,7 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.
             name more epochs, for which training then continues.
         out: the run folder.
         resume: go on with the run in `out`, if there is one already.
+        budget: how long it may take, such as `30m`, which then chooses what `settings` do not.
         model: the student of a Python program; its name in `settings` is `model:NAME`.
 
     Returns:
@@ -75,10 +70,10 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
-    ready = _make_ready(settings, out, resume=resume, model=model)
-    prepared, config, teacher, inputs = ready.prepared, ready.prepared.run.sections, ready.teacher, ready.inputs
-    with prepared.opened_folder(ready.made_from, ready.labels_used) as folder:
-        chief = prepared.distribution.is_chief
+    ready = ready_to_pretrain(settings, out, resume=resume, budget=budget, model=model)
+    config, teacher, inputs = ready.prepared.run.sections, ready.teacher, ready.inputs
+    with ready.prepared.opened_folder(ready.made_from, ready.labels_used) as folder:
+        chief = ready.prepared.distribution.is_chief
         if chief:
             ready.student.save_start(out)
         if teacher is not None and chief:
@@ -89,68 +84,31 @@ def pretrain(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.
             )
             if chief and not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
                 write_json(out / "teacher_cache.json", {"seconds": round(seconds, 1)})
-        plans = plans_of(ready.stages, config.training.epochs, folder.planned_epochs())
-        recipe = train(
-            folder, ready.stages, ready.build, inputs, config.training, ready.probe, prepared.distribution, plans
-        )
+        recipe = ready.train(folder, inputs)
         if chief:
             save_network(out / "student", ready.network, {"student": recipe.trained["student"]})
     return out / "student"
 
 
-def budget_pretrain(
-    settings: dict[str, Any], out: Path, *, resume: bool, budget: str, model: keras.Model | None = None
-) -> dict[str, Any]:
-    """Settings with which `pretrain` takes about as long as `budget` says; what `settings` hold stays.
-
-    Args:
-        settings, out, resume, model: as for `pretrain`; a run that goes on was planned when it began.
-        budget: `30m`, `1h30m`, `90s`.
-
-    Raises:
-        BsslError: see `pretrain`, and `bssl_tf.engine.budget`.
-    """
-    if (out / "config.toml").exists():
-        return settings
-
-    def count(trial: dict[str, Any]) -> int:
-        wanted, _ = settle_student(trial, out, model)
-        return len(prepare(configured(PretrainConfig, wanted, out), out).data.train)
-
-    def measure(trial: dict[str, Any]) -> Forecast:
-        return forecast_pretrain(trial, out, resume=resume, model=model)
-
-    chosen, line = within_budget(PretrainConfig, settings, budget, count, measure)
-    _log.info(line)
-    return chosen
-
-
-def forecast_pretrain(
-    settings: dict[str, Any], out: Path, *, resume: bool, model: keras.Model | None = None
-) -> Forecast:
-    """What `pretrain` with the same arguments would take. Writes nothing into `out`.
-
-    Raises:
-        BsslError: see `pretrain`.
-    """
-    ready = _make_ready(settings, out, resume=resume, model=model)
-    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
-    return forecast(ready.build, ready.stages, ready.inputs, training, ready.probe, devices)
-
-
-def profile_pretrain(settings: dict[str, Any], out: Path, *, resume: bool, steps: int) -> Profile:
-    """Where the time of a step of `pretrain` with the same arguments goes. Writes a trace into `out`, and nothing else.
-
-    Raises:
-        BsslError: see `pretrain`.
-    """
-    ready = _make_ready(settings, out, resume=resume, model=None)
-    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
-    return profile(ready.build, ready.stages, ready.inputs, training, devices, steps, out / EVENTS)
-
-
-def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool, model: keras.Model | None) -> _Ready:
+def ready_to_pretrain(
+    settings: dict[str, Any],
+    out: Path,
+    *,
+    resume: bool,
+    budget: str | None = None,
+    model: keras.Model | None = None,
+) -> _Ready:
+    """What `pretrain` with the same arguments would train. Writes nothing into `out`. Raises what that does."""
     refuse_begun(out, resume)
+    if budget is not None:
+        settings = chosen_for(
+            budget,
+            PretrainConfig,
+            settings,
+            out,
+            lambda trial: ready_to_pretrain(trial, out, resume=resume, model=model),
+            lambda trial: settle_student(trial, out, model)[0],
+        )
     settings, model = settle_student(settings, out, model)
     configuration = configured(PretrainConfig, settings, out)
     if not (out / "config.toml").exists() and "teacher_cache_epochs" not in settings:
@@ -196,7 +154,7 @@ def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool, model: ker
     inputs = prepared.inputs(preprocessing)
     recipe = prepared.try_out(build, stages)
     probe = probe_for("student", network, config.training, config.data, data)
-    return _Ready(prepared, student, teacher, network, made_from, labels_used, stages, build, recipe, inputs, probe)
+    return _Ready(prepared, network, made_from, labels_used, stages, build, inputs, probe, student, teacher, recipe)
 
 
 def _log_cache(epochs: int) -> None:

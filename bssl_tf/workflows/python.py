@@ -98,9 +98,7 @@ def train_teacher(
     """
     given = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
     wanted = settled("teacher", preset, given, settings)
-    if budget is not None:
-        wanted = teaching.budget_teacher(wanted, Path(out), resume=resume, budget=budget)
-    saved = teaching.train_teacher(wanted, Path(out), resume=resume)
+    saved = teaching.train_teacher(wanted, Path(out), resume=resume, budget=budget)
     return Run(Path(out), saved)
 
 
@@ -184,9 +182,7 @@ def pretrain(
         model = student
         given["student"] = f"{MEMORY}{getattr(model, 'name', type(model).__name__)}"
     wanted = settled("pretrain", preset, given, settings)
-    if budget is not None:
-        wanted = pretraining.budget_pretrain(wanted, Path(out), resume=resume, budget=budget, model=model)
-    saved = pretraining.pretrain(wanted, Path(out), resume=resume, model=model)
+    saved = pretraining.pretrain(wanted, Path(out), resume=resume, budget=budget, model=model)
     return Run(Path(out), saved)
 
 

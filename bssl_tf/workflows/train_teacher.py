@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bssl_tf.backend import keras
 from bssl_tf.data.open import count_images, data_name
 from bssl_tf.data.preprocessing import fit_preprocessing
-from bssl_tf.engine.budget import within_budget
 from bssl_tf.engine.configuration import configured, refuse_begun
-from bssl_tf.engine.forecast import Forecast, forecast
-from bssl_tf.engine.inputs import Inputs
-from bssl_tf.engine.loop import train
-from bssl_tf.engine.preparation import Prepared, prepare
-from bssl_tf.engine.probe import Probe
-from bssl_tf.engine.profile import Profile, profile
-from bssl_tf.engine.stages import Stage, plans_of
-from bssl_tf.engine.tracking import EVENTS
+from bssl_tf.engine.preparation import prepare
+from bssl_tf.engine.stages import Stage
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.models.layers import with_replica_batch_norm
@@ -30,24 +20,10 @@ from bssl_tf.models.saved import Network, save_network
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import TeacherConfig
 from bssl_tf.workflows.probing import hint_at_pretrained, probe_for
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A run that could begin: all that it needs is there and fits together."""
-
-    prepared: Prepared[TeacherConfig]
-    network: Network
-    labels_used: str | None
-    stages: tuple[Stage, ...]
-    build: Callable[[Stage], Recipe]
-    inputs: Inputs
-    probe: Probe | None
+from bssl_tf.workflows.training import ReadyRun, chosen_for
 
 
-def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
+def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool, budget: str | None = None) -> Path:
     """Trains a float teacher without labels.
 
     Args:
@@ -55,6 +31,7 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
             name more epochs, for which training then continues.
         out: the run folder.
         resume: go on with the run in `out`, if there is one already.
+        budget: how long it may take, such as `30m`, which then chooses what `settings` do not.
 
     Returns:
         `out/teacher`, where the trained network is saved.
@@ -62,70 +39,27 @@ def train_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
-    ready = _make_ready(settings, out, resume=resume)
-    prepared, training = ready.prepared, ready.prepared.run.sections.training
-    with prepared.opened_folder({"data": prepared.data.train.fingerprint()}, ready.labels_used) as folder:
-        plans = plans_of(ready.stages, training.epochs, folder.planned_epochs())
-        recipe = train(
-            folder, ready.stages, ready.build, ready.inputs, training, ready.probe, prepared.distribution, plans
-        )
+    ready = ready_to_train_teacher(settings, out, resume=resume, budget=budget)
+    with ready.prepared.opened_folder(ready.made_from, ready.labels_used) as folder:
+        recipe = ready.train(folder)
         backbone, head = recipe.trained["teacher"], recipe.trained["head"]
         norms = [layer for layer in head.layers if isinstance(layer, keras.layers.BatchNormalization)]
         widths = tuple(layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense))
         network = dataclasses.replace(ready.network, head=widths, head_batch_norm=bool(norms))
-        if prepared.distribution.is_chief:
+        if ready.prepared.distribution.is_chief:
             save_network(out / "teacher", network, {"teacher": backbone, "head": head})
     return out / "teacher"
 
 
-def budget_teacher(settings: dict[str, Any], out: Path, *, resume: bool, budget: str) -> dict[str, Any]:
-    """Settings with which `train_teacher` takes about as long as `budget` says; what `settings` hold stays.
-
-    Args:
-        settings, out, resume: as for `train_teacher`; a run that goes on was planned when it began.
-        budget: `30m`, `1h30m`, `90s`.
-
-    Raises:
-        BsslError: see `train_teacher`, and `bssl_tf.engine.budget`.
-    """
-    if (out / "config.toml").exists():
-        return settings
-
-    def count(trial: dict[str, Any]) -> int:
-        return len(prepare(configured(TeacherConfig, trial, out), out).data.train)
-
-    def measure(trial: dict[str, Any]) -> Forecast:
-        return forecast_teacher(trial, out, resume=resume)
-
-    chosen, line = within_budget(TeacherConfig, settings, budget, count, measure)
-    _log.info(line)
-    return chosen
-
-
-def forecast_teacher(settings: dict[str, Any], out: Path, *, resume: bool) -> Forecast:
-    """What `train_teacher` with the same arguments would take. Writes nothing into `out`.
-
-    Raises:
-        BsslError: see `train_teacher`.
-    """
-    ready = _make_ready(settings, out, resume=resume)
-    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
-    return forecast(ready.build, ready.stages, ready.inputs, training, ready.probe, devices)
-
-
-def profile_teacher(settings: dict[str, Any], out: Path, *, resume: bool, steps: int) -> Profile:
-    """Where the time of a step of `train_teacher` with the same arguments goes. Writes a trace into `out` only.
-
-    Raises:
-        BsslError: see `train_teacher`.
-    """
-    ready = _make_ready(settings, out, resume=resume)
-    training, devices = ready.prepared.run.sections.training, ready.prepared.distribution
-    return profile(ready.build, ready.stages, ready.inputs, training, devices, steps, out / EVENTS)
-
-
-def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
+def ready_to_train_teacher(
+    settings: dict[str, Any], out: Path, *, resume: bool, budget: str | None = None
+) -> ReadyRun[TeacherConfig]:
+    """What `train_teacher` with the same arguments would train. Writes nothing into `out`. Raises what that does."""
     refuse_begun(out, resume)
+    if budget is not None:
+        settings = chosen_for(
+            budget, TeacherConfig, settings, out, lambda trial: ready_to_train_teacher(trial, out, resume=resume)
+        )
     configuration = configured(TeacherConfig, settings, out)
     # Before the images are decoded, which may take an hour, where a look at the folder can tell.
     counted = count_images(configuration.sections.data)
@@ -148,4 +82,5 @@ def _make_ready(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
     if counted is None:
         hint_at_pretrained(config.data, len(data.train))
     probe = probe_for("teacher", network, config.training, config.data, data)
-    return _Ready(prepared, network, labels_used, stages, build, prepared.inputs(preprocessing), probe)
+    made_from, inputs = {"data": data.train.fingerprint()}, prepared.inputs(preprocessing)
+    return ReadyRun(prepared, network, made_from, labels_used, stages, build, inputs, probe)
