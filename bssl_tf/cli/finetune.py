@@ -52,6 +52,12 @@ from bssl_tf_deploy.text import show
     help="Also distil from this float network, with a classifier fitted on its features: a run folder of `bssl-tf "
     "teacher`, or a .keras, .h5 or .onnx model.",
 )
+@click.option(
+    "--unlabelled",
+    metavar="SOURCE",
+    shell_complete=completion.sources,
+    help="More images of the same kind, without labels, for which the teacher gives soft labels; not the test images.",
+)
 @network_options
 def command(
     out: str,

@@ -14,6 +14,7 @@ from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.methods.method import Schedule
 from bssl_tf.methods.registry import LABELS_USED, RunConfig, Sections, names_for, read_run
 from bssl_tf.settings import (
+    FinetuneConfig,
     PretrainConfig,
     TeacherConfig,
     TrainingConfig,
@@ -29,7 +30,7 @@ _EMBEDDED_SIZE, _DEFAULT_SIZE = 28, 224
 # May change while a run is stopped: where things lie, which have a fingerprint, which device of its kind it is, and
 # what no weight depends on.
 MOVABLE = (
-    *("teacher", "data.source", "data.data_dir", "data.download"),
+    *("teacher", "unlabelled", "data.source", "data.data_dir", "data.download"),
     *("training.checkpoint_every_s", "training.device", "training.tensorboard", "training.track"),
 )
 # As in the measured comparison, results/teacher-cache.jsonl.
@@ -162,6 +163,10 @@ def _check(run: RunConfig[Any]) -> None:
         check_choice("method", run.method.name, names_for(command))
     if isinstance(run.sections, PretrainConfig):
         _check_teacher_cache(run)
+    if isinstance(run.sections, FinetuneConfig) and run.sections.unlabelled and not run.sections.teacher:
+        raise ConfigError(
+            "unlabelled images are named, and no teacher to label them", "Name one with --teacher, or omit --unlabelled"
+        )
     run.method.check(run.own, run.sections.training)
 
 

@@ -73,7 +73,7 @@ def forecast(
     Args:
         build, stages, inputs, config, probe, distribution: as for `loop.train`.
     """
-    per_epoch = steps_per_epoch(len(inputs.images), config.batch_size)
+    per_epoch = steps_per_epoch(len(inputs), config.batch_size)
     steps = per_epoch * sum(stage.epochs for stage in stages)
     graphs_s, recipes = 0.0, []
     with distribution.scope(), distribution.losses_named():
@@ -99,7 +99,7 @@ def forecast(
     checkpoint_s, probe_s = saved - began, probed - saved
     network_bytes = sum(4 * model.count_params() for model in recipe.trained.values())
     return Forecast(
-        images=len(inputs.images),
+        images=len(inputs),
         steps=steps,
         steps_per_epoch=per_epoch,
         measured_steps=max(1, len(times) - 1),

@@ -39,6 +39,10 @@ class Inputs:
     replay_epochs: int = 0
     teacher: np.ndarray | None = None
 
+    def __len__(self) -> int:
+        """N, the images of an epoch."""
+        return len(self.images)
+
     def batches(
         self,
         recipe: Recipe,
@@ -73,12 +77,18 @@ class LabelledInputs:
         preprocessing: size and normalisation of the views.
         augmentation: what makes a view, and keeps its label.
         task: makes the batches.
+        unlabelled: images for a teacher alone, as many in a batch as labelled ones.
     """
 
     images: Any
     preprocessing: Preprocessing
     augmentation: Augmentation
     task: Task[Any]
+    unlabelled: ImageSet | None = None
+
+    def __len__(self) -> int:
+        """N, the images of an epoch: of those without labels if there are any, which are the more."""
+        return len(self.images if self.unlabelled is None else self.unlabelled)
 
     def batches(
         self,
@@ -88,7 +98,10 @@ class LabelledInputs:
         last_step: int,
         shard: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
-        """The batches of these steps, or a shard of each: one view of every image, and its targets."""
+        """The batches of these steps, or a shard of each: one view of every image, and its targets.
+
+        With `unlabelled` the second view of a batch is of those images, which have no targets.
+        """
         examples = self.task.batches(
             self.images,
             self.preprocessing,
@@ -99,4 +112,18 @@ class LabelledInputs:
             last_step=last_step,
             shard=shard,
         )
-        return (Batch((example.images,), targets=example.targets) for example in examples)
+        if self.unlabelled is None:
+            return (Batch((example.images,), targets=example.targets) for example in examples)
+        others = batches(
+            self.unlabelled,
+            self.preprocessing,
+            self.augmentation,
+            views=1,
+            batch_size=config.batch_size,
+            seed=named_seed(config.seed, "unlabelled views"),
+            first_step=first_step,
+            last_step=last_step,
+            shard=shard,
+        )
+        pairs = zip(examples, others, strict=True)
+        return (Batch((example.images, other.views[0]), targets=example.targets) for example, other in pairs)

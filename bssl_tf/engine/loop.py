@@ -73,7 +73,7 @@ def train(
         StorageError: the disk is full; the last checkpoint is whole.
         WorkerError: another worker has stopped.
     """
-    per_epoch = steps_per_epoch(len(inputs.images), config.batch_size)
+    per_epoch = steps_per_epoch(len(inputs), config.batch_size)
     plans = plans or (Plan(0, tuple(stages)),)
     planned = stage_ends(plans, per_epoch)
     ends = planned[-1]

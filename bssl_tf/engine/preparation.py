@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from bssl_tf.backend import configure
 from bssl_tf.data.augmentation import PRESETS, Augmentation
-from bssl_tf.data.image_set import DataSplits
+from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.open import open_data
 from bssl_tf.data.views import steps_per_epoch
 from bssl_tf.engine.configuration import refuse_begun
@@ -58,9 +58,11 @@ class Prepared(Generic[AnySections]):
     distribution: Distribution
     device: str
 
-    def labelled_inputs(self, preprocessing: Preprocessing, task: Task[Any]) -> LabelledInputs:
+    def labelled_inputs(
+        self, preprocessing: Preprocessing, task: Task[Any], unlabelled: ImageSet | None
+    ) -> LabelledInputs:
         """What the loop feeds to a recipe that learns `task`."""
-        return LabelledInputs(self.data.train, preprocessing, self.augmentation, task)
+        return LabelledInputs(self.data.train, preprocessing, self.augmentation, task, unlabelled)
 
     def inputs(self, preprocessing: Preprocessing) -> Inputs:
         """What the loop feeds to the recipe."""
@@ -87,8 +89,8 @@ class Prepared(Generic[AnySections]):
         """The run's folder, held against other processes; on resuming, what it is made from must be what it was.
 
         Args:
-            made_from: fingerprints of `data`, and of the `validation` images, the `teacher` and a `student` that is not
-                built afresh, where there are any.
+            made_from: fingerprints of `data`, and of the `validation` and `unlabelled` images, the `teacher` and a
+                `student` that is not built afresh, where there are any.
             labels_used: whose labels the network learns from, a clause; None for nobody's.
 
         Raises:
@@ -240,6 +242,7 @@ def _check_same(begun: dict[str, Any], now: dict[str, Any], out: Path, images: s
     parts = (
         ("data", images),
         ("validation", "validation images"),
+        ("unlabelled", "images without labels"),
         ("teacher", "weights of the teacher"),
         ("student", "layers and weights of the student"),
     )

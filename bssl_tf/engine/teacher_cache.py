@@ -59,7 +59,7 @@ def with_teacher_cache(
         TrainingError: the teacher's outputs are not finite in float16.
     """
     inputs = dataclasses.replace(inputs, replay_epochs=epochs)
-    steps = epochs * steps_per_epoch(len(inputs.images), config.batch_size)
+    steps = epochs * steps_per_epoch(len(inputs), config.batch_size)
     assert recipe.teacher_outputs is not None
     key = cache_key(
         "teacher outputs",

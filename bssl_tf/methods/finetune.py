@@ -4,7 +4,9 @@ one view of each image that keeps its label -> binary backbone -> the task's hea
 
 Activations and weights are binary from the beginning: the latent weights come from a student that was trained so. The
 head is fresh and learns at a rate of its own. With a teacher, a classifier fitted on its features gives soft targets as
-well (Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531).
+well (Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531). It gives them for images
+without labels too, so that few labels reach as far as the teacher does (Chen et al., Big Self-Supervised Models are
+Strong Semi-Supervised Learners, NeurIPS 2020, arXiv 2006.10029, section 2).
 """
 
 from __future__ import annotations
@@ -76,12 +78,15 @@ class FineTuned(Recipe):
 
         task = self._purpose.task
         assert batch.targets is not None
-        found = tf.nest.flatten(self.trained["student"](batch.views[0], training=True))
+        # Labelled images first; in one pass, so that batch norm sees all of them.
+        found = tf.nest.flatten(self.trained["student"](tf.concat(batch.views, axis=0), training=True))
         outputs = {name: tf.cast(one, tf.float32) for name, one in zip(self._names, found, strict=True)}
-        losses = dict(task.losses(outputs, batch.targets, self._class_weights))
+        labelled = {name: one[: tf.shape(batch.views[0])[0]] for name, one in outputs.items()}
+        losses = dict(task.losses(labelled, batch.targets, self._class_weights))
         if not batch.teacher:
             return Outcome(losses)
-        distillation = task.distillation(outputs, batch.teacher[0], self._config.temperature)
+        taught = tf.concat(batch.teacher, axis=0)
+        distillation = task.distillation(outputs, taught, self._config.temperature)
         share = self._config.distillation
         loss = (1 - share) * losses["loss"] + share * distillation
         return Outcome(losses | {"loss": loss, "distillation": distillation})

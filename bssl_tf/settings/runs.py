@@ -88,6 +88,7 @@ class FinetuneConfig(Table):
         validation: whether images are held out to stop early and to keep the best weights: those of a folder `val/`
             next to `train/` and `test/`, or one training image in six of each class.
         teacher: a float network to distil from, as in `pretrain`; empty for none.
+        unlabelled: images without labels, which the teacher labels softly; an epoch then goes through these.
         teacher_pixels: as in `pretrain`.
         teacher_image_size: as in `pretrain`.
         teacher_layout: as in `pretrain`.
@@ -102,6 +103,7 @@ class FinetuneConfig(Table):
     student: str = ""
     validation: bool = True
     teacher: str = ""
+    unlabelled: str = ""
     teacher_pixels: str = "auto"
     teacher_image_size: NotNegativeInt = 0
     teacher_layout: str = "auto"

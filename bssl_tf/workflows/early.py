@@ -63,6 +63,8 @@ def _before_finetuning(settings: dict[str, Any], out: Path) -> None:
         if config.teacher:
             check_place(config.teacher)
         check_data(config.data)
+        if config.unlabelled:
+            check_data(dataclasses.replace(config.data, source=config.unlabelled))
 
 
 def before_evaluating(run: Path, overrides: dict[str, Any], protocols: Iterable[str]) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf.backend import keras
-from bssl_tf.data.open import data_name
+from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.open import data_name, open_data
 from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.engine.loop import named_variables
 from bssl_tf.engine.preparation import Prepared, prepare
@@ -95,10 +96,13 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
     if wanted.teacher and not task.distils:
         raise ConfigError(f"the task {task.name} does not learn from a teacher", "Omit --teacher")
     prepared = prepare(configuration, out, lambda data: task.open(data, validation=wanted.validation))
+    unlabelled = _unlabelled(wanted)
     prepared, held_out, made_from = _held_out(prepared, task)
     run, config, labelled = prepared.run, prepared.run.sections, prepared.data.train
     preprocessing = start.network.preprocessing
     made_from["student"] = start.fingerprint()
+    if unlabelled is not None:
+        made_from["unlabelled"] = unlabelled.fingerprint()
     taught = None
     if config.teacher:
         with prepared.distribution.scope():
@@ -122,10 +126,19 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
         return run.method.build(run.own, given)
 
     prepared.try_out(build, stages)
-    inputs = prepared.labelled_inputs(preprocessing, task)
+    inputs = prepared.labelled_inputs(preprocessing, task, unlabelled)
     every = config.training.probe_every
     validation = Validation(task, held_out, preprocessing, every) if every and held_out is not None else None
     return _Ready(prepared, network, made_from, labels_used, stages, build, inputs, validation, task, start, taught)
+
+
+def _unlabelled(config: FinetuneConfig) -> ImageSet | None:
+    """The images that the teacher alone labels; None without any."""
+    if not config.unlabelled:
+        return None
+    data = open_data(dataclasses.replace(config.data, source=config.unlabelled), labels_needed=False)
+    _log.info(f"{data.name}: {len(data.train)} images without labels")
+    return data.train
 
 
 def _held_out(

@@ -194,6 +194,7 @@ def finetune(
     out: str | Path,
     task: str | None = None,
     teacher: str | os.PathLike[str] | None = None,
+    unlabelled: str | Path | None = None,
     teacher_pixels: str | None = None,
     teacher_layout: str | None = None,
     teacher_output: str | None = None,
@@ -229,6 +230,7 @@ def finetune(
         task: what to train for: `classification`, or a task of an installed package.
         teacher: a float network to distil from as well: a run of `train_teacher`, a folder of `import_teacher`, or a
             .keras, .h5 or .onnx file.
+        unlabelled: more images, for which the teacher gives soft labels; an epoch then goes through these.
         teacher_pixels: see `pretrain`.
         teacher_layout: see `pretrain`.
         teacher_output: see `pretrain`.

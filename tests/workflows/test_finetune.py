@@ -10,27 +10,34 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import bssl_tf as bt
-from bssl_tf.backend import tf
+from bssl_tf.backend import keras, tf
 from bssl_tf.checkpoints import read_tensors
+from bssl_tf.data.augmentation import WEAK
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import evaluation_views
+from bssl_tf.data.views import Batch
+from bssl_tf.engine.inputs import LabelledInputs
 from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.errors import BsslError, RunFolderError
 from bssl_tf.evaluation.predictions import read_predictions
 from bssl_tf.evaluation.records import BEFORE, RAW_PIXELS, STUDENT, read_evaluation, untrained
 from bssl_tf.files import read_json, read_records
+from bssl_tf.methods.finetune import FineTuned, FinetuneSettings
 from bssl_tf.models.binarization import named_weights
 from bssl_tf.models.saved import load_weights, read_network
+from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.reports.classes import headline_answers
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import merge
+from bssl_tf.settings import TrainingConfig, merge
 from bssl_tf.tasks import find_task
 from bssl_tf.tasks.classification import Classification
 from bssl_tf.tasks.fine_tuned import load_fine_tuned
+from bssl_tf.tasks.task import Purpose
 from bssl_tf.workflows.evaluate import evaluate
 from bssl_tf.workflows.export import export
 from bssl_tf.workflows.finetune import finetune
@@ -245,6 +252,83 @@ def test_a_teacher_with_a_classifier_of_its_own_is_learned_from(
     assert one["epochs"] == 1 and len(read_records(run / "metrics.jsonl")) == 4
 
 
+class Taught:
+    """Logits that can be told from the images."""
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        means = tf.reduce_mean(images, axis=(1, 2, 3))
+        return tf.stack([means, -means, 2 * means], axis=1)
+
+
+def test_images_without_labels_are_for_the_teacher_alone() -> None:
+    """Their rows are in its term, and not in that of the labels."""
+    backbone = keras.Sequential([keras.layers.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(5)])
+    purpose = Purpose(find_task("classification"), ("a", "b", "c"), np.array([2, 2, 2]), Taught())
+    recipe = FineTuned(backbone, purpose, FinetuneSettings(distillation=0.25, temperature=2.0), 1e-3)
+    recipe.trained["student"].layers[-1].kernel.assign(np.random.default_rng(0).normal(size=(5, 3)))
+    views = [np.random.default_rng(seed).normal(size=(4, 4, 4, 1)).astype(np.float32) for seed in (1, 2)]
+    labels = np.array([0, 1, 2, 1], np.int32)
+    outputs = [recipe.trained["student"](view).numpy().astype(np.float64) for view in views]
+    taught = [Taught()(view).numpy().astype(np.float64) for view in views]
+
+    def log_softmax(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(rows - np.log(np.exp(rows).sum(axis=1, keepdims=True)))
+
+    of_labels = -log_softmax(outputs[0])[np.arange(4), labels].mean()
+    theirs, ours = log_softmax(np.concatenate(taught) / 2), log_softmax(np.concatenate(outputs) / 2)
+    of_teacher = 4 * (np.exp(theirs) * (theirs - ours)).sum(axis=1).mean()
+    batch = Batch(tuple(map(tf.constant, views)), None, tuple(map(Taught(), views)), {"labels": tf.constant(labels)})
+    found = recipe.losses(batch, tf.constant(0.0)).losses
+    assert float(found["distillation"]) == pytest.approx(of_teacher, rel=1e-5)
+    assert float(found["loss"]) == pytest.approx(0.75 * of_labels + 0.25 * of_teacher, rel=1e-5)
+
+
+def test_a_batch_has_as_many_images_without_labels_and_an_epoch_goes_through_those() -> None:
+    def coloured(values: range) -> ImageSet:
+        images = np.repeat(np.array(values, np.uint8), 64).reshape(-1, 8, 8, 1)
+        ones, labels = np.ones(len(values), np.float32), np.zeros(len(values), np.int64)
+        return ImageSet("", images, ones, labels, ("a", "b"))
+
+    labelled, unlabelled = coloured(range(20)), coloured(range(100, 150))
+    preprocessing, task = Preprocessing(8, 1, (0.0,), (1.0,)), find_task("classification")
+    inputs = LabelledInputs(labelled, preprocessing, WEAK, task, unlabelled)
+    backbone = keras.Sequential([keras.layers.Input((8, 8, 1)), keras.layers.Flatten()])
+    purpose = Purpose(task, labelled.class_names, np.array([20, 0]))
+    recipe, config = FineTuned(backbone, purpose, FinetuneSettings(), 1e-3), TrainingConfig(batch_size=4)
+    assert len(inputs) == 50
+    batches = list(inputs.batches(recipe, config, 3, 9))
+    assert len(batches) == 6
+    for batch in batches:
+        known, others = (255 * view.numpy() for view in batch.views)
+        assert known.shape == others.shape == (4, 8, 8, 1)
+        assert known.max() < 20 and others.min() > 99 and others.max() < 151
+        assert batch.targets is not None and batch.targets["labels"].shape == (4,)
+    # A run that goes on sees what it would have seen.
+    [again] = inputs.batches(recipe, config, 5, 6)
+    for one, other in zip(again.views, batches[2].views, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_images_without_labels_make_the_epoch_longer_and_can_move(
+    tiny_student: Path, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (160, 28, 28), np.uint8)):
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+    wanted = settings(tiny_student, teacher=str(tiny_teacher), unlabelled=str(photos))
+    finetune(wanted | {"training": TRAINING | {"epochs": 1}}, tmp_path / "run", resume=False)
+    moved = photos.rename(tmp_path / "moved")
+    with pytest.raises(BsslError, match="photos"):
+        finetune({"training": {"epochs": 2}}, tmp_path / "run", resume=True)
+    finetune({"training": {"epochs": 2}, "unlabelled": str(moved)}, tmp_path / "run", resume=True)
+    steps = [one["step"] for one in read_records(tmp_path / "run" / "metrics.jsonl") if "probe" not in one]
+    # 128 of them, where 107 have labels.
+    assert steps == [4, 8]
+    assert read_json(tmp_path / "run" / "environment.json")["fingerprints"]["unlabelled"]
+
+
 @pytest.mark.slow
 def test_a_fine_tuned_run_is_fine_tuned_on(tuned: Path, tmp_path: Path) -> None:
     run = bt.Run(tuned, tuned / "student").finetune("embedded", out=tmp_path / "run", limit=64, epochs=1, threads=1)
@@ -266,6 +350,7 @@ def test_a_fine_tuned_run_is_fine_tuned_on(tuned: Path, tmp_path: Path) -> None:
         ({"data": DATA | {"image_size": 32}}, "is for image_size 28, not 32. Omit data.image_size"),
         ({"backbone": {"width": 64}}, "has a width of its own"),
         ({"method": "moco"}, "method is 'moco'. Choose one of finetune"),
+        ({"unlabelled": "photos"}, "unlabelled images are named, and no teacher.*Name one with --teacher"),
         ({"task": "telepathy"}, "no task is called 'telepathy'"),
         ({"training": TRAINING | {"probe_data": "embedded"}}, "training.probe_data is set, and fine-tuning validates"),
         ({"finetune": {"class_weights": "even"}}, "finetune.class_weights is 'even'"),
