@@ -19,8 +19,13 @@ from bssl_tf.cli.options import runtime_options
 @click.option("--video", metavar="FILE", shell_complete=completion.files, help="Run on each frame of a video.")
 @click.option("--picamera", is_flag=True, help="Run on a Raspberry Pi's camera module.")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames of a video or camera.")
-@click.option("--top", default=3, type=click.IntRange(min=1), help="Number of classes to print.")
-@click.option("--outputs", is_flag=True, help="Print the network's outputs instead of classes.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    show_default="3 classes, 100 boxes",
+    help="Number of classes or boxes to print.",
+)
+@click.option("--outputs", is_flag=True, help="Print the network's outputs instead of answers.")
 @runtime_options
 @click.option("--check", is_flag=True, help="Run each IMAGE in our runtime and in LCE's, which must agree.")
 @click.option("--json", is_flag=True, help="Print one JSON list.")
@@ -33,6 +38,13 @@ from bssl_tf.cli.options import runtime_options
     shell_complete=completion.files,
     help="Write --csv or --jsonl to FILE, and continue it if it is partly there.",
 )
+@click.option(
+    "--annotate",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    shell_complete=completion.folders,
+    help="Of a detector: write each image with its boxes into FOLDER.",
+)
 def command(
     bundle: str,
     threads: int,
@@ -44,10 +56,11 @@ def command(
     csv: bool,
     **options: Any,
 ) -> None:
-    """Classify each IMAGE with BUNDLE, on this machine: files, all images in folders, or the paths on standard input.
+    """Run BUNDLE on each IMAGE, on this machine: files, all images in folders, or the paths on standard input. Prints
+    classes, labels, or the boxes of objects with left, top, right and bottom in pixels of the image.
 
     Before that, the bundle's files are checked against their hashes, and its model against its golden outputs. Images
-    that cannot be read are reported and counted; the others are still classified. Videos and USB cameras need OpenCV
+    that cannot be read are reported and counted; the others are still answered. Videos and USB cameras need OpenCV
     (`pip install 'bssl-tf-deploy[camera]'`).
     """
     from bssl_tf_deploy.cli import prepare

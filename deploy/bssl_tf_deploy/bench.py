@@ -17,6 +17,7 @@ from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import describe
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.operators import profile_operators
+from bssl_tf_deploy.predictor import timed_call
 from bssl_tf_deploy.preprocess import normalised
 from bssl_tf_deploy.quiet import captured_output
 from bssl_tf_deploy.record import (
@@ -71,8 +72,9 @@ def bench_bundle(
         require_profile(runtime)
     began, before, manifest = now(), State.of(conditions.state()), bundle.manifest
     inputs = bundle.first_inputs
-    calls: dict[str, Callable[[], object]] = {BINARY: functools.partial(runtime.run, inputs)}
-    networks = {BINARY: Network("subject", runtime.kernel, len(bundle.model))}
+    call, words = timed_call(bundle, runtime)
+    calls: dict[str, Callable[[], object]] = {BINARY: call}
+    networks = {BINARY: Network("subject", runtime.kernel + words, len(bundle.model))}
     versions = dict(runtime.versions)
     for name, model in stock.items():
         with captured_output():  # LiteRT announces XNNPACK

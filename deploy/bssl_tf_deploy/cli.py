@@ -157,6 +157,7 @@ def _run_settings(options: argparse.Namespace) -> RunSettings:
         outputs=options.outputs,
         format=output_format(json=options.as_json, jsonl=options.jsonl, csv=options.csv),
         out=options.out,
+        annotate=options.annotate,
     )
     # Before the bundle is read, not after.
     settings.check()
@@ -208,7 +209,12 @@ def _parser() -> argparse.ArgumentParser:
     run_parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write --csv or --jsonl to FILE, and continue it if it is partly there"
     )
-    run_parser.add_argument("--top", default=3, type=_whole(1), help="classes to print for each image [default: 3]")
+    run_parser.add_argument(
+        "--top", type=_whole(1), metavar="N", help="classes or boxes to print for each image [default: 3, 100 boxes]"
+    )
+    run_parser.add_argument(
+        "--annotate", type=Path, metavar="FOLDER", help="write each image with its boxes into FOLDER (detection)"
+    )
     run_parser.add_argument("--outputs", action="store_true", help="print the network's outputs instead of answers")
     timing.add_argument("--repetitions", default=100, type=_whole(1), help="number of timed calls [default: 100]")
     timing.add_argument("--warmup", default=10, type=_whole(0), help="number of untimed calls [default: 10]")

@@ -74,7 +74,8 @@ class Preprocessing:
 
     Attributes:
         height: of the network's input, pixels.
-        width: of the network's input, pixels. Of a picture of another shape, the largest central part of this shape.
+        width: of the network's input, pixels. Of a picture of another shape, the largest central part of this shape,
+            or what the task's table states (`frame`).
         channels: 1 (grey) or 3 (RGB).
         mean: one for each channel.
         std: one for each channel, above zero.

@@ -27,7 +27,7 @@ from bssl_tf_deploy.library import bundled_name, host_target, own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.manifest import MAX_FILE_BYTES
 from bssl_tf_deploy.operators import profile_operators
-from bssl_tf_deploy.predictor import Predictor
+from bssl_tf_deploy.predictor import Predictor, timed_call
 from bssl_tf_deploy.preprocess import normalised
 from bssl_tf_deploy.record import (
     BINARY,
@@ -112,7 +112,7 @@ def measure_bundle(path: Path, settings: MeasureSettings) -> Record:
         if settings.sustained_s:
             log.info("sustained for %g s", settings.sustained_s)
             most = max(settings.threads)
-            call = functools.partial(_runtime(bundle, most, settings).run, bundle.first_inputs)
+            call, _ = timed_call(bundle, _runtime(bundle, most, settings))
             lasting = sustained(call, most, settings.sustained_s)
     return Record(
         command=None,
@@ -167,12 +167,15 @@ def _timed(
         job |= {"inputs": [[list(array.shape), array.dtype.name] for array in inputs[name]]}
         found = [start_in_fresh_process(job) for _ in range(_STARTS)]
         starts[name] = Start(**{key: statistics.median(row[key] for row in found) for key in found[0]})
-    calls = {name: functools.partial(runtime.run, inputs[name]) for name, runtime in runtimes.items()}
+    calls: dict[str, Callable[[], object]] = {
+        name: functools.partial(runtime.run, inputs[name]) for name, runtime in runtimes.items()
+    }
+    calls[BINARY], words = timed_call(bundle, runtimes[BINARY])
     repeated = until_stable(calls, budget_s=budget_s)
     return {
         name: Network(
             "subject" if name == BINARY else "beside",
-            runtime.kernel,
+            runtime.kernel + (words if name == BINARY else ""),
             files[name].stat().st_size,
             latency=latency_of(repeated[name]),
             start=starts[name],

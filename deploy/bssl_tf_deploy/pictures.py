@@ -44,6 +44,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# They swap width and height.
+_SIDEWAYS = tuple(_TURNS[number] for number in (5, 6, 7, 8))
 
 
 class UnreadableImageError(Exception):
@@ -56,10 +58,12 @@ class Picture:
 
     Attributes:
         image: upright, mode L or RGB.
+        size: width and height, upright, before it was decoded smaller, pixels.
         remarks: what a user should know of how it was read, such as "12 bits in 16 were scaled to 8".
     """
 
     image: Image.Image
+    size: tuple[int, int]
     remarks: tuple[str, ...] = ()
 
 
@@ -99,7 +103,7 @@ def open_picture(source: Path | bytes, channels: int, *, stored: int) -> Picture
             for content, remarks in _repaired(file):
                 with contextlib.suppress(Exception):
                     picture = _decoded(io.BytesIO(content), mode, stored)
-                    return Picture(picture.image, tuple(dict.fromkeys((*remarks, *picture.remarks))))
+                    return Picture(picture.image, picture.size, tuple(dict.fromkeys((*remarks, *picture.remarks))))
             raise
 
 
@@ -155,17 +159,30 @@ def _repaired(file: IO[bytes]) -> Iterator[tuple[bytes, tuple[str, ...]]]:
 
 def _decoded(file: IO[bytes], mode: str, stored: int) -> Picture:
     with open_image(file) as image:
+        whole = image.size
         image.draft(None, (2 * stored, 2 * stored))
-        return _in_mode(image, mode, file)
+        return _in_mode(image, mode, file, None if image.size == whole else whole)
 
 
-def _in_mode(image: Image.Image, mode: str, file: IO[bytes] | None = None) -> Picture:
-    """`image` upright and in `mode`; `file` is the one that it was opened from, if that can be read again."""
+def _in_mode(
+    image: Image.Image, mode: str, file: IO[bytes] | None = None, whole: tuple[int, int] | None = None
+) -> Picture:
+    """`image` upright and in `mode`.
+
+    Args:
+        image: of any mode.
+        mode: L or RGB.
+        file: the one that it was opened from, if that can be read again.
+        whole: its width and height where it is decoded smaller.
+    """
     tiles = getattr(image, "tile", None)
     layout = tiles[0][3] if tiles else None
     # Exif may come after the pixels.
     image.load()
-    upright, remarks = _upright(image)
+    turn, remarks = _turn(image)
+    upright = image if turn is None else image.transpose(turn)
+    width, height = whole or image.size
+    size = (height, width) if turn in _SIDEWAYS else (width, height)
     if image.mode.startswith("I"):
         values = np.asarray(upright)
     elif layout == _WIDE_GREY_WITH_ALPHA and file is not None:
@@ -175,7 +192,7 @@ def _in_mode(image: Image.Image, mode: str, file: IO[bytes] | None = None) -> Pi
             raise ValueError("Pillow drops the low bytes of its 16-bit colours, which are all that it uses")
         values = _wide_colours(file, upright)
     else:
-        return Picture(_eight_bit(upright, mode), remarks)
+        return Picture(_eight_bit(upright, mode), size, remarks)
     colours = values[..., :3] if values.ndim == 3 else values
     bits = _bits_in_use(colours, None if file is None else significant_bits(file))
     levels = _levels(colours, bits)
@@ -184,7 +201,7 @@ def _in_mode(image: Image.Image, mode: str, file: IO[bytes] | None = None) -> Pi
         alpha = values[..., 3:]
         levels = np.concatenate([levels, _levels(alpha, bits if alpha.max() < 1 << bits else 16)], axis=-1)
     scaled = () if bits == 16 else (f"{bits} bits in 16 were scaled to 8",)
-    return Picture(_eight_bit(Image.fromarray(levels), mode), (*remarks, *scaled))
+    return Picture(_eight_bit(Image.fromarray(levels), mode), size, (*remarks, *scaled))
 
 
 def _bits_in_use(values: NDArray[np.integer], declared: int | None) -> int:
@@ -207,7 +224,7 @@ def _wide_colours(file: IO[bytes], upright: Image.Image) -> NDArray[np.uint16]:
         # Read as if the other byte came first.
         low.tile = [(*low.tile[0][:3], str(low.tile[0][3]).replace("16B", "16L"))]  # type: ignore[list-item]
         low.load()
-        turned = _upright(low)[0]
+        turned = _upright(low)
     colours: NDArray[np.uint16] = np.asarray(upright).astype(np.uint16) << 8 | np.asarray(turned)
     return colours
 
@@ -219,18 +236,23 @@ def _wide_grey_with_alpha(file: IO[bytes]) -> NDArray[np.uint16]:
         # Four bytes a pixel either way: two of grey, two of alpha, the high one first.
         image.tile = [(*image.tile[0][:3], "RGBA")]  # type: ignore[list-item]
         image.load()
-        grey_high, grey_low, alpha_high, alpha_low = np.moveaxis(np.asarray(_upright(image)[0]).astype(np.uint16), 2, 0)
+        grey_high, grey_low, alpha_high, alpha_low = np.moveaxis(np.asarray(_upright(image)).astype(np.uint16), 2, 0)
     grey, alpha = grey_high << 8 | grey_low, alpha_high << 8 | alpha_low
     pixels: NDArray[np.uint16] = np.stack([grey, grey, grey, alpha], axis=-1)
     return pixels
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _upright(image: Image.Image) -> Image.Image:
+    turn, _ = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> tuple[Image.Transpose | None, tuple[str, ...]]:
+    """What turns it upright, and remarks."""
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1)), ()
     except Exception:  # Pillow's parser raises nearly anything on damaged Exif.
-        return image, (SIDE_DAMAGED,)
-    return (image if turn is None else image.transpose(turn)), ()
+        return None, (SIDE_DAMAGED,)
 
 
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from bssl_tf_deploy.inputs import Images, OneImage, check_tensors, single_images
 from bssl_tf_deploy.preprocess import load_view, normalise
 from bssl_tf_deploy.tasks import find_task
 from bssl_tf_deploy.tasks.task import View
+
+if TYPE_CHECKING:
+    from bssl_tf_deploy.tasks.detection import Box
 
 
 class Prepared(NamedTuple):
@@ -136,19 +140,19 @@ class Predictor:
                 f"{self.bundle.path} takes {', '.join(one.name for one in manifest.inputs)}, not an image alone",
                 "Give all of them to run_tensor",
             )
-        pixels, view = load_view(image, manifest.preprocessing)
+        pixels, view = load_view(image, manifest.preprocessing, self.task.frame(manifest))
         if about.dtype == "uint8":
             return Prepared(pixels, view)
         normalised = normalise(pixels, manifest.preprocessing.mean, manifest.preprocessing.std)
         quantized = normalised if about.quantization is None else about.quantization.integers(normalised)
         return Prepared(quantized, view)
 
-    def answers(self, images: Images, limit: int = 3, *, bgr: bool = False) -> list[Any]:
+    def answers(self, images: Images, limit: int | None = None, *, bgr: bool = False) -> list[Any]:
         """The task's answer for each image.
 
         Args:
             images: see `classify`.
-            limit: how many parts an answer may have at most, best first: classes, boxes.
+            limit: how many parts an answer may have at most, best first: 3 classes or 100 boxes unless given.
             bgr: see `classify`.
 
         Returns:
@@ -158,7 +162,8 @@ class Predictor:
             ImageError: see `classify`.
         """
         # One after another: a batch takes as long or longer, except where an image takes microseconds, and its memory.
-        return [self.answer(self.prepare(image), limit)[0] for image in single_images(images, bgr=bgr)]
+        most = self.task.usual_limit if limit is None else limit
+        return [self.answer(self.prepare(image), most)[0] for image in single_images(images, bgr=bgr)]
 
     def answer(self, prepared: Prepared, limit: int) -> tuple[Any, dict[str, np.ndarray]]:
         """The task's answer for one image, and the outputs that it was decoded from, float32 without the batch."""
@@ -185,8 +190,45 @@ class Predictor:
             BundleError: the bundle's task is not classification.
             ImageError: an image cannot be read, something is not an image, or there are none.
         """
-        if self.bundle.manifest.task != "classification":
-            raise BundleError(
-                f"{self.bundle.path} is for {self.bundle.manifest.task}, not for classification", "Use answers instead"
-            )
+        self._require("classification")
         return self.answers(images, top, bgr=bgr)
+
+    def detect(self, images: Images, limit: int | None = None, *, bgr: bool = False) -> list[list[Box]]:
+        """The objects on each image.
+
+        Every image is prepared as in training: turned upright, put whole into the network's input, grey around it.
+
+        Args:
+            images: see `classify`.
+            limit: how many boxes at most, at least 1; 100 unless given. The manifest has another limit, and the score
+                from which on boxes are given.
+            bgr: arrays have blue first, as OpenCV gives them.
+
+        Returns:
+            For each image its boxes, best first, in pixels of that image; a box is (label, score, left, top, right,
+            bottom). A photo that its Exif turns is held upright.
+
+        Raises:
+            BundleError: the bundle's task is not detection.
+            ImageError: see `classify`.
+        """
+        self._require("detection")
+        return self.answers(images, limit, bgr=bgr)
+
+    def _require(self, task: str) -> None:
+        if self.bundle.manifest.task != task:
+            raise BundleError(
+                f"{self.bundle.path} is for {self.bundle.manifest.task}, not for {task}", "Use answers instead"
+            )
+
+
+def timed_call(bundle: Bundle, interpreter: Interpreter) -> tuple[Callable[[], object], str]:
+    """What is timed as one image: the first golden one, as the network takes it, to its outputs.
+
+    With decoding where that counts (`Task.decoding_counts`), and then words that say so, for what computed.
+    """
+    predictor = Predictor(bundle, interpreter)
+    if not predictor.task.decoding_counts:
+        return functools.partial(interpreter.run, bundle.first_inputs), ""
+    prepared = Prepared(bundle.first_inputs[0], View())
+    return functools.partial(predictor.answer, prepared, predictor.task.usual_limit), ", with decoding"

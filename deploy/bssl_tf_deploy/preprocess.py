@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import shlex
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bssl_tf_deploy.boxes import letterbox
 from bssl_tf_deploy.errors import ImageError, RuntimeUnavailableError
 from bssl_tf_deploy.folders import is_folder
 from bssl_tf_deploy.manifest import Manifest, Preprocessing
-from bssl_tf_deploy.tasks.task import View
+from bssl_tf_deploy.tasks.task import Frame, View
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,8 +37,8 @@ def load_pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     return load_view(path, preprocessing)[0]
 
 
-def load_view(image: OneImage, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], View]:
-    """Reads an image as the host does for training (`bssl_tf_deploy.pictures`); its central part, resized.
+def load_view(image: OneImage, preprocessing: Preprocessing, frame: Frame = "crop") -> tuple[NDArray[np.uint8], View]:
+    """Reads an image as the host does for training (`bssl_tf_deploy.pictures`); its central part or all, resized.
 
     The part is the largest of the network's shape: for a square input the central square. What a user should know of
     how it was read is logged as a warning. The resize is Pillow's BILINEAR, whose filter widens where it shrinks. A
@@ -45,6 +47,7 @@ def load_view(image: OneImage, preprocessing: Preprocessing) -> tuple[NDArray[np
     Args:
         image: a file of any format that Pillow reads, a Pillow image, or pixels, uint8 [H, W, 3] (RGB) or [H, W, 1].
         preprocessing: of the bundle.
+        frame: `crop` for the central part, `letterbox` for the whole with grey around it (`boxes.letterbox`).
 
     Returns:
         uint8 [1, H, W, C], and which part of the picture that is.
@@ -73,8 +76,10 @@ def load_view(image: OneImage, preprocessing: Preprocessing) -> tuple[NDArray[np
         raise ImageError(f"{name} cannot be read: {error}", "Check the file, or omit it") from error
     for remark in picture.remarks:
         _log.warning("%s: %s", name, remark)
-    pixels, view = _central_part(picture.image, p.width, p.height)
-    return pixels.reshape(1, p.height, p.width, p.channels), view
+    framed = letterbox if frame == "letterbox" else _central_part
+    pixels, view = framed(picture.image, p.width, p.height)
+    width, height = picture.size
+    return pixels.reshape(1, p.height, p.width, p.channels), dataclasses.replace(view, width=width, height=height)
 
 
 def _contiguous(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

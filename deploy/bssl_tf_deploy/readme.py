@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from bssl_tf_deploy.boxes import FILL
 from bssl_tf_deploy.library import bundled_name
 from bssl_tf_deploy.manifest import Manifest
 from bssl_tf_deploy.tasks import find_task
@@ -110,6 +111,8 @@ def _origin(manifest: Manifest) -> str:
 def _preprocessing(manifest: Manifest) -> str:
     p, about = manifest.preprocessing, manifest.inputs[0]
     part = "central square" if p.width == p.height else "largest central part of this shape"
+    if find_task(manifest.task).frame(manifest) == "letterbox":
+        part = f"all of the picture in its true shape, in the middle, grey ({FILL}) around it"
     then = {
         "uint8": "; the network takes these pixels, 0 to 255, and normalises them itself.",
         "int8": ", then (pixel / 255 - mean) / std, then int8, with the constants of `manifest.json`.",

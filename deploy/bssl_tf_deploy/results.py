@@ -28,7 +28,7 @@ class Asked:
     """What is to be said of each image.
 
     Attributes:
-        top: how many parts an answer may have: classes.
+        top: how many parts an answer may have: classes, boxes.
         outputs: say the network's outputs instead of answers.
     """
 

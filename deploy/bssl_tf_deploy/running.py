@@ -36,10 +36,11 @@ class RunSettings:
         video: a file; None for none.
         picamera: the camera module of a Raspberry Pi.
         frames: at most this many frames of a video or camera; None for all.
-        top: how many parts an answer may have: classes.
+        top: how many parts an answer may have, classes or boxes; None for the task's usual number.
         outputs: print the network's outputs instead of answers.
         format: one of `results.FORMATS`.
         out: a file instead of standard output, which is continued if it is partly there.
+        annotate: a folder for pictures with the answers drawn in; None for none.
     """
 
     images: tuple[str, ...] = ()
@@ -47,10 +48,11 @@ class RunSettings:
     video: str | None = None
     picamera: bool = False
     frames: int | None = None
-    top: int = 3
+    top: int | None = None
     outputs: bool = False
     format: str = "table"
     out: Path | None = None
+    annotate: Path | None = None
 
     @property
     def live(self) -> bool:
@@ -73,6 +75,8 @@ class RunSettings:
             raise UsageError(f"there is no format {self.format!r}", f"Choose one of {', '.join(FORMATS)}")
         if self.out is not None and self.format not in ("csv", "jsonl"):
             raise UsageError("--out needs --csv or --jsonl, which can be continued", "Add one of them, or omit it")
+        if self.annotate is not None and self.outputs:
+            raise UsageError("--annotate draws answers, and --outputs gives none", "Omit one of them")
 
 
 def output_format(*, json: bool, jsonl: bool, csv: bool) -> str:
@@ -98,19 +102,22 @@ def run(predictor: Predictor, settings: RunSettings, check: Runtime | None = Non
         The exit status: 0, or that of `ImageError` if any image could not be read.
 
     Raises:
-        UsageError: settings do not go together.
+        UsageError: settings do not go together, or the bundle's task draws nothing.
         BundleError: the second runtime does not agree.
         CameraError: the camera cannot be used, or stops.
         ImageError: the video cannot be read.
-        StorageError: `out` cannot be written, or is of something else.
+        StorageError: `out` or `annotate` cannot be written, or is of something else.
     """
     settings.check()
-    bundle = predictor.bundle
+    bundle, task = predictor.bundle, predictor.task
+    if settings.annotate is not None and not task.draws:
+        raise UsageError(f"answers of the task {bundle.manifest.task} are not drawn into pictures", "Omit --annotate")
+    limit = settings.top or task.usual_limit
     made = make_format(
         settings.format,
-        predictor.task,
+        task,
         bundle.manifest,
-        Asked(settings.top, settings.outputs),
+        Asked(limit, settings.outputs),
         frames=not settings.images,
     )
     items = _items(settings)
@@ -118,12 +125,18 @@ def run(predictor: Predictor, settings: RunSettings, check: Runtime | None = Non
         write: Callable[[str], None] = write_out
         answered = unreadable = 0
         if settings.out is not None:
-            file = stack.enter_context(OutputFile(settings.out, _state(bundle, settings)))
+            file = stack.enter_context(OutputFile(settings.out, _state(bundle, settings, limit)))
             items = file.continued(items, made)
             write, answered, unreadable = file.write, file.answered, file.unreadable
         else:
             write(made.head())
         before = answered + unreadable
+        pictures = None
+        if settings.annotate is not None:
+            # Needs Pillow's fonts.
+            from bssl_tf_deploy.drawing import Annotations
+
+            pictures = Annotations(settings.annotate, task, more=before > 0)
         bar = stack.enter_context(_bar(settings, before))
         if before:
             bar.say(f"{settings.out}: {before} images are already in it")
@@ -136,7 +149,10 @@ def run(predictor: Predictor, settings: RunSettings, check: Runtime | None = Non
                 write(made.error(item, prepared))
                 unreadable += 1
             else:
-                write(made.answer(item, *predictor.answer(prepared, settings.top)))
+                answer, outputs = predictor.answer(prepared, limit)
+                if pictures is not None:
+                    pictures.add(item, answer)
+                write(made.answer(item, answer, outputs))
                 answered += 1
                 if check is not None:
                     predictor.compare(agreement, check, prepared)
@@ -187,7 +203,7 @@ def _bar(settings: RunSettings, before: int) -> Progress:
     return Progress(total, before, shown=shown)
 
 
-def _state(bundle: Bundle, settings: RunSettings) -> dict[str, Any] | None:
+def _state(bundle: Bundle, settings: RunSettings, limit: int) -> dict[str, Any] | None:
     """What a file of answers is of, to be continued by the same alone."""
     if settings.live:
         return None
@@ -196,7 +212,7 @@ def _state(bundle: Bundle, settings: RunSettings) -> dict[str, Any] | None:
     return {
         "bundle": hashlib.sha256(manifest).hexdigest(),
         "format": settings.format,
-        "top": settings.top,
+        "top": limit,
         "outputs": settings.outputs,
         "images": names,
         "video": settings.video and str(Path(settings.video).absolute()),

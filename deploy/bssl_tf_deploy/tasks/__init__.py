@@ -1,7 +1,7 @@
 """The device's half of a task: what its table in the manifest holds, and how outputs become answers.
 
-A task is found by the name that the manifest gives. `classification` and `multilabel` come with this package; others
-are found by the entry points `bssl_tf_deploy.tasks`, each a subclass of `task.Task`:
+A task is found by the name that the manifest gives. `classification`, `detection` and `multilabel` come with this
+package; others are found by the entry points `bssl_tf_deploy.tasks`, each a subclass of `task.Task`:
 
     [project.entry-points."bssl_tf_deploy.tasks"]
     counting = "my_package.device:Counting"
@@ -21,6 +21,7 @@ from bssl_tf_deploy.tasks.task import Task
 _ENTRY_POINTS = "bssl_tf_deploy.tasks"
 _OWN = {
     "classification": "bssl_tf_deploy.tasks.classification:Classification",
+    "detection": "bssl_tf_deploy.tasks.detection:Detection",
     "multilabel": "bssl_tf_deploy.tasks.multilabel:MultiLabel",
 }
 

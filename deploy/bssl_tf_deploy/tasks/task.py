@@ -6,12 +6,17 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from bssl_tf_deploy.manifest import Manifest
+
+# What of a picture of another shape becomes input: its largest central part, or all of it with grey around.
+Frame = Literal["crop", "letterbox"]
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,19 @@ class View:
 
     It may reach past the picture's border, where the input was padded. Tasks whose answers have places (boxes, points)
     bring them back to the picture by it.
+
+    Attributes:
+        left, top, right, bottom: shares of the picture.
+        width, height: of the picture held upright, pixels, as it was given, though it may have been decoded smaller;
+            1 where places are to be shares.
     """
 
     left: float = 0.0
     top: float = 0.0
     right: float = 1.0
     bottom: float = 1.0
+    width: float = 1.0
+    height: float = 1.0
 
 
 class Task(ABC):
@@ -33,9 +45,19 @@ class Task(ABC):
 
     Attributes:
         table: the frozen dataclass that `Manifest.table` is read as, strictly (see `bssl_tf_deploy.strict`).
+        usual_limit: how many parts an answer may have where the user names no number.
+        decoding_counts: whether `decode` takes time worth counting: latencies have it in them then.
+        draws: whether `draw` is there.
     """
 
     table: ClassVar[type]
+    usual_limit: ClassVar[int] = 3
+    decoding_counts: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+
+    def frame(self, manifest: Manifest) -> Frame:
+        """What of a picture the network is to see."""
+        return "crop"
 
     @abstractmethod
     def check(self, manifest: Manifest) -> None:
@@ -71,6 +93,10 @@ class Task(ABC):
     def cells(self, answer: Any) -> Sequence[str | float]:
         """An answer as one row of a table; may be shorter than `columns`."""
         return (json.dumps(self.record(answer)),)
+
+    def draw(self, picture: Image.Image, answer: Any) -> None:
+        """Draws an answer into the picture that it is about, upright, mode RGB. Called only where `draws` is true."""
+        raise NotImplementedError
 
     @abstractmethod
     def purpose(self, manifest: Manifest) -> str:
