@@ -32,6 +32,7 @@ _OFFERED = {
     "bench": "bssl_tf.workflows.bench",
     "check": "bssl_tf.workflows.check",
     "compare": "bssl_tf.workflows.compare",
+    "embed": "bssl_tf.workflows.embed",
     "evaluate": "bssl_tf.workflows.python",
     "export": "bssl_tf.workflows.export",
     "finetune": "bssl_tf.workflows.python",

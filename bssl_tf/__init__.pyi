@@ -1,6 +1,7 @@
 from bssl_tf.workflows.bench import bench as bench
 from bssl_tf.workflows.check import check as check
 from bssl_tf.workflows.compare import compare as compare
+from bssl_tf.workflows.embed import embed as embed
 from bssl_tf.workflows.export import export as export
 from bssl_tf.workflows.import_teacher import import_teacher as import_teacher
 from bssl_tf.workflows.inspect import inspect as inspect

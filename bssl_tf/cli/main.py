@@ -33,6 +33,7 @@ COMMANDS = {
     "export": "Convert a student and its probe, or any Keras 2 classifier, into a bundle for a device.",
     "inspect": "Show what a .tflite file or a bundle consists of: operators, MACs, weights, memory.",
     "run": "Classify images with a bundle.",
+    "embed": "Write the features of images to a file, for search and selection.",
     "bench": "Time a bundle on this machine or on devices, next to the float network of the same shape.",
     "devices": "List and check devices: processor, clock, memory, temperature, installed packages.",
     "summary": "Summarise a run: accuracy, bundles, the newest benchmark.",

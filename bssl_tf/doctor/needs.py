@@ -24,6 +24,7 @@ _SHARDS = {"array-record": "no shards in ArrayRecord"}
 _MEASURED = ("scikit-learn", "scipy")
 _ZOO = {"larq-zoo": "no larq_zoo:NAME"}
 _GPU = {"GPU": "on the processor only"}
+_PARQUET = {"pyarrow": "no vectors in .parquet"}
 _TRACK = {"wandb": "no --track wandb", "mlflow-skinny": "no --track mlflow"}
 NEEDS = {
     "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
@@ -43,6 +44,11 @@ NEEDS = {
     ),
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
     "run": Needs((*_IMAGES, "runtime"), {"opencv-python-headless": "no --video and --camera"}),
+    "embed": Needs(
+        (*_IMAGES, "runtime"),
+        dict.fromkeys((*_TRAIN[len(_IMAGES):], *_MEASURED), "only with a bundle")
+        | _PARQUET | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU,
+    ),
     "bench": Needs((*_BACKEND, "runtime", "interpreter")),
     "devices": Needs(_IMAGES, {"ssh": "no ssh:// devices", "adb": "no Android devices"}),
     "summary": Needs((*_BASE, "numpy", "safetensors", "scipy")),

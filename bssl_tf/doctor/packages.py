@@ -32,6 +32,7 @@ MODULES = {
     "pillow": "PIL",
     "platformdirs": "platformdirs",
     "pydantic": "pydantic",
+    "pyarrow": "pyarrow",
     "safetensors": "safetensors",
     "scikit-learn": "sklearn",
     "scipy": "scipy",

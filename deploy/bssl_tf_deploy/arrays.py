@@ -13,7 +13,7 @@ import numpy as np
 _KINDS = "biuf"
 
 
-def read_npz(content: bytes, limit: int) -> dict[str, np.ndarray]:
+def read_npz(content: bytes, limit: int, *, text: bool = False) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` file, by name.
 
     Sizes are looked at before anything is unpacked, and what an archive states of its sizes bounds what is read of it.
@@ -21,6 +21,7 @@ def read_npz(content: bytes, limit: int) -> dict[str, np.ndarray]:
     Args:
         content: of the file.
         limit: bytes that all arrays together may have.
+        text: whether it may hold arrays of text too.
 
     Raises:
         ValueError: it is not such a file, is damaged, holds other things than arrays of numbers, or too much of them.
@@ -32,13 +33,14 @@ def read_npz(content: bytes, limit: int) -> dict[str, np.ndarray]:
                 raise ValueError("it holds two arrays of one name")
             if sum(entry.file_size for entry in entries) > limit:
                 raise ValueError(f"it unpacks to more than {limit:,} bytes")
-            return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in entries}
+            kinds = _KINDS + "U" * text
+            return {entry.filename.removesuffix(".npy"): _array(archive, entry, kinds) for entry in entries}
     # NotImplementedError: another compression; RuntimeError: a password; EOFError, zlib.error: damage.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"it is not a valid archive ({error})") from error
 
 
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, kinds: str) -> np.ndarray:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{entry.filename} is packed in a way that numpy does not use")
     with archive.open(entry) as packed:
@@ -52,8 +54,8 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     # numpy reads the header as Python's source text, by two parsers whose errors it lets through.
     except (tokenize.TokenError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(f"the header of {entry.filename} cannot be read ({error})") from error
-    if dtype.kind not in _KINDS:
-        raise ValueError(f"{entry.filename} is {dtype}, not numbers")
+    if dtype.kind not in kinds:
+        raise ValueError(f"{entry.filename} is {dtype}, not {'numbers or text' if 'U' in kinds else 'numbers'}")
     numbers = file.getbuffer()[file.tell() :]
     if any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(numbers):
         raise ValueError(f"{entry.filename} does not have the bytes of {dtype} {list(shape)}")

@@ -1,6 +1,6 @@
-"""The `bssl-tf-deploy` command: what `bssl-tf run` and `bssl-tf bench` do, as far as a device can.
+"""The `bssl-tf-deploy` command: what `bssl-tf run`, `embed` and `bench` do, as far as a device can.
 
-`bssl-tf run` calls the same functions.
+`bssl-tf run` and `embed` call the same functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from bssl_tf_deploy import conditions
 from bssl_tf_deploy.bench import bench_bundle
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.door import run_command
-from bssl_tf_deploy.errors import BsslError
+from bssl_tf_deploy.embedding import bundle_features, embed, lines, summary
+from bssl_tf_deploy.errors import BsslError, ImageError
 from bssl_tf_deploy.measure import MeasureSettings, measure_bundle, thread_counts
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.quiet import LibraryOutput, captured_output
@@ -29,6 +30,7 @@ from bssl_tf_deploy.running import RunSettings, output_format, run
 from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load_runtime
 from bssl_tf_deploy.show import record_lines
 from bssl_tf_deploy.text import printable, show, show_json
+from bssl_tf_deploy.vectors import check_output, write_vectors
 
 
 def prepare(bundle: str, threads: int, runtime: str, trust_bundle_library: bool) -> tuple[Predictor, Runtime]:
@@ -60,6 +62,25 @@ def bench(predictor: Predictor, runtime: Runtime, options: argparse.Namespace) -
         repetitions=options.repetitions,
     )
     return _printed(record, options)
+
+
+def embed_images(predictor: Predictor, options: argparse.Namespace) -> int:
+    """Writes the features of images to a file; the exit status is that of `run`."""
+    with captured_output():  # LiteRT announces XNNPACK
+        network = bundle_features(
+            predictor, options.threads, options.runtime, trust_bundle_library=options.trust_bundle_library
+        )
+    found = embed(network, options.images)
+    if found.unreadable:
+        show(*found.unreadable, file=sys.stderr)
+    if options.packed:
+        found = dataclasses.replace(found, vectors=found.vectors.packed())
+    write_vectors(options.out, found.vectors)
+    if options.as_json:
+        show_json(summary(found, options.out))
+    else:
+        show(*lines(found, options.out))
+    return ImageError.exit_status if found.unreadable else 0
 
 
 def measure_all(options: argparse.Namespace) -> int:
@@ -132,7 +153,12 @@ def _run(given: list[str]) -> int:
         with _progress():
             return measure_all(options)
     settings = _run_settings(options) if options.command == "run" else None
+    if options.command == "embed":
+        check_output(options.out, overwrite=options.overwrite)
     predictor, runtime = prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
+    if options.command == "embed":
+        with _progress(logging.WARNING):
+            return embed_images(predictor, options)
     if settings is None:
         return bench(predictor, runtime, options)
     with _progress(logging.WARNING):
@@ -179,9 +205,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="bssl-tf-deploy", description="Run a bundle of bssl-tf on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser("run", help="run the network on images")
+    embedding = commands.add_parser("embed", help="write the features of images to a file, for search")
     timing = commands.add_parser("bench", help="time the network with one image")
     everything = commands.add_parser("measure", help="measure everything: start-up, latency, memory, sustained load")
-    for command in (run_parser, timing, everything):
+    for command in (run_parser, embedding, timing, everything):
         command.add_argument("bundle", metavar="BUNDLE", help="the folder that `bssl-tf export` wrote")
         if command is not everything:
             command.add_argument(
@@ -216,6 +243,12 @@ def _parser() -> argparse.ArgumentParser:
         "--annotate", type=Path, metavar="FOLDER", help="write each image with its boxes into FOLDER (detection)"
     )
     run_parser.add_argument("--outputs", action="store_true", help="print the network's outputs instead of answers")
+    embedding.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="images, folders of images, or - for paths on standard input"
+    )
+    embedding.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write, FILE.npz")
+    embedding.add_argument("--packed", action="store_true", help="one bit per feature instead of a float32")
+    embedding.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     timing.add_argument("--repetitions", default=100, type=_whole(1), help="number of timed calls [default: 100]")
     timing.add_argument("--warmup", default=10, type=_whole(0), help="number of untimed calls [default: 10]")
     everything.add_argument("--threads", default="1", metavar="N,N", help="thread counts, or all [default: 1]")

@@ -17,12 +17,12 @@ from bssl_tf_deploy.cameras import camera_items, picamera_items, video_items
 from bssl_tf_deploy.errors import ImageError, UsageError
 from bssl_tf_deploy.folders import is_folder
 from bssl_tf_deploy.output_file import OutputFile
-from bssl_tf_deploy.predictor import Predictor, Prepared
+from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.progress import Progress
 from bssl_tf_deploy.results import FORMATS, Asked, make_format
 from bssl_tf_deploy.runtime import Runtime
 from bssl_tf_deploy.sources import STDIN, Item, count_items, file_items
-from bssl_tf_deploy.stream import in_order
+from bssl_tf_deploy.stream import in_order, preparer
 from bssl_tf_deploy.text import write as write_out
 
 
@@ -142,7 +142,9 @@ def run(predictor: Predictor, settings: RunSettings, check: Runtime | None = Non
             bar.say(f"{settings.out}: {before} images are already in it")
         agreement = Agreement(bundle)
         # Closed before the output is: a camera is let go, and threads end.
-        ready = stack.enter_context(contextlib.closing(in_order(items, _preparer(predictor), live=settings.live)))
+        ready = stack.enter_context(
+            contextlib.closing(in_order(items, preparer(predictor.prepare), live=settings.live))
+        )
         for item, prepared in ready:
             if isinstance(prepared, ImageError):
                 bar.say(str(prepared))
@@ -182,18 +184,6 @@ def _first(items: Iterator[Item], count: int) -> Iterator[Item]:
     # Closes `items` when it is closed, which islice does not.
     with contextlib.closing(items):  # type: ignore[type-var]
         yield from itertools.islice(items, count)
-
-
-def _preparer(predictor: Predictor) -> Callable[[Item], Prepared | ImageError]:
-    def prepare(item: Item) -> Prepared | ImageError:
-        if isinstance(item.image, ImageError):
-            return item.image
-        try:
-            return predictor.prepare(item.image)
-        except ImageError as error:
-            return error
-
-    return prepare
 
 
 def _bar(settings: RunSettings, before: int) -> Progress:

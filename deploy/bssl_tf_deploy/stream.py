@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from bssl_tf_deploy.errors import ImageError
+from bssl_tf_deploy.inputs import OneImage
 from bssl_tf_deploy.predictor import Prepared
 from bssl_tf_deploy.sources import Item
 
@@ -16,6 +17,20 @@ _MOST_WORKERS = 4
 _WAIT_S = 0.1
 Ready = tuple[Item, Prepared | ImageError]
 _Waiting = tuple[Item, "Future[Prepared | ImageError]"]
+
+
+def preparer(prepare: Callable[[OneImage], Prepared]) -> Callable[[Item], Prepared | ImageError]:
+    """What `in_order` takes, of what prepares one image and raises `ImageError`."""
+
+    def prepared(item: Item) -> Prepared | ImageError:
+        if isinstance(item.image, ImageError):
+            return item.image
+        try:
+            return prepare(item.image)
+        except ImageError as error:
+            return error
+
+    return prepared
 
 
 def in_order(

@@ -1,0 +1,99 @@
+"""What `bssl-tf embed` does: the features of images, in a file for search, selection, or programs of one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bssl_tf.errors import RuntimeUnavailableError
+from bssl_tf.files import atomic_writer
+from bssl_tf.workflows.feature_networks import feature_network
+from bssl_tf_deploy.embedding import Embedded
+from bssl_tf_deploy.embedding import embed as features_of_images
+from bssl_tf_deploy.system_errors import system_errors
+from bssl_tf_deploy.vectors import NPZ, Vectors, check_output, write_vectors
+
+PARQUET = ".parquet"
+
+
+@system_errors()
+def embed(
+    model: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    out: str | Path,
+    packed: bool = False,
+    overwrite: bool = False,
+    threads: int = 1,
+    runtime: str = "auto",
+    trust_bundle_library: bool = False,
+) -> Embedded:
+    """Writes the features of images to a file.
+
+    Features are what the network makes of an image before it decides on a class: images that it finds similar have
+    similar ones. Of a bundle they are computed by the bundle's own model. Images are prepared as on a device.
+
+    Args:
+        model: a bundle; or the folder of `pretrain`, `finetune`, `train_teacher` or `import_teacher`.
+        images: files and folders. Names in the file are relative to a folder that is given alone.
+        out: the file to write, `.npz` (see `bssl_tf_deploy.vectors`) or, with the extra `parquet`, `.parquet`: the
+            columns `image` and `vector` or `bits`, and the rest under `bssl_tf` in the metadata of its schema.
+        packed: one bit per feature: whether it is above its mean over the images of the file.
+        overwrite: replace `out`.
+        threads: of a bundle, for one image, 1 to 64.
+        runtime: of a bundle: `own`, `lce`, or `auto`, see `bssl_tf_deploy.load`.
+        trust_bundle_library: see `bssl_tf_deploy.load`.
+
+    Returns:
+        The vectors, and a line about each image that could not be read.
+
+    Raises:
+        ImageError: no image can be read.
+        BundleError: the bundle is not sound, or not a classifier's.
+        RunFolderError: `model` is neither a bundle nor a finished run.
+        StorageError: `out` exists, or cannot be written.
+        RuntimeUnavailableError: the bundle cannot be run here, or `.parquet` cannot be written.
+    """
+    path = Path(out)
+    check_output(path, overwrite=overwrite, suffixes=(NPZ, PARQUET))
+    if path.suffix == PARQUET:
+        _pyarrow()
+    given = [images] if isinstance(images, (str, os.PathLike)) else images
+    network = feature_network(model, threads=threads, runtime=runtime, trust_bundle_library=trust_bundle_library)
+    found = features_of_images(network, [os.fspath(image) for image in given])
+    if packed:
+        found = dataclasses.replace(found, vectors=found.vectors.packed())
+    (_write_parquet if path.suffix == PARQUET else write_vectors)(path, found.vectors)
+    return found
+
+
+def _pyarrow() -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401  found missing before the work, not after
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"Parquet files cannot be written ({error})", "Run `pip install 'bssl-tf[parquet]'`, or write .npz"
+        ) from error
+
+
+def _write_parquet(path: Path, vectors: Vectors) -> None:
+    """One row per image. Names that are not UTF-8 get escapes, as the format holds nothing else."""
+    import pyarrow
+    import pyarrow.parquet
+
+    about = dataclasses.asdict(vectors.about)
+    if vectors.thresholds is None:
+        flat = pyarrow.array(vectors.values.reshape(-1))
+        column = {"vector": pyarrow.FixedSizeListArray.from_arrays(flat, vectors.about.dimensions)}
+    else:
+        about["thresholds"] = vectors.thresholds.tolist()
+        column = {
+            "bits": pyarrow.array([row.tobytes() for row in vectors.values], pyarrow.binary(vectors.values.shape[1]))
+        }
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in vectors.images]
+    table = pyarrow.table({"image": names, **column}).replace_schema_metadata({"bssl_tf": json.dumps(about)})
+    with atomic_writer(path) as file:
+        pyarrow.parquet.write_table(table, file)
