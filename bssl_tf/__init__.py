@@ -42,6 +42,8 @@ _OFFERED = {
     "pack": "bssl_tf.workflows.pack",
     "pretrain": "bssl_tf.workflows.python",
     "report": "bssl_tf.workflows.report",
+    "select": "bssl_tf.workflows.select",
+    "similar": "bssl_tf.workflows.similar",
     "train_teacher": "bssl_tf.workflows.python",
 }
 __all__ = ["__version__", *_OFFERED]

@@ -13,6 +13,8 @@ from bssl_tf.workflows.python import pretrain as pretrain
 from bssl_tf.workflows.python import train_teacher as train_teacher
 from bssl_tf.workflows.report import report as report
 from bssl_tf.workflows.run import Run as Run
+from bssl_tf.workflows.select import select as select
+from bssl_tf.workflows.similar import similar as similar
 
 __all__: list[str]
 __version__: str

@@ -34,6 +34,8 @@ COMMANDS = {
     "inspect": "Show what a .tflite file or a bundle consists of: operators, MACs, weights, memory.",
     "run": "Classify images with a bundle.",
     "embed": "Write the features of images to a file, for search and selection.",
+    "similar": "Find the images that a network finds most similar to one image.",
+    "select": "Choose the photos that are worth labelling first.",
     "bench": "Time a bundle on this machine or on devices, next to the float network of the same shape.",
     "devices": "List and check devices: processor, clock, memory, temperature, installed packages.",
     "summary": "Summarise a run: accuracy, bundles, the newest benchmark.",

@@ -26,6 +26,11 @@ _ZOO = {"larq-zoo": "no larq_zoo:NAME"}
 _GPU = {"GPU": "on the processor only"}
 _PARQUET = {"pyarrow": "no vectors in .parquet"}
 _TRACK = {"wandb": "no --track wandb", "mlflow-skinny": "no --track mlflow"}
+# Features come from bundles as well.
+_OF_RUNS = {
+    **dict.fromkeys((*_TRAIN[len(_IMAGES) :], *_MEASURED), "only with a bundle"),
+    **(_ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
+}
 NEEDS = {
     "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
@@ -44,11 +49,9 @@ NEEDS = {
     ),
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
     "run": Needs((*_IMAGES, "runtime"), {"opencv-python-headless": "no --video and --camera"}),
-    "embed": Needs(
-        (*_IMAGES, "runtime"),
-        dict.fromkeys((*_TRAIN[len(_IMAGES):], *_MEASURED), "only with a bundle")
-        | _PARQUET | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU,
-    ),
+    "embed": Needs((*_IMAGES, "runtime"), _OF_RUNS | _PARQUET),
+    "similar": Needs((*_IMAGES, "runtime", "jinja2", "matplotlib"), _OF_RUNS),
+    "select": Needs((*_IMAGES, "runtime", "jinja2", "matplotlib"), _OF_RUNS),
     "bench": Needs((*_BACKEND, "runtime", "interpreter")),
     "devices": Needs(_IMAGES, {"ssh": "no ssh:// devices", "adb": "no Android devices"}),
     "summary": Needs((*_BASE, "numpy", "safetensors", "scipy")),

@@ -23,6 +23,7 @@ from bssl_tf.memory import require_memory
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import FINE_TUNED, PROTOCOLS, check_choice
+from bssl_tf_deploy.preprocess import averaged
 
 _BATCH = 256
 _MAX_PIXEL_SIZE = 32
@@ -73,10 +74,7 @@ def features_of(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 def raw_pixels(batch: np.ndarray) -> np.ndarray:
     """float32 [B, S, S, C] to [B, D]: averaged over squares down to 32 px or less, so that a probe can be fitted."""
-    step = -(-batch.shape[1] // _MAX_PIXEL_SIZE)
-    size = batch.shape[1] // step
-    cut = batch[:, : size * step, : size * step]
-    return cut.reshape(len(batch), size, step, size, step, -1).mean(axis=(2, 4)).reshape(len(batch), -1)
+    return averaged(batch, _MAX_PIXEL_SIZE)
 
 
 class FeatureBank:

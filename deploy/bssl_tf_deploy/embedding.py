@@ -19,6 +19,7 @@ from bssl_tf_deploy.folders import is_folder
 from bssl_tf_deploy.inputs import OneImage
 from bssl_tf_deploy.manifest import Preprocessing
 from bssl_tf_deploy.predictor import Predictor, Prepared
+from bssl_tf_deploy.preprocess import averaged
 from bssl_tf_deploy.progress import Progress
 from bssl_tf_deploy.runtime import load_runtime
 from bssl_tf_deploy.sources import count_items, file_items
@@ -28,6 +29,7 @@ from bssl_tf_deploy.tasks.classification import softmax
 from bssl_tf_deploy.vectors import FORMAT, About, Vectors
 
 _BATCH = 32
+_PIXELS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +59,15 @@ class Embedded:
 
     Attributes:
         vectors: of those that could be read.
-        scores: of the same, the probability of each class, float64 [N, K]; None where that was not asked for.
+        scores: of the same, the probability of each class, float64 [N, K]; None without a classifier.
+        pixels: of the same, float32 [N, P], the network's inputs averaged down to 16 px or less.
         unreadable: what to say of each other image.
     """
 
     vectors: Vectors
-    scores: np.ndarray | None
     unreadable: tuple[str, ...]
+    scores: np.ndarray | None = None
+    pixels: np.ndarray | None = None
 
 
 def bundle_features(
@@ -106,26 +110,29 @@ def bundle_features(
     )
 
 
-def embed(network: FeatureNetwork, images: Sequence[str], *, scored: bool = False) -> Embedded:
+def embed(network: FeatureNetwork, images: Sequence[str], *, detailed: bool = False) -> Embedded:
     """The features of images, in order; those that cannot be read are left out and reported.
 
     Args:
         network: what they come from.
         images: files, folders, and `-` for paths on standard input. Names are relative to a folder that is given alone.
-        scored: the probabilities of classes too, where the network has a classifier.
+        detailed: `scores` and `pixels` too.
 
     Raises:
         ImageError: none of them can be read, or there are none.
     """
     folder = images[0] if len(images) == 1 and is_folder(images[0]) else ""
-    names, rows, scores, unreadable = list[str](), list[np.ndarray](), list[np.ndarray](), list[str]()
-    batch: list[np.ndarray] = []
+    names, unreadable = list[str](), list[str]()
+    batch, rows = list[np.ndarray](), list[np.ndarray]()
+    scores, pixels = list[np.ndarray](), list[np.ndarray]()
 
     def run() -> None:
         if batch:
             tensor = np.concatenate(batch)
             rows.append(network.features(tensor))
-            if scored and network.scores is not None:
+            if detailed:
+                pixels.append(averaged(tensor.astype(np.float32), _PIXELS))
+            if detailed and network.scores is not None:
                 scores.append(network.scores(tensor))
             batch.clear()
 
@@ -150,7 +157,8 @@ def embed(network: FeatureNetwork, images: Sequence[str], *, scored: bool = Fals
         raise ImageError(f"none of {len(unreadable)} images can be read{first}".rstrip("."), "Check the paths")
     values = np.concatenate(rows).astype(np.float32, copy=False)
     about = About(FORMAT, network.name, network.sha256, network.preprocessing, values.shape[1], folder, len(unreadable))
-    return Embedded(Vectors(about, tuple(names), values), np.concatenate(scores) if scores else None, tuple(unreadable))
+    joined = [np.concatenate(parts) if parts else None for parts in (scores, pixels)]
+    return Embedded(Vectors(about, tuple(names), values), tuple(unreadable), *joined)
 
 
 def summary(embedded: Embedded, out: Path) -> dict[str, Any]:

@@ -103,6 +103,14 @@ def normalised(inputs: np.ndarray, manifest: Manifest) -> NDArray[np.float32]:
     return floats
 
 
+def averaged(images: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Images averaged over squares down to `side` pixels or less, in one row each: [B, S, S, C] to [B, D]."""
+    step = -(-images.shape[1] // side)
+    size = images.shape[1] // step
+    cut = images[:, : size * step, : size * step]
+    return cut.reshape(len(images), size, step, size, step, -1).mean(axis=(2, 4)).reshape(len(images), -1)
+
+
 def whole_pixels(images: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
     """The pixels nearest to normalised images, float32 [..., C] to uint8 [..., C]: the reverse of `normalise`."""
     scaled = images.astype(np.float64) * std + mean

@@ -33,12 +33,12 @@ BROUGHT = {
     **{"h5py": "tensorflow", "markupsafe": "jinja2", "threadpoolctl": "sklearn"},
     **{"annotated_types": "pydantic", "pydantic_core": "pydantic"},
 }
-# A Raspberry Pi's system has picamera2, PyPI does not; `bench` and `embed` share a package with `run` and open no
-# camera. What
+# A Raspberry Pi's system has picamera2, PyPI does not; others share a package with `run` and open no camera. What
 # LCE will keep of a student is found out without converting it, and the zoo names networks that it does not build.
 # Saved networks are rebuilt by the module that opens larq_zoo:NAME.
 NOT_NEEDED = {
-    **{"run": {"picamera2"}, "bench": {"picamera2", "cv2"}, "embed": {"picamera2", "cv2"}, "data": {"array_record"}},
+    **{"run": {"picamera2"}, "data": {"array_record"}},
+    **{name: {"picamera2", "cv2"} for name in ("bench", "embed", "similar", "select")},
     **{"pretrain": {"larq_compute_engine"}, "zoo": {"tensorflow", "tf_keras", "larq"}},
     **{"import-teacher": {"larq_zoo"}, "report": {"larq_zoo"}},
 }

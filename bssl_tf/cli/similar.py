@@ -1,0 +1,51 @@
+"""`bssl-tf similar`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+import click
+
+from bssl_tf.cli import completion
+from bssl_tf.cli.options import prose, runtime_options
+from bssl_tf_deploy.text import show, show_json
+
+
+@click.command("similar")
+@click.argument("model", metavar="RUN|BUNDLE", shell_complete=completion.folders)
+@click.argument("image", metavar="IMAGE", shell_complete=completion.files)
+@click.argument("images", metavar="FOLDER|VECTORS", shell_complete=completion.files)
+@click.option("--count", default=12, type=click.IntRange(min=1), help="How many images to find.")
+@click.option(
+    "--out", default="similar.html", metavar="FILE", shell_complete=completion.files, help="The contact sheet to write."
+)
+@click.option(
+    "--folder",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    show_default="where they were",
+    help="Where the images of VECTORS are now.",
+)
+@runtime_options
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def command(model: str, image: str, images: str, as_json: bool, **options: Any) -> None:
+    """Find the images in FOLDER that a network finds most similar to IMAGE, and show them on a page.
+
+    RUN and BUNDLE are as for `bssl-tf embed`. VECTORS is a file that it wrote with the same network, which saves the
+    time of computing the features of all images again. Prints path and cosine similarity, the most similar first.
+    """
+    from bssl_tf.errors import ImageError
+    from bssl_tf.workflows.similar import similar
+
+    found = similar(model, image, images=images, **options)
+    for line in found.unreadable:
+        prose(line)
+    if as_json:
+        show_json(dataclasses.asdict(found) | {"page": str(found.page)})
+    else:
+        show(*(f"{match.similarity:7.4f}  {match.image}" for match in found.matches))
+    prose(f"{found.page}: the {len(found.matches)} most similar of {found.searched} images, open it in a browser")
+    if found.unreadable:
+        sys.exit(ImageError.exit_status)

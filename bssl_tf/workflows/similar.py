@@ -1,0 +1,116 @@
+"""What `bssl-tf similar` does: the images of a folder that a network finds most similar to one image."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bssl_tf.errors import UsageError
+from bssl_tf.files import write_text
+from bssl_tf.reports.contact_sheet import contact_sheet
+from bssl_tf.workflows.feature_networks import feature_network
+from bssl_tf_deploy.embedding import FeatureNetwork, embed
+from bssl_tf_deploy.system_errors import system_errors
+from bssl_tf_deploy.vectors import NPZ, Vectors, read_vectors
+
+
+@dataclass(frozen=True)
+class Match:
+    """An image that was found.
+
+    Attributes:
+        image: its path.
+        similarity: cosine of its features and those of the image that was looked for, -1 to 1.
+    """
+
+    image: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Similar:
+    """What was found.
+
+    Attributes:
+        matches: the most similar first.
+        searched: how many images were compared.
+        page: the contact sheet; None where none was wanted.
+        unreadable: a line about each image that could not be read.
+    """
+
+    matches: tuple[Match, ...]
+    searched: int
+    page: Path | None
+    unreadable: tuple[str, ...] = field(repr=False)
+
+
+@system_errors()
+def similar(
+    model: str | os.PathLike[str],
+    image: str | os.PathLike[str],
+    *,
+    images: str | os.PathLike[str],
+    count: int = 12,
+    out: str | Path | None = "similar.html",
+    folder: str | Path | None = None,
+    threads: int = 1,
+    runtime: str = "auto",
+    trust_bundle_library: bool = False,
+) -> Similar:
+    """Finds the images of a folder that a network finds most similar to one image.
+
+    Args:
+        model: a bundle; or the folder of `pretrain`, `finetune`, `train_teacher` or `import_teacher`.
+        image: what to look for; left out of the result, if it is in the folder.
+        images: the folder, or a file of `embed` with the same network, which saves the time of computing its features.
+        count: how many to find, 1 or more.
+        out: the contact sheet to write, a page that works offline; None for none.
+        folder: where the images of a file of `embed` lie now; None for where they were.
+        threads: see `embed`, as the others.
+        runtime: see there.
+        trust_bundle_library: see there.
+
+    Raises:
+        UsageError: `images` is a file of another network, or `folder` is given without such a file.
+        ImageError: `image`, or every image of the folder, cannot be read.
+        StorageError: a file cannot be read or written.
+        BsslError: see `embed`.
+    """
+    network = feature_network(model, threads=threads, runtime=runtime, trust_bundle_library=trust_bundle_library)
+    wanted = network.features(network.prepare(Path(image)).tensor)
+    vectors, unreadable = _searched(network, Path(images), None if folder is None else Path(folder))
+    paths = [vectors.path(name, None if folder is None else str(folder)) for name in vectors.images]
+    cosines = (vectors.directions() @ vectors.direction_of(wanted)[0]).clip(-1, 1)
+    same = os.path.realpath(image)
+    others = (place for place in np.argsort(-cosines, kind="stable") if os.path.realpath(paths[place]) != same)
+    matches = tuple(Match(str(paths[place]), float(cosines[place])) for place in itertools.islice(others, count))
+    if out is not None:
+        shown = [(Path(match.image), f"{match.similarity:.3f}, {Path(match.image).name}") for match in matches]
+        about = f"By the features of {network.name}, among {len(paths)} images of {images}."
+        parts = [
+            ("Image", "What was looked for.", [(Path(image), Path(image).name)]),
+            (f"The {len(shown)} most similar", "Below each: the cosine of the features, and the file.", shown),
+        ]
+        command = ["bssl-tf", "similar", *(os.fspath(one) for one in (model, image, images)), "--count", str(count)]
+        write_text(Path(out), contact_sheet("Similar images", about, parts, command))
+    return Similar(matches, len(paths), None if out is None else Path(out), unreadable)
+
+
+def _searched(network: FeatureNetwork, images: Path, folder: Path | None) -> tuple[Vectors, tuple[str, ...]]:
+    if images.suffix == NPZ and not images.is_dir():
+        vectors = read_vectors(images)
+        if vectors.about.sha256 != network.sha256:
+            raise UsageError(
+                f"{images} holds features of another network ({vectors.about.network}, weights "
+                f"{vectors.about.sha256[:8]}, not {network.sha256[:8]})",
+                "Give the run or bundle that it was made with, or make it again with `bssl-tf embed`",
+            )
+        return vectors, ()
+    if folder is not None:
+        raise UsageError("--folder is for a file of features", "Omit it")
+    found = embed(network, [str(images)])
+    return found.vectors, found.unreadable
