@@ -109,8 +109,9 @@ def bssl_tf() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
 def tiny_teacher(tmp_path_factory: pytest.TempPathFactory, bssl_tf: Callable[..., Any]) -> Path:
     """A run folder of `bssl-tf teacher`."""
     out = tmp_path_factory.mktemp("teacher") / "run"
-    done = bssl_tf("teacher", "--out", out, *TINY_TEACHER)
+    done = bssl_tf("teacher", "--out", out, *TINY_TEACHER, "--json")
     assert done.returncode == 0, done.stderr
+    (out.parent / "stdout.json").write_text(done.stdout)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf_deploy.text import show
+from bssl_tf.cli.options import json_option
+from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bssl_tf.engine.forecast import Forecast
     from bssl_tf.engine.profile import Profile
     from bssl_tf.workflows.training import ReadyRun
@@ -75,6 +79,7 @@ def training_options(function: Function) -> Function:
                 help="Only measure where the time of N steps goes, and write a trace for TensorBoard.",
             ),
             click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of config.toml."),
+            json_option("Print as JSON: where the network is; with --dry-run or --profile, their figures."),
         ]
     ):
         function = option(function)
@@ -101,9 +106,19 @@ budget_option = click.option(
 )
 
 
-def show_plan(ready: ReadyRun[Any], steps: int | None) -> None:
+def show_trained(run: str, network: Path, as_json: bool) -> None:
+    """Prints where the result of a training is."""
+    if as_json:
+        show_json({"run": run, "network": str(network)})
+    else:
+        show(network)
+
+
+def show_plan(ready: ReadyRun[Any], steps: int | None, as_json: bool) -> None:
     """Prints where the time of so many steps of a run goes; with None, what the run would take."""
-    if steps is None:
+    if as_json:
+        show_json(dataclasses.asdict(ready.forecast() if steps is None else ready.profile(steps)), default=str)
+    elif steps is None:
         _show_forecast(ready.forecast())
     else:
         _show_profile(ready.profile(steps))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import assigned
-from bssl_tf_deploy.text import show
+from bssl_tf.cli.options import json_option
+from bssl_tf_deploy.text import show, show_json
 
 
 @click.command("compare")
@@ -37,11 +39,16 @@ from bssl_tf_deploy.text import show
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting in every run's config.toml."
 )
 @click.option("--report-only", is_flag=True, help="Redraw the table and figure from the records without training.")
-def command(preset: str, settings: tuple[str, ...], **options: Any) -> None:
+@json_option("Print the files as JSON.")
+def command(preset: str, settings: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Compare methods: run PRESET's grid of methods and seeds, and write records, a table and a figure.
 
     Rows run one at a time. The comparison can be resumed: rows already in RESULTS/PRESET.jsonl are not run again.
     """
     from bssl_tf.workflows.compare import compare
 
-    show(compare(preset, settings=assigned(settings), **options).table)
+    done = compare(preset, settings=assigned(settings), **options)
+    if as_json:
+        show_json({name: str(path) for name, path in dataclasses.asdict(done).items()})
+    else:
+        show(done.table)

@@ -11,11 +11,10 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import show_plan, training_options
+from bssl_tf.cli._training_options import show_plan, show_trained, training_options
 from bssl_tf.cli.options import prose, source_options
 from bssl_tf.cli.zoo import students
 from bssl_tf.settings import FinetuneConfig
-from bssl_tf_deploy.text import show
 
 
 @click.command("finetune")
@@ -66,6 +65,7 @@ def command(
     profile: int | None,
     preset: str | None,
     settings: tuple[str, ...],
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Train the whole network of a pretrained student with labels.
@@ -84,9 +84,9 @@ def command(
     from bssl_tf.workflows.finetune import finetune, ready_to_finetune
 
     if dry_run or profile:
-        show_plan(ready_to_finetune(wanted, Path(out), resume=resume), None if dry_run else profile)
+        show_plan(ready_to_finetune(wanted, Path(out), resume=resume), None if dry_run else profile, as_json)
         return
     saved = finetune(wanted, Path(out), resume=resume)
     run = shlex.quote(out)
     prose(f"next: bssl-tf evaluate {run}, and bssl-tf export {run} --target arm64")
-    show(saved)
+    show_trained(out, saved, as_json)

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import prose
-from bssl_tf_deploy.text import show
+from bssl_tf.cli._training_options import show_trained
+from bssl_tf.cli.options import json_option, prose
 
 
 @click.command("import-teacher")
@@ -24,7 +24,8 @@ from bssl_tf_deploy.text import show
     type=click.IntRange(32, 1024),
     help="Input size of the teacher, pixels per side; the views of a student of another size are resampled for it.",
 )
-def command(form: str, checkpoint: str | None, out: str, image_size: int) -> None:
+@json_option()
+def command(form: str, checkpoint: str | None, out: str, image_size: int, as_json: bool) -> None:
     """Turn a published float checkpoint into a teacher.
 
     FORMAT is moco_v1, moco_v2, moco_v3, swav, byol, dino, barlow_twins or vicreg, for a ResNet-50 that was trained
@@ -42,4 +43,4 @@ def command(form: str, checkpoint: str | None, out: str, image_size: int) -> Non
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see how well it separates your classes; then")
     fitting = f"--teacher {shlex.quote(out)} --image-size {image_size} --channels 3"
     prose(f"bssl-tf pretrain --preset demo {fitting} --data ... --out ...")
-    show(made.network)
+    show_trained(out, made.network, as_json)

@@ -121,6 +121,11 @@ def record_option(help_text: str) -> Callable[[Function], Function]:
     return click.option("--record", "record_file", metavar="FILE", shell_complete=completion.files, help=help_text)
 
 
+def json_option(help_text: str = "Print the result as JSON.") -> Callable[[Function], Function]:
+    """--json: one value of JSON on stdout, and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help=help_text)
+
+
 def prose(line: str) -> None:
     """Prints a line for a person, on stderr; stdout is for results."""
     show(line, file=sys.stderr)

@@ -11,12 +11,11 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import budget_option, probe_option, show_plan, training_options
+from bssl_tf.cli._training_options import budget_option, probe_option, show_plan, show_trained, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.cli.zoo import students
 from bssl_tf.methods.registry import names_for
 from bssl_tf.settings import PretrainConfig
-from bssl_tf_deploy.text import show
 
 
 @click.command("pretrain")
@@ -79,6 +78,7 @@ def command(
     budget: str | None,
     preset: str | None,
     settings: tuple[str, ...],
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Train a binary student from a teacher, without labels.
@@ -93,8 +93,10 @@ def command(
     from bssl_tf.workflows.pretrain import pretrain, ready_to_pretrain
 
     if dry_run or profile:
-        show_plan(ready_to_pretrain(wanted, Path(out), resume=resume, budget=budget), None if dry_run else profile)
+        show_plan(
+            ready_to_pretrain(wanted, Path(out), resume=resume, budget=budget), None if dry_run else profile, as_json
+        )
         return
     saved = pretrain(wanted, Path(out), resume=resume, budget=budget)
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} (and --data FOLDER, if these images have no labels)")
-    show(saved)
+    show_trained(out, saved, as_json)

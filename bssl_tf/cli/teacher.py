@@ -11,11 +11,10 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
-from bssl_tf.cli._training_options import budget_option, probe_option, show_plan, training_options
+from bssl_tf.cli._training_options import budget_option, probe_option, show_plan, show_trained, training_options
 from bssl_tf.cli.options import data_options, prose
 from bssl_tf.methods.registry import names_for
 from bssl_tf.settings import TeacherConfig
-from bssl_tf_deploy.text import show
 
 _IMAGENET_SIZE = 224
 
@@ -60,6 +59,7 @@ def command(
     budget: str | None,
     preset: str | None,
     settings: tuple[str, ...],
+    as_json: bool,
     pretrained: str | None,
     **options: Any,
 ) -> None:
@@ -68,7 +68,7 @@ def command(
     Writes a folder for `bssl-tf pretrain --teacher`.
     """
     if pretrained is not None:
-        _take(click.get_current_context(), pretrained, out, options["data__image_size"])
+        _take(click.get_current_context(), pretrained, out, options["data__image_size"], as_json)
         return
     from bssl_tf.workflows.early import before_training
 
@@ -77,17 +77,21 @@ def command(
     from bssl_tf.workflows.train_teacher import ready_to_train_teacher, train_teacher
 
     if dry_run or profile:
-        show_plan(ready_to_train_teacher(wanted, Path(out), resume=resume, budget=budget), None if dry_run else profile)
+        show_plan(
+            ready_to_train_teacher(wanted, Path(out), resume=resume, budget=budget),
+            None if dry_run else profile,
+            as_json,
+        )
         return
     saved = train_teacher(wanted, Path(out), resume=resume, budget=budget)
     also = f"--preset {shlex.quote(preset)} " if preset else ""
     prose(f"next: bssl-tf pretrain {also}--teacher {shlex.quote(out)} --data ... --out ...")
-    show(saved)
+    show_trained(out, saved, as_json)
 
 
-def _take(context: click.Context, name: str, out: str, image_size: int | None) -> None:
+def _take(context: click.Context, name: str, out: str, image_size: int | None, as_json: bool) -> None:
     """Makes a teacher folder of published weights; raises `click.UsageError` for options that would do nothing."""
-    kept = ("pretrained", "out", "data__image_size")
+    kept = ("pretrained", "out", "data__image_size", "as_json")
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if given and parameter.name not in kept:
@@ -102,4 +106,4 @@ def _take(context: click.Context, name: str, out: str, image_size: int | None) -
     prose(f"next: bssl-tf evaluate {shlex.quote(out)} --data LABELLED, to see how well it separates your classes; then")
     fitting = f"--teacher {shlex.quote(out)} --image-size {size} --channels 3"
     prose(f"bssl-tf pretrain --preset demo {fitting} --data ... --out ...")
-    show(made.network)
+    show_trained(out, made.network, as_json)
