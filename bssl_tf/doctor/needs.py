@@ -32,6 +32,7 @@ _OF_RUNS = {
     **(_ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
 }
 NEEDS = {
+    "init": Needs((*_IMAGES, "safetensors", "tqdm", "scipy"), _PRETRAINED),
     "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
     "pretrain": Needs((*_TRAIN, *_MEASURED, "tflite"), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.registry import Sections, over_preset, read_run
 from bssl_tf.settings import merge
+from bssl_tf.settings.durations import seconds_of
 
 if TYPE_CHECKING:
     from bssl_tf.engine.forecast import Forecast
 
 PRESET = "short"
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 # Tuned on the embedded images: batch size and Adam's peak rate, for teachers and students.
 _TUNED = {"teacher": (128, 3e-3), "pretrain": (64, 2e-3)}
 # An epoch of fewer steps makes batch norm and queues see the same images again and again.
@@ -26,16 +25,6 @@ _LONGEST_QUEUE = 8192
 _MOST_EPOCHS = 200
 # Of the budget, for what a forecast does not see: reading images, a processor that is shared.
 _SHARE = 0.9
-
-
-def seconds_of(duration: str) -> float:
-    """`1h30m`, `20m` or `90s` in seconds. Raises `ConfigError` for anything else, and for none at all."""
-    found = _DURATION.fullmatch(duration.strip())
-    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
-    total = 3600 * hours + 60 * minutes + seconds
-    if not total:
-        raise ConfigError(f"a budget of {duration!r} is not a duration", "Write for example 30m, 1h30m or 90s")
-    return float(total)
 
 
 def within_budget(

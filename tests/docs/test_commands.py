@@ -48,7 +48,8 @@ def parse(words: list[str]) -> None:
             options = {
                 key: value
                 for key, value in params.items()
-                if key not in ("out", "resume", "dry_run", "profile", "budget", "preset", "settings", "pretrained")
+                if key
+                not in ("out", "resume", "dry_run", "profile", "budget", "preset", "settings", "pretrained", "as_json")
             }
             read_run(TRAINING[name], settle(name, params["preset"], params["settings"], options))
 

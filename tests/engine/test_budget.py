@@ -12,11 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bssl_tf.engine.budget import seconds_of, within_budget
+from bssl_tf.engine.budget import within_budget
 from bssl_tf.engine.forecast import Forecast
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.registry import read_run
 from bssl_tf.settings import PretrainConfig, TeacherConfig, read_toml
+from bssl_tf.settings.durations import seconds_of
 from tests.conftest import TINY_TEACHER
 
 KINDS = {"teacher": TeacherConfig, "pretrain": PretrainConfig}
