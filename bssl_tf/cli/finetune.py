@@ -14,6 +14,7 @@ from bssl_tf.cli._model_options import network_options
 from bssl_tf.cli._training_options import show_plan, show_trained, training_options
 from bssl_tf.cli.options import prose, source_options
 from bssl_tf.cli.zoo import students
+from bssl_tf.models.registry import names
 from bssl_tf.settings import FinetuneConfig
 
 
@@ -39,10 +40,24 @@ from bssl_tf.settings import FinetuneConfig
 @click.option(
     "--task",
     metavar="NAME",
-    shell_complete=completion.words("classification", "multilabel"),
+    shell_complete=completion.words("classification", "multilabel", "detection"),
     show_default="classification",
     help="What to train for: classification, multilabel (any number of labels per image, from a .csv or .jsonl file), "
-    "or a task provided by an installed package.",
+    "detection (boxes of Pascal VOC, COCO, YOLO or TFDS), or a task provided by an installed package.",
+)
+@click.option(
+    "--student",
+    "backbone__name",
+    metavar="NAME",
+    shell_complete=completion.words(*names()),
+    help="In place of RUN: train this network from random weights.",
+)
+@click.option(
+    "--image-size",
+    "data__image_size",
+    type=int,
+    show_default="the student's; 224 from random weights",
+    help="Pixels per side, another number than the student's for detection alone.",
 )
 @click.option(
     "--teacher",
@@ -70,7 +85,8 @@ def command(
 ) -> None:
     """Train the whole network of a pretrained student with labels.
 
-    RUN is a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or zoo:NAME; with --resume it may be omitted.
+    RUN is a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or zoo:NAME; it is omitted with --resume, and with
+    --student, which trains from random weights.
 
     Backbone and head learn at rates of their own, from views that keep labels. Some images are held out (those in val/,
     or one training image in six): training ends when they show no more progress, and the best weights are kept. The

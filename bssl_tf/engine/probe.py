@@ -109,7 +109,7 @@ class Validation:
         self._graph: Callable[..., Any]
 
     def measure(self, network: keras.Model) -> dict[str, Any]:
-        """What a record of metrics.jsonl says beside its place: `probe`, `metric`, `score`, images."""
+        """What a record of metrics.jsonl says beside its place: `probe`, `metric`, `score`, other metrics, images."""
         if network is not self._network:
             self._network = network
             # One graph for all measurements.
@@ -117,9 +117,9 @@ class Validation:
                 lambda images, training: network(images, training=training), reduce_retracing=True
             )
         metrics = self._task.metrics(self._graph, self._labelled, self._preprocessing)
-        metric, score = next(iter(metrics.items()))
-        finite = score if np.isfinite(score) else None
-        return {"probe": VALIDATION, "metric": metric, "score": finite, "test_images": self.images}
+        finite = {name: score if np.isfinite(score) else None for name, score in metrics.items()}
+        (metric, score), *others = finite.items()
+        return {"probe": VALIDATION, "metric": metric, "score": score, **dict(others), "test_images": self.images}
 
 
 def make_probe(

@@ -172,7 +172,7 @@ def fine_tuned(
     )
     copy = copy_of(backbone)
     copy.trainable = True  # a teacher may come frozen
-    model = task.network(copy, images.class_names)
+    model = task.network(copy, images.class_names, preprocessing.image_size)
     optimizer = keras.optimizers.Adam(learning_rate)
     optimizer.build(model.trainable_variables)
 

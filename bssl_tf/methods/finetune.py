@@ -2,11 +2,12 @@
 
 one view of each image that keeps its label -> binary backbone -> the task's head -> the task's loss
 
-Activations and weights are binary from the beginning: the latent weights come from a student that was trained so. The
-head is fresh and learns at a rate of its own. With a teacher, a classifier fitted on its features gives soft targets as
-well (Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531). It gives them for images
-without labels too, so that few labels reach as far as the teacher does (Chen et al., Big Self-Supervised Models are
-Strong Semi-Supervised Learners, NeurIPS 2020, arXiv 2006.10029, section 2).
+Activations and weights are binary from the beginning: the latent weights come from a student that was trained so. From
+random weights there is a stage before that in which activations alone are binary. The head is fresh and learns at a
+rate of its own. With a teacher, a classifier fitted on its features gives soft targets as well (Hinton et al.,
+Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531). It gives them for images without labels too, so
+that few labels reach as far as the teacher does (Chen et al., Big Self-Supervised Models are Strong Semi-Supervised
+Learners, NeurIPS 2020, arXiv 2006.10029, section 2).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients, Method
 from bssl_tf.methods.recipe import Outcome, Recipe
 from bssl_tf.settings import Positive, Share, Table
@@ -51,20 +53,34 @@ class FineTuned(Recipe):
         purpose: the task, its classes, and what the teacher gives.
         config: settings.
         learning_rate: the backbone's.
+        binary_weights: whether weights are binary already, in backbone and head.
     """
 
-    def __init__(self, backbone: keras.Model, purpose: Purpose, config: FinetuneSettings, learning_rate: float) -> None:
+    def __init__(
+        self,
+        backbone: keras.Model,
+        purpose: Purpose,
+        config: FinetuneSettings,
+        learning_rate: float,
+        *,
+        binary_weights: bool = True,
+    ) -> None:
         from bssl_tf.backend import tf
+        from bssl_tf.models.binarization import binarize, named_weights
 
         super().__init__()
-        network = purpose.task.network(backbone, purpose.class_names)
+        size = purpose.image_size or int(backbone.input_shape[1])
+        network = purpose.task.network(backbone, purpose.class_names, size)
+        if not binary_weights:
+            network = binarize(network, weights=False)
         self.trained = {"student": network}
         self.teacher_outputs = purpose.taught
         self._purpose, self._config = purpose, config
         self._names = purpose.task.outputs(network)
-        of_backbone = {id(variable) for variable in backbone.trainable_variables}
+        below = named_weights(backbone)
+        of_head = {id(variable) for name, variable in named_weights(network).items() if name not in below}
         share = config.head_learning_rate / learning_rate
-        self._of_head = [(v, share) for v in network.trainable_variables if id(v) not in of_backbone]
+        self._of_head = [(v, share) for v in network.trainable_variables if id(v) in of_head]
         self._class_weights: tf.Tensor | None = None
         if config.class_weights == "balanced":
             self._class_weights = tf.constant(purpose.balanced_weights(), tf.float32)
@@ -93,7 +109,11 @@ class FineTuned(Recipe):
 
 
 def _build(config: FinetuneSettings, given: Ingredients) -> Recipe:
-    return FineTuned(given.backbone, given.require_purpose(), config, given.training.learning_rate)
+    purpose = given.require_purpose()
+    if config.class_weights != "none" and not purpose.task.weighs_classes:
+        raise ConfigError(f"the task {purpose.task.name} does not weight classes", "Omit --class-weights")
+    rate = given.training.learning_rate
+    return FineTuned(given.backbone, purpose, config, rate, binary_weights=given.binary_weights)
 
 
 METHOD = Method(
@@ -103,6 +123,8 @@ METHOD = Method(
     build=_build,
     logs={
         "train_top1": "accuracy on the views of the epoch, percent (classification)",
+        "class_loss": "quality focal loss of classes, nats per cell that learns a box (detection)",
+        "box_loss": "1 - GIoU, mean over cells that learn a box (detection)",
         "train_labels": "labels that are right on the views of the epoch, percent (multilabel)",
         "distillation": "divergence from the teacher's soft targets, nats, times the temperature squared",
     },

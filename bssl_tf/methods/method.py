@@ -58,6 +58,7 @@ class Ingredients:
         stage_epochs: how long this stage lasts.
         first_stage: whether it is the first.
         purpose: what a network is fine-tuned for, of a method that does that.
+        binary_weights: whether weights are binary in this stage, those of layers that the recipe adds too.
     """
 
     backbone: keras.Model
@@ -68,6 +69,7 @@ class Ingredients:
     stage_epochs: int
     first_stage: bool
     purpose: Purpose | None = None
+    binary_weights: bool = True
 
     def require_teacher(self) -> Teacher:
         """The teacher of a method that declares that it needs one."""

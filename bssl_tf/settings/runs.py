@@ -83,8 +83,10 @@ class FinetuneConfig(Table):
     Attributes:
         command: the command that started the run.
         method: `finetune`, or a fine-tuning method of an installed package.
-        task: what the network is trained for: `classification`, `multilabel`, or a task of an installed package.
-        student: the network to start from: a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or `zoo:NAME`.
+        task: what the network is trained for: `classification`, `multilabel`, `detection`, or a task of an installed
+            package.
+        student: the network to start from: a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or `zoo:NAME`;
+            empty for `backbone` with random weights.
         validation: whether images are held out to stop early and to keep the best weights: those of a folder `val/`
             next to `train/` and `test/`, or one training image in six of each class.
         teacher: a float network to distil from, as in `pretrain`; empty for none.
@@ -93,8 +95,8 @@ class FinetuneConfig(Table):
         teacher_image_size: as in `pretrain`.
         teacher_layout: as in `pretrain`.
         teacher_output: as in `pretrain`.
-        data: labelled images; size and channels are the student's.
-        backbone: the student's, which cannot be changed.
+        data: labelled images; size and channels are the student's, but for the size of a detector.
+        backbone: the student's, which cannot be changed; without one, the network that gets random weights.
     """
 
     command: Literal["finetune"] = "finetune"

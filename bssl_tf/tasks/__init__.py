@@ -1,7 +1,7 @@
 """What a network is for: a room for each task, with its targets, head, loss, metrics and its part of a bundle.
 
-A task is found by name. `classification` and `multilabel` come with this package; others are found by the entry points
-`bssl_tf.tasks`, each a subclass of `task.Task`:
+A task is found by name. `classification`, `detection` and `multilabel` come with this package; others are found by the
+entry points `bssl_tf.tasks`, each a subclass of `task.Task`:
 
     [project.entry-points."bssl_tf.tasks"]
     counting = "my_package.host:Counting"
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _ENTRY_POINTS = "bssl_tf.tasks"
 _OWN = {
     "classification": "bssl_tf.tasks.classification:Classification",
+    "detection": "bssl_tf.tasks.detection.task:Detection",
     "multilabel": "bssl_tf.tasks.multilabel:MultiLabel",
 }
 

@@ -52,7 +52,7 @@ class Classification(Task[ImageSet]):
         counts = np.bincount(labelled.require_labels(), minlength=len(labelled.class_names))
         return counts.astype(np.int64)
 
-    def network(self, backbone: keras.Model, class_names: Sequence[str]) -> keras.Model:
+    def network(self, backbone: keras.Model, class_names: Sequence[str], image_size: int) -> keras.Model:
         """A dense layer on the pooled features, from zero: no class is preferred, and no feature pulled along."""
         layer = keras.layers.Dense(len(class_names), kernel_initializer="zeros", name="classifier", dtype="float32")
         logits = layer(backbone.output)
@@ -124,7 +124,7 @@ class Classification(Task[ImageSet]):
         ]
         return {"top1": 100.0 * float(np.mean(np.concatenate(predicted) == truth))}
 
-    def table(self, class_names: Sequence[str]) -> Table:
+    def table(self, class_names: Sequence[str], model: keras.Model) -> Table:
         """The labels."""
         return Table(tuple(class_names), None, None)
 

@@ -1,6 +1,6 @@
 """A fine-tuned network on disk: its backbone in `student/`, as in any run, and what its task put on top in `head/`.
 
-RUN/head/head.json             task and classes
+RUN/head/head.json             task, classes, and the size of images
 RUN/head/weights.safetensors   the head's weights, by name
 """
 
@@ -17,7 +17,8 @@ from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import read_json, write_json
 from bssl_tf.models.binarization import named_weights
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
-from bssl_tf.settings import Table, read_settings
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.settings import NotNegativeInt, Table, read_settings
 from bssl_tf.tasks import find_task
 from bssl_tf.tasks.task import Task
 
@@ -28,10 +29,11 @@ _AGAIN = "Restore it, or fine-tune again"
 
 @dataclass(frozen=True)
 class _Description(Table):
-    """What head.json holds."""
+    """What head.json holds; `image_size` is 0 for that of the backbone."""
 
     task: str
     class_names: list[str]
+    image_size: NotNegativeInt = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,8 @@ class FineTuned:
     Attributes:
         task: what it is for.
         class_names: K names.
-        network: how to build the backbone, and what to feed it.
+        network: how to build the backbone.
+        preprocessing: what to feed the network.
         backbone: the part below the head.
         model: from [B, S, S, C] float32 to the task's outputs; it shares the backbone's layers.
     """
@@ -49,6 +52,7 @@ class FineTuned:
     task: Task[Any]
     class_names: tuple[str, ...]
     network: Network
+    preprocessing: Preprocessing
     backbone: keras.Model
     model: keras.Model
 
@@ -58,7 +62,15 @@ def has_head(run: Path) -> bool:
     return (run / HEAD / "head.json").is_file()
 
 
-def save_fine_tuned(run: Path, task: Task[Any], class_names: tuple[str, ...], network: Network, model: Any) -> None:
+def save_fine_tuned(
+    run: Path,
+    task: Task[Any],
+    class_names: tuple[str, ...],
+    network: Network,
+    model: keras.Model,
+    backbone: keras.Model,
+    image_size: int,
+) -> None:
     """Saves a trained network of `task.network`, the backbone last: when it is there, the run is finished.
 
     Args:
@@ -67,17 +79,20 @@ def save_fine_tuned(run: Path, task: Task[Any], class_names: tuple[str, ...], ne
         class_names: K names.
         network: of its backbone.
         model: the network.
+        backbone: with the weights that it started from; it gets those of `model`. Layers that a head does not use keep
+            theirs.
+        image_size: S of the network's images.
 
     Raises:
         StorageError: the files cannot be written.
     """
-    backbone = network.build()
     weights, of_backbone = named_weights(model), named_weights(backbone)
     for name, variable in of_backbone.items():
-        variable.assign(weights[name])
+        if name in weights:
+            variable.assign(weights[name])
     head = {name: weight.numpy() for name, weight in weights.items() if name not in of_backbone}
     write_tensors(run / HEAD / "weights.safetensors", head, {})
-    write_json(run / HEAD / "head.json", dataclasses.asdict(_Description(task.name, list(class_names))))
+    write_json(run / HEAD / "head.json", dataclasses.asdict(_Description(task.name, list(class_names), image_size)))
     save_network(run / _PART, network, {_PART: backbone})
 
 
@@ -99,11 +114,14 @@ def load_fine_tuned(run: Path) -> FineTuned:
     network = read_network(run / _PART)
     backbone = network.build()
     load_weights(run / _PART, {_PART: backbone})
-    model = task.network(backbone, described.class_names)
+    preprocessing = network.preprocessing
+    if described.image_size:
+        preprocessing = dataclasses.replace(preprocessing, image_size=described.image_size)
+    model = task.network(backbone, described.class_names, preprocessing.image_size)
     below = named_weights(backbone)
     head = {name: weight for name, weight in named_weights(model).items() if name not in below}
     tensors, _ = read_tensors(path.with_name("weights.safetensors"))
     match_tensors(path, tensors, {name: weight.numpy() for name, weight in head.items()})
     for name, weight in head.items():
         weight.assign(tensors[name])
-    return FineTuned(task, tuple(described.class_names), network, backbone, model)
+    return FineTuned(task, tuple(described.class_names), network, preprocessing, backbone, model)

@@ -61,9 +61,9 @@ class MultiLabel(Task[ImageSet]):
         """Images that have each label."""
         return labels_of_images(labelled)[1].sum(axis=0).astype(np.int64)
 
-    def network(self, backbone: keras.Model, class_names: Sequence[str]) -> keras.Model:
+    def network(self, backbone: keras.Model, class_names: Sequence[str], image_size: int) -> keras.Model:
         """A dense layer on the pooled features, as for classification."""
-        return Classification().network(backbone, class_names)
+        return Classification().network(backbone, class_names, image_size)
 
     def outputs(self, model: keras.Model) -> tuple[str, ...]:
         """One output, [B, K] with K at least 2."""
@@ -113,7 +113,7 @@ class MultiLabel(Task[ImageSet]):
         logits = [model(batch, training=False) for batch in evaluation_batches(labelled, preprocessing, _AT_ONCE)]
         return {"map": mean_average_precision(np.concatenate(logits), labels_of_images(labelled)[1])}
 
-    def table(self, class_names: Sequence[str]) -> Table:
+    def table(self, class_names: Sequence[str], model: keras.Model) -> Table:
         """The labels."""
         return Table(tuple(class_names), None)
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import Augmentation
-from bssl_tf.data.image_set import DataSplits
+from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.open import open_data
+from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
 
@@ -45,15 +46,23 @@ class Task(ABC, Generic[Labelled]):
     Attributes:
         name: in manifests; the device's half has the same (`bssl_tf_deploy.tasks`).
         distils: whether `distillation` is there: the task can learn from a linear classifier on a teacher's features.
+        resizes: whether its networks may take images of another size than the backbone was made for.
+        weighs_classes: whether `losses` takes weights of classes.
     """
 
     name: ClassVar[str]
     distils: ClassVar[bool] = False
+    resizes: ClassVar[bool] = False
+    weighs_classes: ClassVar[bool] = True
 
     # Learning with labels.
 
-    def open(self, config: DataConfig, *, validation: bool) -> DataSplits:
+    def open(self, config: DataConfig, *, validation: bool) -> Any:
         """The labelled data that `config` names; with `validation`, also that of a folder of its own.
+
+        Returns:
+            A frozen dataclass with what `DataSplits` has, whose parts are `Labelled`. Of these, all use the length,
+            `channels`, `loading` and `fingerprint()`.
 
         Raises:
             BsslError: see `data.open.open_data`, which this is for images with one label each.
@@ -77,12 +86,30 @@ class Task(ABC, Generic[Labelled]):
     def class_counts(self, labelled: Labelled) -> NDArray[np.int64]:
         """How often each class is there: int64 [K]."""
 
+    def fit_preprocessing(self, labelled: Labelled, image_size: int) -> Preprocessing:
+        """How images are normalised for a network that was not pretrained: by their mean and standard deviation."""
+        assert isinstance(labelled, ImageSet)
+        return fit_preprocessing(labelled, image_size)
+
+    def views(
+        self, labelled: Labelled, preprocessing: Preprocessing, indices: Sequence[int] | NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Images as evaluation and the device have them, float32 [B, S, S, C]: their central squares, normalised."""
+        assert isinstance(labelled, ImageSet)
+        return evaluation_views(labelled, preprocessing, indices)
+
     @abstractmethod
-    def network(self, backbone: keras.Model, class_names: Sequence[str]) -> keras.Model:
+    def network(self, backbone: keras.Model, class_names: Sequence[str], image_size: int) -> keras.Model:
         """`backbone` with a fresh head for these classes, on its pooled features or on `models.feature_maps`.
 
-        The backbone's layers are shared, not copied; the head's are float32 and called by names of their own, by which
-        their weights are saved. What it gives is named by `outputs`.
+        The backbone's layers are shared, not copied; the head's are float32, or quantised, and called by names of their
+        own, by which their weights are saved. What it gives is named by `outputs`.
+
+        Args:
+            backbone: from images of the size that it was made for.
+            class_names: K names.
+            image_size: S of the images that the network will take; another one than the backbone's where the task
+                `resizes`.
         """
 
     @abstractmethod
@@ -141,7 +168,7 @@ class Task(ABC, Generic[Labelled]):
     # What a bundle needs beside the network.
 
     @abstractmethod
-    def table(self, class_names: Sequence[str]) -> Any:
+    def table(self, class_names: Sequence[str], model: keras.Model) -> Any:
         """The manifest's table for a network of `network`, without what is measured."""
 
     @abstractmethod
@@ -175,12 +202,14 @@ class Purpose:
         class_counts: int64 [K], how often each class is there to learn from.
         taught: what a classifier on the teacher's features gives for normalised images, [B, S, S, C] to [B, K]; None
             without a teacher.
+        image_size: S of the images that the network takes; 0 for that of the backbone.
     """
 
     task: Task[Any]
     class_names: tuple[str, ...]
     class_counts: NDArray[np.int64]
     taught: Callable[[tf.Tensor], tf.Tensor] | None = None
+    image_size: int = 0
 
     def balanced_weights(self) -> NDArray[np.float32]:
         """Float32 [K], with which all classes count alike and an image counts 1 on average; 0 for absent classes."""

@@ -59,10 +59,15 @@ def _before_finetuning(settings: dict[str, Any], out: Path) -> None:
     config = configured(FinetuneConfig, settings, out).sections
     # A run that goes on has kept its student; where data and teacher are gone, who opens them knows what to do.
     if not (out / "config.toml").exists():
-        start_folder(config.student)
+        if config.student or not config.backbone.name:
+            start_folder(config.student)
+        else:
+            check_backbone(config.backbone.name)
         if config.teacher:
             check_place(config.teacher)
-        check_data(config.data)
+        # Boxes come in files of other kinds, which their task knows.
+        if config.task != "detection" or not config.data.source:
+            check_data(config.data)
         if config.unlabelled:
             check_data(dataclasses.replace(config.data, source=config.unlabelled))
 

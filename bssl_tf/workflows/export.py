@@ -1,4 +1,4 @@
-"""What `bssl-tf export` does: a classifier is converted, compared with Keras, and written as a bundle for a target."""
+"""What `bssl-tf export` does: a network is converted, compared with Keras, and written as a bundle for a target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from bssl_tf.data.image_set import spread_indices
-from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.environment import command_line, environment
 from bssl_tf.files import append_record
 from bssl_tf.progress import progress
@@ -191,10 +190,10 @@ def _convert(subject: Subject, wanted: Conversion) -> tuple[Converted, Any, Sequ
     """The conversion, the task's table with what was measured, and a word for each golden input."""
     image_set, task = subject.image_set, subject.task
     chosen = spread_indices(len(image_set), wanted.images or COMPARED_IMAGES)
-    views = evaluation_views(image_set, subject.preprocessing, chosen)
+    views = task.views(image_set, subject.preprocessing, chosen)
     calibration = None
     if wanted.calibrate:
-        calibration = evaluation_views(
+        calibration = task.views(
             subject.train, subject.preprocessing, spread_indices(len(subject.train), wanted.calibrate)
         )
     converted = convert_model(
@@ -223,7 +222,7 @@ def _both(
     """Outputs of the Keras network and of the converted one for the images at `indices`, a batch at a time."""
     steps = progress(range(0, len(indices), _BATCH), total=-(-len(indices) // _BATCH), description="accuracy")
     views = (
-        evaluation_views(subject.image_set, subject.preprocessing, indices[start : start + _BATCH]) for start in steps
+        subject.task.views(subject.image_set, subject.preprocessing, indices[start : start + _BATCH]) for start in steps
     )
     pixels = subject.preprocessing if wanted.input == "uint8" else None
     outputs = subject.task.outputs(subject.model)

@@ -22,19 +22,19 @@ from bssl_tf.engine.loop import named_variables
 from bssl_tf.engine.preparation import Prepared, prepare
 from bssl_tf.engine.probe import Validation
 from bssl_tf.engine.run_folder import RunFolder
-from bssl_tf.engine.stages import Stage
+from bssl_tf.engine.stages import STAGES, Stage
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.models.layers import with_replica_batch_norm
 from bssl_tf.models.precision import in_precision
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import FinetuneConfig
+from bssl_tf.settings import FinetuneConfig, read_run_config
 from bssl_tf.tasks import find_task
 from bssl_tf.tasks.fine_tuned import save_fine_tuned
 from bssl_tf.tasks.task import Purpose, Task
 from bssl_tf.workflows.distilling import Taught, taught_by
-from bssl_tf.workflows.start import Start, settle_start
+from bssl_tf.workflows.start import Start, from_random, settle_start
 from bssl_tf.workflows.training import ReadyRun
 
 _log = logging.getLogger(__name__)
@@ -77,14 +77,17 @@ def finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
             if ready.probe is not None:
                 _take_best(folder, recipe, ready.probe)
             names = ready.task.class_names(ready.prepared.data.train)
-            save_fine_tuned(out, ready.task, names, ready.network, recipe.trained["student"])
+            size = ready.inputs.preprocessing.image_size
+            model, backbone = recipe.trained["student"], ready.start.build()
+            save_fine_tuned(out, ready.task, names, ready.network, model, backbone, size)
     return out / "student"
 
 
 def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
     """What `finetune` with the same arguments would train. Writes nothing into `out`. Raises what that does."""
     refuse_begun(out, resume)
-    settings, start = settle_start(settings, out)
+    task = _task(settings, out)
+    settings, start = settle_start(settings, out, resizes=task.resizes)
     configuration = configured(FinetuneConfig, settings, out)
     wanted = configuration.sections
     if wanted.training.probe_data:
@@ -92,14 +95,15 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
             "training.probe_data is set, and fine-tuning validates on images of its own data",
             "Omit it; to choose them, put them into val/ next to train/ and test/",
         )
-    task = find_task(wanted.task)
     if wanted.teacher and not task.distils:
         raise ConfigError(f"the task {task.name} does not learn from a teacher", "Omit --teacher")
     prepared = prepare(configuration, out, lambda data: task.open(data, validation=wanted.validation))
     unlabelled = _unlabelled(wanted)
     prepared, held_out, made_from = _held_out(prepared, task)
     run, config, labelled = prepared.run, prepared.run.sections, prepared.data.train
-    preprocessing = start.network.preprocessing
+    if start is None:
+        start = from_random(config, task.fit_preprocessing(labelled, config.data.image_size))
+    preprocessing = dataclasses.replace(start.network.preprocessing, image_size=config.data.image_size)
     made_from["student"] = start.fingerprint()
     if unlabelled is not None:
         made_from["unlabelled"] = unlabelled.fingerprint()
@@ -114,15 +118,19 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
     labels_used = run.labels_used or " and ".join(dict.fromkeys(clause for clause in clauses if clause))
     network = dataclasses.replace(start.network, labels_used=labels_used)
     outputs = taught.outputs if taught is not None else None
-    purpose = Purpose(task, task.class_names(labelled), task.class_counts(labelled), outputs)
-    # Its latent weights were trained as binary ones already.
-    stages = (Stage("finetune", True, config.training.epochs),)
+    classes, counts = task.class_names(labelled), task.class_counts(labelled)
+    purpose = Purpose(task, classes, counts, outputs, preprocessing.image_size)
+    # Latent weights of a student were trained as binary ones already; random ones are binarised in two stages.
+    epochs = config.training.epochs
+    stages = (Stage("finetune", True, epochs),) if config.student else STAGES["progressive"](epochs)
 
     def build(stage: Stage) -> Recipe:
         keras.utils.set_random_seed(named_seed(config.training.seed, "student weights"))
         backbone = in_precision(with_replica_batch_norm(start.build()), config.training.precision)
-        classes = len(purpose.class_names)
-        given = Ingredients(backbone, "student", None, classes, config.training, stage.epochs, True, purpose)
+        first, binary = stage is stages[0], stage.binary_weights
+        given = Ingredients(
+            backbone, "student", None, len(classes), config.training, stage.epochs, first, purpose, binary
+        )
         return run.method.build(run.own, given)
 
     prepared.try_out(build, stages)
@@ -130,6 +138,12 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
     every = config.training.probe_every
     validation = Validation(task, held_out, preprocessing, every) if every and held_out is not None else None
     return _Ready(prepared, network, made_from, labels_used, stages, build, inputs, validation, task, start, taught)
+
+
+def _task(settings: dict[str, Any], out: Path) -> Task[Any]:
+    """That of a run that continues, else the one in the settings. Raises `ConfigError`."""
+    begun = read_run_config(out) if (out / "config.toml").exists() else {}
+    return find_task(str(begun.get("task") or settings.get("task") or FinetuneConfig.task))
 
 
 def _unlabelled(config: FinetuneConfig) -> ImageSet | None:

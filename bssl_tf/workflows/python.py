@@ -192,6 +192,8 @@ def finetune(
     data: str | Path | None = None,
     *,
     out: str | Path,
+    student: str | None = None,
+    image_size: int | None = None,
     task: str | None = None,
     teacher: str | os.PathLike[str] | None = None,
     unlabelled: str | Path | None = None,
@@ -227,7 +229,9 @@ def finetune(
         run: a run of `pretrain` or `finetune`, or `zoo:NAME`; None to resume.
         data: `embedded`, `tfds:NAME`, or a folder with one sub-folder of images for each class.
         out: the run folder.
-        task: what to train for: `classification`, or a task of an installed package.
+        student: in place of `run`, a network to train from random weights.
+        image_size: pixels per side, another number than the student's for detection alone.
+        task: what to train for: `classification`, `multilabel`, `detection`, or a task of an installed package.
         teacher: a float network to distil from as well: a run of `train_teacher`, a folder of `import_teacher`, or a
             .keras, .h5 or .onnx file.
         unlabelled: more images, for which the teacher gives soft labels; an epoch then goes through these.

@@ -52,7 +52,8 @@ def start_folder(student: str) -> Path:
     """
     if not student:
         raise ConfigError(
-            "no student is named to start from", "Give the run folder of a `bssl-tf pretrain`, or zoo:NAME"
+            "no student is named to start from",
+            "Give the run folder of a `bssl-tf pretrain`, zoo:NAME, or --student NAME for random weights",
         )
     if student.startswith(zoo.PREFIX):
         return zoo.find(student).folder

@@ -44,18 +44,18 @@ class Subject:
         table: the task's part of the manifest, without what is measured in the conversion.
         model: from preprocessed images to the task's outputs.
         preprocessing: of images.
-        image_set: what to compare on, and to choose golden inputs from.
+        image_set: labelled data of the task: what to compare on, and to choose golden inputs from.
         train: what to calibrate on; where it is `image_set`, there are no held-out images to measure accuracy on.
         network: how to build it.
         training: where its weights come from, if that was bssl-tf.
     """
 
-    task: Task[ImageSet]
+    task: Task[Any]
     table: Any
     model: keras.Model
     preprocessing: Preprocessing
-    image_set: ImageSet
-    train: ImageSet
+    image_set: Any
+    train: Any
     network: NetworkDescription
     training: Training | None
 
@@ -111,9 +111,9 @@ def _fine_tuned(run: Path, config: PretrainConfig | FinetuneConfig, data_dir: st
     network = tuned.network
     return Subject(
         tuned.task,
-        tuned.task.table(tuned.class_names),
+        tuned.task.table(tuned.class_names, tuned.model),
         tuned.model,
-        network.preprocessing,
+        tuned.preprocessing,
         data.test if data.test is not None and len(data.test) else data.train,
         data.train,
         NetworkDescription(network.backbone, network.arguments),

@@ -80,8 +80,13 @@ def letterbox(image: Image.Image, width: int, height: int, ratio: float | None =
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
     framed = np.full((height, width, pixels.shape[2]), FILL, np.uint8)
     framed[top : top + inner[1], left : left + inner[0]] = pixels
-    view = View(-left / inner[0], -top / inner[1], (width - left) / inner[0], (height - top) / inner[1])
-    return framed, view
+    return framed, view_of_frame(inner, width, height)
+
+
+def view_of_frame(inner: tuple[int, int], width: int, height: int) -> View:
+    """Where an input of `width` x `height` lies on a picture that fills `inner` of it, in the middle (`inner_size`)."""
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    return View(-left / inner[0], -top / inner[1], (width - left) / inner[0], (height - top) / inner[1])
 
 
 def candidates(outputs: Mapping[int, tuple[np.ndarray, np.ndarray]], min_score: float) -> Detections:

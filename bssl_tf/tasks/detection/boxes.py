@@ -67,6 +67,16 @@ class BoxSet:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def channels(self) -> int:
+        """C: 1 or 3."""
+        return self.images.channels
+
+    @property
+    def loading(self) -> str:
+        """How its images reach a batch, for messages."""
+        return self.images.loading
+
     def pixels(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at `positions`, squashed: uint8 [M, S, S, C]."""
         return np.asarray(self.images.images[self.indices[np.asarray(positions, np.int64)]])

@@ -32,7 +32,7 @@ class AveragePrecision:
         ap50, ap75: at an overlap of 0.5 and 0.75.
         small, medium, large: `ap` of boxes below 32 x 32 pixels of the picture, up to 96 x 96, and beyond.
         of_classes: `ap` of each class, K.
-        ap50_of_classes: `ap50` of each class, K.
+        ap50_of_classes, ap75_of_classes: `ap50` and `ap75` of each class, K.
         precisions: float64 [K, 101]: precision at an overlap of 0.5 for recalls of 0, 0.01, ..., 1; NaN for a class
             that the truth lacks.
     """
@@ -45,6 +45,7 @@ class AveragePrecision:
     large: float | None
     of_classes: tuple[float | None, ...]
     ap50_of_classes: tuple[float | None, ...]
+    ap75_of_classes: tuple[float | None, ...]
     precisions: NDArray[np.float64]
 
 
@@ -100,6 +101,7 @@ def average_precision(
         large,
         tuple(_percent(everything[:, :, kind]) for kind in range(everything.shape[2])),
         tuple(_percent(everything[0, :, kind]) for kind in range(everything.shape[2])),
+        tuple(_percent(everything[5, :, kind]) for kind in range(everything.shape[2])),
         np.where(everything[0] < 0, math.nan, everything[0]).T,
     )
 

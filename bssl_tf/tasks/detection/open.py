@@ -143,14 +143,22 @@ def _in_splits(images: Sequence[Annotated], faults: Faults) -> list[Annotated]:
         return [_moved(image, "test") if image.split == "validation" else image for image in images]
     if "test" in there:
         return list(images)
-    counts = Counter(one.name for image in images for one in image.objects)
-    rarest = [
-        min((counts[one.name], one.name) for one in image.objects)[1] if image.objects else "" for image in images
-    ]
-    classes = sorted(set(rarest))
-    kept = held_out([image.path for image in images], [classes.index(name) for name in rarest])
+    kept = held_out([image.path for image in images], _rarest([[one.name for one in i.objects] for i in images]))
     _log.info("%d of %d images are held out for testing", kept.sum(), len(images))
     return [_moved(image, "test" if test else "train") for image, test in zip(images, kept, strict=True)]
+
+
+def rarest_classes(labelled: BoxSet) -> list[int]:
+    """For each image a number that images with the same rarest class share: strata for `held_out`."""
+    return _rarest([[labelled.class_names[kind] for kind in one.classes] for one in labelled.objects])
+
+
+def _rarest(names: Sequence[Sequence[str]]) -> list[int]:
+    """Of the classes of the objects of each image; images without objects share one too."""
+    counts = Counter(name for of_image in names for name in of_image)
+    rarest = [min((counts[name], name) for name in of_image)[1] if of_image else "" for of_image in names]
+    classes = sorted(set(rarest))
+    return [classes.index(name) for name in rarest]
 
 
 def _moved(image: Annotated, split: str) -> Annotated:

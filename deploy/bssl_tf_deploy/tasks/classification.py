@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ class Classification(Task):
     """See the top of this file. An answer is a list of (label, score), best first."""
 
     table = Table
+    agreement = "top-1 agreement"
+    figures = MappingProxyType({"top1_percent": "top-1"})
 
     def check(self, manifest: Manifest) -> None:
         """One output [1, K] for K labels, at least one; accuracies in percent."""

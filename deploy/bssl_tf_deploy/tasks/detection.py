@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -95,6 +96,8 @@ class Detection(Task):
     """See the top of this file. An answer is a list of `Box`, best first; it may be empty."""
 
     table = Table
+    agreement = "agreement of boxes"
+    figures = MappingProxyType({"ap50_percent": "AP50", "ap_percent": "AP"})
     usual_limit = 100
     decoding_counts = True
     draws = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,8 @@ class MultiLabel(Task):
     """See the top of this file. An answer is a list of (label, score), best first; it may be empty."""
 
     table = Table
+    agreement = "agreement of labels"
+    figures = MappingProxyType({"map_percent": "mean average precision"})
 
     def check(self, manifest: Manifest) -> None:
         """One output [1, K] for K labels, at least one; precision in percent."""

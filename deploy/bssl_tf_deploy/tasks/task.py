@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -48,12 +49,17 @@ class Task(ABC):
         usual_limit: how many parts an answer may have where the user names no number.
         decoding_counts: whether `decode` takes time worth counting: latencies have it in them then.
         draws: whether `draw` is there.
+        agreement: what `parity.agreement` counts, in a word or two.
+        figures: of the numbers in percent of `table.accuracy`, the name and what people call it; one with `keras_`
+            before its name is that of the Keras network.
     """
 
     table: ClassVar[type]
     usual_limit: ClassVar[int] = 3
     decoding_counts: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    agreement: ClassVar[str] = "agreement"
+    figures: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def frame(self, manifest: Manifest) -> Frame:
         """What of a picture the network is to see."""
