@@ -27,7 +27,7 @@ from bssl_tf.cli.main import COMMANDS, cli
 from bssl_tf.methods import registry
 from bssl_tf_deploy import load, manifest
 from bssl_tf_deploy.predictor import Predictor
-from bssl_tf_deploy.tasks import classification, multilabel
+from bssl_tf_deploy.tasks import classification, detection, multilabel
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MARK = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
@@ -196,6 +196,8 @@ def bundle_manifest() -> str:
             *map(_fields, table),
             "The `table` of the task `multilabel`:",
             *map(_fields, dict.fromkeys(_dataclasses(multilabel.Table))),
+            "The `table` of the task `detection`:",
+            *map(_fields, dict.fromkeys(_dataclasses(detection.Table))),
         ]
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bssl_tf.evaluation.detection import DetectionEvaluation
     from bssl_tf.evaluation.multilabel import MultiLabelEvaluation
     from bssl_tf.evaluation.records import Evaluation, HeadComparison
 
@@ -44,17 +45,47 @@ def heads_lines(found: HeadComparison) -> list[str]:
     return lines
 
 
+def task_lines(found: DetectionEvaluation | MultiLabelEvaluation) -> list[str]:
+    """The evaluation of a network that is no classifier of one label per image."""
+    from bssl_tf.evaluation.detection import DetectionEvaluation
+
+    return detection_lines(found) if isinstance(found, DetectionEvaluation) else multilabel_lines(found)
+
+
 def multilabel_lines(found: MultiLabelEvaluation) -> list[str]:
     """The average precision of each label, and which of probes and fine-tuned network is better."""
-
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1f} %"
 
     lines = [
         f"{found.data}: {found.train_images} training and {found.test_images} test images, {len(found.labels)} labels; "
         f"average precision, seed {found.seed}",
         f"{'label':28} {'images':>6} {'linear probe':>20} {'fine-tuned':>20}",
     ]
-    lines += [f"{one.name:28} {one.images:6d} {cell(one.probe):>20} {cell(one.fine_tuned):>20}" for one in found.labels]
+    lines += [
+        f"{one.name:28} {one.images:6d} {_percent(one.probe):>20} {_percent(one.fine_tuned):>20}"
+        for one in found.labels
+    ]
     said = [f"Trained with the help of {found.labels_used}."] if found.labels_used else []
     return [*lines, *said, found.sentence]
+
+
+def detection_lines(found: DetectionEvaluation) -> list[str]:
+    """The average precision of each class, and of all."""
+    lines = [
+        f"{found.data}: {found.train_images} training and {found.test_images} test images, {len(found.classes)} "
+        f"classes; COCO's average precision, input {found.image_size} px, seed {found.seed}",
+        f"{'class':28} {'objects':>7} {'AP50':>8} {'AP75':>8} {'AP':>8}",
+    ]
+    lines += [
+        f"{one.name:28} {one.objects:7d} {_percent(one.ap50):>8} {_percent(one.ap75):>8} {_percent(one.ap):>8}"
+        for one in found.classes
+    ]
+    objects = sum(one.objects for one in found.classes)
+    lines.append(
+        f"{'mean':28} {objects:7d} {_percent(found.ap50):>8} {_percent(found.ap75):>8} {_percent(found.ap):>8}"
+    )
+    said = [f"Trained with the help of {found.labels_used}."] if found.labels_used else []
+    return [*lines, *said, found.sentence]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} %"

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli._accuracy import accuracy_table, heads_lines, multilabel_lines
+from bssl_tf.cli._accuracy import accuracy_table, heads_lines, task_lines
 from bssl_tf.cli._given import collect
 from bssl_tf.cli._model_options import network_options
 from bssl_tf.cli.options import loading_option, prose, record_option
 from bssl_tf.files import append_record
 from bssl_tf.settings import PROTOCOLS
-from bssl_tf.workflows.run_folders import task_of
 from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def command(
     verdict: whether paired tests on the same test images show the network to be above its controls, and what to do if
     not. Saves the table, the prediction for each test image, and a student's linear probe, which `bssl-tf export`
     adds to the network. For a fine-tuned student it also states, class by class, whether that or a linear probe on the
-    network before is better.
+    network before is better; for a detector, COCO's average precision alone.
     """
     overrides = collect(options)
     from bssl_tf.workflows.early import before_evaluating
@@ -91,15 +90,13 @@ def command(
     from bssl_tf.evaluation.records import as_record
     from bssl_tf.teachers.inputs import TeacherOptions
     from bssl_tf.workflows.evaluate import evaluate
-    from bssl_tf.workflows.evaluate_multilabel import evaluate_multilabel
+    from bssl_tf.workflows.evaluate_task import evaluate_task
 
-    if task_of(Path(run)) == "multilabel":
-        found = evaluate_multilabel(Path(run), overrides, save=save, command=command)
+    if (found := evaluate_task(Path(run), overrides, save=save, command=command)) is not None:
         if not _kept(as_record(found), record_file, as_json):
-            show(*multilabel_lines(found))
+            show(*task_lines(found))
             prose(f"next: bssl-tf export {shlex.quote(run)} --target arm64")
         return
-
     result = evaluate(
         Path(run),
         overrides,

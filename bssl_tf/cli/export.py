@@ -83,11 +83,11 @@ if TYPE_CHECKING:
 @record_option("Append accuracy, parity and size to FILE, as a line of JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def command(model: str, record_file: str | None, as_json: bool, **options: Any) -> None:
-    """Convert a student and its linear probe, or any Keras 2 classifier, into a bundle for a device.
+    """Convert a student and its linear probe or head, or any Keras 2 classifier, into a bundle for a device.
 
-    RUN is a folder of `bssl-tf pretrain` on which `bssl-tf evaluate` has been run. MODEL is FILE.h5, FILE.keras, a
-    SavedModel folder, or larq_zoo:NAME with --weights, a file that load_weights accepts. No code in it is run. MODEL
-    needs --data, and the same --mean and --std as in its training.
+    RUN is a folder of `bssl-tf finetune`, or of `bssl-tf pretrain` on which `bssl-tf evaluate` has been run. MODEL is
+    FILE.h5, FILE.keras, a SavedModel folder, or larq_zoo:NAME with --weights, a file that load_weights accepts. No code
+    in it is run. MODEL needs --data, and the same --mean and --std as in its training.
 
     The converted network is checked: every binary layer must still be binary (see `bssl-tf check`), and its outputs on
     test images must match those of the Keras network. In int8, whose rounding errors exceed that tolerance, both
@@ -105,43 +105,45 @@ def command(model: str, record_file: str | None, as_json: bool, **options: Any) 
         return
     show(*_lines(done))
     quoted = shlex.quote(str(done.path))
-    if done.manifest.table.accuracy is None:
+    if getattr(done.manifest.table, "accuracy", None) is None:
         prose("accuracy is not measured: there are no labelled test images of these classes")
     prose(f"next: bssl-tf run {quoted} IMAGE, or bssl-tf bench {quoted}")
 
 
 def _lines(done: Exported) -> list[str]:
     """What a person reads about a bundle."""
+    from bssl_tf.tasks import find_task as find_host_task
     from bssl_tf_deploy.bundle import MODEL
     from bssl_tf_deploy.library import bundled_name
-    from bssl_tf_deploy.tasks.classification import same_top1
+    from bssl_tf_deploy.tasks import find_task
 
-    converted, library, accuracy = done.converted, done.library, done.manifest.table.accuracy
-    binary, parity = converted.report, converted.parity
-    [output] = parity.outputs.values()
+    converted, library, table = done.converted, done.library, done.manifest.table
+    binary, parity, task = converted.report, converted.parity, find_task(done.manifest.task)
+    outputs, accuracy = parity.outputs.values(), getattr(table, "accuracy", None)
+    tolerance = min(one.tolerance for one in outputs)
+    median, largest = (max(getattr(one, f"{kind}_abs_difference") for one in outputs) for kind in ("median", "max"))
     int8 = f", {binary.int8_operators} convolutions and dense operators in int8" if binary.int8_operators else ""
     beside = "Keras, rounded to int8 in the same way," if int8 else "Keras"
     lines = [
         f"{done.path}: {MODEL} has {len(converted.model) / 1024:.1f} KiB",
         f"{binary.binary_convolutions} binary convolutions (LceBconv2d), {binary.float_convolutions} float, "
         f"{binary.fully_connected} float dense{int8}",
-        f"parity with {beside} on {parity.images} images: {100 * parity.agreement:.2f} % top-1 agreement, "
-        f"{100 * parity.share_within_tolerance:.2f} % within {output.tolerance:.2g}, "
-        f"differences {output.median_abs_difference:.2g} (median) to {output.max_abs_difference:.2g} (largest)",
+        f"parity with {beside} on {parity.images} images: {100 * parity.agreement:.2f} % {task.agreement}, "
+        f"{100 * parity.share_within_tolerance:.2f} % within {tolerance:.2g}, "
+        f"differences {median:.2g} (median) to {largest:.2g} (largest)",
     ]
     if accuracy is not None:
-        lines.append(
-            f"top-1 on {accuracy.images} test images: {accuracy.top1_percent:.2f} %, "
-            f"{accuracy.keras_top1_percent:.2f} % in Keras"
-        )
-        if (found := done.manifest.table.calibration) is not None:
+        for key, name in task.figures.items():
+            own, of_keras = getattr(accuracy, key), getattr(accuracy, f"keras_{key}")
+            lines.append(f"{name} on {accuracy.images} test images: {own:.2f} %, {of_keras:.2f} % in Keras")
+        if (found := getattr(table, "calibration", None)) is not None:
             lines.append(
                 f"expected calibration error: {found.ece_percent_before:.2f} %, {found.ece_percent_after:.2f} % with "
                 f"temperature {found.temperature:.4g}"
             )
     elif int8:
-        same = same_top1(converted.expected, converted.found).mean()
-        lines.append(f"top-1 agreement with Keras in float32 on {parity.images} images: {100 * same:.2f} %")
+        same = find_host_task(done.manifest.task).same_answers(converted.expected, converted.found).mean()
+        lines.append(f"{task.agreement} with Keras in float32 on {parity.images} images: {100 * same:.2f} %")
     needs = f", needs glibc {library.glibc} or newer" if library.glibc else ""
     size = f"{len(library.content) / 1024:.1f} KiB"
     return [*lines, f"{bundled_name(done.manifest.target)}: {size}, by {library.compiler}{needs}"]

@@ -11,7 +11,7 @@ import click
 
 from bssl_tf.bench_records import read_benchmarks
 from bssl_tf.cli import completion
-from bssl_tf.cli._accuracy import accuracy_table, heads_lines, multilabel_lines
+from bssl_tf.cli._accuracy import accuracy_table, detection_lines, heads_lines, multilabel_lines
 from bssl_tf.cli.options import prose
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json
@@ -29,11 +29,12 @@ def command(run: str, as_json: bool) -> None:
     imported = read_import(folder)
     settings = read_run_config(folder) if imported is None else {}
     trained_by = settings.get("command", "teacher")
+    from bssl_tf.evaluation.detection import read_detection
     from bssl_tf.evaluation.multilabel import read_multilabel
     from bssl_tf.evaluation.records import as_record, read_evaluation
 
     evaluation = read_evaluation(folder)
-    multilabel = read_multilabel(folder)
+    multilabel, detection = read_multilabel(folder), read_detection(folder)
     known: dict[str, Any] = {
         "evaluation": evaluation and as_record(evaluation),
         "bundles": {path.parent.name: read_json(path) for path in sorted(folder.glob("*/manifest.json"))},
@@ -43,6 +44,8 @@ def command(run: str, as_json: bool) -> None:
         known["teacher"] = read_json(folder / "teacher.json")
     if multilabel is not None:
         known["multilabel"] = dataclasses.asdict(multilabel)
+    if detection is not None:
+        known["detection"] = dataclasses.asdict(detection)
     if imported is not None:
         known["import"] = dataclasses.asdict(imported)
     if as_json:
@@ -58,7 +61,10 @@ def command(run: str, as_json: bool) -> None:
     part = "teacher" if trained_by == "teacher" else "student"
     if multilabel is not None:
         lines += multilabel_lines(multilabel)
-    if evaluation is None and multilabel is None and not of_bundles:
+    if detection is not None:
+        lines += detection_lines(detection)
+    other_task = multilabel is not None or detection is not None
+    if evaluation is None and not other_task and not of_bundles:
         if not (folder / part / "network.json").exists():
             state, step = "not finished", f"bssl-tf {trained_by} --out {shlex.quote(run)} --resume"
         elif trained_by == "teacher":
@@ -71,7 +77,7 @@ def command(run: str, as_json: bool) -> None:
     labels_used = evaluation.labels_used if evaluation is not None else settings.get("labels_used")
     if imported is not None and imported.labels_used:
         labels_used = labels_used or f"the labels that {imported.format} was trained on"
-    if labels_used and multilabel is None:
+    if labels_used and not other_task:
         show(f"Trained with the help of {labels_used}.")
     if evaluation is not None:
         if evaluation.heads is not None:
@@ -94,17 +100,21 @@ def _teacher(known: dict[str, Any] | None) -> list[str]:
 
 def _bundles(manifests: dict[str, Any], record: Record | None) -> list[str]:
     """What each bundle is, and below it what was measured of it."""
+    from bssl_tf_deploy.tasks import find_task
+
     lines = []
     timed = Path(record.subject.bundle or "").name if record and record.subject else ""
     for name, manifest in manifests.items():
         kib, binary, parity = manifest["files"]["model.tflite"]["bytes"] / 1024, manifest["binary"], manifest["parity"]
         kinds = f"{binary['binary_convolutions']} binary and {binary['float_convolutions']} float convolutions"
         lines.append(_line(name, f"for {manifest['target']}, {kib:.1f} KiB, {kinds}"))
+        task = find_task(manifest["task"])
         if accuracy := manifest["table"].get("accuracy"):
-            top1 = f"{accuracy['top1_percent']:.1f} % of {accuracy['images']} test images"
-            lines.append(_line("  top-1 of this model", top1))
+            for key, called in task.figures.items():
+                value = f"{accuracy[key]:.1f} % of {accuracy['images']} test images"
+                lines.append(_line(f"  {called} of this model", value))
         agreement = f"{100 * parity['agreement']:.1f} % of {parity['images']} test images"
-        lines.append(_line("  top-1 agreement with Keras", agreement))
+        lines.append(_line(f"  {task.agreement} with Keras", agreement))
         lines += _latencies(record) if name == timed else []
     if timed not in manifests and (latencies := _latencies(record)):
         lines += [_line(timed, "timed; the bundle is elsewhere"), *latencies]

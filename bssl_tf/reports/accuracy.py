@@ -36,7 +36,7 @@ def accuracy_section(runs: Sequence[Run]) -> Section:
     missing = (
         *lacking([run.name for run in runs if not run.finished], "not finished, so there is no accuracy yet."),
         *lacking(
-            [run.name for run in students if run.finished and run.evaluation is None and run.multilabel is None],
+            [run.name for run in students if run.finished and not run.evaluated],
             f"no accuracy yet; run `bssl-tf evaluate {only(students)}`.",
         ),
         *lacking(

@@ -71,6 +71,9 @@ def picture_sections(runs: Sequence[Run], images: int, data_dir: str | None) -> 
     opened: dict[DataConfig, DataSplits] = {}
     shown: dict[tuple[Any, ...], str] = {}
     for place, run in enumerate(runs):
+        if text(run.settings, "task") == "detection":
+            views.append(Group(run.name, (), ("views of images with boxes are not shown in reports yet.",)))
+            continue
         _log.info(f"pictures of {run.name}")
         try:
             config = _data_config(run, data_dir)

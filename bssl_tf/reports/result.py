@@ -56,6 +56,10 @@ def _headline(run: Run, name: str) -> Headline:
             cells = [mean, interval.low, interval.high, found.test_images]
     elif run.multilabel is not None:
         sentence = run.multilabel.sentence
+    elif (boxes := run.detection) is not None:
+        sentence = boxes.sentence
+        for label, value in (("AP50", boxes.ap50), ("AP", boxes.ap)):
+            figures.append(KeyFigure(label, f"{value:.1f} %", f"n = {boxes.test_images} test images of {boxes.data}"))
     elif run.finished:
         sentence, next_step = "Not evaluated yet.", f"`bssl-tf evaluate {run.given}`"
     else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bssl_tf.errors import BsslError, RunFolderError
+from bssl_tf.evaluation.detection import DetectionEvaluation, read_detection
 from bssl_tf.evaluation.multilabel import MultiLabelEvaluation, read_multilabel
 from bssl_tf.evaluation.predictions import Answers, read_predictions
 from bssl_tf.evaluation.records import Evaluation, belong_together, read_evaluation
@@ -20,6 +21,8 @@ from bssl_tf_converters.tflite.inspection import Inspection, inspect_model
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.manifest import Manifest
 from bssl_tf_deploy.tasks.classification import Table
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Run:
         evaluation: what evaluation.json holds; None where there is none, or it is damaged.
         answers: what each test image was taken for; empty where that is missing or not of `evaluation`.
         multilabel: what evaluation-multilabel.json holds; None where there is none, or it is damaged.
+        detection: what evaluation-detection.json holds, likewise.
         finished: whether the trained network is there.
         imported: whether this is not a run but a folder of `bssl-tf import-teacher`, with `settings` of what is known.
         damaged: files that are there and cannot be read, a sentence each.
@@ -81,9 +85,15 @@ class Run:
     benchmarks: tuple[TimedNetwork, ...]
     emulated: tuple[Emulated, ...]
     multilabel: MultiLabelEvaluation | None
+    detection: DetectionEvaluation | None
     finished: bool
     imported: bool
     damaged: tuple[str, ...]
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether there is any evaluation of it."""
+        return any(one is not None for one in (self.evaluation, self.multilabel, self.detection))
 
     @property
     def of_student(self) -> bool:
@@ -176,7 +186,8 @@ def _read_run(folder: Path, name: str, given: str) -> Run:
         bundles=tuple(_bundles(folder, damaged)),
         benchmarks=benchmarks,
         emulated=emulated,
-        multilabel=_multilabel(folder, damaged),
+        multilabel=_read(read_multilabel, folder, damaged),
+        detection=_read(read_detection, folder, damaged),
         finished=(folder / trained / "network.json").is_file(),
         imported=imported is not None,
         damaged=tuple(damaged),
@@ -270,9 +281,9 @@ def _evaluation(folder: Path, damaged: list[str]) -> tuple[Evaluation | None, An
     return found, answers
 
 
-def _multilabel(folder: Path, damaged: list[str]) -> MultiLabelEvaluation | None:
+def _read(read: Callable[[Path], T | None], folder: Path, damaged: list[str]) -> T | None:
     try:
-        return read_multilabel(folder)
+        return read(folder)
     except BsslError as error:
         damaged.append(f"{error.what}.")
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf.reports.accuracy import accuracy_section
+from bssl_tf.reports.boxes import box_section
 from bssl_tf.reports.classes import class_section
 from bssl_tf.reports.document import Cell, Column, Document, Section, Table
 from bssl_tf.reports.fields import number, text, whole
@@ -36,6 +37,7 @@ def make_document(
             accuracy_section(runs),
             class_section(runs),
             label_section(runs),
+            box_section(runs),
             *mistakes,
             *speed_sections(runs),
         ),

@@ -145,8 +145,10 @@ def bench_here(
         require_profile(binary)
     stock: Mapping[str, bytes] = {}
     if not has_stock_networks(content.manifest):
-        name = content.manifest.network.backbone
-        log.info("the bundle does not hold the layers of %s, so no float network of its shape is compared", name)
+        name, task = content.manifest.network.backbone, content.manifest.task
+        known = task == "classification"
+        reason = f"the bundle does not hold the layers of {name}" if known else f"the task is {task}"
+        log.info("%s, so no float network of its shape is compared", reason)
     else:
         stock = stock_networks(content.manifest)
     found = bench_bundle(

@@ -114,7 +114,8 @@ def _with_head(found: Evaluable) -> Evaluable:
         if tuned.task.name != classification.NAME:
             raise ConfigError(
                 f"{found.path} is fine-tuned for {tuned.task.name}, which is not measured by classification",
-                "For several labels per image use the command `bssl-tf evaluate`; else evaluate what it started from",
+                "For several labels per image and for boxes use the command `bssl-tf evaluate`; else evaluate what it "
+                "started from",
             )
         head = Head(tuned.class_names, features_of(tuned.model))
         made = [Subject(STUDENT, features_of(tuned.backbone), tuned.backbone, head)]

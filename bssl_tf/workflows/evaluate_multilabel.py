@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bssl_tf.backend import configure
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.listing import labels_of_images
 from bssl_tf.data.preprocessing import evaluation_batches
-from bssl_tf.environment import environment, resolved_threads
-from bssl_tf.errors import ConfigError, DataError
+from bssl_tf.environment import environment
+from bssl_tf.errors import DataError
 from bssl_tf.evaluation.linear_probe import label_scores
 from bssl_tf.evaluation.multilabel import MultiLabelEvaluation, compare, write_multilabel
 from bssl_tf.evaluation.protocols import features_of
 from bssl_tf.models.place import START
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import DataConfig, read_settings
-from bssl_tf.tasks.fine_tuned import load_fine_tuned
-from bssl_tf.workflows.run_folders import run_config
+from bssl_tf.workflows.tested import open_tested
 
 _BATCH = 256
 _log = logging.getLogger(__name__)
@@ -45,17 +41,9 @@ def evaluate_multilabel(
         DataError: there are no test images, or other labels.
         BsslError: see `bssl_tf.errors`.
     """
-    config = run_config(run)
-    configure(resolved_threads(config.training.threads))
-    tuned = load_fine_tuned(run)
-    p = tuned.network.preprocessing
-    if overrides.get("image_size", p.image_size) != p.image_size:
-        raise ConfigError(f"{run} takes images of {p.image_size} px", "Omit --image-size")
-    base = dataclasses.asdict(config.data) | ({"limit": 0, "data_dir": ""} if "source" in overrides else {})
-    data_config = read_settings(DataConfig, base | overrides, "data.")
-    data = tuned.task.open(data_config, validation=False)
-    if data.test is None or not len(data.test):
-        raise DataError(f"{data.name} has too few images to hold some out for testing", "Add images")
+    tested = open_tested(run, overrides)
+    config, tuned, data = tested.config, tested.tuned, tested.data
+    p = tuned.preprocessing
     names, has = labels_of_images(data.test)
     train_names, train_has = labels_of_images(data.train)
     if not names == train_names == tuned.class_names:
@@ -81,7 +69,7 @@ def evaluate_multilabel(
     found = MultiLabelEvaluation(
         run=str(run),
         data=data.name,
-        data_settings=data_config,
+        data_settings=tested.data_config,
         train_images=len(data.train),
         test_images=len(data.test),
         test_fingerprint=data.test.fingerprint(),

@@ -1,0 +1,83 @@
+"""What `bssl-tf evaluate` does with a detector."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bssl_tf.backend import tf
+from bssl_tf.environment import environment
+from bssl_tf.errors import DataError
+from bssl_tf.evaluation.detection import ClassPrecision, DetectionEvaluation, sentence_of, write_detection
+from bssl_tf.tasks.detection.task import found_by, measured
+from bssl_tf.workflows.tested import open_tested
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate_detection(
+    run: Path, overrides: dict[str, Any], *, save: bool = True, command: str = ""
+) -> DetectionEvaluation:
+    """COCO's average precision of the network on the test images.
+
+    Args:
+        run: a finished run of `bssl-tf finetune --task detection`.
+        overrides: settings of `DataConfig` for other images with boxes of the same classes.
+        save: whether the result replaces that in `run`.
+        command: for the record.
+
+    Raises:
+        ConfigError: an override does not fit.
+        DataError: there are no test images with boxes, or other classes.
+        BsslError: see `bssl_tf.errors`.
+    """
+    tested = open_tested(run, overrides)
+    tuned, data = tested.tuned, tested.data
+    if data.test.class_names != tuned.class_names:
+        raise DataError(
+            f"{data.name} has other classes than those that {run} was trained with",
+            f"Give boxes of these: {', '.join(tuned.class_names)[:200]}",
+        )
+    _log.info(f"evaluating on {len(data.test)} test images")
+    network = tf.function(lambda images, training: tuned.model(images, training=training), reduce_retracing=True)
+    found = measured(data.test, found_by(network, data.test, tuned.preprocessing), tuned.preprocessing)
+    if found.ap is None or found.ap50 is None or found.ap75 is None:
+        raise DataError(f"the test images of {data.name} have no objects that count", "Add annotations")
+    rows = zip(
+        tuned.class_names,
+        data.test.class_counts().tolist(),
+        found.of_classes,
+        found.ap50_of_classes,
+        found.ap75_of_classes,
+        found.precisions,
+        strict=True,
+    )
+    evaluation = DetectionEvaluation(
+        run=str(run),
+        data=data.name,
+        data_settings=tested.data_config,
+        train_images=len(data.train),
+        test_images=len(data.test),
+        test_fingerprint=data.test.fingerprint(),
+        image_size=tuned.preprocessing.image_size,
+        seed=tested.config.training.seed,
+        labels_used=tuned.network.labels_used,
+        conditions=environment(tested.config.training.threads),
+        command=command,
+        ap=found.ap,
+        ap50=found.ap50,
+        ap75=found.ap75,
+        sentence=sentence_of(found.ap50, found.ap, len(data.test), data.name),
+        classes=tuple(
+            ClassPrecision(
+                name, count, ap, ap50, ap75, tuple((100 * curve).tolist() if np.isfinite(curve).all() else ())
+            )
+            for name, count, ap, ap50, ap75, curve in rows
+        ),
+    )
+    if save:
+        write_detection(run, evaluation)
+    return evaluation

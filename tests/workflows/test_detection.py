@@ -1,0 +1,182 @@
+"""Detection goes the whole way: a folder of Pascal VOC, a detector, its evaluation, a bundle, boxes on a picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bssl_tf.checkpoints import read_tensors, write_tensors
+from bssl_tf.engine.run_folder import RunFolder
+from bssl_tf.errors import BsslError
+from bssl_tf.evaluation.detection import read_detection
+from bssl_tf.files import read_records
+from bssl_tf.models.binarization import named_weights
+from bssl_tf.tasks.detection.open import open_boxes
+from bssl_tf.tasks.detection.task import Detection
+from bssl_tf.tasks.fine_tuned import load_fine_tuned
+from bssl_tf.workflows.finetune import finetune
+from bssl_tf_deploy import load
+from bssl_tf_deploy.library import host_target
+
+BCCD = Path(__file__).parents[1] / "tasks" / "detection" / "bccd"
+NAMES = ("Platelets", "RBC", "WBC")
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow has started in this process already, so that threads cannot be set any more."""
+    for place in ("engine.preparation", "workflows.tested"):
+        monkeypatch.setattr(f"bssl_tf.{place}.configure", lambda *_, **__: None)
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images of BCCD to learn from and three to test on. One box has no area."""
+    root = tmp_path_factory.mktemp("voc") / "cells"
+    shutil.copytree(BCCD, root)
+    for name in ("train", "val"):
+        (root / "ImageSets" / "Main" / f"{name}.txt").unlink()
+    return root
+
+
+def settings(voc: Path, **others: Any) -> dict[str, Any]:
+    return {
+        "task": "detection",
+        "data": {"source": str(voc), "image_size": 64, "max_unreadable_share": 0.3},
+        "backbone": {"name": "binary_resnet", "depth": 1},
+        "training": {"epochs": 2, "batch_size": 2, "threads": 1},
+        **others,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"backbone": {"name": "binary_resent"}}, "binary_resnet"),
+        ({"backbone": {}}, "no student is named to start from"),
+        ({"teacher": "runs/teacher"}, "the task detection does not learn from a teacher"),
+        ({"data": {"source": "no-such-folder", "image_size": 64}}, "no-such-folder does not exist"),
+        (
+            {
+                "data": {"source": str(BCCD), "image_size": 100, "max_unreadable_share": 0.3},
+                "training": {"batch_size": 1, "threads": 1},
+            },
+            "multiple of 32",
+        ),
+        ({"training": {"batch_size": 8}}, "fewer than one batch of 8"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_leaves_no_run(
+    voc: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BsslError, match=words) as error:
+        finetune(settings(voc) | change, tmp_path / "run", resume=False)
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def tuned(voc: Path, tmp_path_factory: pytest.TempPathFactory, bssl_tf: Callable[..., Any]) -> Path:
+    """A run folder of the real command, whose detector finds something."""
+    out = tmp_path_factory.mktemp("detector") / "run"
+    options = ["--student", "binary_resnet", "--set", "backbone.depth=1", "--image-size", 64, "--task", "detection"]
+    options += ["--epochs", 2, "--batch-size", 2, "--threads", 1, "--max-unreadable-share", 0.3]
+    done = bssl_tf("finetune", "--data", voc, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    # Hours of training, in place of which the least of the scores that its cells give is raised.
+    found, data = load_fine_tuned(out), open_boxes(str(voc), image_size=64, max_unreadable_share=0.3)
+    outputs = found.model(Detection().views(data.test, found.preprocessing, range(3)), training=False)
+    tensors, _ = read_tensors(out / "head" / "weights.safetensors")
+    for name, logits in zip(("scores_8", "scores_16"), outputs[::2], strict=True):
+        highest = np.sort(logits.numpy().reshape(-1, 3), axis=0)[-30]
+        tensors[f"{name}/bias"] = (tensors[f"{name}/bias"] - highest).astype(np.float32)
+    write_tensors(out / "head" / "weights.safetensors", tensors, {})
+    return out
+
+
+@pytest.mark.slow
+def test_it_is_trained_in_two_stages_measured_and_reported(tuned: Path, voc: Path, bssl_tf: Callable[..., Any]) -> None:
+    records = read_records(tuned / "metrics.jsonl")
+    assert [one["stage"] for one in records if "probe" not in one] == ["binary_activations"] * 2 + [
+        "binary_weights"
+    ] * 2
+    assert all({"loss", "class_loss", "box_loss"} <= one.keys() for one in records if "probe" not in one)
+    assert all(one["metric"] == "ap50" and "ap" in one for one in records if "probe" in one)
+    done = bssl_tf("evaluate", tuned)
+    assert done.returncode == 0, done.stderr
+    found, model = read_detection(tuned), load_fine_tuned(tuned)
+    assert found is not None and found.sentence in done.stdout and found.image_size == 64
+    assert [one.name for one in found.classes] == list(NAMES) and found.test_images == 3
+    test = open_boxes(str(voc), image_size=64, max_unreadable_share=0.3).test
+    measured = Detection().metrics(model.model, test, model.preprocessing)
+    assert found.ap50 == pytest.approx(measured["ap50"]) and found.ap == pytest.approx(measured["ap"])
+    assert [one.objects for one in found.classes] == test.class_counts().tolist()
+    for command in ("summary", "report"):
+        done = bssl_tf(command, tuned)
+        assert done.returncode == 0, done.stderr
+        text = done.stdout if command == "summary" else (tuned / "report.html").read_text()
+        assert f"AP50 {found.ap50:.1f} %" in text and "top-1 accuracy" not in text
+
+
+@pytest.mark.slow
+def test_the_bundle_finds_the_boxes_of_keras_on_our_runtime(
+    tuned: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    done = bssl_tf("export", tuned, "--target", host_target(), "--out", tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    assert "agreement of boxes" in done.stdout and "AP50 on 3 test images" in done.stdout
+    predictor = load(tmp_path / "bundle", runtime="own")
+    predictor.verify_golden()
+    manifest = predictor.bundle.manifest
+    assert (manifest.task, manifest.table.labels, manifest.table.strides) == ("detection", NAMES, (8, 16))
+    assert manifest.parity.agreement == 1 and set(manifest.parity.outputs) == {one.name for one in manifest.outputs}
+    model = load_fine_tuned(tuned).model
+    files = sorted((BCCD / "JPEGImages").glob("*.jpg"))
+    answers = predictor.detect(files)
+    assert sum(map(len, answers)) > 20
+    for file, boxes in zip(files, answers, strict=True):
+        prepared = predictor.prepare(file)
+        outputs = [one.numpy()[0] for one in model(prepared.tensor, training=False)]
+        named = dict(zip(Detection().outputs(model), outputs, strict=True))
+        expected = predictor.task.decode(named, manifest, prepared.view, 100)
+        assert [one.label for one in boxes] == [one.label for one in expected]
+        # Rounding of float32 in another order, on a picture of 640 px.
+        np.testing.assert_allclose([one[1:] for one in boxes], [one[1:] for one in expected], atol=0.05)
+        assert all(0 <= one.left < one.right <= 640 and 0 <= one.top < one.bottom <= 480 for one in boxes)
+    done = bssl_tf("run", tmp_path / "bundle", files[0], "--json", "--annotate", tmp_path / "drawn")
+    assert done.returncode == 0, done.stderr
+    [record] = json.loads(done.stdout)
+    assert [tuple(one["box"]) for one in record["boxes"]] == [one[2:] for one in answers[0]]
+    assert Image.open(tmp_path / "drawn" / f"{files[0].stem}.jpg").size == (640, 480)
+
+
+@pytest.mark.slow
+def test_a_pretrained_student_of_another_size_is_taken_and_a_stopped_run_ends_in_the_same_weights(
+    tiny_student: Path, voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {**settings(voc), "student": str(tiny_student)}
+    del wanted["backbone"]
+    finetune(wanted, tmp_path / "whole", resume=False)
+    whole = load_fine_tuned(tmp_path / "whole")
+    assert whole.network.preprocessing.image_size == 28 and whole.preprocessing.image_size == 64
+    assert whole.model.input_shape == (None, 64, 64, 1)
+    write = RunFolder.save_checkpoint
+
+    def killed(*arguments: Any) -> None:
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "save_checkpoint", killed)
+        finetune(wanted, tmp_path / "run", resume=False)
+    finetune({}, tmp_path / "run", resume=True)
+    one, other = (named_weights(load_fine_tuned(run).model) for run in (tmp_path / "run", tmp_path / "whole"))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name].numpy(), other[name].numpy(), err_msg=name)
