@@ -29,6 +29,7 @@ __version__ = "0.1.0"
 # Name -> the module that it comes from when it is first named; __init__.pyi has the same for type checkers.
 _OFFERED = {
     "Run": "bssl_tf.workflows.run",
+    "auto": "bssl_tf.workflows.auto",
     "bench": "bssl_tf.workflows.bench",
     "check": "bssl_tf.workflows.check",
     "compare": "bssl_tf.workflows.compare",

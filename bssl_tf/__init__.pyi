@@ -1,3 +1,4 @@
+from bssl_tf.workflows.auto import auto as auto
 from bssl_tf.workflows.bench import bench as bench
 from bssl_tf.workflows.check import check as check
 from bssl_tf.workflows.compare import compare as compare

@@ -30,7 +30,7 @@ COMMANDS = {
         name: name
         for name in (
             *("pretrain", "finetune", "evaluate", "check", "export", "inspect", "bench", "report", "compare", "pack"),
-            *("embed", "select", "similar"),
+            *("auto", "embed", "select", "similar"),
         )
     },
 }

@@ -19,6 +19,7 @@ from bssl_tf_deploy.text import printable, show
 
 # Name -> one line of help, here so that `--help` loads none of them.
 COMMANDS = {
+    "auto": "Go the whole way from photos to a bundle and a report, within a time.",
     "init": "Write a commented preset for your own photos, and print the next commands.",
     "teacher": "Train a float teacher on unlabelled images (MoCo v2, BYOL).",
     "import-teacher": "Make a teacher from a PyTorch checkpoint: MoCo v2, SwAV, EfficientNet-Lite0.",

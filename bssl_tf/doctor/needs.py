@@ -32,6 +32,11 @@ _OF_RUNS = {
     **(_ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
 }
 NEEDS = {
+    "auto": Needs(
+        (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite", "flatbuffers", "matplotlib", "jinja2", "compiler"),
+        {"ziglang": "only for this kind of machine (--target)"}
+        | _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK,
+    ),
     "init": Needs((*_IMAGES, "safetensors", "tqdm", "scipy"), _PRETRAINED),
     "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
