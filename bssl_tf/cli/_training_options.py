@@ -14,8 +14,6 @@ from bssl_tf.cli.options import json_option
 from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bssl_tf.engine.forecast import Forecast
     from bssl_tf.engine.profile import Profile
     from bssl_tf.workflows.training import ReadyRun
@@ -104,14 +102,6 @@ budget_option = click.option(
     help="How long training may take, such as 30m: epochs, batch size, learning rate and queue are chosen from the "
     "images and the speed of this machine, where no option sets them.",
 )
-
-
-def show_trained(run: str, network: Path, as_json: bool) -> None:
-    """Prints where the result of a training is."""
-    if as_json:
-        show_json({"run": run, "network": str(network)})
-    else:
-        show(network)
 
 
 def show_plan(ready: ReadyRun[Any], steps: int | None, as_json: bool) -> None:

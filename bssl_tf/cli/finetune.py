@@ -11,8 +11,8 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import show_plan, show_trained, training_options
-from bssl_tf.cli.options import prose, source_options
+from bssl_tf.cli._training_options import show_plan, training_options
+from bssl_tf.cli.options import prose, show_trained, source_options
 from bssl_tf.cli.zoo import students
 from bssl_tf.models.registry import names
 from bssl_tf.settings import FinetuneConfig

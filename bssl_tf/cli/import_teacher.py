@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli._training_options import show_trained
-from bssl_tf.cli.options import json_option, prose
+from bssl_tf.cli.options import json_option, prose, show_trained
 
 
 @click.command("import-teacher")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf_deploy.text import show
+from bssl_tf_deploy.text import show, show_json
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -129,3 +130,11 @@ def json_option(help_text: str = "Print the result as JSON.") -> Callable[[Funct
 def prose(line: str) -> None:
     """Prints a line for a person, on stderr; stdout is for results."""
     show(line, file=sys.stderr)
+
+
+def show_trained(run: str, network: Path, as_json: bool) -> None:
+    """Prints where the result of a training is."""
+    if as_json:
+        show_json({"run": run, "network": str(network)})
+    else:
+        show(network)

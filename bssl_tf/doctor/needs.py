@@ -24,6 +24,7 @@ _SHARDS = {"array-record": "no shards in ArrayRecord"}
 _MEASURED = ("scikit-learn", "scipy")
 _ZOO = {"larq-zoo": "no larq_zoo:NAME"}
 _GPU = {"GPU": "on the processor only"}
+_DETECTION = {"pycocotools": "no accuracy of detectors", "pyyaml": "no boxes from YOLO's data.yaml"}
 _PARQUET = {"pyarrow": "no vectors in .parquet"}
 _TRACK = {"wandb": "no --track wandb", "mlflow-skinny": "no --track mlflow"}
 # Features come from bundles as well.
@@ -41,9 +42,9 @@ NEEDS = {
     "teacher": Needs((*_TRAIN, *_MEASURED), _PRETRAINED | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
     "import-teacher": Needs((*_BACKEND, "safetensors")),
     "pretrain": Needs((*_TRAIN, *_MEASURED, "tflite"), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
-    "finetune": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
+    "finetune": Needs((*_TRAIN, *_MEASURED), _DETECTION | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU | _TRACK),
     "launch": Needs(_BASE),
-    "evaluate": Needs((*_TRAIN, *_MEASURED), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
+    "evaluate": Needs((*_TRAIN, *_MEASURED), _DETECTION | _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
     "data": Needs((*_BACKEND, "tqdm", "tensorflow-datasets"), {"TFDS folder": "TFDS cannot download"}),
     "pack": Needs((*_IMAGES, "tqdm"), dict.fromkeys(_BACKEND[len(_IMAGES) :], "only shards in .tar") | _SHARDS),
     "compare": Needs((*_TRAIN, *_MEASURED, "matplotlib"), _ONNX | _ZOO | _TFDS | _SHARDS | _GPU),
@@ -51,7 +52,7 @@ NEEDS = {
     "check": Needs((*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), _ONNX | _ZOO | _TFDS | _SHARDS),
     "export": Needs(
         (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite", "compiler"),
-        {"ziglang": "only for this kind of machine (--target)", **_ONNX, **_ZOO, **_TFDS, **_SHARDS},
+        {"ziglang": "only for this kind of machine (--target)", **_DETECTION, **_ONNX, **_ZOO, **_TFDS, **_SHARDS},
     ),
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
     "run": Needs((*_IMAGES, "runtime"), {"opencv-python-headless": "no --video and --camera"}),
