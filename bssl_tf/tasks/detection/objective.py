@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from bssl_tf.backend import tf
 from bssl_tf.losses.generalised_iou import overlaps
 from bssl_tf.losses.quality_focal import quality_focal
+from bssl_tf.replicas import gather
 from bssl_tf.tasks.detection.assignment import assign, cells
 from bssl_tf_deploy.boxes import MAX_LOG_DISTANCE
 
@@ -33,7 +34,8 @@ def losses(
 ) -> dict[str, tf.Tensor]:
     """Scalars: `loss`, which training makes small, and its parts `class_loss` and `box_loss`.
 
-    Both are sums over cells, divided by the number of cells in the batch that learn a box, at least 1.
+    Both are sums over cells, divided by the number of cells in the batch that learn a box, at least 1. On one of
+    several devices that share a batch they are such that their mean over devices is that.
 
     Args:
         outputs: by stride, logits [B, H / s, W / s, K] and logarithms of distances [B, H / s, W / s, 4], float32.
@@ -60,7 +62,9 @@ def losses(
     quality = tf.where(learns, tf.stop_gradient(iou), 0.0)[..., tf.newaxis]
     targets = quality * tf.one_hot(tf.gather(classes, safe, batch_dims=1), logits.shape[-1])
     counted = tf.cast(learns | ~_inside_any(boxes, classes == -2, middles), tf.float32)
-    count = tf.maximum(tf.reduce_sum(tf.cast(learns, tf.float32)), 1.0)
+    # Of the whole batch, over its devices: each has its share of the sums, and losses of all are averaged.
+    counts = gather(tf.reduce_sum(tf.cast(learns, tf.float32))[tf.newaxis])
+    count = tf.maximum(tf.reduce_sum(counts), 1.0) / tf.cast(tf.size(counts), tf.float32)
     class_loss = tf.reduce_sum(quality_focal(logits, targets) * counted[..., tf.newaxis]) / count
     box_loss = tf.reduce_sum(tf.where(learns, 1.0 - giou, 0.0)) / count
     return {"loss": class_loss + BOX_WEIGHT * box_loss, "class_loss": class_loss, "box_loss": box_loss}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bssl_tf.backend import keras, tf
+from bssl_tf.tasks.detection import objective
 from bssl_tf.tasks.detection.assignment import cells
 from bssl_tf.tasks.detection.objective import decoded, losses
 from bssl_tf_deploy.boxes import candidates, suppress
@@ -86,3 +87,30 @@ def test_images_without_objects_give_a_loss(names: list[list[int]]) -> None:
     made = {s: (scores[:1], sides[:1]) for s, (scores, sides) in outputs(3).items()}
     found = losses(made, tf.zeros((1, 1, 4)), tf.constant(names), HEIGHT, WIDTH)
     assert float(found["box_loss"]) == 0 and np.isfinite(float(found["loss"])) and float(found["loss"]) > 0
+
+
+def test_devices_that_share_a_batch_average_to_its_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though one device has three objects, another one, and a third none."""
+    made, extra = outputs(4), outputs(5)
+    pairs = {s: tuple(tf.concat([made[s][i], extra[s][i][:1]], 0) for i in (0, 1)) for s in STRIDES}
+    boxes = tf.constant(np.concatenate([BOXES, BOXES[:1]]), tf.float32)
+    names = tf.constant(np.concatenate([NAMES, [[-1, -1, -1]]]), tf.int32)
+    whole = losses(pairs, boxes, names, HEIGHT, WIDTH)
+    counts: list[tf.Tensor] = []
+
+    def of_device(row: int) -> dict[str, tf.Tensor]:
+        own = {s: tuple(one[row : row + 1] for one in pair) for s, pair in pairs.items()}
+        return losses(own, boxes[row : row + 1], names[row : row + 1], HEIGHT, WIDTH)
+
+    def kept(count: tf.Tensor) -> tf.Tensor:
+        counts.append(count)
+        return count
+
+    monkeypatch.setattr(objective, "gather", kept)
+    for row in range(3):
+        of_device(row)
+    assert len({float(one[0]) for one in counts}) == 3
+    monkeypatch.setattr(objective, "gather", lambda _: tf.concat(counts, 0))
+    parts = [of_device(row) for row in range(3)]
+    for name, value in whole.items():
+        assert float(value) == pytest.approx(np.mean([float(part[name]) for part in parts]), rel=1e-5)
