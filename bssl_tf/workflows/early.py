@@ -21,9 +21,11 @@ from bssl_tf.models.registry import check_backbone
 from bssl_tf.settings import PROTOCOLS, FinetuneConfig, TeacherConfig, check_choice, read_import, read_run_config
 from bssl_tf.teachers.place import check_place
 from bssl_tf.workflows.export_options import settle_options
-from bssl_tf.workflows.run_folders import check_finished, start_folder
+from bssl_tf.workflows.run_folders import check_finished, start_folder, task_of
 
 _ANY_SIZE = 224
+# Other tasks may take files of other kinds, such as boxes, which they know themselves.
+_OF_IMAGES = ("classification", "multilabel")
 
 
 def before_training(kind: type[Sections], settings: dict[str, Any], out: Path, *, resume: bool) -> None:
@@ -65,8 +67,7 @@ def _before_finetuning(settings: dict[str, Any], out: Path) -> None:
             check_backbone(config.backbone.name)
         if config.teacher:
             check_place(config.teacher)
-        # Boxes come in files of other kinds, which their task knows.
-        if config.task != "detection" or not config.data.source:
+        if config.task in _OF_IMAGES or not config.data.source:
             check_data(config.data)
         if config.unlabelled:
             check_data(dataclasses.replace(config.data, source=config.unlabelled))
@@ -79,7 +80,7 @@ def before_evaluating(run: Path, overrides: dict[str, Any], protocols: Iterable[
     if not run.is_file() and not (run / "saved_model.pb").exists() and read_import(run) is None:
         command = read_run_config(run)["command"]
         check_finished(run, "teacher" if command == "teacher" else "student", command)
-    if source := overrides.get("source"):
+    if (source := overrides.get("source")) and task_of(run) in _OF_IMAGES:
         size, share = overrides.get("image_size", _ANY_SIZE), overrides.get("max_unreadable_share", 0.0)
         check_arguments(source, size or _ANY_SIZE, None, share, overrides.get("limit") or None)
 

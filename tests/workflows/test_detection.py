@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -14,13 +15,15 @@ from PIL import Image
 
 from bssl_tf.checkpoints import read_tensors, write_tensors
 from bssl_tf.engine.run_folder import RunFolder
-from bssl_tf.errors import BsslError
+from bssl_tf.errors import BsslError, DataError
 from bssl_tf.evaluation.detection import read_detection
 from bssl_tf.files import read_records
 from bssl_tf.models.binarization import named_weights
+from bssl_tf.settings import FinetuneConfig
 from bssl_tf.tasks.detection.open import open_boxes
 from bssl_tf.tasks.detection.task import Detection
 from bssl_tf.tasks.fine_tuned import load_fine_tuned
+from bssl_tf.workflows.early import before_evaluating, before_training
 from bssl_tf.workflows.finetune import finetune
 from bssl_tf_deploy import load
 from bssl_tf_deploy.library import host_target
@@ -81,6 +84,20 @@ def test_what_cannot_work_is_one_line_and_leaves_no_run(
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
+def test_a_file_of_boxes_is_not_refused_as_a_folder_of_images(tmp_path: Path) -> None:
+    """COCO's annotations, before TensorFlow is loaded."""
+    file = tmp_path / "boxes.json"
+    file.write_text("{}")
+    options = {"task": "detection", "data": {"source": str(file)}, "backbone": {"name": "binary_resnet"}}
+    before_training(FinetuneConfig, options, tmp_path / "run", resume=False)
+    (tmp_path / "done" / "student").mkdir(parents=True)
+    (tmp_path / "done" / "student" / "network.json").touch()
+    for task in ("detection", "classification"):
+        (tmp_path / "done" / "config.toml").write_text(f'command = "finetune"\ntask = "{task}"\n')
+        with pytest.raises(DataError) if task == "classification" else contextlib.nullcontext():
+            before_evaluating(tmp_path / "done", {"source": str(file)}, ())
+
+
 @pytest.fixture(scope="module")
 def tuned(voc: Path, tmp_path_factory: pytest.TempPathFactory, bssl_tf: Callable[..., Any]) -> Path:
     """A run folder of the real command, whose detector finds something."""
@@ -131,6 +148,9 @@ def test_the_bundle_finds_the_boxes_of_keras_on_our_runtime(
     done = bssl_tf("export", tuned, "--target", host_target(), "--out", tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
     assert "agreement of boxes" in done.stdout and "AP50 on 3 test images" in done.stdout
+    shutil.copytree(tmp_path / "bundle", tuned / "bundle")
+    done = bssl_tf("summary", tuned)
+    assert done.returncode == 0 and "  AP50 of this model" in done.stdout, done.stderr
     predictor = load(tmp_path / "bundle", runtime="own")
     predictor.verify_golden()
     manifest = predictor.bundle.manifest

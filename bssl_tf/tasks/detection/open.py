@@ -17,7 +17,7 @@ from bssl_tf.data.image_set import SkippedFile, spread_indices
 from bssl_tf.data.load import TFDS_PREFIX
 from bssl_tf.errors import DataError, MissingDataError
 from bssl_tf.files import cache_dir as user_cache_dir
-from bssl_tf.tasks.detection.annotations import Annotated, Annotations, Faults
+from bssl_tf.tasks.detection.annotations import MAX_NAME, Annotated, Annotations, Faults
 from bssl_tf.tasks.detection.boxes import BoxSet, BoxSplits, Objects
 from bssl_tf.tasks.detection.coco import coco_files, read_coco
 from bssl_tf.tasks.detection.voc import is_voc, read_voc
@@ -75,6 +75,11 @@ def open_boxes(
     )
     if not names:
         raise DataError(f"{spec} has no boxes to learn from", "Add annotations, or check the folder")
+    if odd := [name for name in names if not name.strip() or len(name) > MAX_NAME]:
+        raise DataError(
+            f"a class of {spec} is called {odd[0]!r:.60}",
+            f"Give names of 1 to {MAX_NAME} characters; a bundle has them",
+        )
     images = [_with_known_classes(image, set(names), faults) for image in images]
     if limit is not None:
         parts = [[image for image in images if image.split == split] for split in _SPLITS]

@@ -405,3 +405,12 @@ def test_what_is_nowhere_and_what_is_no_such_data_set_are_refused(opened: Opened
     (tmp_path / "plain").mkdir()
     with pytest.raises(DataError, match="holds no annotations of a form that is known"):
         opened(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("name", [" ", "x" * 201])
+def test_names_that_no_bundle_may_have_are_refused_before_training(opened: Opened, tmp_path: Path, name: str) -> None:
+    root = coco(tmp_path / "coco")
+    for file in (root / "annotations").iterdir():
+        file.write_text(file.read_text().replace('"name": "WBC"', f'"name": "{name}"'))
+    with pytest.raises(DataError, match=r"a class of .* is called .* Give names of 1 to 200 characters"):
+        opened(root)
