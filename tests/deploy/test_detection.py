@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bssl_tf_deploy.errors import BundleError, StorageError, UsageError
 from bssl_tf_deploy.manifest import FORMAT, Manifest, OutputParity, ParityFigures, Preprocessing, TensorSignature
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.running import RunSettings, run
+from bssl_tf_deploy.tasks import find_task
 from bssl_tf_deploy.tasks.detection import Box, Detection, Precision, Table
 from tests.deploy import bundles
 
@@ -187,6 +189,17 @@ def test_run_prints_boxes_and_draws_them(bundle: Bundle, tmp_path: Path, capsys:
     run(predictor, RunSettings(images[:1], format="csv", top=2))
     head, row = capsys.readouterr().out.splitlines()
     assert head.startswith("image,error,label_1,score_1,left_1,top_1,right_1,bottom_1,label_2") and "'=platelet" in row
+
+
+@pytest.mark.parametrize("name", ["classification", "detection", "multilabel"])
+def test_the_figures_that_a_task_names_are_in_its_table_for_both_networks(name: str) -> None:
+    """`export` and `summary` print them."""
+    task = find_task(name)
+    [accuracy] = (
+        one for one in typing.get_args(typing.get_type_hints(task.table)["accuracy"]) if one is not type(None)
+    )
+    fields = {field.name for field in dataclasses.fields(accuracy)}
+    assert task.figures and fields == {"images", *task.figures, *(f"keras_{key}" for key in task.figures)}
 
 
 def test_nothing_found_is_an_answer(bundle: Bundle, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
