@@ -6,7 +6,8 @@
     OUT/bundle/        whichever of the two is better on held-out images
     OUT/report.html    all of it
 
-The same call continues where it stopped: a finished training is not repeated, an unfinished one resumes.
+The same call continues where it stopped. A finished training is resumed too: it takes no more steps, but is refused if
+its images are others by now.
 """
 
 from __future__ import annotations
@@ -106,24 +107,20 @@ def auto(
     _step(1, "the teacher")
     teacher = _teacher(found, data, out / "teacher", image_size)
     _step(2, "the student, without labels")
-    student = Run(out / "student", out / "student/student")
-    if not _is_finished(student):
-        steps.pretrain(
-            data,
-            out=student.path,
-            teacher=teacher,
-            budget=found.student,
-            image_size=image_size,
-            channels=3 if (teacher / "import.json").exists() else None,
-            resume=True,
-        )
+    student = steps.pretrain(
+        data,
+        out=out / "student",
+        teacher=teacher,
+        budget=found.student,
+        image_size=image_size,
+        channels=3 if (teacher / "import.json").exists() else None,
+        resume=True,
+    )
     _step(3, "a linear probe on it")
     student.evaluate(data=labels)
     _step(4, "fine-tuning")
-    tuned = Run(out / "tuned", out / "tuned/student")
-    if not _is_finished(tuned):
-        epochs = _affordable_epochs(student, labels, tuned.path, for_tuning)
-        student.finetune(labels, out=tuned.path, epochs=epochs, resume=True)
+    epochs = _affordable_epochs(student, labels, out / "tuned", for_tuning)
+    tuned = student.finetune(labels, out=out / "tuned", epochs=epochs, resume=True)
     heads = tuned.evaluate().heads
     best, kind = (tuned, "fine-tuned") if heads is not None and heads.points > 0 else (student, "linear probe")
     _step(5, f"bundle ({kind}) and report")
@@ -151,13 +148,9 @@ def _step(number: int, what: str) -> None:
     _log.info(f"step {number} of 5: {what}")
 
 
-def _is_finished(run: Run) -> bool:
-    return (run.network / "network.json").is_file()
-
-
 def _teacher(found: Plan, data: str | Path, out: Path, image_size: int) -> Path:
     """The folder of a teacher, which may be there already."""
-    if (out / "import.json").exists() or _is_finished(Run(out, out / "teacher")):
+    if (out / "import.json").exists():
         return out
     if found.pretrained and not (out / "config.toml").exists():
         # A killed import leaves half a folder.
