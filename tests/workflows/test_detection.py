@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,13 @@ from bssl_tf.tasks.detection.open import open_boxes
 from bssl_tf.tasks.detection.task import Detection
 from bssl_tf.tasks.fine_tuned import load_fine_tuned
 from bssl_tf.workflows.early import before_evaluating, before_training
+from bssl_tf.workflows.export import export
 from bssl_tf.workflows.finetune import finetune
 from bssl_tf_deploy import load
 from bssl_tf_deploy.library import host_target
+from bssl_tf_deploy.predictor import Predictor, Prepared
+from bssl_tf_deploy.tasks.detection import Box
+from tests.native import ROOT, require_rig
 
 BCCD = Path(__file__).parents[1] / "tasks" / "detection" / "bccd"
 NAMES = ("Platelets", "RBC", "WBC")
@@ -141,6 +147,17 @@ def test_it_is_trained_in_two_stages_measured_and_reported(tuned: Path, voc: Pat
         assert f"AP50 {found.ap50:.1f} %" in text and "top-1 accuracy" not in text
 
 
+def boxes_of_keras(run: Path, predictor: Predictor, prepared: Sequence[Prepared]) -> list[list[Box]]:
+    """What the network before conversion gives for the same tensors, decoded alike."""
+    model = load_fine_tuned(run).model
+    found = []
+    for one in prepared:
+        outputs = [tensor.numpy()[0] for tensor in model(one.tensor, training=False)]
+        named = dict(zip(Detection().outputs(model), outputs, strict=True))
+        found.append(predictor.task.decode(named, predictor.bundle.manifest, one.view, 100))
+    return found
+
+
 @pytest.mark.slow
 def test_the_bundle_finds_the_boxes_of_keras_on_our_runtime(
     tuned: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
@@ -156,15 +173,11 @@ def test_the_bundle_finds_the_boxes_of_keras_on_our_runtime(
     manifest = predictor.bundle.manifest
     assert (manifest.task, manifest.table.labels, manifest.table.strides) == ("detection", NAMES, (8, 16))
     assert manifest.parity.agreement == 1 and set(manifest.parity.outputs) == {one.name for one in manifest.outputs}
-    model = load_fine_tuned(tuned).model
     files = sorted((BCCD / "JPEGImages").glob("*.jpg"))
     answers = predictor.detect(files)
     assert sum(map(len, answers)) > 20
-    for file, boxes in zip(files, answers, strict=True):
-        prepared = predictor.prepare(file)
-        outputs = [one.numpy()[0] for one in model(prepared.tensor, training=False)]
-        named = dict(zip(Detection().outputs(model), outputs, strict=True))
-        expected = predictor.task.decode(named, manifest, prepared.view, 100)
+    wanted = boxes_of_keras(tuned, predictor, [predictor.prepare(file) for file in files])
+    for boxes, expected in zip(answers, wanted, strict=True):
         assert [one.label for one in boxes] == [one.label for one in expected]
         # Rounding of float32 in another order, on a picture of 640 px.
         np.testing.assert_allclose([one[1:] for one in boxes], [one[1:] for one in expected], atol=0.05)
@@ -174,6 +187,46 @@ def test_the_bundle_finds_the_boxes_of_keras_on_our_runtime(
     [record] = json.loads(done.stdout)
     assert [tuple(one["box"]) for one in record["boxes"]] == [one[2:] for one in answers[0]]
     assert Image.open(tmp_path / "drawn" / f"{files[0].stem}.jpg").size == (640, 480)
+
+
+# On the emulated processor: numpy and LiteRT alone, so that pictures come as tensors.
+ON_ARM = """
+import json, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from bssl_tf_deploy import load
+from bssl_tf_deploy.predictor import Prepared
+from bssl_tf_deploy.tasks.task import View
+predictor = load(sys.argv[2], runtime="own", trust_bundle_library=True)
+predictor.verify_golden()
+with np.load(sys.argv[3]) as given:
+    rows = zip(given["tensors"], given["views"])
+    answers = [predictor.answer(Prepared(one[np.newaxis], View(*view.tolist())), 100)[0] for one, view in rows]
+json.dump(answers, open(sys.argv[4], "w"))
+"""
+
+
+@pytest.mark.slow
+def test_emulated_arm_finds_the_boxes_of_keras(tuned: Path, tmp_path: Path) -> None:
+    rig = require_rig()
+    bundle = export(tuned, target="arm64", out=tmp_path / "bundle").path
+    predictor = load(bundle, runtime="lce")
+    prepared = [predictor.prepare(file) for file in sorted((BCCD / "JPEGImages").glob("*.jpg"))]
+    views = [dataclasses.astuple(one.view) for one in prepared]
+    np.savez(tmp_path / "given.npz", tensors=np.concatenate([one.tensor for one in prepared]), views=views)
+    # Without the library of this machine, so that the bundle's is loaded.
+    package = tmp_path / "site" / "bssl_tf_deploy"
+    shutil.copytree(ROOT / "deploy" / "bssl_tf_deploy", package, ignore=shutil.ignore_patterns("lib", "__pycache__"))
+    files = [str(path) for path in (package.parent, bundle, tmp_path / "given.npz", tmp_path / "answers.json")]
+    command = rig.python("cortex-a72", "ai-edge-litert-2.3", ["-c", ON_ARM, *files])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    answers = json.loads((tmp_path / "answers.json").read_text())
+    assert sum(map(len, answers)) > 20
+    expected = boxes_of_keras(tuned, predictor, prepared)
+    for found, wanted in zip(answers, expected, strict=True):
+        assert [one[0] for one in found] == [one.label for one in wanted]
+        np.testing.assert_allclose([one[1:] for one in found], [one[1:] for one in wanted], atol=0.05)
 
 
 @pytest.mark.slow
