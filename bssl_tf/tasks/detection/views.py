@@ -26,7 +26,7 @@ from bssl_tf_deploy.tasks.task import View
 _FILL, _IGNORED = -1, -2
 # Each is compared with each cell of the maps; of more on one picture, the largest are learnt.
 MAX_OBJECTS = 300
-_PREFETCHED, _AT_ONCE = 2, 2
+_PREFETCHED = 2
 _log = logging.getLogger(__name__)
 
 
@@ -104,7 +104,7 @@ def batches(
         return images, boxes, classes
 
     steps = tf.data.Dataset.range(first_step, last_step)
-    made = steps.map(read, num_parallel_calls=_AT_ONCE, deterministic=True).prefetch(_PREFETCHED)
+    made = steps.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(_PREFETCHED)
     return (Example(images, {"boxes": boxes, "classes": classes}) for images, boxes, classes in made)
 
 
