@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -95,6 +96,23 @@ def with_replica_batch_norm(model: keras.Model) -> keras.Model:
         return type(layer).from_config(layer.get_config())
 
     return copy_of(model, clone)
+
+
+def built_for_replicas(build: Callable[[], keras.Model], seed: int) -> keras.Model:
+    """What `build` gives, `with_replica_batch_norm`; random numbers after it, of a head say, are those of one device.
+
+    Args:
+        build: makes a functional model, of random weights perhaps.
+        seed: of Keras' random numbers.
+    """
+    keras.utils.set_random_seed(seed)
+    model = build()
+    copy = with_replica_batch_norm(model)
+    if copy is not model:
+        # The copy's layers have drawn weights of their own, which it then did not keep.
+        keras.utils.set_random_seed(seed)
+        build()
+    return copy
 
 
 def _over_channels(norm: keras.layers.BatchNormalization) -> bool:

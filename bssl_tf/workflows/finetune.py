@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bssl_tf.backend import keras
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.open import data_name, open_data
 from bssl_tf.engine.configuration import configured, refuse_begun
@@ -26,7 +25,7 @@ from bssl_tf.engine.stages import STAGES, Stage
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
-from bssl_tf.models.layers import with_replica_batch_norm
+from bssl_tf.models.layers import built_for_replicas
 from bssl_tf.models.precision import in_precision
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import FinetuneConfig, read_run_config
@@ -125,8 +124,8 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
     stages = (Stage("finetune", True, epochs),) if config.student else STAGES["progressive"](epochs)
 
     def build(stage: Stage) -> Recipe:
-        keras.utils.set_random_seed(named_seed(config.training.seed, "student weights"))
-        backbone = in_precision(with_replica_batch_norm(start.build()), config.training.precision)
+        backbone = built_for_replicas(start.build, named_seed(config.training.seed, "student weights"))
+        backbone = in_precision(backbone, config.training.precision)
         first, binary = stage is stages[0], stage.binary_weights
         given = Ingredients(
             backbone, "student", None, len(classes), config.training, stage.epochs, first, purpose, binary

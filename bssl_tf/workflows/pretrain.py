@@ -22,7 +22,7 @@ from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.registry import RunConfig
 from bssl_tf.models.binarization import binarize
-from bssl_tf.models.layers import with_replica_batch_norm
+from bssl_tf.models.layers import built_for_replicas
 from bssl_tf.models.precision import in_precision
 from bssl_tf.models.saved import save_network
 from bssl_tf.seeding import named_seed
@@ -144,8 +144,9 @@ def ready_to_pretrain(
         first = stage is stages[0]
         # What a later stage does not take over is drawn with another seed, not the same once more.
         names = ("student weights",) if first else ("student weights", stage.name)
-        keras.utils.set_random_seed(named_seed(config.training.seed, *names))
-        backbone = with_replica_batch_norm(binarize(student.build(), weights=stage.binary_weights))
+        backbone = built_for_replicas(
+            lambda: binarize(student.build(), weights=stage.binary_weights), named_seed(config.training.seed, *names)
+        )
         backbone = in_precision(backbone, config.training.precision)
         classes = len(data.train.class_names)
         given = Ingredients(backbone, "student", teacher, classes, config.training, stage.epochs, first)

@@ -14,7 +14,7 @@ from bssl_tf.engine.preparation import prepare
 from bssl_tf.engine.stages import Stage
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
-from bssl_tf.models.layers import with_replica_batch_norm
+from bssl_tf.models.layers import built_for_replicas
 from bssl_tf.models.precision import in_precision
 from bssl_tf.models.saved import Network, save_network
 from bssl_tf.seeding import named_seed
@@ -72,9 +72,9 @@ def ready_to_train_teacher(
     stages = (Stage(run.method.name, False, config.training.epochs),)
 
     def build(stage: Stage) -> Recipe:
-        keras.utils.set_random_seed(named_seed(config.training.seed, "teacher weights"))
         classes = len(data.train.class_names)
-        backbone = in_precision(with_replica_batch_norm(network.build()), config.training.precision)
+        backbone = built_for_replicas(network.build, named_seed(config.training.seed, "teacher weights"))
+        backbone = in_precision(backbone, config.training.precision)
         given = Ingredients(backbone, "teacher", None, classes, config.training, stage.epochs, True)
         return run.method.build(run.own, given)
 

@@ -40,7 +40,7 @@ from bssl_tf.methods.s2bnn import ContrastiveS2bnn, S2bnnConfig
 from bssl_tf.methods.supervised import Supervised
 from bssl_tf.methods.swav import Swav, SwavConfig
 from bssl_tf.models.heads import mlp_head
-from bssl_tf.models.layers import batch_norm, binary_conv, with_replica_batch_norm
+from bssl_tf.models.layers import batch_norm, binary_conv, built_for_replicas, with_replica_batch_norm
 from bssl_tf.settings import TrainingConfig
 from bssl_tf.teachers.teacher import Teacher
 
@@ -110,6 +110,7 @@ def main(what: str, kind: str, out: Path, killed: list[str]) -> None:
                 batches = list(each.batches(partial(fed.batches, two_views, CONFIG, 0, STEPS)))
                 found[str(each.replicas)] = {name: losses(build(name), batches) for name in recipes(teacher)}
         if kind == "mirrored":
+            found["drawn"] = [drawn(each) for each in (ALONE, devices)]
             found["scaled"] = scaled(devices)
             found["batch norm"] = {
                 f"{whole} {own}": normalised(devices, whole, own) for whole in (True, False) for own in (True, False)
@@ -171,6 +172,13 @@ def normalised(devices: Distribution, whole_batch: bool, users: bool) -> list[An
         made = devices.strategy.run(tf.function(lambda x: network(x, training=True)), (rows,))
     parts = devices.strategy.experimental_local_results(made)
     return [np.concatenate(parts)[:, 0].tolist(), norm.moving_mean.numpy().tolist()]
+
+
+def drawn(devices: Distribution) -> list[list[float]]:
+    """First weights of a network, and of a head that is made after it."""
+    with devices.scope():
+        models = built_for_replicas(network, 7), mlp_head("head", WIDTH, (8,), use_batch_norm=False)
+        return [model.weights[0].numpy().ravel()[:8].tolist() for model in models]
 
 
 def scaled(devices: Distribution) -> list[list[float]]:

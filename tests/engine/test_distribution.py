@@ -70,6 +70,11 @@ def test_batch_norm_takes_the_whole_batch_or_each_device_its_part(mirrored: Any,
     assert whole[1] == pytest.approx([0.35]) and own[1] == pytest.approx([0.15])
 
 
+def test_all_that_is_drawn_is_the_same_on_two_devices(mirrored: Any) -> None:
+    one, two = mirrored["drawn"]
+    assert one == two and len({*one[0], *one[1]}) == 16
+
+
 def test_scaled_losses_move_no_weight_where_a_device_has_a_gradient_that_is_not_finite(mirrored: Any) -> None:
     # sqrt(4 w) and sqrt(16 w) have the gradients 1 and 2 at w = 1; that of sqrt(0 w) is not a number.
     assert mirrored["scaled"] == [[0.25, 8.0], [0.25, 4.0]]
