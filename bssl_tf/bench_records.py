@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bssl_tf.errors import RunFolderError
-from bssl_tf.files import MAX_RECORDS_BYTES, append_record, read_regular
+from bssl_tf.files import MAX_RECORDS_BYTES, append_record, parse_json, read_regular
 from bssl_tf_deploy.record import Record
 from bssl_tf_deploy.strict import StrictError
 from bssl_tf_deploy.system_errors import next_step
@@ -50,7 +49,7 @@ def parse_benchmarks(path: Path) -> tuple[list[Record], list[str]]:
     *lines, _ = text.split("\n")
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(Record.from_dict(json.loads(line)))
+            records.append(Record.from_dict(parse_json(line)))
         except (ValueError, RecursionError):
             faults.append(f"line {number} in {path} is not JSON")
         except StrictError as error:

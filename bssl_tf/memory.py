@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -44,6 +45,22 @@ def available_bytes(root: Path = Path("/")) -> int | None:
         if limit_bytes != resource.RLIM_INFINITY and pages is not None:
             found.append(limit_bytes - pages * resource.getpagesize())
     return max(0, min(found)) if found else None
+
+
+def peak_bytes() -> int:
+    """The most memory of this process that was resident at once; 0 where the system does not report it."""
+    # Not getrusage where there is something better: it begins with the peak of the process that started this one.
+    about = {
+        name: 1024 * int(rest.split()[0]) for name, _, rest in _lines(Path("/proc/self/status")) if name == "VmHWM"
+    }
+    if about:
+        return about["VmHWM"]
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    # KiB, but for macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def require_memory(needed: int, what: str, smaller: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from bssl_tf.engine.loop import checkpointed
 from bssl_tf.engine.probe import Probe, Validation
 from bssl_tf.engine.stages import Stage
 from bssl_tf.engine.step import make_optimizer, make_step
+from bssl_tf.memory import peak_bytes
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.settings import TrainingConfig
 
@@ -107,7 +106,7 @@ def forecast(
         epoch_s=per_epoch * step_s + checkpoint_s + (probe_s / probe.every if probe is not None else 0),
         graphs_s=graphs_s,
         total_s=steps * step_s + graphs_s + epochs * checkpoint_s + probes * probe_s,
-        peak_memory_bytes=_peak_bytes(),
+        peak_memory_bytes=peak_bytes(),
         peak_device_bytes=_peak_device_bytes(),
         # The result, what it was and will be where the best is kept, and what it starts from then.
         disk_bytes=_CHECKPOINTS * checkpoint_bytes
@@ -136,11 +135,6 @@ def _times(
         if distribution.any(sum(times[1:]) > _MEASURED_S):
             break
     return times
-
-
-def _peak_bytes() -> int:
-    # KiB, but for macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _peak_device_bytes() -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 
 from bssl_tf.files import append_record, read_json
 from bssl_tf.settings import read_run_config
+from tests.measured import measured
 
 IMAGES = 200_000
 MAX_RESIDENT_BYTES = 1.5e9
@@ -47,17 +47,9 @@ def make_photos(root: Path, images: int = IMAGES) -> None:
 
 def run(arguments: list[str], cache: Path) -> tuple[int, float, str]:
     """Largest resident memory of a command, in bytes, its seconds, and what it said."""
-    environment = os.environ | {"BSSL_TF_CACHE": str(cache)}
     began = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, "-m", "bssl_tf", *arguments], env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        said = process.stderr.read()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, said
-    return used.ru_maxrss * 1024, time.monotonic() - began, said
+    found = measured([sys.executable, "-m", "bssl_tf", *arguments], os.environ | {"BSSL_TF_CACHE": str(cache)})
+    return found.peak_kib * 1024, time.monotonic() - began, found.said
 
 
 @pytest.mark.slow  # Six minutes.

@@ -26,6 +26,7 @@ from bssl_tf_deploy.errors import BundleError, StorageError, UsageError
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.running import RunSettings, run
 from tests.deploy.bundles import LABELS, SIZE, write
+from tests.measured import measured
 
 ZOO = Path(__file__).parents[2] / "bssl_tf" / "zoo" / "fashion-mnist-28" / "bundle"
 PROGRAM = (sys.executable, "-c", "from bssl_tf_deploy.cli import main; main()")
@@ -386,13 +387,7 @@ def many(folder: Path, count: int) -> Path:
 
 def peak_memory_mib(*arguments: object) -> float:
     """Of a whole run, which must succeed."""
-    process = subprocess.Popen(
-        [*PROGRAM, "run", str(ZOO), *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return used.ru_maxrss / 1024
+    return measured([*PROGRAM, "run", ZOO, *arguments]).peak_kib / 1024
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
