@@ -70,7 +70,7 @@ from bssl_tf.settings import FinetuneConfig
     "--unlabelled",
     metavar="SOURCE",
     shell_complete=completion.sources,
-    help="More images of the same kind, without labels, for which the teacher gives soft labels; not the test images.",
+    help="More images of the same kind, without labels, for which the teacher gives soft labels.",
 )
 @network_options
 def command(
@@ -89,9 +89,10 @@ def command(
     --student, which trains from random weights.
 
     Backbone and head learn at rates of their own, from views that keep labels. Some images are held out (those in val/,
-    or one training image in six): training ends when they show no more progress, and the best weights are kept. The
-    result is a run that evaluate, export, report and summary take. Ctrl-C and kill -9 lose at most the steps since the
-    last checkpoint; `bssl-tf finetune --out DIR --resume` ends with the same weights, bit for bit.
+    or, from 600 labels on, one training image in six): training ends when they show no more progress, and the best
+    weights are kept. The result is a run that evaluate, export, report and summary take. Ctrl-C and kill -9 lose at
+    most the steps since the last checkpoint; `bssl-tf finetune --out DIR --resume` ends with the same weights, bit for
+    bit.
     """
     from bssl_tf.workflows.early import before_training
 

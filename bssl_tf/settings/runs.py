@@ -88,7 +88,8 @@ class FinetuneConfig(Table):
         student: the network to start from: a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or `zoo:NAME`;
             empty for `backbone` with random weights.
         validation: whether images are held out to stop early and to keep the best weights: those of a folder `val/`
-            next to `train/` and `test/`, or one training image in six of each class.
+            next to `train/` and `test/`, or one training image in six of each class. `auto` holds out these only if
+            they have 100 labels or more, since fewer do not tell epochs apart; `always`; or `never`.
         teacher: a float network to distil from, as in `pretrain`; empty for none.
         unlabelled: images without labels, which the teacher labels softly; an epoch then goes through these.
         teacher_pixels: as in `pretrain`.
@@ -103,7 +104,7 @@ class FinetuneConfig(Table):
     method: str = "finetune"
     task: str = "classification"
     student: str = ""
-    validation: bool = True
+    validation: Literal["auto", "always", "never"] = "auto"
     teacher: str = ""
     unlabelled: str = ""
     teacher_pixels: str = "auto"

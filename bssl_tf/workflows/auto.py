@@ -2,7 +2,7 @@
 
     OUT/teacher/       pretrained, or trained on the photos
     OUT/student/       pretrained without labels, and evaluated with a linear probe
-    OUT/tuned/         the same network fine-tuned with the labels, and evaluated
+    OUT/tuned/         the same network fine-tuned with the labels, and the teacher's of all photos, and evaluated
     OUT/bundle/        whichever of the two is better on held-out images
     OUT/report.html    all of it
 
@@ -18,6 +18,7 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bssl_tf.data.open import check_data
 from bssl_tf.errors import ConfigError
@@ -34,8 +35,8 @@ from bssl_tf.workflows.run import Run
 from bssl_tf_deploy.library import TARGETS, library_for
 from bssl_tf_deploy.system_errors import system_errors
 
-# Of the time: few images have labels, and fine-tuning ends early.
-_FINETUNING_SHARE = 0.15
+# Of the time: fine-tuning goes through all photos too.
+_FINETUNING_SHARE = 0.5
 # Of the pretrained teacher; views of a smaller student are resampled for it.
 _SMALLEST = 32
 _log = logging.getLogger(__name__)
@@ -119,8 +120,9 @@ def auto(
     _step(3, "a linear probe on it")
     student.evaluate(data=labels)
     _step(4, "fine-tuning")
-    epochs = _affordable_epochs(student, labels, out / "tuned", for_tuning)
-    tuned = student.finetune(labels, out=out / "tuned", epochs=epochs, resume=True)
+    taught: dict[str, Any] = {"teacher": str(teacher), "unlabelled": str(data)}
+    epochs = _affordable_epochs(student, labels, out / "tuned", for_tuning, taught)
+    tuned = student.finetune(labels, out=out / "tuned", epochs=epochs, resume=True, **taught)
     heads = tuned.evaluate().heads
     best, kind = (tuned, "fine-tuned") if heads is not None and heads.points > 0 else (student, "linear probe")
     _step(5, f"bundle ({kind}) and report")
@@ -165,7 +167,9 @@ def _teacher(found: Plan, data: str | Path, out: Path, image_size: int) -> Path:
     return out
 
 
-def _affordable_epochs(student: Run, labels: str | Path, out: Path, seconds: float) -> int | None:
+def _affordable_epochs(
+    student: Run, labels: str | Path, out: Path, seconds: float, taught: dict[str, Any]
+) -> int | None:
     """As many as fit into the time, at most as many as by default; None for a run that continues.
 
     Raises:
@@ -173,7 +177,7 @@ def _affordable_epochs(student: Run, labels: str | Path, out: Path, seconds: flo
     """
     if (out / "config.toml").exists():
         return None
-    settings = {"student": str(student.path), "data": {"source": str(labels)}}
+    settings = {"student": str(student.path), "data": {"source": str(labels)}, **taught}
     expected = finetuning.ready_to_finetune(settings, out, resume=False).forecast()
     epochs = min(FinetuneConfig().training.epochs, math.floor((seconds - expected.graphs_s) / expected.epoch_s))
     if epochs < 1:

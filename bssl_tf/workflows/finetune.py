@@ -9,10 +9,15 @@ Nothing here knows what the task is; see `bssl_tf.tasks`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.open import data_name, open_data
@@ -37,6 +42,8 @@ from bssl_tf.workflows.start import Start, from_random, settle_start
 from bssl_tf.workflows.training import ReadyRun
 
 _log = logging.getLogger(__name__)
+# The standard error of a share of 100 is five points at most.
+_LEAST_LABELS = 100
 
 
 @dataclass(frozen=True)
@@ -96,9 +103,9 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
         )
     if wanted.teacher and not task.distils:
         raise ConfigError(f"the task {task.name} does not learn from a teacher", "Omit --teacher")
-    prepared = prepare(configuration, out, lambda data: task.open(data, validation=wanted.validation))
-    unlabelled = _unlabelled(wanted)
+    prepared = prepare(configuration, out, lambda data: task.open(data, validation=wanted.validation != "never"))
     prepared, held_out, made_from = _held_out(prepared, task)
+    unlabelled = _unlabelled(wanted, [prepared.data.test, held_out])
     run, config, labelled = prepared.run, prepared.run.sections, prepared.data.train
     if start is None:
         start = from_random(config, task.fit_preprocessing(labelled, config.data.image_size))
@@ -145,13 +152,25 @@ def _task(settings: dict[str, Any], out: Path) -> Task[Any]:
     return find_task(str(begun.get("task") or settings.get("task") or FinetuneConfig.task))
 
 
-def _unlabelled(config: FinetuneConfig) -> ImageSet | None:
-    """The images that the teacher alone labels; None without any."""
+def _unlabelled(config: FinetuneConfig, tested_on: Sequence[ImageSet | None]) -> ImageSet | None:
+    """The images that the teacher alone labels, without those to test on; None where there are none."""
     if not config.unlabelled:
         return None
     data = open_data(dataclasses.replace(config.data, source=config.unlabelled), labels_needed=False)
-    _log.info(f"{data.name}: {len(data.train)} images without labels")
-    return data.train
+    images = data.train
+    # A streamed set would be decoded for it.
+    if isinstance(images.images, np.ndarray):
+        known = {_digest(image) for tests in tested_on if tests is not None for image in tests.images}
+        kept = [place for place, image in enumerate(images.images) if _digest(image) not in known]
+        if len(kept) < len(images):
+            _log.info(f"{data.name}: {len(images) - len(kept)} images are left out, which are to test on")
+            images = images.subset(kept)
+    _log.info(f"{data.name}: {len(images)} images without labels")
+    return images
+
+
+def _digest(image: NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()
 
 
 def _held_out(
@@ -159,17 +178,19 @@ def _held_out(
 ) -> tuple[Prepared[FinetuneConfig], Any, dict[str, str]]:
     """The run with what it is to learn from; what to stop by, None for nothing; and fingerprints of both."""
     data, made_from = prepared.data, {"data": prepared.data.train.fingerprint()}
-    if not prepared.run.sections.validation:
+    wanted = prepared.run.sections.validation
+    if wanted == "never":
         return prepared, None, made_from
     if data.validation is not None and len(data.validation):
         made_from["validation"] = data.validation.fingerprint()
         kept: Any = data.validation
     else:
         train_part, kept = task.held_out(data.train, named_seed(prepared.run.sections.training.seed, "validation"))
-        if not len(kept):
-            _log.warning(
-                f"{data.name} has too few images to hold some out, so training neither stops early nor keeps "
-                "the best weights"
+        labels = int(task.class_counts(kept).sum()) if len(kept) else 0
+        if labels < (_LEAST_LABELS if wanted == "auto" else 1):
+            _log.info(
+                f"training learns from all {len(data.train)} images and ends after its last epoch: of fewer than "
+                f"{6 * _LEAST_LABELS} labels, too few are held out to tell which epoch is the best"
             )
             return prepared, None, made_from
         data = dataclasses.replace(data, train=train_part)

@@ -124,9 +124,10 @@ def test_it_goes_the_whole_way(steps: Steps, folders: tuple[Path, Path]) -> None
     assert steps.names() == ALL
     calls = dict(steps.calls)
     # All of the time is shared out, and a probe is not preferred to a better network.
-    assert seconds_of(calls["pretrain"]["budget"]) == 0.85 * 3600
+    assert seconds_of(calls["pretrain"]["budget"]) == 0.5 * 3600
     assert calls["pretrain"]["channels"] == 3
     assert calls["finetune"]["epochs"] == 60
+    assert calls["finetune"]["unlabelled"] == str(folders[0]) and calls["finetune"]["teacher"]
     out = folders[0].parent / "out"
     assert (done.run, done.bundle, done.report) == (out / "tuned", out / "bundle", out / "report.html")
     assert done.sentence == (
@@ -147,7 +148,7 @@ def test_without_the_pretrained_teacher_one_is_trained_in_the_same_time(
     go(folders)
     assert steps.names() == ["train_teacher", *ALL[1:]]
     calls = dict(steps.calls)
-    assert sum(seconds_of(calls[name]["budget"]) for name in ("train_teacher", "pretrain")) == 0.85 * 3600
+    assert sum(seconds_of(calls[name]["budget"]) for name in ("train_teacher", "pretrain")) == 0.5 * 3600
     assert calls["pretrain"]["channels"] is None
 
 
@@ -169,9 +170,9 @@ def test_the_same_call_continues_where_it_stopped(steps: Steps, folders: tuple[P
 def test_fine_tuning_keeps_to_its_time(steps: Steps, folders: tuple[Path, Path]) -> None:
     steps.epoch_s = 50
     go(folders)
-    assert dict(steps.calls)["finetune"]["epochs"] == (0.15 * 3600 - 5) // 50
+    assert dict(steps.calls)["finetune"]["epochs"] == (0.5 * 3600 - 5) // 50
     steps.epoch_s, steps.calls = 1000, []
-    with pytest.raises(ConfigError, match=r"not enough to fine-tune for an epoch\. Give 1h51m40s or more"):
+    with pytest.raises(ConfigError, match=r"not enough to fine-tune for an epoch\. Give 33m30s or more"):
         go(folders, out=folders[0].parent / "other")
 
 

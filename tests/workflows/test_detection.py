@@ -58,6 +58,7 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(voc: Path, **others: Any) -> dict[str, Any]:
     return {
         "task": "detection",
+        "validation": "always",
         "data": {"source": str(voc), "image_size": 64, "max_unreadable_share": 0.3},
         "backbone": {"name": "binary_resnet", "depth": 1},
         "training": {"epochs": 2, "batch_size": 2, "threads": 1},
@@ -110,6 +111,7 @@ def tuned(voc: Path, tmp_path_factory: pytest.TempPathFactory, bssl_tf: Callable
     out = tmp_path_factory.mktemp("detector") / "run"
     options = ["--student", "binary_resnet", "--set", "backbone.depth=1", "--image-size", 64, "--task", "detection"]
     options += ["--epochs", 2, "--batch-size", 2, "--threads", 1, "--max-unreadable-share", 0.3]
+    options += ["--set", "validation=always"]
     done = bssl_tf("finetune", "--data", voc, "--out", out, *options)
     assert done.returncode == 0, done.stderr
     # Hours of training, in place of which the least of the scores that its cells give is raised.

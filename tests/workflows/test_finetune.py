@@ -40,7 +40,7 @@ from bssl_tf.tasks.fine_tuned import load_fine_tuned
 from bssl_tf.tasks.task import Purpose
 from bssl_tf.workflows.evaluate import evaluate
 from bssl_tf.workflows.export import export
-from bssl_tf.workflows.finetune import finetune
+from bssl_tf.workflows.finetune import finetune, ready_to_finetune
 from bssl_tf_deploy import load
 from bssl_tf_deploy.library import host_target
 from tests.tasks.toy import OUTPUTS, HostSpot
@@ -61,7 +61,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> None:
 def tuned(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory, bssl_tf: Callable[..., Any]) -> Path:
     """A run folder of the real command."""
     out = tmp_path_factory.mktemp("tuned") / "run"
-    options = ["--data", "embedded", "--limit", 128, "--epochs", 4, "--threads", 1]
+    options = ["--data", "embedded", "--limit", 128, "--epochs", 4, "--threads", 1, "--set", "validation=always"]
     done = bssl_tf("finetune", tiny_student, "--out", out, *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out / 'student'}\n" and f"next: bssl-tf evaluate {out}" in done.stderr
@@ -69,7 +69,7 @@ def tuned(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory, bssl_tf:
 
 
 def settings(student: Path, **others: Any) -> dict[str, Any]:
-    return {"student": str(student), "data": DATA, "training": TRAINING, **others}
+    return {"student": str(student), "data": DATA, "training": TRAINING, "validation": "always", **others}
 
 
 def weights_of(run: Path) -> dict[str, np.ndarray]:
@@ -218,11 +218,20 @@ def test_training_stops_early_and_goes_on_without_validation(
     # Batch norm's statistics may move a score once or twice, but not for nine epochs.
     epochs = [one for one in read_records(tmp_path / "stopped/metrics.jsonl") if "probe" not in one]
     assert len(epochs) < 9 and "no better than before" in caplog.text
-    without = settings(tiny_student, validation=False) | {"training": TRAINING | {"epochs": 1}}
+    without = settings(tiny_student, validation="never") | {"training": TRAINING | {"epochs": 1}}
     finetune(without, tmp_path / "without", resume=False)
     records = read_records(tmp_path / "without/metrics.jsonl")
     assert len(records) == 1 and read_json(tmp_path / "without/environment.json")["training_images"] == 128
     assert not list((tmp_path / "without/checkpoints").glob("best-*"))
+
+
+@pytest.mark.parametrize(("images", "held"), [(590, 0), (650, 108)])
+def test_few_labels_are_all_learned_from(tiny_student: Path, tmp_path: Path, images: int, held: int) -> None:
+    """One in six of them would not tell epochs apart."""
+    wanted = settings(tiny_student, validation="auto") | {"data": DATA | {"limit": images}}
+    ready = ready_to_finetune(wanted, tmp_path / "run", resume=False)
+    assert len(ready.prepared.data.train) == images - held
+    assert (ready.probe is None) == (not held)
 
 
 @pytest.mark.slow
@@ -311,21 +320,27 @@ def test_a_batch_has_as_many_images_without_labels_and_an_epoch_goes_through_tho
 
 @pytest.mark.slow
 def test_images_without_labels_make_the_epoch_longer_and_can_move(
-    tiny_student: Path, tiny_teacher: Path, tmp_path: Path
+    tiny_student: Path, tiny_teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (160, 28, 28), np.uint8)):
         Image.fromarray(pixels).save(photos / f"{number}.png")
+    # A test image among them is not learned from.
+    test = load_data("embedded", image_size=28, limit=128).test
+    assert test is not None
+    Image.fromarray(test.images[5, :, :, 0]).save(photos / "0.png")
     wanted = settings(tiny_student, teacher=str(tiny_teacher), unlabelled=str(photos))
     finetune(wanted | {"training": TRAINING | {"epochs": 1}}, tmp_path / "run", resume=False)
+    assert "1 images are left out" in caplog.text and "127 images without labels" in caplog.text
     moved = photos.rename(tmp_path / "moved")
     with pytest.raises(BsslError, match="photos"):
         finetune({"training": {"epochs": 2}}, tmp_path / "run", resume=True)
     finetune({"training": {"epochs": 2}, "unlabelled": str(moved)}, tmp_path / "run", resume=True)
     steps = [one["step"] for one in read_records(tmp_path / "run" / "metrics.jsonl") if "probe" not in one]
-    # 128 of them, where 107 have labels.
-    assert steps == [4, 8]
+    # 127 of them.
+    assert steps == [3, 6]
     assert read_json(tmp_path / "run" / "environment.json")["fingerprints"]["unlabelled"]
 
 

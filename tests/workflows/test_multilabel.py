@@ -50,6 +50,7 @@ def tuned(
 ) -> Path:
     out = tmp_path_factory.mktemp("multilabel") / "run"
     options = ["--task", "multilabel", "--data", listing, "--epochs", 8, "--threads", 1, "--batch-size", 16]
+    options += ["--set", "validation=always"]
     # Mirror images would have the other side bright.
     options += ["--set", "augmentation.min_area=1.0", "--set", "augmentation.flip=false"]
     done = bssl_tf("finetune", tiny_student, "--out", out, *options)
