@@ -77,7 +77,8 @@ class LabelledInputs:
         preprocessing: size and normalisation of the views.
         augmentation: what makes a view, and keeps its label.
         task: makes the batches.
-        unlabelled: images for a teacher alone, as many in a batch as labelled ones.
+        unlabelled: images for a teacher alone.
+        ratio: how many of them a batch has for each labelled image.
     """
 
     images: Any
@@ -85,10 +86,11 @@ class LabelledInputs:
     augmentation: Augmentation
     task: Task[Any]
     unlabelled: ImageSet | None = None
+    ratio: int = 1
 
     def __len__(self) -> int:
-        """N, the images of an epoch: of those without labels if there are any, which are the more."""
-        return len(self.images if self.unlabelled is None else self.unlabelled)
+        """N, the labelled images of an epoch, which goes through those without labels if there are any."""
+        return len(self.images) if self.unlabelled is None else len(self.unlabelled) // self.ratio
 
     def batches(
         self,
@@ -119,7 +121,7 @@ class LabelledInputs:
             self.preprocessing,
             self.augmentation,
             views=1,
-            batch_size=config.batch_size,
+            batch_size=self.ratio * config.batch_size,
             seed=named_seed(config.seed, "unlabelled views"),
             first_step=first_step,
             last_step=last_step,

@@ -59,10 +59,10 @@ class Prepared(Generic[AnySections]):
     device: str
 
     def labelled_inputs(
-        self, preprocessing: Preprocessing, task: Task[Any], unlabelled: ImageSet | None
+        self, preprocessing: Preprocessing, task: Task[Any], unlabelled: ImageSet | None, ratio: int
     ) -> LabelledInputs:
         """What the loop feeds to a recipe that learns `task`."""
-        return LabelledInputs(self.data.train, preprocessing, self.augmentation, task, unlabelled)
+        return LabelledInputs(self.data.train, preprocessing, self.augmentation, task, unlabelled, ratio)
 
     def inputs(self, preprocessing: Preprocessing) -> Inputs:
         """What the loop feeds to the recipe."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from bssl_tf.backend import keras, tf
@@ -109,6 +110,11 @@ def make_step(
 
 def split(batch: Batch, parts: int) -> Iterator[Batch]:
     """A batch in so many equal parts."""
-    count = int(batch.views[0].shape[0]) // parts
-    for first in range(0, count * parts, count):
-        yield tf.nest.map_structure(lambda rows: None if rows is None else rows[first : first + count], batch)  # noqa: B023
+
+    def rows(part: int, whole: tf.Tensor | None) -> tf.Tensor | None:
+        # Not the same count for all: of images without labels there may be more.
+        count = 0 if whole is None else int(whole.shape[0]) // parts
+        return None if whole is None else whole[part * count : (part + 1) * count]
+
+    for part in range(parts):
+        yield tf.nest.map_structure(partial(rows, part), batch)

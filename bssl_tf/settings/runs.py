@@ -12,7 +12,7 @@ from bssl_tf.errors import RunFolderError
 from bssl_tf.files import write_text
 from bssl_tf.settings.data import DataConfig
 from bssl_tf.settings.imports import read_import
-from bssl_tf.settings.reading import NotNegativeInt, Table
+from bssl_tf.settings.reading import NotNegativeInt, PositiveInt, Table
 from bssl_tf.settings.tables import read_toml
 from bssl_tf.settings.training import AugmentationConfig, BackboneConfig, TrainingConfig
 
@@ -92,6 +92,7 @@ class FinetuneConfig(Table):
             they have 100 labels or more, since fewer do not tell epochs apart; `always`; or `never`.
         teacher: a float network to distil from, as in `pretrain`; empty for none.
         unlabelled: images without labels, which the teacher labels softly; an epoch then goes through these.
+        unlabelled_ratio: how many of them a batch has for each labelled image.
         teacher_pixels: as in `pretrain`.
         teacher_image_size: as in `pretrain`.
         teacher_layout: as in `pretrain`.
@@ -107,6 +108,7 @@ class FinetuneConfig(Table):
     validation: Literal["auto", "always", "never"] = "auto"
     teacher: str = ""
     unlabelled: str = ""
+    unlabelled_ratio: PositiveInt = 3
     teacher_pixels: str = "auto"
     teacher_image_size: NotNegativeInt = 0
     teacher_layout: str = "auto"

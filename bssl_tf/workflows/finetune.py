@@ -140,7 +140,7 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
         return run.method.build(run.own, given)
 
     prepared.try_out(build, stages)
-    inputs = prepared.labelled_inputs(preprocessing, task, unlabelled)
+    inputs = prepared.labelled_inputs(preprocessing, task, unlabelled, config.unlabelled_ratio)
     every = config.training.probe_every
     validation = Validation(task, held_out, preprocessing, every) if every and held_out is not None else None
     return _Ready(prepared, network, made_from, labels_used, stages, build, inputs, validation, task, start, taught)

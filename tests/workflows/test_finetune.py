@@ -22,6 +22,7 @@ from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.data.views import Batch
 from bssl_tf.engine.inputs import LabelledInputs
 from bssl_tf.engine.run_folder import RunFolder
+from bssl_tf.engine.step import split
 from bssl_tf.errors import BsslError, RunFolderError
 from bssl_tf.evaluation.predictions import read_predictions
 from bssl_tf.evaluation.records import BEFORE, RAW_PIXELS, STUDENT, read_evaluation, untrained
@@ -292,7 +293,7 @@ def test_images_without_labels_are_for_the_teacher_alone() -> None:
     assert float(found["loss"]) == pytest.approx(0.75 * of_labels + 0.25 * of_teacher, rel=1e-5)
 
 
-def test_a_batch_has_as_many_images_without_labels_and_an_epoch_goes_through_those() -> None:
+def test_a_batch_has_more_images_without_labels_and_an_epoch_goes_through_those() -> None:
     def coloured(values: range) -> ImageSet:
         images = np.repeat(np.array(values, np.uint8), 64).reshape(-1, 8, 8, 1)
         ones, labels = np.ones(len(values), np.float32), np.zeros(len(values), np.int64)
@@ -300,22 +301,25 @@ def test_a_batch_has_as_many_images_without_labels_and_an_epoch_goes_through_tho
 
     labelled, unlabelled = coloured(range(20)), coloured(range(100, 150))
     preprocessing, task = Preprocessing(8, 1, (0.0,), (1.0,)), find_task("classification")
-    inputs = LabelledInputs(labelled, preprocessing, WEAK, task, unlabelled)
+    inputs = LabelledInputs(labelled, preprocessing, WEAK, task, unlabelled, 3)
     backbone = keras.Sequential([keras.layers.Input((8, 8, 1)), keras.layers.Flatten()])
     purpose = Purpose(task, labelled.class_names, np.array([20, 0]))
     recipe, config = FineTuned(backbone, purpose, FinetuneSettings(), 1e-3), TrainingConfig(batch_size=4)
-    assert len(inputs) == 50
+    assert len(inputs) == 16
     batches = list(inputs.batches(recipe, config, 3, 9))
     assert len(batches) == 6
     for batch in batches:
         known, others = (255 * view.numpy() for view in batch.views)
-        assert known.shape == others.shape == (4, 8, 8, 1)
+        assert known.shape == (4, 8, 8, 1) and others.shape == (12, 8, 8, 1)
         assert known.max() < 20 and others.min() > 99 and others.max() < 151
         assert batch.targets is not None and batch.targets["labels"].shape == (4,)
     # A run that goes on sees what it would have seen.
     [again] = inputs.batches(recipe, config, 5, 6)
     for one, other in zip(again.views, batches[2].views, strict=True):
         np.testing.assert_array_equal(one, other)
+    parts = list(split(again, 2))
+    assert [[len(view) for view in part.views] for part in parts] == [[2, 6], [2, 6]]
+    np.testing.assert_array_equal(parts[1].views[1], again.views[1][6:])
 
 
 @pytest.mark.slow
@@ -331,7 +335,7 @@ def test_images_without_labels_make_the_epoch_longer_and_can_move(
     test = load_data("embedded", image_size=28, limit=128).test
     assert test is not None
     Image.fromarray(test.images[5, :, :, 0]).save(photos / "0.png")
-    wanted = settings(tiny_student, teacher=str(tiny_teacher), unlabelled=str(photos))
+    wanted = settings(tiny_student, teacher=str(tiny_teacher), unlabelled=str(photos), unlabelled_ratio=1)
     finetune(wanted | {"training": TRAINING | {"epochs": 1}}, tmp_path / "run", resume=False)
     assert "1 images are left out" in caplog.text and "127 images without labels" in caplog.text
     moved = photos.rename(tmp_path / "moved")
