@@ -89,7 +89,7 @@ class FinetuneConfig(Table):
             empty for `backbone` with random weights.
         validation: whether images are held out to stop early and to keep the best weights: those of a folder `val/`
             next to `train/` and `test/`, or one training image in six of each class. `auto` holds out these only if
-            they have 100 labels or more, since fewer do not tell epochs apart; `always`; or `never`.
+            they have 100 labels or more, since fewer do not show which epoch is the best; `always`; or `never`.
         teacher: a float network to distil from, as in `pretrain`; empty for none.
         unlabelled: images without labels, which the teacher labels softly; an epoch then goes through these.
         unlabelled_ratio: how many of them a batch has for each labelled image.

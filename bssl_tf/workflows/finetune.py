@@ -190,7 +190,7 @@ def _held_out(
         if labels < (_LEAST_LABELS if wanted == "auto" else 1):
             _log.info(
                 f"training learns from all {len(data.train)} images and ends after its last epoch: of fewer than "
-                f"{6 * _LEAST_LABELS} labels, too few are held out to tell which epoch is the best"
+                f"{6 * _LEAST_LABELS} labels, too few are held out to show which epoch is the best"
             )
             return prepared, None, made_from
         data = dataclasses.replace(data, train=train_part)

@@ -92,7 +92,7 @@ def test_the_wheel_holds_this_machines_library_and_the_sources(wheel: Path, tmp_
     assert (tag.interpreter, tag.abi) == ("py3", "none")
     assert tag.platform in (f"linux_{machine}", f"manylinux2014_{machine}")
     # Downloaded to boards over whatever they are connected by.
-    assert wheel.stat().st_size < 300_000
+    assert wheel.stat().st_size < 350_000
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         library = Path(archive.extract(f"bssl_tf_deploy/lib/{LIBRARY}", tmp_path))

@@ -171,8 +171,8 @@ def test_fine_tuning_keeps_to_its_time(steps: Steps, folders: tuple[Path, Path])
     steps.epoch_s = 50
     go(folders)
     assert dict(steps.calls)["finetune"]["epochs"] == (0.5 * 3600 - 5) // 50
-    steps.epoch_s, steps.calls = 1000, []
-    with pytest.raises(ConfigError, match=r"not enough to fine-tune for an epoch\. Give 33m30s or more"):
+    steps.epoch_s, steps.calls = 2000, []
+    with pytest.raises(ConfigError, match=r"not enough to fine-tune for an epoch\. Give 1h6m50s or more"):
         go(folders, out=folders[0].parent / "other")
 
 

@@ -308,7 +308,7 @@ def test_an_edited_config_is_refused_with_what_differs(finished: Path, bssl_tf: 
     assert done.returncode == 3
     assert (
         "config.toml was changed since the run was started: training.learning_rate was 0.001 and is 0.1 now. "
-        "Set it back, or start another run with another --out; only teacher, data.source" in done.stderr
+        "Set it back, or start another run with another --out; only teacher, unlabelled, data.source" in done.stderr
     )
     edit(finished, "learning_rate = 0.1", "learning_rate = 0.001")
     edit(finished, "checkpoint_every_s = 120.0", "checkpoint_every_s = 60.0")
