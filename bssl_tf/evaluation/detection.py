@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from bssl_tf.evaluation.records import Count, Percent, as_record, read_strictly
+from bssl_tf.evaluation.records import Count, Percent, as_record, read_evaluated
 from bssl_tf.files import write_json
 from bssl_tf.settings import DataConfig
 
@@ -99,7 +98,4 @@ def read_detection(folder: Path) -> DetectionEvaluation | None:
     Raises:
         RunFolderError: the file is damaged.
     """
-    if not (folder / FILE).exists():
-        return None
-    again = f"Make it again with `bssl-tf evaluate {shlex.quote(str(folder))}`"
-    return read_strictly(folder / FILE, DetectionEvaluation, again)
+    return read_evaluated(folder / FILE, DetectionEvaluation)

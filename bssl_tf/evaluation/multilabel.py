@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
-from bssl_tf.evaluation.records import Count, Percent, as_record, read_strictly
+from bssl_tf.evaluation.records import Count, Percent, as_record, read_evaluated
 from bssl_tf.evaluation.statistics import Interval
 from bssl_tf.files import write_json
 from bssl_tf.settings import DataConfig
@@ -140,10 +139,7 @@ def read_multilabel(folder: Path) -> MultiLabelEvaluation | None:
     Raises:
         RunFolderError: the file is damaged.
     """
-    if not (folder / FILE).exists():
-        return None
-    again = f"Make it again with `bssl-tf evaluate {shlex.quote(str(folder))}`"
-    return read_strictly(folder / FILE, MultiLabelEvaluation, again)
+    return read_evaluated(folder / FILE, MultiLabelEvaluation)
 
 
 def _percent(value: float) -> float | None:

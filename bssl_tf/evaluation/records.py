@@ -267,10 +267,7 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     Raises:
         RunFolderError: the file is damaged, or not one of this version.
     """
-    if not (folder / FILE).exists():
-        return None
-    again = f"Make it again with `bssl-tf evaluate {shlex.quote(str(folder))}`"
-    return read_strictly(folder / FILE, Evaluation, again)
+    return read_evaluated(folder / FILE, Evaluation)
 
 
 def belong_together(evaluation: Evaluation, answers: Answers) -> bool:
@@ -280,6 +277,17 @@ def belong_together(evaluation: Evaluation, answers: Answers) -> bool:
         for row in evaluation.rows
         for protocol, draws in row.scores.items()
     )
+
+
+def read_evaluated(path: Path, kind: type[T]) -> T | None:
+    """What `bssl-tf evaluate` wrote into a run folder; None where it wrote nothing.
+
+    Raises:
+        RunFolderError: the file is damaged, or not one of this version.
+    """
+    if not path.exists():
+        return None
+    return read_strictly(path, kind, f"Make it again with `bssl-tf evaluate {shlex.quote(str(path.parent))}`")
 
 
 def read_strictly(path: Path, kind: type[T], next_step: str) -> T:
