@@ -248,7 +248,7 @@ def test_a_teacher_with_a_classifier_of_its_own_is_learned_from(
         limit=128,
         epochs=1,
         threads=1,
-        settings={"finetune.distillation": 1.0},
+        settings={"finetune.distillation": 1.0, "validation": "always"},
     )
     [record] = [one for one in read_records(run / "metrics.jsonl") if "probe" not in one]
     assert record["loss"] == pytest.approx(record["distillation"]) and record["distillation"] > 0
