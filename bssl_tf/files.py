@@ -60,6 +60,8 @@ _APP = "bssl-tf"
 MAX_JSON_BYTES = 1 << 26
 MAX_RECORDS_BYTES = 1 << 30
 _MAX_DIGITS = 300
+# Of which the millions of lists are not searched for garbage while they are read.
+_LONG_TEXT = 1 << 20
 
 
 def cache_dir() -> Path:
@@ -263,7 +265,7 @@ def line_count(path: Path) -> int:
 
 def parse_json(text: str) -> Any:
     """JSON whose whole numbers fit into a float, as whoever computes with them may make them one."""
-    with _uncollected():
+    with _uncollected() if len(text) > _LONG_TEXT else contextlib.nullcontext():
         return json.loads(text, parse_int=_whole)
 
 

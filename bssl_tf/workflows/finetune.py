@@ -186,7 +186,8 @@ def _held_out(
         kept: Any = data.validation
     else:
         train_part, kept = task.held_out(data.train, named_seed(prepared.run.sections.training.seed, "validation"))
-        labels = int(task.class_counts(kept).sum()) if len(kept) else 0
+        # Of an image there may be several, or of a task without classes none.
+        labels = max(len(kept), int(task.class_counts(kept).sum())) if len(kept) else 0
         if labels < (_LEAST_LABELS if wanted == "auto" else 1):
             _log.info(
                 f"training learns from all {len(data.train)} images and ends after its last epoch: of fewer than "
