@@ -11,6 +11,8 @@ from bssl_tf_deploy.strict import StrictError
 from bssl_tf_deploy.system_errors import next_step
 
 _MAKE_AGAIN = "Remove that line, or make it again with the command in it"
+# Each is checked, which for more would take ten seconds.
+_MAX_RECORDS = 200_000
 
 
 def append_benchmarks(path: Path, *records: Record) -> None:
@@ -47,6 +49,10 @@ def parse_benchmarks(path: Path) -> tuple[list[Record], list[str]]:
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read ({error.strerror})", next_step(error)) from error
     *lines, _ = text.split("\n")
+    if len(lines) > _MAX_RECORDS:
+        raise RunFolderError(
+            f"{path} has {len(lines):,} lines, more than {_MAX_RECORDS:,}", "Split it into several files"
+        )
     for number, line in enumerate(lines, start=1):
         try:
             records.append(Record.from_dict(parse_json(line)))

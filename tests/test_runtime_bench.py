@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bssl_tf.bench_records import read_benchmarks
+from bssl_tf.errors import RunFolderError
 from bssl_tf_converters.tflite.model import read_model
 from bssl_tf_deploy.errors import RuntimeUnavailableError
 from bssl_tf_deploy.library import LIBRARY, host_target
@@ -355,3 +356,9 @@ def test_goals_are_met_by_the_lower_end_and_the_newest_run(folder: Path) -> None
     assert row("never slower than LCE", "1")[1] == "missed by 1 of 4, 10 not timed"
     assert row("QuickNet faster than MobileNetV2", "1")[1] == "met"
     assert row("two threads", "2")[1] == "missed by 1 of 1, 13 not timed"
+
+
+def test_a_file_of_too_many_records_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bench.jsonl").write_text("{}\n" * 200_001)
+    with pytest.raises(RunFolderError, match=r"has 200,001 lines, more than 200,000\. Split it"):
+        read_benchmarks(tmp_path / "bench.jsonl")
