@@ -98,7 +98,7 @@ def forecast(
     checkpoint_s, probe_s = saved - began, probed - saved
     network_bytes = sum(4 * model.count_params() for model in recipe.trained.values())
     return Forecast(
-        images=len(inputs),
+        images=inputs.total,
         steps=steps,
         steps_per_epoch=per_epoch,
         measured_steps=max(1, len(times) - 1),

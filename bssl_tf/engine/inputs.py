@@ -43,6 +43,16 @@ class Inputs:
         """N, the images of an epoch."""
         return len(self.images)
 
+    @property
+    def total(self) -> int:
+        """All images that are learned from."""
+        return len(self.images)
+
+    @property
+    def per_row(self) -> int:
+        """Images that a row of a batch stands for."""
+        return 1
+
     def batches(
         self,
         recipe: Recipe,
@@ -91,6 +101,16 @@ class LabelledInputs:
     def __len__(self) -> int:
         """N, the labelled images of an epoch, which goes through those without labels if there are any."""
         return len(self.images) if self.unlabelled is None else len(self.unlabelled) // self.ratio
+
+    @property
+    def total(self) -> int:
+        """All images that are learned from."""
+        return len(self.images) + (0 if self.unlabelled is None else len(self.unlabelled))
+
+    @property
+    def per_row(self) -> int:
+        """Images that a row of a batch stands for: a labelled one, and its share of those without labels."""
+        return 1 if self.unlabelled is None else 1 + self.ratio
 
     def batches(
         self,

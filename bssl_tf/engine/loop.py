@@ -211,7 +211,8 @@ class _StageLoop:
                 # Kept in the checkpoint with the sums, so that a cut does not make an epoch look shorter.
                 self._sums[_SECONDS] = self._sums.get(_SECONDS, 0.0) + now - stepped
                 stepped = now
-                images_per_s = (self._done - epoch_first) * config.batch_size / (now - epoch_began)
+                images = (self._done - epoch_first) * config.batch_size * self._inputs.per_row
+                images_per_s = images / (now - epoch_began)
                 bar.set_postfix(
                     {k: f"{v:.3f}" for k, v in parts.items()} | {"images/s": f"{images_per_s:.0f}"}, refresh=False
                 )

@@ -68,8 +68,12 @@ class Prepared(Generic[AnySections]):
         """What the loop feeds to the recipe."""
         return Inputs(self.data.train, preprocessing, self.augmentation, labels=self.run.method.needs_labels)
 
-    def try_out(self, build: Callable[[Stage], Recipe], stages: Sequence[Stage]) -> Recipe:
+    def try_out(self, build: Callable[[Stage], Recipe], stages: Sequence[Stage], per_row: int = 1) -> Recipe:
         """Finds what is wrong with networks and batch size before a run folder is made; the first stage's recipe.
+
+        Args:
+            build, stages: as for `loop.train`.
+            per_row: images that a row of a batch stands for.
 
         Raises:
             MemoryShortageError: the memory cannot hold them.
@@ -81,7 +85,7 @@ class Prepared(Generic[AnySections]):
         with bounded_variables("training", "width, queue or head", copies), self.distribution.scope():
             recipe = build(stages[0])
         here = training.batch_size // max(1, len(self.distribution.workers))
-        require_activations(recipe.trained.values(), recipe.views, here)
+        require_activations(recipe.trained.values(), recipe.views * per_row, here)
         return recipe
 
     @contextlib.contextmanager

@@ -182,7 +182,7 @@ def _affordable_epochs(
     epochs = min(FinetuneConfig().training.epochs, math.floor((seconds - expected.graphs_s) / expected.epoch_s))
     if epochs < 1:
         raise ConfigError(
-            f"{duration_of(seconds)} of the budget are not enough to fine-tune for an epoch",
+            f"{duration_of(seconds)} of the budget is not enough to fine-tune for an epoch",
             f"Give {duration_of((expected.graphs_s + expected.epoch_s) / _FINETUNING_SHARE)} or more",
         )
     return epochs

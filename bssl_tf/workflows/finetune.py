@@ -139,8 +139,8 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
         )
         return run.method.build(run.own, given)
 
-    prepared.try_out(build, stages)
     inputs = prepared.labelled_inputs(preprocessing, task, unlabelled, config.unlabelled_ratio)
+    prepared.try_out(build, stages, inputs.per_row)
     every = config.training.probe_every
     validation = Validation(task, held_out, preprocessing, every) if every and held_out is not None else None
     return _Ready(prepared, network, made_from, labels_used, stages, build, inputs, validation, task, start, taught)
@@ -158,12 +158,13 @@ def _unlabelled(config: FinetuneConfig, tested_on: Sequence[ImageSet | None]) ->
         return None
     data = open_data(dataclasses.replace(config.data, source=config.unlabelled), labels_needed=False)
     images = data.train
-    # A streamed set would be decoded for it.
-    if isinstance(images.images, np.ndarray):
-        known = {_digest(image) for tests in tested_on if tests is not None for image in tests.images}
+    # Streamed sets would be decoded for it.
+    tests = [one for one in tested_on if one is not None and isinstance(one.images, np.ndarray)]
+    if tests and isinstance(images.images, np.ndarray):
+        known = {_digest(image) for one in tests for image in one.images}
         kept = [place for place, image in enumerate(images.images) if _digest(image) not in known]
-        if len(kept) < len(images):
-            _log.info(f"{data.name}: {len(images) - len(kept)} images are left out, which are to test on")
+        if left := len(images) - len(kept):
+            _log.info(f"{data.name}: left out {left} image{'s' * (left > 1)} that the network is tested on")
             images = images.subset(kept)
     _log.info(f"{data.name}: {len(images)} images without labels")
     return images

@@ -54,7 +54,8 @@ class ReadyRun(Generic[Sections]):
         """Trains all stages; `inputs` are others that take the place of its own. Raises what `loop.train` does."""
         training, devices = self.prepared.run.sections.training, self.prepared.distribution
         plans = plans_of(self.stages, training.epochs, folder.planned_epochs())
-        return train(folder, self.stages, self.build, inputs or self.inputs, training, self.probe, devices, plans)
+        fed = self.inputs if inputs is None else inputs
+        return train(folder, self.stages, self.build, fed, training, self.probe, devices, plans)
 
     def forecast(self) -> Forecast:
         """What training would take, if it did not stop early. Writes nothing."""

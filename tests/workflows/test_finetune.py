@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,14 @@ from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.reports.classes import headline_answers
 from bssl_tf.reports.runs import read_runs
 from bssl_tf.seeding import named_seed
-from bssl_tf.settings import TrainingConfig, merge
+from bssl_tf.settings import DataConfig, FinetuneConfig, TrainingConfig, merge
 from bssl_tf.tasks import find_task
 from bssl_tf.tasks.classification import Classification
 from bssl_tf.tasks.fine_tuned import load_fine_tuned
 from bssl_tf.tasks.task import Purpose
 from bssl_tf.workflows.evaluate import evaluate
 from bssl_tf.workflows.export import export
-from bssl_tf.workflows.finetune import finetune, ready_to_finetune
+from bssl_tf.workflows.finetune import _unlabelled, finetune, ready_to_finetune
 from bssl_tf_deploy import load
 from bssl_tf_deploy.library import host_target
 from tests.tasks.toy import OUTPUTS, HostSpot
@@ -305,7 +306,7 @@ def test_a_batch_has_more_images_without_labels_and_an_epoch_goes_through_those(
     backbone = keras.Sequential([keras.layers.Input((8, 8, 1)), keras.layers.Flatten()])
     purpose = Purpose(task, labelled.class_names, np.array([20, 0]))
     recipe, config = FineTuned(backbone, purpose, FinetuneSettings(), 1e-3), TrainingConfig(batch_size=4)
-    assert len(inputs) == 16
+    assert (len(inputs), inputs.total, inputs.per_row) == (16, 70, 4)
     batches = list(inputs.batches(recipe, config, 3, 9))
     assert len(batches) == 6
     for batch in batches:
@@ -320,6 +321,15 @@ def test_a_batch_has_more_images_without_labels_and_an_epoch_goes_through_those(
     parts = list(split(again, 2))
     assert [[len(view) for view in part.views] for part in parts] == [[2, 6], [2, 6]]
     np.testing.assert_array_equal(parts[1].views[1], again.views[1][6:])
+
+
+def test_streamed_test_images_are_not_decoded_to_look_for_them(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.fromarray(np.full((28, 28), number, np.uint8)).save(tmp_path / f"{number}.png")
+    config = FinetuneConfig(data=DataConfig(image_size=28, channels=1), unlabelled=str(tmp_path))
+    streamed: Any = SimpleNamespace(images=object())
+    found = _unlabelled(config, [streamed, None])
+    assert found is not None and len(found) == 4
 
 
 @pytest.mark.slow
@@ -337,7 +347,8 @@ def test_images_without_labels_make_the_epoch_longer_and_can_move(
     Image.fromarray(test.images[5, :, :, 0]).save(photos / "0.png")
     wanted = settings(tiny_student, teacher=str(tiny_teacher), unlabelled=str(photos), unlabelled_ratio=1)
     finetune(wanted | {"training": TRAINING | {"epochs": 1}}, tmp_path / "run", resume=False)
-    assert "1 images are left out" in caplog.text and "127 images without labels" in caplog.text
+    assert "left out 1 image that the network is tested on" in caplog.text
+    assert "127 images without labels" in caplog.text
     moved = photos.rename(tmp_path / "moved")
     with pytest.raises(BsslError, match="photos"):
         finetune({"training": {"epochs": 2}}, tmp_path / "run", resume=True)
