@@ -49,11 +49,13 @@ def task_lines(found: DetectionEvaluation | MultiLabelEvaluation) -> list[str]:
     """The evaluation of a network that is no classifier of one label per image."""
     from bssl_tf.evaluation.detection import DetectionEvaluation
 
-    return detection_lines(found) if isinstance(found, DetectionEvaluation) else multilabel_lines(found)
+    lines = _detection_lines(found) if isinstance(found, DetectionEvaluation) else _multilabel_lines(found)
+    said = [f"Trained with the help of {found.labels_used}."] if found.labels_used else []
+    return [*lines, *said, found.sentence]
 
 
-def multilabel_lines(found: MultiLabelEvaluation) -> list[str]:
-    """The average precision of each label, and which of probes and fine-tuned network is better."""
+def _multilabel_lines(found: MultiLabelEvaluation) -> list[str]:
+    """The average precision of each label."""
 
     lines = [
         f"{found.data}: {found.train_images} training and {found.test_images} test images, {len(found.labels)} labels; "
@@ -64,11 +66,10 @@ def multilabel_lines(found: MultiLabelEvaluation) -> list[str]:
         f"{one.name:28} {one.images:6d} {_percent(one.probe):>20} {_percent(one.fine_tuned):>20}"
         for one in found.labels
     ]
-    said = [f"Trained with the help of {found.labels_used}."] if found.labels_used else []
-    return [*lines, *said, found.sentence]
+    return lines
 
 
-def detection_lines(found: DetectionEvaluation) -> list[str]:
+def _detection_lines(found: DetectionEvaluation) -> list[str]:
     """The average precision of each class, and of all."""
     lines = [
         f"{found.data}: {found.train_images} training and {found.test_images} test images, {len(found.classes)} "
@@ -83,8 +84,7 @@ def detection_lines(found: DetectionEvaluation) -> list[str]:
     lines.append(
         f"{'mean':28} {objects:7d} {_percent(found.ap50):>8} {_percent(found.ap75):>8} {_percent(found.ap):>8}"
     )
-    said = [f"Trained with the help of {found.labels_used}."] if found.labels_used else []
-    return [*lines, *said, found.sentence]
+    return lines
 
 
 def _percent(value: float | None) -> str:

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli.bench_devices import DEVICE_SETTINGS, bench_on_devices, device_options
-from bssl_tf.cli.options import record_option, runtime_options
+from bssl_tf.cli.options import json_option, record_option, runtime_options
 from bssl_tf_deploy.text import show, show_json
 
 _HERE_ALONE = {"runtime", "repetitions", "warmup", "operators"}
@@ -25,7 +25,7 @@ _HERE_ALONE = {"runtime", "repetitions", "warmup", "operators"}
     "Append the record to FILE as a line of JSON.  [default: bench.jsonl, or with --device bench-devices.jsonl, in "
     "the run that contains BUNDLE]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON; with --device, a list of records.")
+@json_option("Print the record as JSON; with --device, a list of records.")
 @device_options
 def command(
     bundle: str,

@@ -10,6 +10,7 @@ import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._model_options import allow_option, explain_option, weights_option
+from bssl_tf.cli.options import json_option
 from bssl_tf_deploy.text import show, show_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--no-convert", is_flag=True, help="Inspect the Keras model only: quick, and needs no LCE.")
 @explain_option
 @click.option("--list", "as_list", is_flag=True, help="List all checks with their codes and exit.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@json_option("Print the findings as JSON.")
 def command(
     model: str | None,
     weights: str | None,

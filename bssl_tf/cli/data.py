@@ -8,7 +8,7 @@ import shlex
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import prose
+from bssl_tf.cli.options import json_option, prose
 from bssl_tf_deploy.text import show, show_json
 
 
@@ -23,7 +23,7 @@ def _names(context: click.Context, parameter: click.Parameter, typed: str) -> co
 @click.argument("name", shell_complete=_names)
 @click.option("--data-dir", metavar="DIR", shell_complete=completion.folders, help="Where TFDS keeps its data.")
 @click.option("--download/--no-download", default=True, help="Allow TFDS to download.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option("Print JSON.")
 def command(action: str, name: str, data_dir: str | None, download: bool, as_json: bool) -> None:
     """Make the data set NAME, on which this project's figures were measured, from a public one.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bssl_tf.cli import completion
+from bssl_tf.cli.options import json_option
 from bssl_tf.errors import BsslError
 from bssl_tf_deploy.text import show, show_json
 
@@ -40,7 +41,7 @@ def complete_devices(context: click.Context, parameter: click.Parameter, typed: 
 )
 @click.option("--remote-dir", metavar="DIR", help="Working folder on the devices.  [default: ~/.cache/bssl-tf-device]")
 @click.option("--clean", is_flag=True, help="Remove everything that bssl-tf keeps on the devices.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@json_option("Print the results as JSON.")
 def command(
     devices: tuple[str, ...], devices_file: Path | None, remote_dir: str | None, clean: bool, as_json: bool
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import prose, runtime_options
+from bssl_tf.cli.options import json_option, prose, runtime_options
 from bssl_tf_deploy.text import show, show_json
 
 
@@ -27,7 +27,7 @@ from bssl_tf_deploy.text import show, show_json
 @click.option("--packed", is_flag=True, help="One bit per feature instead of a float32.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @runtime_options
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@json_option("Print what was written as JSON.")
 def command(model: str, images: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Write the features of images to a file, for search, selection or programs of your own.
 

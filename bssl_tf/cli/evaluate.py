@@ -13,7 +13,7 @@ from bssl_tf.cli import completion
 from bssl_tf.cli._accuracy import accuracy_table, heads_lines, task_lines
 from bssl_tf.cli._given import collect
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli.options import loading_option, prose, record_option
+from bssl_tf.cli.options import json_option, loading_option, prose, record_option
 from bssl_tf.files import append_record
 from bssl_tf.settings import PROTOCOLS
 from bssl_tf_deploy.text import show, show_json
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @click.option("--controls/--no-controls", default=True, help="Also measure the controls.")
 @click.option("--save/--no-save", default=True, help="Replace the table, the predictions and the probe in RUN.")
 @record_option("Append the record to FILE as a line of JSON.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@json_option("Print the record as JSON.")
 def command(
     run: str,
     protocols: tuple[str, ...],

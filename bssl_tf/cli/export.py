@@ -10,7 +10,7 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._model_options import allow_option, explain_option, weights_option
 from bssl_tf.cli._types import Numbers, Target
-from bssl_tf.cli.options import prose, record_option
+from bssl_tf.cli.options import json_option, prose, record_option
 from bssl_tf_deploy.library import TARGETS
 from bssl_tf_deploy.text import show, show_json
 
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 )
 @click.option("--std", type=Numbers(), show_default="1; 0.229,0.224,0.225 for larq_zoo:NAME", help="See --mean.")
 @record_option("Append accuracy, parity and size to FILE, as a line of JSON.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@json_option("Print the manifest as JSON.")
 def command(model: str, record_file: str | None, as_json: bool, **options: Any) -> None:
     """Convert a student and its linear probe or head, or any Keras 2 classifier, into a bundle for a device.
 

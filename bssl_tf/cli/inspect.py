@@ -7,12 +7,13 @@ import dataclasses
 import click
 
 from bssl_tf.cli import completion
+from bssl_tf.cli.options import json_option
 from bssl_tf_deploy.text import show, show_json
 
 
 @click.command("inspect")
 @click.argument("file", shell_complete=completion.files)
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with exact numbers.")
+@json_option("Print everything as JSON, with exact numbers.")
 def command(file: str, as_json: bool) -> None:
     """Show what FILE, a .tflite model or a bundle, consists of and costs.
 

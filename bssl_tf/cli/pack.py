@@ -8,7 +8,7 @@ import shlex
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import prose
+from bssl_tf.cli.options import json_option, prose
 from bssl_tf_deploy.text import show, show_json
 
 
@@ -28,7 +28,7 @@ from bssl_tf_deploy.text import show, show_json
     default=0.05,
     help="Skip unreadable files up to this share of all files, 0 to 1.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option("Print JSON.")
 def command(
     folder: str, out: str, shard_format: str, shard_mb: float, max_unreadable_share: float, as_json: bool
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import prose, runtime_options
+from bssl_tf.cli.options import json_option, prose, runtime_options
 from bssl_tf_deploy.text import show, show_json
 
 
@@ -39,7 +39,7 @@ from bssl_tf_deploy.text import show, show_json
     help="The list to write, one path per line; the page has the same name with .html.",
 )
 @runtime_options
-@click.option("--json", "as_json", is_flag=True, help="Print what was chosen as JSON.")
+@json_option("Print what was chosen as JSON.")
 def command(images: str, as_json: bool, **options: Any) -> None:
     """Choose the photos in FOLDER that are worth labelling first.
 

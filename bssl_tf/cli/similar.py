@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import prose, runtime_options
+from bssl_tf.cli.options import json_option, prose, runtime_options
 from bssl_tf_deploy.text import show, show_json
 
 
@@ -29,7 +29,7 @@ from bssl_tf_deploy.text import show, show_json
     help="Where the images of VECTORS are now.",
 )
 @runtime_options
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@json_option("Print what was found as JSON.")
 def command(model: str, image: str, images: str, as_json: bool, **options: Any) -> None:
     """Find the images in FOLDER that a network finds most similar to IMAGE, and show them on a page.
 

@@ -11,8 +11,8 @@ import click
 
 from bssl_tf.bench_records import read_benchmarks
 from bssl_tf.cli import completion
-from bssl_tf.cli._accuracy import accuracy_table, detection_lines, heads_lines, multilabel_lines
-from bssl_tf.cli.options import prose
+from bssl_tf.cli._accuracy import accuracy_table, heads_lines, task_lines
+from bssl_tf.cli.options import json_option, prose
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_json
 from bssl_tf.settings import read_import, read_run_config
@@ -22,7 +22,7 @@ from bssl_tf_deploy.text import show, show_json
 
 @click.command("summary")
 @click.argument("run", shell_complete=completion.folders)
-@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+@json_option("Print the records as JSON.")
 def command(run: str, as_json: bool) -> None:
     """Summarise RUN, or an imported teacher: its accuracy with the verdict, its bundles, and the newest benchmark."""
     folder = Path(run)
@@ -59,12 +59,10 @@ def command(run: str, as_json: bool) -> None:
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
         ) from error
     part = "teacher" if trained_by == "teacher" else "student"
-    if multilabel is not None:
-        lines += multilabel_lines(multilabel)
-    if detection is not None:
-        lines += detection_lines(detection)
-    other_task = multilabel is not None or detection is not None
-    if evaluation is None and not other_task and not of_bundles:
+    others = [one for one in (multilabel, detection) if one is not None]
+    for found in others:
+        lines += task_lines(found)
+    if evaluation is None and not others and not of_bundles:
         if not (folder / part / "network.json").exists():
             state, step = "not finished", f"bssl-tf {trained_by} --out {shlex.quote(run)} --resume"
         elif trained_by == "teacher":
@@ -77,7 +75,7 @@ def command(run: str, as_json: bool) -> None:
     labels_used = evaluation.labels_used if evaluation is not None else settings.get("labels_used")
     if imported is not None and imported.labels_used:
         labels_used = labels_used or f"the labels that {imported.format} was trained on"
-    if labels_used and not other_task:
+    if labels_used and not others:
         show(f"Trained with the help of {labels_used}.")
     if evaluation is not None:
         if evaluation.heads is not None:

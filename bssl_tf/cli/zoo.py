@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import prose
+from bssl_tf.cli.options import json_option, prose
 from bssl_tf_deploy.text import show, show_json
 
 
@@ -34,7 +34,7 @@ def _names(context: click.Context, parameter: click.Parameter, typed: str) -> co
 @click.option(
     "--bundle", metavar="DIR", shell_complete=completion.folders, help="Copy the ready-made bundle of NAME here."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the folders that were made.")
+@json_option("Print JSON, with the folders that were made.")
 def command(name: str | None, out: str | None, bundle: str | None, as_json: bool) -> None:
     """List pretrained students, or make a run folder or a bundle from the one called NAME.
 

@@ -51,6 +51,16 @@ def feature_network(
     return _of_run(path)
 
 
+def prepared_by(preprocessing: Preprocessing) -> Callable[[OneImage], Prepared]:
+    """What prepares an image as a device does, [1, H, W, C] float32. Raises `ImageError` when it is called."""
+
+    def prepared(image: OneImage) -> Prepared:
+        pixels, view = load_view(image, preprocessing)
+        return Prepared(normalise(pixels, preprocessing.mean, preprocessing.std), view)
+
+    return prepared
+
+
 def _of_run(run: Path) -> FeatureNetwork:
     from bssl_tf.backend import configure
     from bssl_tf.environment import resolved_threads
@@ -66,11 +76,6 @@ def _of_run(run: Path) -> FeatureNetwork:
     configure(resolved_threads(0))
     p = found.preprocessing
     preprocessing = Preprocessing(p.image_size, p.image_size, p.channels, p.mean, p.std)
-
-    def prepared(image: OneImage) -> Prepared:
-        pixels, view = load_view(image, preprocessing)
-        return Prepared(normalise(pixels, preprocessing.mean, preprocessing.std), view)
-
     part = run / ("student" if found.name == STUDENT else "teacher")
     weights = hashlib.sha256(read_regular(part / "weights.safetensors", _MAX_WEIGHTS_BYTES)).hexdigest()
     if found.has_head:
@@ -78,7 +83,7 @@ def _of_run(run: Path) -> FeatureNetwork:
     else:
         features = found.subjects(p, False)[0].features
         scores = _probed(run, features)
-    return FeatureNetwork(found.backbone, weights, preprocessing, prepared, features, scores)
+    return FeatureNetwork(found.backbone, weights, preprocessing, prepared_by(preprocessing), features, scores)
 
 
 _Function = Callable[[np.ndarray], np.ndarray]

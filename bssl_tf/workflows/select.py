@@ -14,12 +14,9 @@ from bssl_tf.evaluation.selection import Points, margins
 from bssl_tf.evaluation.selection import select as selected
 from bssl_tf.files import write_bytes, write_text
 from bssl_tf.reports.contact_sheet import contact_sheet
-from bssl_tf.workflows.feature_networks import feature_network
+from bssl_tf.workflows.feature_networks import feature_network, prepared_by
 from bssl_tf_deploy.embedding import Embedded, FeatureNetwork, embed
-from bssl_tf_deploy.inputs import OneImage
 from bssl_tf_deploy.manifest import Preprocessing
-from bssl_tf_deploy.predictor import Prepared
-from bssl_tf_deploy.preprocess import load_view, normalise
 from bssl_tf_deploy.system_errors import system_errors
 
 _PIXELS = Preprocessing(16, 16, 3, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -161,9 +158,4 @@ def _points(found: Embedded, places: np.ndarray | None = None) -> Points:
 
 def _pixels() -> FeatureNetwork:
     """Not a network: the image itself, very small."""
-
-    def prepared(image: OneImage) -> Prepared:
-        pixels, view = load_view(image, _PIXELS)
-        return Prepared(normalise(pixels, _PIXELS.mean, _PIXELS.std), view)
-
-    return FeatureNetwork("raw pixels", "", _PIXELS, prepared, lambda batch: batch.reshape(len(batch), -1))
+    return FeatureNetwork("raw pixels", "", _PIXELS, prepared_by(_PIXELS), lambda batch: batch.reshape(len(batch), -1))
