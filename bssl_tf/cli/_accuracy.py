@@ -84,6 +84,12 @@ def _detection_lines(found: DetectionEvaluation) -> list[str]:
     lines.append(
         f"{'mean':28} {objects:7d} {_percent(found.ap50):>8} {_percent(found.ap75):>8} {_percent(found.ap):>8}"
     )
+    lines += [
+        f"{one.title:28} {one.objects:7d} {_percent(one.ap50):>8} {_percent(one.ap75):>8} {_percent(one.ap):>8}"
+        if one.objects
+        else f"{one.title:28} {one.objects:7d} not measured: no test image has an object of this size"
+        for one in found.sizes
+    ]
     return lines
 
 

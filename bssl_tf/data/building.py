@@ -192,7 +192,7 @@ def _build_entry(folder: Path, name: str, key: str, channels: int, plan: Plan, o
                 if isinstance(result, str):
                     skipped.append(SkippedFile(item.path, result))
                     continue
-                writers[item.split].append(result.pixels, result.ratio, item.label)
+                writers[item.split].append(result.pixels, result.ratio, result.size, item.label)
                 remarks.update(result.remarks)
                 counts[item.split][item.label or 0] += 1
             progress.update(len(chunk))

@@ -3,6 +3,7 @@
     CACHE/KEY/index.json                    what the other files hold, with their fingerprints; written last
     CACHE/KEY/SPLIT_images.npy              uint8 [N, S, S, C]
     CACHE/KEY/SPLIT_aspect_ratios.npy       float32 [N]
+    CACHE/KEY/SPLIT_sizes.npy               int32 [N, 2], of the originals; not in older entries
     CACHE/KEY/SPLIT_labels.npy              int64 [N], where there are labels
     CACHE/KEY.unreadable.tsv                files that were skipped, and why
 
@@ -60,7 +61,7 @@ class _Skipped(BaseModel, strict=True, extra="forbid"):
 class _Index(BaseModel, strict=True, extra="forbid"):
     """The content of index.json; what each is, `Entry` says.
 
-    `sizes`: bytes of the other files by name. `fingerprints`: of the splits, see `ImageSet`; none in older entries.
+    `sizes`: bytes of the other files by name. `fingerprints`: of the splits, see `_checksum`; none in older entries.
     """
 
     format: Literal[3]
@@ -98,6 +99,7 @@ class SplitWriter:
     def __init__(self, folder: Path, split: str, size: int, channels: int) -> None:
         self._folder, self._split, self._shape = folder, split, (size, size, channels)
         self._aspect_ratios: list[float] = []
+        self._sizes: list[tuple[int, int]] = []
         self._labels: list[int] = []
         self._file = (folder / f"{split}_images.npy").open("wb")
         self._write_header()
@@ -107,10 +109,11 @@ class SplitWriter:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(self._aspect_ratios), *self._shape)}
         np.lib.format.write_array_header_1_0(self._file, header)  # type: ignore[no-untyped-call]
 
-    def append(self, image: NDArray[np.uint8], aspect_ratio: float, label: int | None) -> None:
-        """Adds an image: uint8 [S, S, C], its width / height, and its label or None."""
+    def append(self, image: NDArray[np.uint8], aspect_ratio: float, pixels: tuple[int, int], label: int | None) -> None:
+        """Adds an image: uint8 [S, S, C], the original's width / height, and both in pixels, and its label or None."""
         self._file.write(np.ascontiguousarray(image).data)
         self._aspect_ratios.append(aspect_ratio)
+        self._sizes.append(pixels)
         if label is not None:
             self._labels.append(label)
 
@@ -128,6 +131,7 @@ class SplitWriter:
                 os.fsync(self._file.fileno())
         if error is None:
             np.save(self._folder / f"{self._split}_aspect_ratios.npy", np.array(self._aspect_ratios, np.float32))
+            np.save(self._folder / f"{self._split}_sizes.npy", np.array(self._sizes, np.int32).reshape(-1, 2))
             if self._labels:
                 np.save(self._folder / f"{self._split}_labels.npy", np.array(self._labels, np.int64))
 
@@ -235,7 +239,7 @@ def _build(folder: Path, build: Callable[[Path], Entry]) -> None:
             skipped=[_Skipped(path=file.path, cause=file.cause) for file in entry.skipped],
             remarks=dict(entry.remarks),
             sizes={file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
-            fingerprints={split: _open_split(temporary, split, split, names).fingerprint() for split in entry.splits},
+            fingerprints={split: _checksum(_open_split(temporary, split, split, names)) for split in entry.splits},
         )
         # Not pydantic's own JSON, which has no way to write a file name that is not UTF-8.
         write_json(temporary / _INDEX, index.model_dump())
@@ -261,7 +265,7 @@ def _open(folder: Path, name: str, *, report: bool = True) -> tuple[DataSplits, 
         class_names = tuple(index.class_names)
         sets = {split: _open_split(folder, split, f"{name} ({split})", class_names) for split in index.splits}
         for split, images in sets.items():
-            if images.fingerprint() != index.fingerprints.get(split):
+            if _checksum(images) != index.fingerprints.get(split):
                 raise ValueError(f"the {split} images are not what was written")
         skipped = tuple(SkippedFile(file.path, file.cause) for file in index.skipped)
         return DataSplits(name, sets["train"], sets.get("test"), skipped, sets.get("validation")), index.remarks
@@ -281,4 +285,13 @@ def _open_split(folder: Path, split: str, name: str, class_names: tuple[str, ...
     # An empty file cannot be mapped.
     images = np.load(folder / f"{split}_images.npy", mmap_mode="r" if len(aspect_ratios) else None, allow_pickle=False)
     labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False) if class_names else None
-    return ImageSet(name, images, aspect_ratios, labels, class_names)
+    file = folder / f"{split}_sizes.npy"
+    sizes = np.load(file, allow_pickle=False) if file.exists() else None
+    return ImageSet(name, images, aspect_ratios, labels, class_names, sizes)
+
+
+def _checksum(images: ImageSet) -> str:
+    """The fingerprint, and what it does not cover."""
+    if images.sizes is None:
+        return images.fingerprint()
+    return hashlib.sha256(images.fingerprint().encode() + images.sizes.astype("<i4").tobytes()).hexdigest()

@@ -31,11 +31,13 @@ class Decoded(NamedTuple):
     Attributes:
         pixels: uint8 [S, S, C].
         ratio: width / height before squashing.
+        size: width and height in the file, upright, pixels.
         remarks: what a user should know of how it was read.
     """
 
     pixels: NDArray[np.uint8]
     ratio: float
+    size: tuple[int, int]
     remarks: tuple[str, ...]
 
 
@@ -55,7 +57,7 @@ def decode(source: Path | bytes, size: int, channels: int) -> Decoded:
     ratio = picture.width / picture.height
     if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return Decoded(np.asarray(picture, np.uint8).reshape(size, size, channels), ratio, opened.remarks)
+    return Decoded(np.asarray(picture, np.uint8).reshape(size, size, channels), ratio, opened.size, opened.remarks)
 
 
 def header_size(source: Path) -> tuple[int, int] | None:

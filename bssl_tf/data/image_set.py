@@ -56,6 +56,8 @@ class ImageSet:
         aspect_ratios: float32 [N], width / height of the original.
         labels: int64 [N], or None.
         class_names: the name of each label; empty without labels.
+        sizes: int32 [N, 2], width and height of the original in pixels; None where they were not kept. The fingerprint
+            is without them, as they do not reach a network.
 
     Raises:
         ValueError: shapes or types contradict each other; a mistake in the calling code.
@@ -66,6 +68,7 @@ class ImageSet:
     aspect_ratios: NDArray[np.float32]
     labels: NDArray[np.int64] | None
     class_names: tuple[str, ...] = ()
+    sizes: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         shape = self.images.shape
@@ -73,6 +76,8 @@ class ImageSet:
             raise ValueError(f"images must be uint8 [N, S, S, 1 or 3], not {self.images.dtype} {list(shape)}")
         if self.aspect_ratios.dtype != np.float32 or self.aspect_ratios.shape != shape[:1]:
             raise ValueError("aspect_ratios must be float32, one for each image")
+        if self.sizes is not None and (self.sizes.dtype != np.int32 or self.sizes.shape != (len(self), 2)):
+            raise ValueError("sizes must be int32, two for each image")
         if self.labels is None:
             if self.class_names:
                 raise ValueError("class_names without labels")
@@ -131,16 +136,17 @@ class ImageSet:
         """The images at `indices` (integers [M]), in that order, copied into memory."""
         chosen = np.asarray(indices, dtype=np.int64)
         labels = None if self.labels is None else self.labels[chosen]
-        return ImageSet(
-            self.name, np.asarray(self.images[chosen]), self.aspect_ratios[chosen], labels, self.class_names
-        )
+        sizes = None if self.sizes is None else self.sizes[chosen]
+        pixels = np.asarray(self.images[chosen])
+        return ImageSet(self.name, pixels, self.aspect_ratios[chosen], labels, self.class_names, sizes)
 
     def head(self, limit: int) -> ImageSet:
         """The first `limit` images, or all where there are fewer; a view, nothing is copied."""
         if limit >= len(self):
             return self
         labels = None if self.labels is None else self.labels[:limit]
-        return ImageSet(self.name, self.images[:limit], self.aspect_ratios[:limit], labels, self.class_names)
+        sizes = None if self.sizes is None else self.sizes[:limit]
+        return ImageSet(self.name, self.images[:limit], self.aspect_ratios[:limit], labels, self.class_names, sizes)
 
     def spread(self, limit: int) -> ImageSet:
         """`limit` images evenly spaced over the set, in order, or all where there are fewer.

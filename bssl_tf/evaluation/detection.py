@@ -1,18 +1,27 @@
-"""What is known of a detector: COCO's average precision on test images, of all classes and of each. No TensorFlow."""
+"""What is known of a detector: COCO's average precision on test images, and the boxes it found. No TensorFlow."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import ConfigDict, Field
 
+from bssl_tf.checkpoints import read_tensors, write_tensors
+from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.records import Count, Percent, as_record, read_evaluated
 from bssl_tf.files import write_json
 from bssl_tf.settings import DataConfig
+from bssl_tf_deploy.boxes import Detections
 
 FILE = "evaluation-detection.json"
+BOXES = "boxes.safetensors"
+# In pixels of the photo, squared: COCO's.
+_LIMITS = {"small": "up to 32² px", "medium": "32² to 96² px", "large": "from 96² px"}
 _STRICT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
@@ -39,6 +48,30 @@ class ClassPrecision:
 
 
 @dataclass(frozen=True)
+class SizePrecision:
+    """Average precision of objects of one size, in pixels of the photo, percent; None without objects.
+
+    Attributes:
+        name: `small`, with an area of up to 32 x 32, `medium`, of up to 96 x 96, or `large`.
+        objects: of that size on the test images, without those that count for nothing.
+        ap, ap50, ap75: see `ClassPrecision`; means over classes.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: Literal["small", "medium", "large"]
+    objects: Count
+    ap: Percent | None
+    ap50: Percent | None
+    ap75: Percent | None
+
+    @property
+    def title(self) -> str:
+        """Its name with its limits."""
+        return f"{self.name} ({_LIMITS[self.name]})"
+
+
+@dataclass(frozen=True)
 class DetectionEvaluation:
     """What evaluation-detection.json holds.
 
@@ -57,6 +90,7 @@ class DetectionEvaluation:
         ap, ap50, ap75: means over classes, percent.
         sentence: for a person.
         classes: each of them.
+        sizes: small, medium and large objects; empty in records of before they were measured.
     """
 
     __pydantic_config__ = _STRICT
@@ -77,6 +111,7 @@ class DetectionEvaluation:
     ap75: Percent
     sentence: str
     classes: tuple[ClassPrecision, ...]
+    sizes: tuple[SizePrecision, ...] = ()
 
 
 def sentence_of(ap50: float, ap: float, images: int, data: str) -> str:
@@ -99,3 +134,50 @@ def read_detection(folder: Path) -> DetectionEvaluation | None:
         RunFolderError: the file is damaged.
     """
     return read_evaluated(folder / FILE, DetectionEvaluation)
+
+
+def write_boxes(folder: Path, found: Sequence[Detections], evaluation: DetectionEvaluation) -> None:
+    """Writes the boxes that were found on each test image, atomically. Raises `StorageError`."""
+    tensors: dict[str, np.ndarray] = {
+        "counts": np.array([len(one) for one in found], np.int64),
+        "boxes": np.concatenate([one.boxes for one in found]).astype(np.float32),
+        "scores": np.concatenate([one.scores for one in found]).astype(np.float32),
+        "classes": np.concatenate([one.classes for one in found]).astype(np.int64),
+    }
+    write_tensors(folder / BOXES, tensors, _belonging(evaluation))
+
+
+def read_boxes(folder: Path, evaluation: DetectionEvaluation) -> list[Detections]:
+    """What `write_boxes` wrote for `evaluation`: boxes as shares of each test image, best first.
+
+    Raises:
+        RunFolderError: the file is missing, damaged, or of another evaluation.
+    """
+    path, again = folder / BOXES, f"Make it again with `bssl-tf evaluate {shlex.quote(str(folder))}`"
+    if not path.is_file():
+        raise RunFolderError(f"{path} is missing", again)
+    try:
+        tensors, metadata = read_tensors(path)
+    except RunFolderError as error:
+        raise error.with_next_step(again) from error
+    if metadata != _belonging(evaluation):
+        raise RunFolderError(f"{path} does not belong to {FILE}", again)
+    try:
+        counts, boxes, scores, classes = (tensors[name] for name in ("counts", "boxes", "scores", "classes"))
+        total = int(counts.sum())
+        shapes = [(one.shape, one.dtype) for one in (counts, boxes, scores, classes)]
+        wanted = [((evaluation.test_images,), "i8"), ((total, 4), "f4"), ((total,), "f4"), ((total,), "i8")]
+        if shapes != [(shape, np.dtype(kind)) for shape, kind in wanted] or counts.min() < 0:
+            raise ValueError("the shapes contradict each other")
+        if total and not 0 <= classes.min() <= classes.max() < len(evaluation.classes):
+            raise ValueError("a class is not one of the evaluation")
+    except (KeyError, ValueError) as error:
+        raise RunFolderError(f"{path} is damaged ({error})", again) from error
+    ends = np.cumsum(counts)[:-1]
+    parts = zip(*(np.split(one, ends) for one in (boxes, scores, classes)), strict=True)
+    return [Detections(*part) for part in parts]
+
+
+def _belonging(evaluation: DetectionEvaluation) -> dict[str, str]:
+    """What ties the boxes to the figures: a run may have been killed between two files."""
+    return {"format": "1", "test_fingerprint": evaluation.test_fingerprint, "ap": repr(evaluation.ap)}

@@ -11,6 +11,7 @@ from bssl_tf.reports.runs import Run, conditions
 
 # Of which curves are drawn, those with the most objects.
 _MOST_CURVES = 7
+_COLUMNS = (Column("objects"), *(Column(name, "%", 1) for name in ("AP50", "AP75", "AP")))
 
 
 def box_section(runs: Sequence[Run]) -> Section:
@@ -20,17 +21,28 @@ def box_section(runs: Sequence[Run]) -> Section:
         found = run.detection
         if found is None:
             continue
-        columns = (Column("class"), Column("objects"), *(Column(name, "%", 1) for name in ("AP50", "AP75", "AP")))
+        columns = (Column("class"), *_COLUMNS)
         rows = [(one.name, one.objects, one.ap50, one.ap75, one.ap) for one in found.classes]
         rows.append(("mean", sum(one.objects for one in found.classes), found.ap50, found.ap75, found.ap))
         title = f"Average precision by class, {found.data}, n = {found.test_images} test images"
         table = Table(f"boxes-{place}", title, columns, tuple(rows))
-        groups.append(Group(run.name, (*_curves(run, found, f"boxes-{place}-curves"), table)))
+        tables = (table, *_by_size(found, f"boxes-{place}-sizes"))
+        groups.append(Group(run.name, (*_curves(run, found, f"boxes-{place}-curves"), *tables)))
     about = (
         "COCO's average precision: boxes are ranked by score, and one hits where it overlaps an object of its class by "
         "a share of their union: 0.5 for AP50, 0.75 for AP75; AP is the mean over 0.5, 0.55, ..., 0.95."
     )
     return Section("Boxes", about if groups else "", tuple(groups))
+
+
+def _by_size(found: DetectionEvaluation, name: str) -> tuple[Table, ...]:
+    """None where it was not measured yet."""
+    rows = [
+        (one.title, one.objects, *(("not measured",) * 3 if not one.objects else (one.ap50, one.ap75, one.ap)))
+        for one in found.sizes
+    ]
+    title = "Average precision by the area of objects on the photo"
+    return (Table(name, title, (Column("size"), *_COLUMNS), tuple(rows)),) if rows else ()
 
 
 def _curves(run: Run, found: DetectionEvaluation, name: str) -> tuple[Figure, ...]:

@@ -11,8 +11,16 @@ import numpy as np
 from bssl_tf.backend import tf
 from bssl_tf.environment import environment
 from bssl_tf.errors import DataError
-from bssl_tf.evaluation.detection import ClassPrecision, DetectionEvaluation, sentence_of, write_detection
-from bssl_tf.tasks.detection.task import found_by, measured
+from bssl_tf.evaluation.detection import (
+    ClassPrecision,
+    DetectionEvaluation,
+    SizePrecision,
+    sentence_of,
+    write_boxes,
+    write_detection,
+)
+from bssl_tf.tasks.detection.evaluation import average_precision
+from bssl_tf.tasks.detection.task import found_by
 from bssl_tf.workflows.tested import open_tested
 
 _log = logging.getLogger(__name__)
@@ -43,7 +51,8 @@ def evaluate_detection(
         )
     _log.info(f"evaluating on {len(data.test)} test images")
     network = tf.function(lambda images, training: tuned.model(images, training=training), reduce_retracing=True)
-    found = measured(data.test, found_by(network, data.test, tuned.preprocessing), tuned.preprocessing)
+    boxes = found_by(network, data.test, tuned.preprocessing)
+    found = average_precision(data.test, boxes)
     if found.ap is None or found.ap50 is None or found.ap75 is None:
         raise DataError(f"the test images of {data.name} have no objects that count", "Add annotations")
     rows = zip(
@@ -77,7 +86,14 @@ def evaluate_detection(
             )
             for name, count, ap, ap50, ap75, curve in rows
         ),
+        sizes=(
+            SizePrecision("small", *found.small),
+            SizePrecision("medium", *found.medium),
+            SizePrecision("large", *found.large),
+        ),
     )
     if save:
+        # In this order a killed process leaves boxes that fit no figures, which is found out on reading.
+        write_boxes(run, boxes, evaluation)
         write_detection(run, evaluation)
     return evaluation

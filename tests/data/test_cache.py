@@ -64,6 +64,7 @@ def test_the_folder_holds_what_its_docstring_says(root: Path) -> None:
         "index.json",
         "train_aspect_ratios.npy",
         "train_images.npy",
+        "train_sizes.npy",
     ]
     assert not list(entry(root).parent.glob("*.tmp"))
 
@@ -89,6 +90,7 @@ def cut(file: Path) -> None:
     [
         lambda folder: cut(folder / "train_images.npy"),
         lambda folder: cut(folder / "train_aspect_ratios.npy"),
+        lambda folder: np.save(folder / "train_sizes.npy", np.full((6, 2), 20, np.int32)),
         lambda folder: cut(folder / "index.json"),
         lambda folder: (folder / "train_images.npy").open("ab").write(b"more"),
         lambda folder: (folder / "train_images.npy").unlink(),

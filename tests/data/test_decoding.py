@@ -34,29 +34,30 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
 def test_lossless_formats_come_out_exactly(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
-    pixels, ratio, _ = decode(encoded(Image.fromarray(RGB), kind, **options), 16, 3)
+    pixels, ratio, _, _ = decode(encoded(Image.fromarray(RGB), kind, **options), 16, 3)
     np.testing.assert_array_equal(pixels, RGB)
     assert ratio == 1
 
 
 def test_jpeg_comes_out_nearly() -> None:
     smooth = np.stack([np.mgrid[0:16, 0:16][0] * 8 + 50] * 3, axis=-1).astype(np.uint8)
-    pixels, _, _ = decode(encoded(Image.fromarray(smooth), "JPEG", quality=95), 16, 3)
+    pixels, _, _, _ = decode(encoded(Image.fromarray(smooth), "JPEG", quality=95), 16, 3)
     assert np.abs(pixels.astype(int) - smooth).max() <= 4  # what quality 95 may lose on a ramp
 
 
 def test_a_large_jpeg_is_read_at_reduced_size() -> None:
     smooth = np.asarray(Image.fromarray(RGB).resize((1200, 900), Image.Resampling.BICUBIC))
-    pixels, ratio, _ = decode(encoded(Image.fromarray(smooth), "JPEG", quality=95), 24, 3)
+    pixels, ratio, size, _ = decode(encoded(Image.fromarray(smooth), "JPEG", quality=95), 24, 3)
+    assert size == (1200, 900)
     expected = np.asarray(Image.fromarray(smooth).resize((24, 24), Image.Resampling.BICUBIC))
     assert ratio == pytest.approx(4 / 3, rel=0.01)
     assert np.abs(pixels.astype(int) - expected).mean() < 3
 
 
 def test_grey_is_luma_and_grey_files_are_repeated() -> None:
-    grey, _, _ = decode(encoded(Image.fromarray(RGB), "PNG"), 16, 1)
+    grey, _, _, _ = decode(encoded(Image.fromarray(RGB), "PNG"), 16, 1)
     assert np.abs(grey[..., 0] - RGB @ [0.299, 0.587, 0.114]).max() <= 0.51
-    again, _, _ = decode(encoded(Image.fromarray(grey[..., 0]), "PNG"), 16, 3)
+    again, _, _, _ = decode(encoded(Image.fromarray(grey[..., 0]), "PNG"), 16, 3)
     np.testing.assert_array_equal(again, np.repeat(grey, 3, axis=-1))
 
 
@@ -64,7 +65,7 @@ def test_grey_is_luma_and_grey_files_are_repeated() -> None:
 def test_colour_modes_come_out_as_pillow_converts_them(mode: str) -> None:
     picture = Image.new("LAB", (16, 16), (128, 130, 140)) if mode == "LAB" else Image.fromarray(RGB).convert(mode)
     for channels in (1, 3):
-        pixels, _, _ = decode(encoded(picture, "TIFF"), 16, channels)
+        pixels, _, _, _ = decode(encoded(picture, "TIFF"), 16, channels)
         assert pixels.shape == (16, 16, channels)
         if mode != "YCbCr" and channels == 3:  # TIFF stores that one as JPEG does, with loss
             np.testing.assert_array_equal(pixels, np.asarray(picture.convert("RGB")))
@@ -81,7 +82,7 @@ def test_a_palette_is_looked_up_before_it_turns_grey() -> None:
 def test_sixteen_bits_keep_their_high_ones(kind: str) -> None:
     values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     for channels in (1, 3):
-        pixels, _, _ = decode(encoded(Image.fromarray(values), kind), 16, channels)
+        pixels, _, _, _ = decode(encoded(Image.fromarray(values), kind), 16, channels)
         np.testing.assert_array_equal(pixels[..., 0], np.arange(256).reshape(16, 16))
 
 
@@ -101,7 +102,8 @@ def test_exif_turns_the_picture_upright() -> None:
     picture = Image.fromarray(RGB).resize((20, 10), Image.Resampling.NEAREST)
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise
-    pixels, ratio, _ = decode(encoded(picture, "PNG", exif=exif), 16, 3)
+    pixels, ratio, size, _ = decode(encoded(picture, "PNG", exif=exif), 16, 3)
+    assert size == (10, 20)
     expected = picture.transpose(Image.Transpose.ROTATE_270)
     assert ratio == 0.5
     np.testing.assert_array_equal(pixels, np.asarray(expected.resize((16, 16), Image.Resampling.BICUBIC)))
@@ -115,7 +117,7 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
 
 
 def test_the_aspect_ratio_is_width_over_height() -> None:
-    pixels, ratio, _ = decode(encoded(Image.new("RGB", (60, 20)), "PNG"), 16, 3)
+    pixels, ratio, _, _ = decode(encoded(Image.new("RGB", (60, 20)), "PNG"), 16, 3)
     assert ratio == 3
     assert pixels.shape == (16, 16, 3)
 

@@ -38,7 +38,7 @@ class BoxSet:
 
     Attributes:
         name: for messages.
-        images: stored squashed to squares, without labels; some may not belong to this set.
+        images: stored squashed to squares, without labels, with the originals' sizes; some may not belong to this set.
         indices: int64 [N], the places of this set's images in `images`.
         paths: N, for messages and reports.
         objects: N.
@@ -58,6 +58,8 @@ class BoxSet:
     def __post_init__(self) -> None:
         if not len(self.indices) == len(self.paths) == len(self.objects):
             raise ValueError("indices, paths and objects must be of one number")
+        if self.images.sizes is None:
+            raise ValueError("images with boxes need the sizes of the originals")
         for one in self.objects:
             if one.boxes.shape != (len(one.classes), 4) or one.ignored.shape != one.classes.shape:
                 raise ValueError("every box needs a class")
@@ -84,6 +86,11 @@ class BoxSet:
     def ratios(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Width / height of the pictures at `positions`: float32 [M]."""
         return self.images.aspect_ratios[self.indices[np.asarray(positions, np.int64)]]
+
+    def sizes(self) -> NDArray[np.int32]:
+        """Width and height of the photos, pixels: int32 [N, 2]."""
+        assert self.images.sizes is not None
+        return self.images.sizes[self.indices]
 
     def subset(self, positions: Sequence[int] | NDArray[np.int64]) -> BoxSet:
         """Those at `positions`, in that order; no pixels are copied."""

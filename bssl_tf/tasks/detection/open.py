@@ -86,7 +86,8 @@ def open_boxes(
         images = [part[index] for part in parts for index in spread_indices(len(part), limit)]
     options = Options(image_size, channels, cache, max_unreadable_share, None, False, "mapped")
     paths = [image.path for image in images]
-    key = cache_key("boxes", spec, paths, annotations.stamp, image_size, channels)
+    # 2: with the pixels of the originals, which older entries lack.
+    key = cache_key("boxes 2", spec, paths, annotations.stamp, image_size, channels)
     total = len(annotations.images) + faults.lost_images
     _refuse_faulty(spec, faults, total, options, key)
 

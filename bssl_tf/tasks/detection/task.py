@@ -21,7 +21,7 @@ from bssl_tf.errors import ConversionError, DataError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
 from bssl_tf.tasks.detection.boxes import BoxSet, BoxSplits
-from bssl_tf.tasks.detection.evaluation import MAX_DETECTIONS, AveragePrecision, average_precision
+from bssl_tf.tasks.detection.evaluation import MAX_DETECTIONS, average_precision
 from bssl_tf.tasks.detection.network import detector, output_names
 from bssl_tf.tasks.detection.objective import losses
 from bssl_tf.tasks.detection.open import open_boxes, rarest_classes
@@ -141,7 +141,7 @@ class Detection(Task[BoxSet]):
 
     def metrics(self, model: Network, labelled: BoxSet, preprocessing: Preprocessing) -> Mapping[str, float]:
         """`ap50` and `ap`, percent: COCO's average precision at an overlap of 0.5, and its mean over overlaps."""
-        found = measured(labelled, found_by(model, labelled, preprocessing), preprocessing)
+        found = average_precision(labelled, found_by(model, labelled, preprocessing))
         return {name: np.nan if one is None else one for name, one in (("ap50", found.ap50), ("ap", found.ap))}
 
     def table(self, class_names: Sequence[str], model: keras.Model) -> Table:
@@ -165,7 +165,6 @@ class Detection(Task[BoxSet]):
             return table
         truth = labelled.subset(indices)
         boxes: tuple[list[Detections], list[Detections]] = ([], [])
-        size = 0
         for pair in both(indices):
             for outputs, kept in zip(pair, boxes, strict=True):
                 stride = table.strides[0]
@@ -174,7 +173,7 @@ class Detection(Task[BoxSet]):
                 kept += _decoded(
                     outputs, [view_of_frame(inner_size(float(one), size, size), size, size) for one in ratios]
                 )
-        of_keras, own = (average_precision(truth, kept, _sizes(truth, size)) for kept in boxes)
+        of_keras, own = (average_precision(truth, kept) for kept in boxes)
         if None in (own.ap, own.ap50, of_keras.ap, of_keras.ap50):
             return table
         shares = (own.ap, own.ap50, of_keras.ap, of_keras.ap50)
@@ -199,16 +198,6 @@ def found_by(model: Network, labelled: BoxSet, preprocessing: Preprocessing) -> 
         names = [f"{part}_{stride}" for part, stride in zip(("scores", "boxes") * len(outputs), strides, strict=False)]
         found += _decoded(dict(zip(names, outputs, strict=True)), views)
     return found
-
-
-def measured(labelled: BoxSet, found: Sequence[Detections], preprocessing: Preprocessing) -> AveragePrecision:
-    """Average precision of boxes that were found on all images of `labelled`."""
-    return average_precision(labelled, found, _sizes(labelled, preprocessing.image_size))
-
-
-def _sizes(labelled: BoxSet, size: int) -> list[tuple[float, float]]:
-    """Of pictures in the network's input, pixels: what they were before is not kept."""
-    return [inner_size(float(ratio), size, size) for ratio in labelled.ratios(range(len(labelled)))]
 
 
 def _strides(names: Sequence[str]) -> tuple[int, ...]:

@@ -131,6 +131,7 @@ def test_boxes_of_pascal_voc_are_those_of_its_files(opened: Opened, voc: Path) -
         expected = {name: [one for one in plain_boxes(name) if one[0] in known] for name in names}
         assert content(part) == expected
         assert part.ratios(np.arange(len(part))) == pytest.approx(WIDTH / HEIGHT)
+        assert part.sizes().tolist() == [[WIDTH, HEIGHT]] * len(part)
         assert part.pixels([0]).shape == (1, 73, 73, 3)
 
 

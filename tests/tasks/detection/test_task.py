@@ -42,7 +42,8 @@ def box_set(count: int, seed: int = 0) -> BoxSet:
         objects.append(Objects(boxes.astype(np.float32), rng.integers(0, 2, len(boxes)), rng.random(len(boxes)) < 0.2))
     images = rng.integers(0, 256, (count, 73, 73, 3), dtype=np.uint8)
     ratios = rng.choice([0.5, 1, 1.7], count).astype(np.float32)
-    stored = ImageSet("noise", images, ratios, None)
+    sizes = np.stack([np.rint(730 * ratios), np.full(count, 730)], axis=1).astype(np.int32)
+    stored = ImageSet("noise", images, ratios, None, (), sizes)
     return BoxSet("noise", stored, np.arange(count), tuple(map(str, range(count))), tuple(objects), NAMES)
 
 
