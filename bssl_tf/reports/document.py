@@ -78,12 +78,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """A small PNG, what it is of, and the line below it; `good` marks it right or wrong, None neither."""
+    """A small PNG or JPEG, what it is of, and the line below it; `good` marks it right or wrong, None neither."""
 
-    png: bytes
+    content: bytes
     alt: str
     label: str = ""
     good: bool | None = None
+
+    @property
+    def kind(self) -> str:
+        """Of its file: `jpeg` or `png`."""
+        return "jpeg" if self.content.startswith(b"\xff\xd8") else "png"
 
 
 @dataclass(frozen=True)

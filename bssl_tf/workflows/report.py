@@ -69,10 +69,11 @@ def report(
     mistakes, pictures = [], []
     trained = [run for run in known if not run.imported]
     if format == HTML and images:
+        from bssl_tf.reports.box_pictures import box_picture_section
         from bssl_tf.reports.mistakes import mistake_section
         from bssl_tf.reports.pictures import picture_sections
 
-        mistakes = mistake_section(known, images, data_dir)
+        mistakes = [*mistake_section(known, images, data_dir), *box_picture_section(known, images, data_dir)]
         pictures = picture_sections(trained, images, data_dir) if trained else []
     options = [*([] if format == HTML else ["--format", format]), *([] if images else ["--no-images"])]
     options += ["--data-dir", data_dir] if data_dir else []

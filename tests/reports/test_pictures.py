@@ -66,7 +66,7 @@ def test_the_grid_shows_the_neighbours_and_marks_them() -> None:
     for row, index in zip(grid.rows, spread_indices(40, 5), strict=True):
         assert row[0].good is None
         for cell, other in zip(row, [index, *nearest[index]], strict=True):
-            assert np.array_equal(pixels(cell.png), found.images.images[other][..., 0])
+            assert np.array_equal(pixels(cell.content), found.images.images[other][..., 0])
             assert cell.label == found.images.class_names[labels[other]]
         assert [cell.good for cell in row[1:]] == [labels[other] == labels[index] for other in nearest[index]]
 
@@ -109,7 +109,7 @@ def test_views_are_those_of_the_first_step(run: Run) -> None:
         for cell, view in zip(row[1:3], views, strict=True):
             expected = 255 * (view[place, ..., 0] * std + mean)
             # Rounding to whole levels, and no more.
-            assert np.abs(pixels(cell.png) - expected).max() <= 0.51
+            assert np.abs(pixels(cell.content) - expected).max() <= 0.51
 
 
 def test_large_pictures_are_made_small(run: Run, tmp_path: Path) -> None:
@@ -117,4 +117,4 @@ def test_large_pictures_are_made_small(run: Run, tmp_path: Path) -> None:
     large = dataclasses.replace(part, images=np.repeat(np.repeat(part.images, 8, axis=1), 8, axis=2))
     found = dataclasses.replace(pool(np.random.default_rng(1).normal(size=(8, 4))), images=large)
     for row in neighbour_grid(found, 2).rows:
-        assert all(pixels(cell.png).shape == (96, 96) for cell in row)
+        assert all(pixels(cell.content).shape == (96, 96) for cell in row)
