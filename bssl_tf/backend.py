@@ -103,6 +103,7 @@ __all__ = [
     "optimizer_variables",
     "quiet",
     "tf",
+    "tflite_schema",
     "update_on_all_devices",
 ]
 
@@ -112,6 +113,13 @@ def keras_safe_mode() -> AbstractContextManager[None]:
     from tf_keras.src.saving import serialization_lib  # no public name; .h5 files honour it only this way
 
     return serialization_lib.SafeModeScope(True)
+
+
+def tflite_schema() -> Any:
+    """The module with the classes of TFLite's schema that hold a model, and write it as a flatbuffer again."""
+    from tensorflow.lite.python import schema_py_generated  # no public name
+
+    return schema_py_generated
 
 
 def functional_model() -> type[Any]:

@@ -24,6 +24,12 @@ allow_option = click.option(
 explain_option = click.option(
     "--explain", is_flag=True, help="Compare layer by layer and name the first layer that differs."
 )
+postprocess_option = click.option(
+    "--postprocess",
+    default="none",
+    type=click.Choice(("none", "tflite")),
+    help="For detectors: tflite ends the model in TFLite_Detection_PostProcess, as TFLite apps expect.",
+)
 
 
 def network_options(function: Function) -> Function:

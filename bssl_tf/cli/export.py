@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli._model_options import allow_option, explain_option, weights_option
+from bssl_tf.cli._model_options import allow_option, explain_option, postprocess_option, weights_option
 from bssl_tf.cli._types import Numbers, Target
 from bssl_tf.cli.options import json_option, prose, record_option
 from bssl_tf_deploy.library import TARGETS
@@ -39,10 +39,7 @@ if TYPE_CHECKING:
     "--int8", is_flag=True, help="Convert float convolutions and dense layers to int8; implied by --input int8."
 )
 @click.option(
-    "--calibrate",
-    show_default="200",
-    type=click.IntRange(min=1),
-    help="Training images to calibrate int8 on.",
+    "--calibrate", show_default="200", type=click.IntRange(min=1), help="Training images to calibrate int8 on."
 )
 @click.option(
     "--images",
@@ -50,6 +47,7 @@ if TYPE_CHECKING:
     show_default="500 for the comparison, all for the accuracy",
     help="Test images for the comparison with Keras and for the accuracy.",
 )
+@postprocess_option
 @allow_option
 @explain_option
 @click.option(

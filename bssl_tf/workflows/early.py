@@ -95,6 +95,7 @@ def before_exporting(
     int8: bool,
     calibrate: int | None,
     explain: bool,
+    postprocess: str,
     data: str | None,
     **others: object,
 ) -> None:
@@ -109,6 +110,7 @@ def before_exporting(
         int8=int8,
         calibrate=calibrate,
         explain=explain,
+        postprocess=postprocess,
         of_model=of_model,
     )
     if data is not None:

@@ -20,10 +20,12 @@ from bssl_tf.tasks.task import Arrays
 from bssl_tf.workflows.export_options import is_run, settle_options
 from bssl_tf.workflows.subjects import Subject, from_model, from_run
 from bssl_tf_converters.lce.answers import both_outputs
+from bssl_tf_converters.lce.detection_tail import with_detection_tail
 from bssl_tf_converters.lce.export import Converted, convert_model
 from bssl_tf_deploy import manifest as m
 from bssl_tf_deploy.bundle import check_free, write_bundle
 from bssl_tf_deploy.library import Library, library_for
+from bssl_tf_deploy.preprocess import whole_pixels
 from bssl_tf_deploy.system_errors import system_errors
 
 CALIBRATION_IMAGES = 200
@@ -65,6 +67,7 @@ class Conversion:
     images: int | None = None
     allow: tuple[str, ...] = ()
     explain: bool = False
+    postprocess: str = "none"
 
 
 @system_errors()
@@ -80,6 +83,7 @@ def export(
     images: int | None = None,
     allow: Sequence[str] = (),
     explain: bool = False,
+    postprocess: str = "none",
     data: str | Path | None = None,
     data_dir: str | None = None,
     labels: str | Path | None = None,
@@ -104,6 +108,8 @@ def export(
             all that have a label for the accuracy.
         allow: codes of checks whose errors count as warnings.
         explain: compare layer by layer, and name the first that differs; not with int8.
+        postprocess: `tflite` ends a detector's model in TFLite_Detection_PostProcess, whose final boxes TFLite apps
+            read; `none` leaves decoding to this package.
         data: images of a model that is not a run: `embedded`, `tfds:NAME`, or a folder.
         data_dir: where TFDS keeps its data; None for its default, or the folder recorded in the run's evaluation.
         labels: a file with a model's classes, one per line; None for the data's, if there are as many.
@@ -130,6 +136,7 @@ def export(
         int8=int8,
         calibrate=calibrate,
         explain=explain,
+        postprocess=postprocess,
         of_model={"weights": weights, "data": data, "labels": labels, "mean": mean, "std": std},
     )
     subject = (
@@ -138,7 +145,7 @@ def export(
         else from_model(source, weights=weights, data=data, data_dir=data_dir, labels=labels, mean=mean, std=std)
     )
     calibrated = (calibrate or CALIBRATION_IMAGES) if int8 else 0
-    wanted = Conversion(target, input, calibrated, images, tuple(allow), explain)
+    wanted = Conversion(target, input, calibrated, images, tuple(allow), explain, postprocess)
     done = export_subject(subject, wanted, path, overwrite=overwrite)
     if record:
         options: dict[str, Any] = {
@@ -148,7 +155,14 @@ def export(
             "input": None if input == "float32" else input,
         }
         options |= {"int8": int8 and input != "int8", "calibrate": calibrate, "images": images, "allow": list(allow)}
-        options |= {"explain": explain, "data": data, "data_dir": data_dir, "labels": labels, "weights": weights}
+        options |= {
+            "explain": explain,
+            "postprocess": None if postprocess == "none" else postprocess,
+            "data": data,
+            "data_dir": data_dir,
+            "labels": labels,
+            "weights": weights,
+        }
         options |= {name: ",".join(map(str, given)) for name, given in (("mean", mean), ("std", std)) if given}
         command = command_line("export", source, options)
         append_record(Path(record), _record(source, command, done.manifest, done.converted, calibrated))
@@ -212,7 +226,13 @@ def _convert(subject: Subject, wanted: Conversion) -> tuple[Converted, Any, Sequ
     if image_set is not subject.train:
         # On all of them, so that it can stand beside the evaluation's; on those compared where their number was given.
         measured = np.arange(len(image_set)) if wanted.images is None else chosen
-        table = task.with_accuracy(table, image_set, measured, lambda some: _both(subject, converted, wanted, some))
+        plain = converted
+        table = task.with_accuracy(table, image_set, measured, lambda some: _both(subject, plain, wanted, some))
+    if wanted.postprocess == "tflite":
+        _log.info("ending the model in TFLite's operator for boxes")
+        pixels = subject.preprocessing
+        taken = whole_pixels(views, pixels.mean, pixels.std) if wanted.input == "uint8" else views
+        converted = with_detection_tail(converted, taken, table)
     return converted, table, task.example_words(image_set, chosen[converted.golden_indices])
 
 

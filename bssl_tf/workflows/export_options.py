@@ -8,11 +8,12 @@ from pathlib import Path
 from bssl_tf.errors import ConfigError, UsageError
 from bssl_tf.keras_files.files import ZOO_PREFIX, require_there
 from bssl_tf.settings import read_import
-from bssl_tf.workflows.run_folders import run_config
+from bssl_tf.workflows.run_folders import run_config, task_of
 from bssl_tf_deploy.bundle import check_free
 from bssl_tf_deploy.library import TARGETS, refuse_32_bit
 
 INPUTS = ("float32", "uint8", "int8")
+POSTPROCESSES = ("none", "tflite")
 
 
 def settle_options(
@@ -25,6 +26,7 @@ def settle_options(
     int8: bool,
     calibrate: int | None,
     explain: bool,
+    postprocess: str,
     of_model: Mapping[str, object],
 ) -> Path:
     """Checks what is wanted; see `export` for the options and for what is raised.
@@ -35,7 +37,7 @@ def settle_options(
     Returns:
         The bundle's folder.
     """
-    _check_choices(target, input)
+    _check_choices(target, input, postprocess)
     int8 = int8 or input == "int8"
     if int8 and explain:
         raise UsageError("--explain compares with Keras to the last bit, which int8 does not keep", "Omit one of them")
@@ -44,12 +46,15 @@ def settle_options(
     run = is_run(source)
     if run:
         _refuse(of_model)
-    path = Path(out) if out else _default_out(source, _variant(target, input, int8), is_run=run)
+    variant = _variant(target, input, int8) + ("" if postprocess == "none" else f"-{postprocess}")
+    path = Path(out) if out else _default_out(source, variant, is_run=run)
     check_free(path, overwrite=overwrite)
     if run:
         run_config(Path(source))
     elif not source.startswith(ZOO_PREFIX):
         require_there(Path(source))
+    if postprocess != "none" and (task := task_of(Path(source))) != "detection":
+        raise UsageError(f"--postprocess {postprocess} is for detectors, and {source} is for {task}", "Omit it")
     return path
 
 
@@ -61,9 +66,10 @@ def is_run(source: str) -> bool:
     return not source.startswith(ZOO_PREFIX) and path.suffix not in (".h5", ".hdf5", ".keras")
 
 
-def _check_choices(target: str, input: str) -> None:
+def _check_choices(target: str, input: str, postprocess: str) -> None:
     refuse_32_bit(target)
-    for name, value, known in (("target", target, TARGETS), ("input", input, INPUTS)):
+    choices = (("target", target, TARGETS), ("input", input, INPUTS), ("postprocess", postprocess, POSTPROCESSES))
+    for name, value, known in choices:
         if value not in known:
             raise ConfigError(f"{name} is {value!r}", f"Choose one of {', '.join(known)}")
 

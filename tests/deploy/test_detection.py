@@ -22,7 +22,8 @@ from bssl_tf_deploy.manifest import FORMAT, Manifest, OutputParity, ParityFigure
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.running import RunSettings, run
 from bssl_tf_deploy.tasks import find_task
-from bssl_tf_deploy.tasks.detection import Box, Detection, Precision, Table
+from bssl_tf_deploy.tasks.detection import FINAL_OUTPUTS, Box, Detection, Precision, Table, final_outputs
+from bssl_tf_deploy.tasks.task import View
 from tests.deploy import bundles
 
 SIZE, LABELS = 64, ("cell", "=platelet\x1b[2J")
@@ -211,6 +212,60 @@ def test_nothing_found_is_an_answer(bundle: Bundle, capsys: pytest.CaptureFixtur
     assert Predictor(bundle, Nothing()).detect(tmp_path / "a.png") == [[]]
     run(Predictor(bundle, Nothing()), RunSettings((str(tmp_path / "a.png"),)))
     assert capsys.readouterr().out.endswith("a.png  no box\n")
+
+
+class Final(Fixed):
+    """The same boxes as TFLite's operator gives them."""
+
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        maps = dict(zip(SHAPES, super().run(inputs), strict=True))
+        found = final_outputs(maps, manifest().table, (SIZE, SIZE))
+        return [found[name] for name in FINAL_OUTPUTS]
+
+
+def final_manifest() -> Manifest:
+    shapes = zip(FINAL_OUTPUTS, ((1, 100, 4), (1, 100), (1, 100), (1,)), strict=True)
+    return manifest(
+        outputs=tuple(TensorSignature(name, shape, "float32") for name, shape in shapes),
+        parity=ParityFigures(10, 1.0, 1.0, {name: OutputParity(1e-5, 1e-6, 1e-3) for name in FINAL_OUTPUTS}),
+    )
+
+
+def test_final_boxes_are_the_same_answers(bundle: Bundle, tmp_path: Path) -> None:
+    inputs = np.random.default_rng(0).random((2, SIZE, SIZE, 3)).astype(np.float32)
+    outputs = Final().run([inputs])
+    outputs[2][1] /= 2
+    write_bundle(tmp_path / "final", final_manifest(), b"model", [inputs], outputs, ["a", "b"])
+    final = read_bundle(tmp_path / "final")
+    for picture in (Image.new("RGB", (1280, 640), "white"), Image.new("RGB", (64, 64))):
+        [expected], [found] = (
+            Predictor(one, interpreter).detect(picture) for one, interpreter in ((bundle, Fixed()), (final, Final()))
+        )
+        assert len(expected) == 2
+        for one, other in zip(found, expected, strict=True):
+            close(one, other.label, other.score, other[2:])
+    text = " ".join((final.path / "README.md").read_text().split())
+    assert "TFLite_Detection_PostProcess" in text and "top, left, bottom and right of each box" in text
+
+
+@pytest.mark.parametrize(("name", "value"), [("boxes", np.nan), ("classes", 7), ("classes", -1), ("scores", np.inf)])
+def test_final_boxes_that_make_no_sense_are_dropped(name: str, value: float) -> None:
+    outputs = {one: array[0] for one, array in zip(FINAL_OUTPUTS, Final().run([np.zeros(1)]), strict=True)}
+    whole = Detection().decode(outputs, final_manifest(), View(), 100)
+    outputs[name] = outputs[name].copy()
+    outputs[name][0] = value
+    assert Detection().decode(outputs, final_manifest(), View(), 100) == whole[1:] and len(whole) == 2
+
+
+@pytest.mark.parametrize("change", [{"shape": [1, 99, 4]}, {"name": "box"}])
+def test_manifests_of_final_boxes_that_contradict_themselves_are_refused(change: dict[str, Any]) -> None:
+    content = json.loads(json.dumps(final_manifest().to_dict()))
+    assert Manifest.from_dict(content) == final_manifest()
+    content["outputs"][0] |= change
+    if "name" in change:
+        content["parity"]["outputs"]["box"] = content["parity"]["outputs"].pop("boxes")
+    with pytest.raises(BundleError, match="outputs"):
+        Manifest.from_dict(content)
 
 
 def test_decoding_is_counted_in_latencies(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from bssl_tf.workflows.finetune import finetune
 from bssl_tf_deploy import load
 from bssl_tf_deploy.library import host_target
 from bssl_tf_deploy.predictor import Predictor, Prepared
-from bssl_tf_deploy.tasks.detection import Box
+from bssl_tf_deploy.tasks.detection import FINAL_OUTPUTS, Box
 from tests.native import ROOT, require_rig
 
 BCCD = Path(__file__).parents[1] / "tasks" / "detection" / "bccd"
@@ -189,6 +189,32 @@ def test_the_bundle_finds_the_boxes_of_keras_on_our_runtime(
     [record] = json.loads(done.stdout)
     assert [tuple(one["box"]) for one in record["boxes"]] == [one[2:] for one in answers[0]]
     assert Image.open(tmp_path / "drawn" / f"{files[0].stem}.jpg").size == (640, 480)
+
+
+@pytest.mark.slow
+def test_a_bundle_with_tflites_operator_finds_the_same_boxes(tuned: Path, tmp_path: Path) -> None:
+    bundles = [
+        export(tuned, target=host_target(), out=tmp_path / kind, postprocess=kind).path for kind in ("none", "tflite")
+    ]
+    for runtime in ("own", "lce"):
+        plain, final = (load(bundle, runtime=runtime) for bundle in bundles)
+        final.verify_golden()
+        files = sorted((BCCD / "JPEGImages").glob("*.jpg"))
+        answers = [sorted(boxes) for boxes in final.detect(files)]
+        expected = [sorted(boxes) for boxes in plain.detect(files)]
+        assert sum(map(len, answers)) > 20
+        for boxes, wanted in zip(answers, expected, strict=True):
+            assert [one.label for one in boxes] == [one.label for one in wanted]
+            np.testing.assert_allclose([one[1:] for one in boxes], [one[1:] for one in wanted], atol=0.05)
+    manifest = final.bundle.manifest
+    assert tuple(one.name for one in manifest.outputs) == FINAL_OUTPUTS
+    assert manifest.operators["TFLite_Detection_PostProcess"] == 1 and manifest.parity.agreement == 1
+
+
+def test_only_a_detector_has_boxes_to_process(tiny_student: Path, tmp_path: Path) -> None:
+    for postprocess, words in (("tflite", "is for detectors, and .* is for classification"), ("other", "none, tflite")):
+        with pytest.raises(BsslError, match=words):
+            export(tiny_student, target="arm64", out=tmp_path / "bundle", postprocess=postprocess)
 
 
 # On the emulated processor: numpy and LiteRT alone, so that pictures come as tensors.

@@ -1,7 +1,8 @@
 """Detection: boxes around objects, each with a class and a score; the answer is the best of them, none drawn twice.
 
 The network gives `scores_s` and `boxes_s` for each stride s (see `bssl_tf_deploy.boxes`). Decoding and non-maximum
-suppression are computed here in numpy, and counted in every latency that this package measures.
+suppression are computed here in numpy, and counted in every latency that this package measures. A network that was
+exported with TFLite's operator for them gives final boxes instead (`FINAL_OUTPUTS`).
 
 A detector sees the whole picture in its true shape, with grey around it: cut to its central part it would miss what
 lies at the sides, and squashed it would be shown shapes that it never learnt. Training and evaluation make the same
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 NAME = "detection"
 MAX_BOXES = 1000
+# Of TFLite_Detection_PostProcess, in its order: [1, M, 4] as top, left, bottom, right in shares of the input, [1, M],
+# [1, M] and [1], all float32; best first, zeros from `count` on.
+FINAL_OUTPUTS = ("boxes", "classes", "scores", "count")
 _MAX_LABEL = 200
 _LARGEST_STRIDE = 128
 _LEAST_SCORE = 1e-4
@@ -58,7 +62,7 @@ class Table:
 
     Attributes:
         labels: K names, in the order of the scores.
-        strides: in pixels of the input, rising; there are two outputs for each.
+        strides: in pixels of the input, rising; there are two outputs for each, unless outputs are final.
         frame: how a picture of another shape becomes input: `letterbox`, whole, in the middle, grey (114) around it.
         min_score: boxes with a lower score are not given, above 0, below 1.
         max_overlap: of two boxes of one class that overlap by a larger share of their union, the better one is given.
@@ -121,12 +125,15 @@ class Detection(Task):
         for stride in strides:
             expect(1 <= stride <= _LARGEST_STRIDE, "table.strides", f"in 1 to {_LARGEST_STRIDE}")
             expect(p.height % stride == p.width % stride == 0, "table.strides", "a divisor of both sides of the input")
-        wanted = {
+        wanted: dict[str, tuple[int, ...]] = {
             name: (1, p.height // stride, p.width // stride, size)
             for stride in strides
             for name, size in zip(output_names([stride]), (len(table.labels), 4), strict=True)
         }
         shapes = {one.name: one.shape for one in manifest.outputs}
+        if gives_final_boxes(manifest):
+            most = table.max_boxes
+            wanted = dict(zip(FINAL_OUTPUTS, ((1, most, 4), (1, most), (1, most), (1,)), strict=True))
         expect(set(shapes) == set(wanted), "outputs", f"the list of {', '.join(wanted)}")
         for number, one in enumerate(manifest.outputs):
             expect(one.shape == wanted[one.name], f"outputs[{number}].shape", str(list(wanted[one.name])))
@@ -141,15 +148,18 @@ class Detection(Task):
         """Boxes with at least the score of the table, after non-maximum suppression, cut at the picture's border."""
         table: Table = manifest.table
         p = manifest.preprocessing
-        found = detections(
-            outputs,
-            table.strides,
-            view,
-            (p.width, p.height),
-            min_score=table.min_score,
-            max_overlap=table.max_overlap,
-            limit=table.max_boxes,
-        )
+        if gives_final_boxes(manifest):
+            found = on_picture(_of_final(outputs, len(table.labels)), view, 1, 1)
+        else:
+            found = detections(
+                outputs,
+                table.strides,
+                view,
+                (p.width, p.height),
+                min_score=table.min_score,
+                max_overlap=table.max_overlap,
+                limit=table.max_boxes,
+            )
         boxes = found.boxes.astype(np.float64) * np.array([view.width, view.height] * 2)
         return [
             Box(table.labels[kind], score, *sides)
@@ -189,7 +199,14 @@ class Detection(Task):
         return f"Finds objects of {count} class{'es' * (count > 1)} and draws a box around each."
 
     def output_meanings(self, manifest: Manifest) -> Mapping[str, str]:
-        """A map of logits and a map of boxes for each stride."""
+        """A map of logits and a map of boxes for each stride, or final boxes."""
+        if gives_final_boxes(manifest):
+            return {
+                "boxes": "top, left, bottom and right of each box, as shares of the input; best first",
+                "classes": "the place of each box's label in `manifest.json`, from 0",
+                "scores": "of each box, 0 to 1",
+                "count": "how many boxes there are; what follows is 0",
+            }
         meanings = {}
         for stride in manifest.table.strides:
             scores, boxes = output_names([stride])
@@ -213,8 +230,13 @@ class Detection(Task):
                 f"{found.ap_percent:.1f} % (in Keras, float32: {found.keras_ap50_percent:.1f} % and "
                 f"{found.keras_ap_percent:.1f} %)."
             )
+        final = (
+            "Outputs are those of TFLite_Detection_PostProcess, as apps for such models read them. The input is the "
+            "whole photo in its true shape, with grey (114) around it, and boxes are shares of that input."
+        )
         return [
             measured,
+            *([final] if gives_final_boxes(manifest) else []),
             f"The same boxes as by the Keras network: {100 * parity.agreement:.2f} % of {parity.images} images.",
             f"Boxes are given from a score of {table.min_score:g} on, at most {table.max_boxes}; of boxes of one class "
             f"that overlap by more than {table.max_overlap:g} of their union, the best. Scores are not calibrated.",
@@ -257,3 +279,45 @@ def detections(
         scores, boxes = output_names([stride])
         pairs[stride] = (outputs[scores], outputs[boxes])
     return on_picture(suppress(candidates(pairs, min_score), max_overlap, limit), view, *size)
+
+
+def gives_final_boxes(manifest: Manifest) -> bool:
+    """Whether the network ends in TFLite's operator, and not in maps."""
+    return tuple(one.name for one in manifest.outputs) == FINAL_OUTPUTS
+
+
+def final_outputs(outputs: Mapping[str, np.ndarray], table: Table, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """What TFLite's operator makes of a batch of maps, by numpy.
+
+    Args:
+        outputs: by name, float32 [B, H / s, W / s, ...].
+        table: how they become boxes.
+        size: W and H of the input, pixels.
+
+    Returns:
+        `FINAL_OUTPUTS`, with B in place of 1.
+    """
+    count, most = len(next(iter(outputs.values()))), table.max_boxes
+    shapes = ((count, most, 4), (count, most), (count, most), (count,))
+    final = {name: np.zeros(shape, np.float32) for name, shape in zip(FINAL_OUTPUTS, shapes, strict=True)}
+    for row in range(count):
+        pairs = {
+            stride: (outputs[scores][row], outputs[boxes][row])
+            for stride in table.strides
+            for scores, boxes in (output_names([stride]),)
+        }
+        found = suppress(candidates(pairs, table.min_score), table.max_overlap, most)
+        final["boxes"][row, : len(found)] = (found.boxes / np.array(size * 2, np.float32))[:, [1, 0, 3, 2]]
+        final["classes"][row, : len(found)] = found.classes
+        final["scores"][row, : len(found)] = found.scores
+        final["count"][row] = len(found)
+    return final
+
+
+def _of_final(outputs: Mapping[str, np.ndarray], classes: int) -> Detections:
+    """Boxes of one image as shares of the input; what makes no sense is dropped."""
+    boxes, kinds, scores, count = (outputs[name] for name in FINAL_OUTPUTS)
+    places = np.arange(len(scores))
+    sound = np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (kinds >= 0) & (kinds < classes)
+    kept = np.flatnonzero(sound & (places < count))
+    return Detections(boxes[kept][:, [1, 0, 3, 2]], scores[kept], kinds[kept].astype(np.int64))
