@@ -1,11 +1,11 @@
-"""Options about networks that are not trained here: of `check` and `export`, and of `pretrain` and `evaluate`."""
+"""Options about networks that are not trained here: of `check`, `export`, `pretrain`, `evaluate` and `embed`."""
 
 from __future__ import annotations
 
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import Function
+from bssl_tf.cli.options import Function, runtime_options
 
 weights_option = click.option(
     "--weights",
@@ -32,7 +32,10 @@ postprocess_option = click.option(
 )
 
 
-def network_options(function: Function) -> Function:
+_OF_DATA = "normalized; of an ONNX file, what it shows"
+
+
+def network_options(function: Function, pixels_default: str = _OF_DATA) -> Function:
     """What a saved model, or an ONNX file, does not show itself."""
     for option in reversed(
         [
@@ -42,7 +45,7 @@ def network_options(function: Function) -> Function:
                 "teacher_pixels",
                 metavar="RANGE",
                 shell_complete=completion.words("normalized", "0..1", "-1..1", "0..255", "imagenet", "clip"),
-                show_default="normalized; of an ONNX file, what it shows",
+                show_default=pixels_default,
                 help="Pixels of a saved model: normalized, 0..1, -1..1, 0..255, imagenet, clip, or MEAN/STD.",
             ),
             click.option(
@@ -62,3 +65,15 @@ def network_options(function: Function) -> Function:
     ):
         function = option(function)
     return function
+
+
+def feature_options(function: Function) -> Function:
+    """What the network that gives features does not show itself, and what runs a bundle."""
+    size = click.option(
+        "--image-size",
+        type=click.IntRange(min=1),
+        metavar="PX",
+        show_default="224",
+        help="Size of the images for a saved model that takes any size, pixels per side.",
+    )
+    return size(network_options(runtime_options(function), "what an ONNX file shows"))

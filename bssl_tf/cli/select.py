@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import json_option, prose, runtime_options
+from bssl_tf.cli._model_options import feature_options
+from bssl_tf.cli.options import json_option, prose
+from bssl_tf.cli.zoo import feature_networks
 from bssl_tf_deploy.text import show, show_json
 
 
@@ -19,10 +21,10 @@ from bssl_tf_deploy.text import show, show_json
 @click.option("--count", default=200, type=click.IntRange(min=1), help="How many photos to choose.")
 @click.option(
     "--network",
-    metavar="RUN|BUNDLE",
-    shell_complete=completion.folders,
+    metavar="MODEL",
+    shell_complete=feature_networks,
     show_default="16x16 pixels, without a network",
-    help="Whose features to compare, and whose classifier to use, if it has one.",
+    help="Whose features to compare, as for `bssl-tf embed`, and whose classifier to use, if it has one.",
 )
 @click.option(
     "--labelled",
@@ -38,7 +40,7 @@ from bssl_tf_deploy.text import show, show_json
     shell_complete=completion.files,
     help="The list to write, one path per line; the page has the same name with .html.",
 )
-@runtime_options
+@feature_options
 @json_option("Print what was chosen as JSON.")
 def command(images: str, as_json: bool, **options: Any) -> None:
     """Choose the photos in FOLDER that are worth labelling first.

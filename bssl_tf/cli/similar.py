@@ -9,12 +9,14 @@ from typing import Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli.options import json_option, prose, runtime_options
+from bssl_tf.cli._model_options import feature_options
+from bssl_tf.cli.options import json_option, prose
+from bssl_tf.cli.zoo import feature_networks
 from bssl_tf_deploy.text import show, show_json
 
 
 @click.command("similar")
-@click.argument("model", metavar="RUN|BUNDLE", shell_complete=completion.folders)
+@click.argument("model", metavar="MODEL", shell_complete=feature_networks)
 @click.argument("image", metavar="IMAGE", shell_complete=completion.files)
 @click.argument("images", metavar="FOLDER|VECTORS", shell_complete=completion.files)
 @click.option("--count", default=12, type=click.IntRange(min=1), help="How many images to find.")
@@ -28,12 +30,12 @@ from bssl_tf_deploy.text import show, show_json
     show_default="where they were",
     help="Where the images of VECTORS are now.",
 )
-@runtime_options
+@feature_options
 @json_option("Print what was found as JSON.")
 def command(model: str, image: str, images: str, as_json: bool, **options: Any) -> None:
     """Find the images in FOLDER that a network finds most similar to IMAGE, and show them on a page.
 
-    RUN and BUNDLE are as for `bssl-tf embed`. VECTORS is a file that it wrote with the same network, which saves the
+    MODEL is as for `bssl-tf embed`. VECTORS is a file that it wrote with the same network, which saves the
     time of computing the features of all images again. Prints path and cosine similarity, the most similar first.
     """
     from bssl_tf.errors import ImageError

@@ -22,6 +22,14 @@ def students(context: click.Context, parameter: click.Parameter, typed: str) -> 
     return completion.fitting(known, typed) or completion.files(context, parameter, typed)
 
 
+def feature_networks(context: click.Context, parameter: click.Parameter, typed: str) -> completion.Offers:
+    """Completes what features come from: files and folders, and pretrained students as `zoo:NAME`."""
+    from bssl_tf import zoo
+
+    found = completion.fitting(map(zoo.PREFIX.__add__, zoo.names()), typed) if typed else []
+    return found or completion.files(context, parameter, typed)
+
+
 def _names(context: click.Context, parameter: click.Parameter, typed: str) -> completion.Offers:
     from bssl_tf import zoo
 

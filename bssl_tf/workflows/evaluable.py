@@ -28,7 +28,8 @@ from bssl_tf.teachers.teacher import Teacher, open_teacher, unknown_labels
 from bssl_tf.workflows.run_folders import check_finished, run_config
 from bssl_tf_deploy.tasks import classification
 
-_DEFAULT_SIZE = 224
+# Pixels per side, of a saved model that takes any.
+DEFAULT_SIZE = 224
 _log = logging.getLogger(__name__)
 
 
@@ -205,7 +206,7 @@ def _keras(path: Path, options: TeacherOptions, image_size: int) -> Evaluable:
         origin="saved model",
         folder=False,
         data=DataConfig(image_size=image_size),
-        image_size=lambda: image_size or opened().own_image_size or _DEFAULT_SIZE,
+        image_size=lambda: image_size or opened().own_image_size or DEFAULT_SIZE,
         preprocessing=None,
         subjects=subjects,
         method="ONNX model" if path.suffix == ONNX_SUFFIX else "saved Keras model",

@@ -14,7 +14,7 @@ from bssl_tf.evaluation.selection import Points, margins
 from bssl_tf.evaluation.selection import select as selected
 from bssl_tf.files import write_bytes, write_text
 from bssl_tf.reports.contact_sheet import contact_sheet
-from bssl_tf.workflows.feature_networks import feature_network, prepared_by
+from bssl_tf.workflows.feature_networks import Stated, feature_network, prepared_by
 from bssl_tf_deploy.embedding import Embedded, FeatureNetwork, embed
 from bssl_tf_deploy.manifest import Preprocessing
 from bssl_tf_deploy.system_errors import system_errors
@@ -68,6 +68,10 @@ def select(
     labelled: str | os.PathLike[str] | None = None,
     seed: int = 0,
     out: str | Path = "select.txt",
+    image_size: int | None = None,
+    teacher_pixels: str | None = None,
+    teacher_layout: str | None = None,
+    teacher_output: str | None = None,
     threads: int = 1,
     runtime: str = "auto",
     trust_bundle_library: bool = False,
@@ -82,17 +86,21 @@ def select(
     Args:
         images: the folder.
         count: how many to choose, 1 or more.
-        network: whose features are compared: a bundle, or a run's folder; None for 16x16 pixels, which find differences
-            of colour and composition only.
+        network: whose features are compared, see `embed`; None for 16x16 pixels, which find differences of colour and
+            composition only.
         labelled: a folder of photos that have labels already, from which the new ones should differ.
         seed: of the first photo, where none has a label.
         out: the list to write, a path per line; the page has the same name with `.html`.
-        threads: see `embed`, as the others.
+        image_size: see `embed`, as the others.
+        teacher_pixels: see there.
+        teacher_layout: see there.
+        teacher_output: see there.
+        threads: see there.
         runtime: see there.
         trust_bundle_library: see there.
 
     Raises:
-        UsageError: `out` is the page itself.
+        UsageError: `out` is the page itself, or something is stated of a network and none is given.
         ImageError: no photo can be read.
         StorageError: a file cannot be written.
         BsslError: see `embed`.
@@ -100,11 +108,15 @@ def select(
     out = Path(out)
     if out.suffix == ".html":
         raise UsageError(f"--out {out} is the list, and the page has its name with .html", "Write --out select.txt")
-    features = (
-        _pixels()
-        if network is None
-        else feature_network(network, threads=threads, runtime=runtime, trust_bundle_library=trust_bundle_library)
-    )
+    stated = Stated(image_size, teacher_pixels, teacher_layout, teacher_output)
+    if network is not None:
+        features = feature_network(
+            network, stated, threads=threads, runtime=runtime, trust_bundle_library=trust_bundle_library
+        )
+    elif words := stated.words():
+        raise UsageError(f"{' '.join(words)}: for a saved model", "Add --network, or omit it")
+    else:
+        features = _pixels()
     found = embed(features, [os.fspath(images)], detailed=True)
     known = None if labelled is None else embed(features, [os.fspath(labelled)], detailed=True)
     paths = [str(found.vectors.path(name)) for name in found.vectors.images]
@@ -136,7 +148,7 @@ def select(
     write_bytes(out, b"".join(os.fsencode(one.image) + b"\n" for one in chosen))
     page = out.with_suffix(".html")
     command = ["bssl-tf", "select", os.fspath(images), "--count", str(count), "--seed", str(seed)]
-    command += [] if network is None else ["--network", os.fspath(network)]
+    command += [] if network is None else ["--network", os.fspath(network), *stated.words()]
     command += [] if labelled is None else ["--labelled", os.fspath(labelled)]
     about = f"{len(chosen)} of {len(paths)} photos of {images}, chosen by the features of {features.name}."
     caption = "The most worthwhile first, row by row. Below each: the file" + (

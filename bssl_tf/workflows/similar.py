@@ -12,7 +12,7 @@ import numpy as np
 from bssl_tf.errors import UsageError
 from bssl_tf.files import write_text
 from bssl_tf.reports.contact_sheet import contact_sheet
-from bssl_tf.workflows.feature_networks import feature_network
+from bssl_tf.workflows.feature_networks import Stated, feature_network
 from bssl_tf_deploy.embedding import FeatureNetwork, embed
 from bssl_tf_deploy.system_errors import system_errors
 from bssl_tf_deploy.vectors import NPZ, Vectors, read_vectors
@@ -57,6 +57,10 @@ def similar(
     count: int = 12,
     out: str | Path | None = "similar.html",
     folder: str | Path | None = None,
+    image_size: int | None = None,
+    teacher_pixels: str | None = None,
+    teacher_layout: str | None = None,
+    teacher_output: str | None = None,
     threads: int = 1,
     runtime: str = "auto",
     trust_bundle_library: bool = False,
@@ -64,13 +68,17 @@ def similar(
     """Finds the images of a folder that a network finds most similar to one image.
 
     Args:
-        model: a bundle; or the folder of `pretrain`, `finetune`, `train_teacher` or `import_teacher`.
+        model: a network, see `embed`.
         image: what to look for; left out of the result, if it is in the folder.
         images: the folder, or a file of `embed` with the same network, which saves the time of computing its features.
         count: how many to find, 1 or more.
         out: the contact sheet to write, a page that works offline; None for none.
         folder: where the images of a file of `embed` lie now; None for where they were.
-        threads: see `embed`, as the others.
+        image_size: see `embed`, as the others.
+        teacher_pixels: see there.
+        teacher_layout: see there.
+        teacher_output: see there.
+        threads: see there.
         runtime: see there.
         trust_bundle_library: see there.
 
@@ -80,7 +88,10 @@ def similar(
         StorageError: a file cannot be read or written.
         BsslError: see `embed`.
     """
-    network = feature_network(model, threads=threads, runtime=runtime, trust_bundle_library=trust_bundle_library)
+    stated = Stated(image_size, teacher_pixels, teacher_layout, teacher_output)
+    network = feature_network(
+        model, stated, threads=threads, runtime=runtime, trust_bundle_library=trust_bundle_library
+    )
     wanted = network.features(network.prepare(Path(image)).tensor)
     vectors, unreadable = _searched(network, Path(images), None if folder is None else Path(folder))
     paths = [vectors.path(name, None if folder is None else str(folder)) for name in vectors.images]
@@ -96,6 +107,7 @@ def similar(
             (f"The {len(shown)} most similar", "Below each: the cosine of the features, and the file.", shown),
         ]
         command = ["bssl-tf", "similar", *(os.fspath(one) for one in (model, image, images)), "--count", str(count)]
+        command += stated.words()
         write_text(Path(out), contact_sheet("Similar images", about, parts, command))
     return Similar(matches, len(paths), None if out is None else Path(out), unreadable)
 
@@ -103,12 +115,16 @@ def similar(
 def _searched(network: FeatureNetwork, images: Path, folder: Path | None) -> tuple[Vectors, tuple[str, ...]]:
     if images.suffix == NPZ and not images.is_dir():
         vectors = read_vectors(images)
+        again = "Give the run or bundle that it was made with, or make it again with `bssl-tf embed`"
         if vectors.about.sha256 != network.sha256:
             raise UsageError(
                 f"{images} holds features of another network ({vectors.about.network}, weights "
                 f"{vectors.about.sha256[:8]}, not {network.sha256[:8]})",
-                "Give the run or bundle that it was made with, or make it again with `bssl-tf embed`",
+                again,
             )
+        # Of a saved model the user may state another size.
+        if vectors.about.preprocessing != network.preprocessing:
+            raise UsageError(f"{images} holds features of images that were prepared differently", again)
         return vectors, ()
     if folder is not None:
         raise UsageError("--folder is for a file of features", "Omit it")
