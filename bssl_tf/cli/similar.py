@@ -27,16 +27,16 @@ from bssl_tf_deploy.text import show, show_json
     "--folder",
     metavar="DIR",
     shell_complete=completion.folders,
-    show_default="where they were",
-    help="Where the images of VECTORS are now.",
+    help="Where the images of VECTORS are; only those below DIR are opened for the page.",
 )
 @feature_options
 @json_option("Print what was found as JSON.")
 def command(model: str, image: str, images: str, as_json: bool, **options: Any) -> None:
     """Find the images in FOLDER that a network finds most similar to IMAGE, and show them on a page.
 
-    MODEL is as for `bssl-tf embed`. VECTORS is a file that it wrote with the same network, which saves the
-    time of computing the features of all images again. Prints path and cosine similarity, the most similar first.
+    MODEL is as for `bssl-tf embed`. VECTORS is a file that it wrote with the same network, .npz or .parquet, which
+    saves the time of computing the features of all images again; the page shows those of its images that are below
+    --folder, and the names of others. Prints path and cosine similarity, the most similar first.
     """
     from bssl_tf.errors import ImageError
     from bssl_tf.workflows.similar import similar
@@ -49,5 +49,10 @@ def command(model: str, image: str, images: str, as_json: bool, **options: Any) 
     else:
         show(*(f"{match.similarity:7.4f}  {match.image}" for match in found.matches))
     prose(f"{found.page}: the {len(found.matches)} most similar of {found.searched} images, open it in a browser")
+    if found.unopened:
+        prose(
+            f"{found.unopened} of them are on the page by name only, because files of vectors may name any file: "
+            "--folder DIR opens those below DIR"
+        )
     if found.unreadable:
         sys.exit(ImageError.exit_status)

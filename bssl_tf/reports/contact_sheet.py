@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bssl_tf import __version__
-from bssl_tf.reports.document import Document, Grid, Picture, Section
+from bssl_tf.reports.document import Column, Document, Grid, Picture, Section, Table
 from bssl_tf.reports.page import as_html
 from bssl_tf_deploy.pictures import UnreadableImageError, open_picture
 
@@ -19,21 +19,24 @@ MOST = 600
 
 
 def contact_sheet(
-    title: str, about: str, parts: Sequence[tuple[str, str, Sequence[tuple[Path, str]]]], command: Sequence[str]
+    title: str, about: str, parts: Sequence[tuple[str, str, Sequence[tuple[Path | None, str]]]], command: Sequence[str]
 ) -> str:
     """The page, as HTML that works offline.
 
     Args:
         title: of the page.
         about: a sentence below it.
-        parts: of each its title, its caption, and its images with the line below each, of which `MOST` are
-            shown at most.
+        parts: of each its title, its caption, and its images with the line below each, of which `MOST` are shown at
+            most; None for an image that is not to be opened, of which the line alone is shown.
         command: the words that make it again.
     """
-    grids, missing = [], []
+    blocks, missing = list[Grid | Table](), list[str]()
     for heading, caption, images in parts:
-        pictures = []
+        pictures, unopened = list[Picture](), list[str]()
         for path, label in images[:MOST]:
+            if path is None:
+                unopened.append(label)
+                continue
             try:
                 pictures.append(Picture(_thumbnail(path), path.name, label))
             except UnreadableImageError as error:
@@ -42,8 +45,12 @@ def contact_sheet(
             missing.append(f"Only the first {MOST} of {len(images)} images are shown.")
         rows = tuple(tuple(pictures[start : start + _A_ROW]) for start in range(0, len(pictures), _A_ROW))
         columns = tuple(str(place) for place in range(1, min(_A_ROW, len(pictures)) + 1))
-        grids.append(Grid(heading, caption, columns, rows))
-    section = Section(title, about, tuple(grids), tuple(missing))
+        if pictures or not unopened:
+            blocks.append(Grid(heading, caption, columns, rows))
+        if unopened:
+            name = f"{heading}, not opened" if pictures else heading
+            blocks.append(Table("unopened", name, (Column("image"),), tuple((label,) for label in unopened)))
+    section = Section(title, about, tuple(blocks), tuple(missing))
     made = f"Made {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())} by bssl-tf {__version__}."
     return as_html(Document(title, shlex.join(command), made, (section,)))
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bssl_tf.errors import RuntimeUnavailableError
-from bssl_tf.files import atomic_writer
 from bssl_tf.workflows.feature_networks import Stated, feature_network
+from bssl_tf.workflows.vector_files import check_vector_output, write_vector_file
 from bssl_tf_deploy.embedding import Embedded
 from bssl_tf_deploy.embedding import embed as features_of_images
 from bssl_tf_deploy.system_errors import system_errors
-from bssl_tf_deploy.vectors import NPZ, Vectors, check_output, write_vectors
-
-PARQUET = ".parquet"
 
 
 @system_errors()
@@ -45,8 +40,8 @@ def embed(
             saved model, which gives one vector for each image: a .keras, .h5 or .onnx file or a SavedModel, of which no
             code is run.
         images: files and folders. Names in the file are relative to a folder that is given alone.
-        out: the file to write, `.npz` (see `bssl_tf_deploy.vectors`) or, with the extra `parquet`, `.parquet`: the
-            columns `image` and `vector` or `bits`, and the rest under `bssl_tf` in the metadata of its schema.
+        out: the file to write, `.npz` (see `bssl_tf_deploy.vectors`) or, with the extra `parquet`, `.parquet` (see
+            `bssl_tf.workflows.vector_files`).
         packed: one bit per feature: whether it is above its mean over the images of the file.
         overwrite: replace `out`.
         image_size: of the images for a saved model that takes any size, pixels per side; None for 224.
@@ -71,9 +66,7 @@ def embed(
         RuntimeUnavailableError: the bundle cannot be run here, or `.parquet` cannot be written.
     """
     path = Path(out)
-    check_output(path, overwrite=overwrite, suffixes=(NPZ, PARQUET))
-    if path.suffix == PARQUET:
-        _pyarrow()
+    check_vector_output(path, overwrite=overwrite)
     given = [images] if isinstance(images, (str, os.PathLike)) else images
     stated = Stated(image_size, teacher_pixels, teacher_layout, teacher_output)
     network = feature_network(
@@ -82,34 +75,5 @@ def embed(
     found = features_of_images(network, [os.fspath(image) for image in given])
     if packed:
         found = dataclasses.replace(found, vectors=found.vectors.packed())
-    (_write_parquet if path.suffix == PARQUET else write_vectors)(path, found.vectors)
+    write_vector_file(path, found.vectors)
     return found
-
-
-def _pyarrow() -> None:
-    try:
-        import pyarrow.parquet  # noqa: F401  found missing before the work, not after
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"Parquet files cannot be written ({error})", "Run `pip install 'bssl-tf[parquet]'`, or write .npz"
-        ) from error
-
-
-def _write_parquet(path: Path, vectors: Vectors) -> None:
-    """One row per image. Names that are not UTF-8 get escapes, as the format holds nothing else."""
-    import pyarrow
-    import pyarrow.parquet
-
-    about = dataclasses.asdict(vectors.about)
-    if vectors.thresholds is None:
-        flat = pyarrow.array(vectors.values.reshape(-1))
-        column = {"vector": pyarrow.FixedSizeListArray.from_arrays(flat, vectors.about.dimensions)}
-    else:
-        about["thresholds"] = vectors.thresholds.tolist()
-        column = {
-            "bits": pyarrow.array([row.tobytes() for row in vectors.values], pyarrow.binary(vectors.values.shape[1]))
-        }
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in vectors.images]
-    table = pyarrow.table({"image": names, **column}).replace_schema_metadata({"bssl_tf": json.dumps(about)})
-    with atomic_writer(path) as file:
-        pyarrow.parquet.write_table(table, file)

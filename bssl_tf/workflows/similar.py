@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from bssl_tf.errors import UsageError
 from bssl_tf.files import write_text
 from bssl_tf.reports.contact_sheet import contact_sheet
 from bssl_tf.workflows.feature_networks import Stated, feature_network
+from bssl_tf.workflows.vector_files import SUFFIXES, read_vector_file
 from bssl_tf_deploy.embedding import FeatureNetwork, embed
 from bssl_tf_deploy.system_errors import system_errors
-from bssl_tf_deploy.vectors import NPZ, Vectors, read_vectors
+from bssl_tf_deploy.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class Similar:
         matches: the most similar first.
         searched: how many images were compared.
         page: the contact sheet; None where none was wanted.
+        unopened: how many matches are on it by their names alone, because they come from a file of vectors and are not
+            below a folder that was named: a stranger's file may name any file of the user's.
         unreadable: a line about each image that could not be read.
     """
 
     matches: tuple[Match, ...]
     searched: int
     page: Path | None
+    unopened: int
     unreadable: tuple[str, ...] = field(repr=False)
 
 
@@ -73,7 +77,8 @@ def similar(
         images: the folder, or a file of `embed` with the same network, which saves the time of computing its features.
         count: how many to find, 1 or more.
         out: the contact sheet to write, a page that works offline; None for none.
-        folder: where the images of a file of `embed` lie now; None for where they were.
+        folder: where the images of a file of `embed` are. Only images below it are opened for the contact sheet; with
+            None, it has their names alone.
         image_size: see `embed`, as the others.
         teacher_pixels: see there.
         teacher_layout: see there.
@@ -94,27 +99,64 @@ def similar(
     )
     wanted = network.features(network.prepare(Path(image)).tensor)
     vectors, unreadable = _searched(network, Path(images), None if folder is None else Path(folder))
-    paths = [vectors.path(name, None if folder is None else str(folder)) for name in vectors.images]
+    place_of = _place_of(vectors, Path(images), None if folder is None else Path(folder))
     cosines = (vectors.directions() @ vectors.direction_of(wanted)[0]).clip(-1, 1)
-    same = os.path.realpath(image)
-    others = (place for place in np.argsort(-cosines, kind="stable") if os.path.realpath(paths[place]) != same)
-    matches = tuple(Match(str(paths[place]), float(cosines[place])) for place in itertools.islice(others, count))
+    found = list[tuple[Match, Path | None]]()
+    for place in np.argsort(-cosines, kind="stable"):
+        if len(found) == count:
+            break
+        name = vectors.images[place]
+        if (path := place_of(name)) is None:
+            same = vectors.path(name).absolute() == Path(image).absolute()
+        else:
+            same = os.path.realpath(path) == os.path.realpath(image)
+        if not same:
+            found.append((Match(str(path or vectors.path(name)), float(cosines[place])), path))
+    matches = tuple(match for match, _ in found)
+    unopened = sum(path is None for _, path in found)
     if out is not None:
-        shown = [(Path(match.image), f"{match.similarity:.3f}, {Path(match.image).name}") for match in matches]
-        about = f"By the features of {network.name}, among {len(paths)} images of {images}."
+        shown = [
+            (path, f"{match.similarity:.3f}, {match.image if path is None else path.name}") for match, path in found
+        ]
+        about = f"By the features of {network.name}, among {len(vectors.images)} images of {images}."
         parts = [
             ("Image", "What was looked for.", [(Path(image), Path(image).name)]),
             (f"The {len(shown)} most similar", "Below each: the cosine of the features, and the file.", shown),
         ]
         command = ["bssl-tf", "similar", *(os.fspath(one) for one in (model, image, images)), "--count", str(count)]
-        command += stated.words()
+        command += [*([] if folder is None else ["--folder", os.fspath(folder)]), *stated.words()]
         write_text(Path(out), contact_sheet("Similar images", about, parts, command))
-    return Similar(matches, len(paths), None if out is None else Path(out), unreadable)
+    return Similar(matches, len(vectors.images), None if out is None else Path(out), unopened, unreadable)
+
+
+def _place_of(vectors: Vectors, images: Path, folder: Path | None) -> Callable[[str], Path | None]:
+    """Where an image is, if it may be opened.
+
+    A file of vectors may come from a stranger, and a page that shows what it names would show any file of the user's.
+    """
+    if not _is_file_of_vectors(images):
+        return vectors.path
+    if folder is None:
+        return lambda name: None
+    root, given = folder.resolve(), folder.absolute()
+
+    def below(name: str) -> Path | None:
+        path = given / name
+        # First by the name alone: even to follow links may reach for another machine.
+        if "\0" in name or ".." in Path(name).parts or not (path.is_relative_to(given) or path.is_relative_to(root)):
+            return None
+        return path if Path(os.path.realpath(path)).is_relative_to(root) else None
+
+    return below
+
+
+def _is_file_of_vectors(images: Path) -> bool:
+    return images.suffix in SUFFIXES and not images.is_dir()
 
 
 def _searched(network: FeatureNetwork, images: Path, folder: Path | None) -> tuple[Vectors, tuple[str, ...]]:
-    if images.suffix == NPZ and not images.is_dir():
-        vectors = read_vectors(images)
+    if _is_file_of_vectors(images):
+        vectors = read_vector_file(images)
         again = "Give the run or bundle that it was made with, or make it again with `bssl-tf embed`"
         if vectors.about.sha256 != network.sha256:
             raise UsageError(

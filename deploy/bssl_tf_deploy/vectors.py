@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from bssl_tf_deploy.system_errors import next_step
 
 FORMAT = 1
 NPZ = ".npz"
-_MAX_BYTES = 1 << 34
+AGAIN = "Make it again with `bssl-tf embed`"
+MAX_BYTES = 1 << 34
 _SHORTEST = 1e-12
 
 
@@ -93,9 +95,9 @@ class Vectors:
             return unit(features)
         return unit((features > self.thresholds).astype(np.float32) * 2 - 1)
 
-    def path(self, image: str, folder: str | None = None) -> Path:
-        """Where an image lies, if it is still where it was; `folder` takes the place of the one that was given."""
-        return Path(self.about.folder if folder is None else folder) / image
+    def path(self, image: str) -> Path:
+        """Where an image lay. Of a file that a stranger may have made, nothing to open: it may name any file."""
+        return Path(self.about.folder) / image
 
 
 def unit(features: np.ndarray) -> np.ndarray:
@@ -138,16 +140,15 @@ def read_vectors(path: Path) -> Vectors:
     Raises:
         StorageError: the file is missing, damaged, or something else.
     """
-    again = "Make it again with `bssl-tf embed`"
     try:
-        arrays = read_npz(read_regular(path, _MAX_BYTES), _MAX_BYTES, text=True)
+        arrays = read_npz(read_regular(path, MAX_BYTES), MAX_BYTES, text=True)
         return _vectors(arrays)
     except OSError as error:
         raise StorageError(
             f"{path} cannot be read ({error.strerror or type(error).__name__})", next_step(error)
         ) from error
     except (ValueError, RecursionError, StrictError) as error:
-        raise StorageError(f"{path} does not hold vectors of images ({error})", again) from error
+        raise StorageError(f"{path} does not hold vectors of images ({error})", AGAIN) from error
 
 
 def _vectors(arrays: dict[str, np.ndarray]) -> Vectors:
@@ -156,16 +157,31 @@ def _vectors(arrays: dict[str, np.ndarray]) -> Vectors:
     images, values = arrays["images"], arrays["bits" if packed else "vectors"]
     expect(images.dtype.kind == "U" and images.ndim == 1, "images", "text [N]")
     expect(arrays["about"].dtype.kind == "U" and arrays["about"].ndim == 0, "about", "text")
-    about = parse(About, json.loads(str(arrays["about"])), "about")
-    expect(about.format == FORMAT, "about.format", str(FORMAT))
-    expect(about.dimensions > 0, "about.dimensions", "above zero")
-    width = -(-about.dimensions // 8) if packed else about.dimensions
+    return checked(json.loads(str(arrays["about"])), images.tolist(), values, arrays.get("thresholds"))
+
+
+def checked(about: object, images: Sequence[str], values: np.ndarray, thresholds: np.ndarray | None) -> Vectors:
+    """Vectors as a file of any kind has them, whoever wrote it.
+
+    Args:
+        about: what JSON gave.
+        images: see `Vectors`, as the others.
+        values: see there.
+        thresholds: see there.
+
+    Raises:
+        StrictError: they do not fit together.
+    """
+    stated = parse(About, about, "about")
+    expect(stated.format == FORMAT, "about.format", str(FORMAT))
+    expect(stated.dimensions > 0, "about.dimensions", "above zero")
+    packed = thresholds is not None
+    width = -(-stated.dimensions // 8) if packed else stated.dimensions
     expect(values.dtype == (np.uint8 if packed else np.float32), "vectors", "of the right type")
     expect(values.shape == (len(images), width), "vectors", f"{[len(images), width]}")
-    thresholds = arrays.get("thresholds")
     if thresholds is not None:
-        right = thresholds.dtype == np.float32 and thresholds.shape == (about.dimensions,)
-        expect(right, "thresholds", f"float32 [{about.dimensions}]")
+        right = thresholds.dtype == np.float32 and thresholds.shape == (stated.dimensions,)
+        expect(right, "thresholds", f"float32 [{stated.dimensions}]")
     for one in (thresholds, None if packed else values):
         expect(one is None or bool(np.all(np.isfinite(one))), "vectors", "finite")
-    return Vectors(about, tuple(map(str, images.tolist())), values, thresholds)
+    return Vectors(stated, tuple(map(str, images)), values, thresholds)

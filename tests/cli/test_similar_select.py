@@ -72,9 +72,13 @@ def test_the_most_similar_come_first_with_their_cosines(
     )
     assert again.returncode == 0, again.stderr
     assert [one["image"] for one in json.loads(again.stdout)["matches"]] == [one["image"] for one in found["matches"]]
+    assert page.read_text().count("data:image/png;base64,") == 6
+    # Without the folder, the images of the file are not opened.
     plain = bssl_tf("similar", run_folder, photos / "3.png", vectors, "--count", "2", "--out", page)
     best = found["matches"][0]
     assert plain.stdout.splitlines()[0] == f"{best['similarity']:7.4f}  {best['image']}"
+    assert "2 of them are on the page by name only" in plain.stderr and "--folder DIR" in plain.stderr
+    assert page.read_text().count("data:image/png;base64,") == 1 and best["image"] in page.read_text()
 
 
 def test_bits_find_the_copy_too(run_folder: Path, photos: Path, bssl_tf: Command, tmp_path: Path) -> None:
