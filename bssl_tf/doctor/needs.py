@@ -57,7 +57,7 @@ NEEDS = {
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
     "run": Needs((*_IMAGES, "runtime"), {"opencv-python-headless": "no --video and --camera"}),
     "embed": Needs((*_IMAGES, "runtime"), _OF_RUNS | _PARQUET),
-    "similar": Needs((*_IMAGES, "runtime", "jinja2", "matplotlib"), _OF_RUNS),
+    "similar": Needs((*_IMAGES, "runtime", "jinja2", "matplotlib"), _OF_RUNS | _PARQUET),
     "select": Needs((*_IMAGES, "runtime", "jinja2", "matplotlib"), _OF_RUNS),
     "bench": Needs((*_BACKEND, "runtime", "interpreter")),
     "devices": Needs(_IMAGES, {"ssh": "no ssh:// devices", "adb": "no Android devices"}),
