@@ -13,14 +13,14 @@ from bssl_tf.reports.document import Column, Document, Grid, Picture, Section, T
 from bssl_tf.reports.page import as_html
 from bssl_tf_deploy.pictures import UnreadableImageError, open_picture
 
+# Each with the line below it; None for one that is not to be opened.
+Images = Sequence[tuple[Path | None, str]]
 _A_ROW = 6
 _SIDE = 128  # pixels
 MOST = 600
 
 
-def contact_sheet(
-    title: str, about: str, parts: Sequence[tuple[str, str, Sequence[tuple[Path | None, str]]]], command: Sequence[str]
-) -> str:
+def contact_sheet(title: str, about: str, parts: Sequence[tuple[str, str, Images]], command: Sequence[str]) -> str:
     """The page, as HTML that works offline.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bssl_tf.errors import UsageError
 from bssl_tf.files import write_text
-from bssl_tf.reports.contact_sheet import contact_sheet
+from bssl_tf.reports.contact_sheet import Images, contact_sheet
 from bssl_tf.workflows.feature_networks import Stated, feature_network
 from bssl_tf.workflows.vector_files import SUFFIXES, read_vector_file
 from bssl_tf_deploy.embedding import FeatureNetwork, embed
@@ -115,11 +115,11 @@ def similar(
     matches = tuple(match for match, _ in found)
     unopened = sum(path is None for _, path in found)
     if out is not None:
-        shown = [
+        shown: Images = [
             (path, f"{match.similarity:.3f}, {match.image if path is None else path.name}") for match, path in found
         ]
         about = f"By the features of {network.name}, among {len(vectors.images)} images of {images}."
-        parts = [
+        parts: list[tuple[str, str, Images]] = [
             ("Image", "What was looked for.", [(Path(image), Path(image).name)]),
             (f"The {len(shown)} most similar", "Below each: the cosine of the features, and the file.", shown),
         ]

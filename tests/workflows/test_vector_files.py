@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bssl_tf.errors import StorageError
-from bssl_tf.reports import contact_sheet
 from bssl_tf.workflows import similar as finding
 from bssl_tf.workflows.feature_networks import prepared_by
 from bssl_tf.workflows.vector_files import SUFFIXES, read_vector_file, write_vector_file
 from bssl_tf_deploy.embedding import FeatureNetwork
 from bssl_tf_deploy.manifest import Preprocessing
+from bssl_tf_deploy.pictures import open_picture
 from bssl_tf_deploy.vectors import FORMAT, About, Vectors
 from tests.conftest import require_or_skip
 
@@ -87,13 +87,14 @@ def test_other_parquet_files_are_refused_in_one_line(lie: str, parquet: Any, tmp
     write_vector_file(path, made("a", "b"))
     table = parquet.read_table(path)
     about: dict[str, Any] = json.loads(table.schema.metadata[b"bssl_tf"])
-    about |= {
+    lies: dict[str, dict[str, Any]] = {
         "another format": {"format": 2},
         "another width": {"dimensions": WIDTH + 1},
         "huge width": {"dimensions": 1 << 60, "thresholds": []},
         "thresholds of text": {"thresholds": ["a"]},
         "bits for vectors": {"thresholds": [0.0] * WIDTH},
-    }.get(lie, {})
+    }
+    about |= lies.get(lie, {})
     rows = [[float(number) for number in row] for row in table["vector"].to_pylist()]
     if lie == "missing number":
         rows[0][3] = None  # type: ignore[call-overload]
@@ -143,13 +144,12 @@ def test_damaged_parquet_is_refused(content: bytes, place: int) -> None:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The images that are opened for a page, by their real paths."""
     paths = list[str]()
-    known = contact_sheet.open_picture
 
     def noted(path: Path, *rest: Any, **options: Any) -> Any:
         paths.append(os.path.realpath(path))
-        return known(path, *rest, **options)
+        return open_picture(path, *rest, **options)
 
-    monkeypatch.setattr(contact_sheet, "open_picture", noted)
+    monkeypatch.setattr("bssl_tf.reports.contact_sheet.open_picture", noted)
     monkeypatch.setattr(finding, "feature_network", lambda *rest, **options: NETWORK)
     return paths
 
