@@ -48,12 +48,14 @@ class Task(ABC, Generic[Labelled]):
         distils: whether `distillation` is there: the task can learn from a linear classifier on a teacher's features.
         resizes: whether its networks may take images of another size than the backbone was made for.
         weighs_classes: whether `losses` takes weights of classes.
+        least_agreement: of a converted network, by `same_answers`, below which it is refused.
     """
 
     name: ClassVar[str]
     distils: ClassVar[bool] = False
     resizes: ClassVar[bool] = False
     weighs_classes: ClassVar[bool] = True
+    least_agreement: ClassVar[float] = 0.99
 
     # Learning with labels.
 
@@ -173,7 +175,11 @@ class Task(ABC, Generic[Labelled]):
 
     @abstractmethod
     def same_answers(self, expected: Arrays, found: Arrays) -> np.ndarray:
-        """For each image whether two networks give the same answer, bool [N], from outputs [N, ...]."""
+        """For each image whether two networks give the same answer, from outputs [N, ...].
+
+        Returns:
+            bool [N], or of answers of several parts the share of them that is the same, float [N], 0 to 1.
+        """
 
     @abstractmethod
     def with_accuracy(self, table: Any, labelled: Labelled, indices: np.ndarray, both: Both) -> Any:

@@ -221,6 +221,7 @@ def _convert(subject: Subject, wanted: Conversion) -> tuple[Converted, Any, Sequ
         explaining=wanted.explain,
         outputs=task.outputs(subject.model),
         agree=task.same_answers,
+        least_agreement=task.least_agreement,
     )
     table = subject.table
     if image_set is not subject.train:

@@ -51,6 +51,7 @@ class Detection(Task[BoxSet]):
     name = NAME
     resizes = True
     weighs_classes = False
+    least_agreement = 0.95
 
     def open(self, config: DataConfig, *, validation: bool) -> BoxSplits:
         """Of Pascal VOC, COCO, YOLO or TFDS.
@@ -150,14 +151,19 @@ class Detection(Task[BoxSet]):
         return Table(tuple(class_names), strides, "letterbox", MIN_SCORE, MAX_OVERLAP, MAX_DETECTIONS, None)
 
     def same_answers(self, expected: Arrays, found: Arrays) -> np.ndarray:
-        """Each box that one network gives is one that the other finds too: of its class, with 0.9 of the overlap.
+        """The share of boxes of each image that the other network finds too: of that class, with 0.9 of the overlap.
 
-        Boxes within 0.05 of the least score may be missing. Whether the other has it is asked before non-maximum
-        suppression, in which two boxes of nearly the same score may change places.
+        Of both networks' boxes, 1 where there is none. Boxes within 0.05 of the least score may be missing. Whether the
+        other has it is asked before non-maximum suppression, in which two boxes of nearly the same score may change
+        places. A flipped sign moves some of an image's boxes, so that these count and not the images.
         """
         count = len(next(iter(expected.values())))
         rows = [[{name: array[i] for name, array in one.items()} for one in (expected, found)] for i in range(count)]
-        return np.array([_all_found(one, other) and _all_found(other, one) for one, other in rows])
+        shares = []
+        for one, other in rows:
+            fits = np.concatenate([_found_again(one, other), _found_again(other, one)])
+            shares.append(float(fits.mean()) if len(fits) else 1.0)
+        return np.array(shares)
 
     def with_accuracy(self, table: Table, labelled: BoxSet, indices: np.ndarray, both: Both) -> Table:
         """Average precision of both networks, where the data has these classes."""
@@ -226,8 +232,8 @@ def _decoded(outputs: Arrays, views: Sequence[View]) -> list[Detections]:
     ]
 
 
-def _all_found(one: Arrays, other: Arrays) -> bool:
-    """Whether all boxes that `one` surely gives are among those that `other` finds; outputs of one image."""
+def _found_again(one: Arrays, other: Arrays) -> NDArray[np.bool_]:
+    """Which of the boxes that `one` surely gives are among those that `other` finds; outputs of one image."""
     pairs = _by_stride(one)
     stride, (logits, _) = next(iter(pairs.items()))
     size = (stride * logits.shape[1], stride * logits.shape[0])
@@ -244,4 +250,5 @@ def _all_found(one: Arrays, other: Arrays) -> bool:
     shares = others.boxes / np.array(size * 2, np.float32)
     overlaps = intersection_over_union(given.boxes, np.clip(shares, 0, 1))
     fits = (overlaps >= _SAME_OVERLAP) & (given.classes[:, np.newaxis] == others.classes)
-    return bool(fits.any(axis=1).all()) if len(given) else True
+    found: NDArray[np.bool_] = fits.any(axis=1)
+    return found

@@ -27,7 +27,14 @@ from bssl_tf_converters.lce.checks import (
 from bssl_tf_converters.lce.explain import explain, images_to_explain
 from bssl_tf_converters.lce.explanation import require_no_fault
 from bssl_tf_converters.lce.interpreters import ask, uses_xnnpack
-from bssl_tf_converters.lce.parity import Agree, compare, require, require_rounded
+from bssl_tf_converters.lce.parity import (
+    MIN_AGREEMENT,
+    Agree,
+    compare,
+    least_share_of_a_place,
+    require,
+    require_rounded,
+)
 from bssl_tf_converters.lce.signs import hard_images
 from bssl_tf_deploy.manifest import ParityFigures, TensorSignature
 from bssl_tf_deploy.preprocess import whole_pixels
@@ -90,6 +97,7 @@ def convert_model(
     explaining: bool = False,
     outputs: Sequence[str] | None = None,
     agree: Agree = same_top1,
+    least_agreement: float = MIN_AGREEMENT,
 ) -> Converted:
     """Converts a network, and checks that it is binary and gives the same as in Keras.
 
@@ -104,7 +112,9 @@ def convert_model(
         explaining: compare layer by layer too, and report what that finds, before anything is refused; not with
             `calibration`, whose rounding differs from Keras everywhere.
         outputs: names for the outputs of `model`, in its order; None for `lce.default_names`.
-        agree: for each image whether two networks give the same answer, by their outputs; top-1 unless told otherwise.
+        agree: for each image whether two networks give the same answer, or how much of it, by their outputs; top-1
+            unless told otherwise.
+        least_agreement: below this mean of `agree` the conversion is refused.
 
     Raises:
         ConversionError: see `lce.convert`, `checks`, `parity.require`, `parity.require_rounded` and
@@ -114,7 +124,16 @@ def convert_model(
     _require_images(images)
     if calibration is not None:
         # What int8 rounds would hide a fault, and does not touch what LCE makes of the rest.
-        convert_model(model, images, target, allowed, preprocessing, outputs=outputs, agree=agree)
+        convert_model(
+            model,
+            images,
+            target,
+            allowed,
+            preprocessing,
+            outputs=outputs,
+            agree=agree,
+            least_agreement=least_agreement,
+        )
     before = check_convertible(model, allowed)
     outputs = outputs or lce.default_names(model)
     if calibration is None:
@@ -168,14 +187,15 @@ def convert_model(
     if calibration is not None:
         require_rounded(parity, keras_outputs, expected, found)
     else:
-        require(parity)
+        places = least_share_of_a_place(parity, expected, found)
+        require(parity, least_agreement=least_agreement, share_of_places=places)
     if not explaining and calibration is None:
         _compare_at_thresholds(model, converted, xnnpack, images, preprocessing, outputs, parity)
     # Images with a flipped sign would make golden outputs that another machine may rightly miss.
     off = _off(expected, found, parity)
     steady = np.flatnonzero(off <= 1)
-    if calibration is not None and len(steady) < GOLDEN_IMAGES:
-        # With int8 at 224 px there may be none; those nearest to it then.
+    if not len(steady) or (calibration is not None and len(steady) < GOLDEN_IMAGES):
+        # With int8 at 224 px, and in large maps, there may be none; those nearest to it then.
         steady = np.sort(np.argsort(off, kind="stable")[:GOLDEN_IMAGES])
     chosen = steady[:: max(len(steady) // GOLDEN_IMAGES, 1)][:GOLDEN_IMAGES]
     return Converted(

@@ -18,6 +18,10 @@ No image fell between 1e-4 and 1e-3, and one between 1e-3 and 1e-2, so that a to
 Flips grow with the number of pre-activations (about 1 in 5 million here), so that a tight limit on their share would
 depend on the network. A wrong padding, quantiser or kernel moves every image; hence the limit of one half.
 
+A detector's outputs are maps, and its images are larger. At 320 px, with random weights, 5 of 16 images had a flip
+somewhere (binary_resnet of depth 1), and 1 of 16 lost a quarter of its boxes by it. So it is enough there if each place
+of the maps is within tolerance in half of the images (`least_share_of_a_place`), and agreement is counted by boxes.
+
 Images are also made to be hard, with signs at their thresholds (`signs.hard_images`). There logits may differ, and only
 what `explain` finds is asked for: every sign that differs first in an image is within rounding of its threshold.
 
@@ -101,15 +105,24 @@ def compare(expected: Arrays, found: Arrays, agree: Agree = same_top1) -> Parity
     return ParityFigures(len(within), float(np.mean(agree(expected, found))), float(np.mean(within)), outputs)
 
 
-def require(parity: ParityFigures, hint: str = _EXPLAIN) -> None:
+def require(
+    parity: ParityFigures,
+    hint: str = _EXPLAIN,
+    *,
+    least_agreement: float = MIN_AGREEMENT,
+    share_of_places: float = 0.0,
+) -> None:
     """Refuses a conversion that does not agree.
 
     Args:
         parity: of the two networks.
         hint: the next step.
+        least_agreement: what the task wants, 0 to 1.
+        share_of_places: see `least_share_of_a_place`.
 
     Raises:
-        ConversionError: agreement is below 0.99, or the share within tolerance below 0.5.
+        ConversionError: agreement is below the least, or the share within tolerance below 0.5, of images and of some
+            place in maps.
     """
     differences = ", ".join(
         f"{one.max_abs_difference:.2g} in {name} (tolerance {one.tolerance:.2g})"
@@ -120,11 +133,27 @@ def require(parity: ParityFigures, hint: str = _EXPLAIN) -> None:
         f"{100 * parity.share_within_tolerance:.2f} % have all outputs within tolerance, "
         f"the largest difference is {differences}"
     )
-    if parity.agreement < MIN_AGREEMENT or parity.share_within_tolerance < MIN_SHARE_WITHIN:
+    within = max(parity.share_within_tolerance, share_of_places)
+    if parity.agreement < least_agreement or within < MIN_SHARE_WITHIN:
         raise ConversionError(
             f"the converted network does not match the Keras network: {figures}",
             hint,
         )
+
+
+def least_share_of_a_place(parity: ParityFigures, expected: Arrays, found: Arrays) -> float:
+    """Of all places in outputs that are maps, [N, H, W, C], the least share of images that are within tolerance there.
+
+    Maps of a large picture have a flipped sign somewhere in most images, and in each image at another place. A wrong
+    padding moves the same places in all of them, and a wrong kernel moves all places. 0 where an output is not a map.
+    """
+    least = 1.0
+    for name, array in expected.items():
+        if array.ndim != 4:
+            return 0.0
+        within = np.abs(array.astype(np.float64) - found[name]).max(axis=3) <= parity.outputs[name].tolerance
+        least = min(least, float(within.mean(axis=0).min()))
+    return least
 
 
 def require_rounded(parity: ParityFigures, expected: Arrays, rounded: Arrays, converted: Arrays) -> None:

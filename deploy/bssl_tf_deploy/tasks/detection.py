@@ -237,7 +237,7 @@ class Detection(Task):
         return [
             measured,
             *([final] if gives_final_boxes(manifest) else []),
-            f"The same boxes as by the Keras network: {100 * parity.agreement:.2f} % of {parity.images} images.",
+            f"The same boxes as by the Keras network: {100 * parity.agreement:.2f} %, on {parity.images} images.",
             f"Boxes are given from a score of {table.min_score:g} on, at most {table.max_boxes}; of boxes of one class "
             f"that overlap by more than {table.max_overlap:g} of their union, the best. Scores are not calibrated.",
         ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bssl_tf.errors import ConversionError
-from bssl_tf_converters.lce.parity import compare, require
+from bssl_tf_converters.lce.parity import compare, least_share_of_a_place, require
 from bssl_tf_deploy.manifest import ParityFigures
 
 
@@ -143,3 +143,33 @@ def test_an_output_that_is_mostly_zero_has_a_tolerance() -> None:
     sparse[:, 3] = np.arange(10)
     # A thousandth of the median of what is not zero, 1 to 9.
     assert tolerance(sparse) == pytest.approx(5e-3)
+
+
+def test_maps_may_differ_somewhere_in_every_image_but_nowhere_in_most() -> None:
+    """A flipped sign is at one place of one image; a wrong padding at the border of all."""
+    rng = np.random.default_rng(0)
+    expected = {
+        name: rng.normal(size=(40, side, side, 3)).astype(np.float32) for name, side in (("fine", 8), ("coarse", 4))
+    }
+
+    def nothing_differs(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.ones(len(one["fine"]))
+
+    def judged(found: dict[str, np.ndarray], least: float = 0.99) -> None:
+        parity = compare(expected, found, nothing_differs)
+        places = least_share_of_a_place(parity, expected, found)
+        require(parity, share_of_places=places, least_agreement=least)
+
+    flipped = {name: array.copy() for name, array in expected.items()}
+    for image in range(40):
+        flipped["fine"][image, rng.integers(8), rng.integers(8)] += 1
+    assert compare(expected, flipped, nothing_differs).share_within_tolerance == 0
+    judged(flipped)
+    with pytest.raises(ConversionError, match="does not match"):
+        require(compare(expected, flipped, nothing_differs))
+    padded = {name: array.copy() for name, array in expected.items()}
+    padded["coarse"][:, 0] += 0.01
+    with pytest.raises(ConversionError, match="does not match"):
+        judged(padded)
+    with pytest.raises(ConversionError, match="does not match"):
+        judged(flipped, least=1.01)

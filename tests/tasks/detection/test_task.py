@@ -138,19 +138,20 @@ BOXES, CLASSES = np.array([[10.0, 10, 30, 30], [36, 33, 63, 60]]), np.array([0, 
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        (lambda boxes, classes: (boxes, classes, 0.9), True),
-        (lambda boxes, classes: (boxes + 0.1, classes, 0.87), True),
-        (lambda boxes, classes: (boxes + 3, classes, 0.9), False),
-        (lambda boxes, classes: (boxes, classes[::-1], 0.9), False),
-        (lambda boxes, classes: (boxes[:1], classes[:1], 0.9), False),
-        (lambda boxes, classes: (boxes, classes, MIN_SCORE / 2), False),
+        (lambda boxes, classes: (boxes, classes, 0.9), 1),
+        (lambda boxes, classes: (boxes + 0.1, classes, 0.87), 1),
+        (lambda boxes, classes: (boxes + 3, classes, 0.9), 0),
+        (lambda boxes, classes: (boxes, classes[::-1], 0.9), 0),
+        # Of two boxes and one, one is missing.
+        (lambda boxes, classes: (boxes[:1], classes[:1], 0.9), 2 / 3),
+        (lambda boxes, classes: (boxes, classes, MIN_SCORE / 2), 0),
     ],
 )
-def test_the_same_answers_are_the_same_boxes(change: Callable[..., Any], same: bool) -> None:
+def test_the_same_answers_are_the_same_boxes(change: Callable[..., Any], same: float) -> None:
     task = Detection()
     expected = {name: array[np.newaxis] for name, array in outputs_of(BOXES, CLASSES).items()}
     found = {name: array[np.newaxis] for name, array in outputs_of(*change(BOXES, CLASSES)).items()}
-    assert task.same_answers(expected, found).tolist() == task.same_answers(found, expected).tolist() == [same]
+    assert task.same_answers(expected, found) == task.same_answers(found, expected) == pytest.approx(same)
 
 
 def test_boxes_at_the_least_score_may_come_or_go() -> None:
@@ -158,7 +159,9 @@ def test_boxes_at_the_least_score_may_come_or_go() -> None:
         {name: array[np.newaxis] for name, array in outputs_of(BOXES, CLASSES, MIN_SCORE + by).items()}
         for by in (0.001, -0.001)
     )
-    assert Detection().same_answers(above, below).tolist() == [True]
+    assert Detection().same_answers(above, below).tolist() == [1]
+    nothing = {name: np.full_like(array, -9) for name, array in above.items()}
+    assert Detection().same_answers(nothing, nothing).tolist() == [1]
 
 
 def test_held_out_images_are_a_share_and_the_same_for_a_seed() -> None:
