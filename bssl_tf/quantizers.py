@@ -13,7 +13,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from bssl_tf.backend import lq
+from bssl_tf.backend import keras, lq, tf
+
+
+@keras.utils.register_keras_serializable(package="bssl_tf")
+class Rectifier(lq.quantizers.Quantizer):
+    """max(x, 0): what float twins have in place of a sign. Nothing is quantised."""
+
+    precision = 32
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(inputs)
 
 
 def activation_quantizer() -> Any:

@@ -72,6 +72,12 @@ from bssl_tf.settings import FinetuneConfig
     shell_complete=completion.sources,
     help="More images of the same kind, without labels, for which the teacher gives soft labels.",
 )
+@click.option(
+    "--float-twin",
+    is_flag=True,
+    default=None,
+    help="Train the same layers with nothing quantised, for as many epochs, to compare with. It cannot be exported.",
+)
 @network_options
 def command(
     out: str,

@@ -12,13 +12,15 @@ class Stage:
 
     Attributes:
         name: in logs and checkpoints.
-        binary_weights: whether weights are binary; activations always are in a binary network.
+        binary_weights: whether weights are binary.
         epochs: how long it lasts.
+        binary_activations: whether activations are, as always but for a float twin.
     """
 
     name: str
     binary_weights: bool
     epochs: int
+    binary_activations: bool = True
 
 
 def progressive_binarization(epochs: int) -> tuple[Stage, ...]:
@@ -29,6 +31,11 @@ def progressive_binarization(epochs: int) -> tuple[Stage, ...]:
 def direct(epochs: int) -> tuple[Stage, ...]:
     """Both at once from the beginning, for as many epochs as the two stages have together."""
     return (Stage("binary", True, 2 * epochs),)
+
+
+def in_float(epochs: int) -> tuple[Stage, ...]:
+    """Nothing is binary: one stage, for `epochs` epochs."""
+    return (Stage("float", False, epochs, binary_activations=False),)
 
 
 STAGES: dict[str, Callable[[int], tuple[Stage, ...]]] = {"progressive": progressive_binarization, "direct": direct}

@@ -91,6 +91,7 @@ class DetectionEvaluation:
         sentence: for a person.
         classes: each of them.
         sizes: small, medium and large objects; empty in records of before they were measured.
+        float_twin: whether nothing in the network is quantised.
     """
 
     __pydantic_config__ = _STRICT
@@ -112,6 +113,7 @@ class DetectionEvaluation:
     sentence: str
     classes: tuple[ClassPrecision, ...]
     sizes: tuple[SizePrecision, ...] = ()
+    float_twin: bool = False
 
 
 def sentence_of(ap50: float, ap: float, images: int, data: str) -> str:

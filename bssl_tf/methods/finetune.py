@@ -3,7 +3,8 @@
 one view of each image that keeps its label -> binary backbone -> the task's head -> the task's loss
 
 Activations and weights are binary from the beginning: the latent weights come from a student that was trained so. From
-random weights there is a stage before that in which activations alone are binary. The head is fresh and learns at a
+random weights there is a stage before that in which activations alone are binary. A float twin has one stage, in which
+nothing is. The head is fresh and learns at a
 rate of its own. With a teacher, a classifier fitted on its features gives soft targets as well (Hinton et al.,
 Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531). It gives them for images without labels too, so
 that few labels reach as far as the teacher does (Chen et al., Big Self-Supervised Models are Strong Semi-Supervised
@@ -54,6 +55,7 @@ class FineTuned(Recipe):
         config: settings.
         learning_rate: the backbone's.
         binary_weights: whether weights are binary already, in backbone and head.
+        binary_activations: whether activations are; without, neither is, and the network is a float twin.
     """
 
     def __init__(
@@ -64,14 +66,17 @@ class FineTuned(Recipe):
         learning_rate: float,
         *,
         binary_weights: bool = True,
+        binary_activations: bool = True,
     ) -> None:
         from bssl_tf.backend import tf
-        from bssl_tf.models.binarization import binarize, named_weights
+        from bssl_tf.models.binarization import binarize, float_twin, named_weights
 
         super().__init__()
         size = purpose.image_size or int(backbone.input_shape[1])
         network = purpose.task.network(backbone, purpose.class_names, size)
-        if not binary_weights:
+        if not binary_activations:
+            network = float_twin(network)
+        elif not binary_weights:
             network = binarize(network, weights=False)
         self.trained = {"student": network}
         self.teacher_outputs = purpose.taught
@@ -113,7 +118,14 @@ def _build(config: FinetuneSettings, given: Ingredients) -> Recipe:
     if config.class_weights != "none" and not purpose.task.weighs_classes:
         raise ConfigError(f"the task {purpose.task.name} does not weight classes", "Omit --class-weights")
     rate = given.training.learning_rate
-    return FineTuned(given.backbone, purpose, config, rate, binary_weights=given.binary_weights)
+    return FineTuned(
+        given.backbone,
+        purpose,
+        config,
+        rate,
+        binary_weights=given.binary_weights,
+        binary_activations=given.binary_activations,
+    )
 
 
 METHOD = Method(

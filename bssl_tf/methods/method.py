@@ -59,6 +59,7 @@ class Ingredients:
         first_stage: whether it is the first.
         purpose: what a network is fine-tuned for, of a method that does that.
         binary_weights: whether weights are binary in this stage, those of layers that the recipe adds too.
+        binary_activations: likewise; without them the network is a float twin.
     """
 
     backbone: keras.Model
@@ -70,6 +71,7 @@ class Ingredients:
     first_stage: bool
     purpose: Purpose | None = None
     binary_weights: bool = True
+    binary_activations: bool = True
 
     def require_teacher(self) -> Teacher:
         """The teacher of a method that declares that it needs one."""

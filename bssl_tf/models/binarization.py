@@ -7,6 +7,7 @@ from typing import Any
 
 from bssl_tf.backend import functional_model, keras, lq, tf
 from bssl_tf.errors import NetworkError, first_line
+from bssl_tf.quantizers import Rectifier
 
 # What quantises weights in a larq layer, and what clips the latent weights that it sees.
 _OF_WEIGHTS = ("kernel", "depthwise", "pointwise")
@@ -58,6 +59,26 @@ def binarize(model: keras.Model, *, weights: bool) -> keras.Model:
             return keras.models.clone_model(layer, clone_function=clone)
         config = layer.get_config()
         return type(layer).from_config(config if weights else _without_quantizers(config))
+
+    return copy_of(model, clone)
+
+
+def float_twin(model: keras.Model) -> keras.Model:
+    """A copy of a binary network in which nothing is quantised, to see what binarisation costs. Weights are copied.
+
+    The layers are the same. A ReLU takes the place of each sign of activations: without it a network of convolutions
+    and batch norms would hardly be more than linear. Where signs were padded with ones, these are padded with zeros.
+
+    Args:
+        model: see `binarize`.
+    """
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, functional_model()):
+            return keras.models.clone_model(layer, clone_function=clone)
+        if isinstance(layer, lq.quantizers.Quantizer):
+            return keras.layers.ReLU(name=layer.name)
+        return type(layer).from_config(_rectified(_without_quantizers(layer.get_config())))
 
     return copy_of(model, clone)
 
@@ -138,6 +159,20 @@ def _without_quantizers(config: Any) -> Any:
             plain[f"{part}_quantizer"] = None
             if _clips(plain.get(f"{part}_constraint")):
                 plain[f"{part}_constraint"] = None
+    return plain
+
+
+def _rectified(config: Any) -> Any:
+    """Settings of a layer, and of layers in it, with a ReLU in place of what quantises its input."""
+    if isinstance(config, list):
+        return [_rectified(one) for one in config]
+    if not isinstance(config, dict):
+        return config
+    plain = {key: _rectified(value) for key, value in config.items()}
+    if plain.get("input_quantizer") is not None:
+        plain["input_quantizer"] = lq.quantizers.serialize(Rectifier())
+        if "pad_values" in plain:
+            plain["pad_values"] = 0.0
     return plain
 
 

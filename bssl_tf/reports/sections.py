@@ -70,6 +70,8 @@ def _kind(run: Run) -> str:
 
 
 def _what(run: Run) -> str:
+    if run.settings.get("float_twin") is True:
+        return "float twin of a binary student"
     return {"teacher": "float teacher", "finetune": "fine-tuned binary student"}.get(run.command, "binary student")
 
 

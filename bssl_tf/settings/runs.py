@@ -99,6 +99,8 @@ class FinetuneConfig(Table):
         teacher_output: as in `pretrain`.
         data: labelled images; size and channels are the student's, but for the size of a detector.
         backbone: the student's, which cannot be changed; without one, the network that gets random weights.
+        float_twin: nothing is quantised: the same layers in float, for as many epochs, to see what binary weights and
+            activations cost. It is evaluated, and not exported.
     """
 
     command: Literal["finetune"] = "finetune"
@@ -119,6 +121,7 @@ class FinetuneConfig(Table):
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(epochs=60, batch_size=32, learning_rate=1e-3, probe_every=1, patience=15)
     )
+    float_twin: bool = False
 
 
 def read_run_config(run: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A fine-tuned network on disk: its backbone in `student/`, as in any run, and what its task put on top in `head/`.
 
-RUN/head/head.json             task, classes, and the size of images
+RUN/head/head.json             task, classes, the size of images, and whether it is a float twin
 RUN/head/weights.safetensors   the head's weights, by name
 """
 
@@ -15,7 +15,7 @@ from bssl_tf.backend import keras
 from bssl_tf.checkpoints import match_tensors, read_tensors, write_tensors
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.files import read_json, write_json
-from bssl_tf.models.binarization import named_weights
+from bssl_tf.models.binarization import float_twin, named_weights
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import NotNegativeInt, Table, read_settings
@@ -29,11 +29,12 @@ _AGAIN = "Restore it, or fine-tune again"
 
 @dataclass(frozen=True)
 class _Description(Table):
-    """What head.json holds; `image_size` is 0 for that of the backbone."""
+    """What head.json holds; `image_size` is 0 for that of the backbone, `float_twin` false where it is missing."""
 
     task: str
     class_names: list[str]
     image_size: NotNegativeInt = 0
+    float_twin: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,8 @@ class FineTuned:
         network: how to build the backbone.
         preprocessing: what to feed the network.
         backbone: the part below the head.
-        model: from [B, S, S, C] float32 to the task's outputs; it shares the backbone's layers.
+        model: from [B, S, S, C] float32 to the task's outputs; it shares the backbone's layers, or has their copies.
+        float_twin: whether nothing in it is quantised; see `models.binarization.float_twin`.
     """
 
     task: Task[Any]
@@ -55,6 +57,7 @@ class FineTuned:
     preprocessing: Preprocessing
     backbone: keras.Model
     model: keras.Model
+    float_twin: bool = False
 
 
 def has_head(run: Path) -> bool:
@@ -70,6 +73,8 @@ def save_fine_tuned(
     model: keras.Model,
     backbone: keras.Model,
     image_size: int,
+    *,
+    float_twin: bool = False,
 ) -> None:
     """Saves a trained network of `task.network`, the backbone last: when it is there, the run is finished.
 
@@ -82,6 +87,7 @@ def save_fine_tuned(
         backbone: with the weights that it started from; it gets those of `model`. Layers that a head does not use keep
             theirs.
         image_size: S of the network's images.
+        float_twin: whether nothing in `model` is quantised.
 
     Raises:
         StorageError: the files cannot be written.
@@ -92,7 +98,9 @@ def save_fine_tuned(
             variable.assign(weights[name])
     head = {name: weight.numpy() for name, weight in weights.items() if name not in of_backbone}
     write_tensors(run / HEAD / "weights.safetensors", head, {})
-    write_json(run / HEAD / "head.json", dataclasses.asdict(_Description(task.name, list(class_names), image_size)))
+    write_json(
+        run / HEAD / "head.json", dataclasses.asdict(_Description(task.name, list(class_names), image_size, float_twin))
+    )
     save_network(run / _PART, network, {_PART: backbone})
 
 
@@ -124,4 +132,7 @@ def load_fine_tuned(run: Path) -> FineTuned:
     match_tensors(path, tensors, {name: weight.numpy() for name, weight in head.items()})
     for name, weight in head.items():
         weight.assign(tensors[name])
-    return FineTuned(task, tuple(described.class_names), network, preprocessing, backbone, model)
+    if described.float_twin:
+        backbone, model = float_twin(backbone), float_twin(model)
+    names = tuple(described.class_names)
+    return FineTuned(task, names, network, preprocessing, backbone, model, described.float_twin)

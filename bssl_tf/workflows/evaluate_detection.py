@@ -91,6 +91,7 @@ def evaluate_detection(
             SizePrecision("medium", *found.medium),
             SizePrecision("large", *found.large),
         ),
+        float_twin=tuned.float_twin,
     )
     if save:
         # In this order a killed process leaves boxes that fit no figures, which is found out on reading.

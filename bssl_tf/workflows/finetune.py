@@ -26,7 +26,7 @@ from bssl_tf.engine.loop import named_variables
 from bssl_tf.engine.preparation import Prepared, prepare
 from bssl_tf.engine.probe import Validation
 from bssl_tf.engine.run_folder import RunFolder
-from bssl_tf.engine.stages import STAGES, Stage
+from bssl_tf.engine.stages import STAGES, Stage, in_float
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
@@ -85,7 +85,8 @@ def finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
             names = ready.task.class_names(ready.prepared.data.train)
             size = ready.inputs.preprocessing.image_size
             model, backbone = recipe.trained["student"], ready.start.build()
-            save_fine_tuned(out, ready.task, names, ready.network, model, backbone, size)
+            twin = not ready.stages[-1].binary_activations
+            save_fine_tuned(out, ready.task, names, ready.network, model, backbone, size, float_twin=twin)
     return out / "student"
 
 
@@ -129,13 +130,24 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
     # Latent weights of a student were trained as binary ones already; random ones are binarised in two stages.
     epochs = config.training.epochs
     stages = (Stage("finetune", True, epochs),) if config.student else STAGES["progressive"](epochs)
+    if config.float_twin:
+        stages = in_float(sum(stage.epochs for stage in stages))
 
     def build(stage: Stage) -> Recipe:
         backbone = built_for_replicas(start.build, named_seed(config.training.seed, "student weights"))
         backbone = in_precision(backbone, config.training.precision)
         first, binary = stage is stages[0], stage.binary_weights
         given = Ingredients(
-            backbone, "student", None, len(classes), config.training, stage.epochs, first, purpose, binary
+            backbone,
+            "student",
+            None,
+            len(classes),
+            config.training,
+            stage.epochs,
+            first,
+            purpose,
+            binary,
+            stage.binary_activations,
         )
         return run.method.build(run.own, given)
 

@@ -205,6 +205,7 @@ def finetune(
     learning_rate: float | None = None,
     head_learning_rate: float | None = None,
     class_weights: str | None = None,
+    float_twin: bool | None = None,
     seed: int | None = None,
     threads: int | None = None,
     device: str | None = None,
@@ -243,6 +244,7 @@ def finetune(
         learning_rate: peak learning rate of the backbone.
         head_learning_rate: peak learning rate of the head.
         class_weights: `none`, or `balanced`: rare classes count as much as common ones.
+        float_twin: train the same layers with nothing quantised, to compare with; it cannot be exported.
         seed: the seed from which all others are derived.
         threads: threads of one op; only the same number reproduces a run bit for bit.
         device: `auto` for a GPU where TensorFlow sees one, `cpu`, `gpu`, or `gpu:N`.

@@ -100,6 +100,10 @@ def from_run(run: Path, data_dir: str | None) -> Subject:
 
 def _fine_tuned(run: Path, config: PretrainConfig | FinetuneConfig, data_dir: str | None) -> Subject:
     tuned, data_config = load_fine_tuned(run), config.data
+    if tuned.float_twin:
+        raise ConversionError(
+            f"{run} is a float twin, which shows what a binary network loses", "Export the binary network"
+        )
     try:
         data = tuned.task.open(
             dataclasses.replace(data_config, data_dir=data_dir or data_config.data_dir), validation=False

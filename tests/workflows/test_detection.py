@@ -20,7 +20,7 @@ from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.errors import BsslError, DataError
 from bssl_tf.evaluation.detection import read_detection
 from bssl_tf.files import read_records
-from bssl_tf.models.binarization import named_weights
+from bssl_tf.models.binarization import binary_layers, named_weights
 from bssl_tf.settings import FinetuneConfig
 from bssl_tf.tasks.detection.open import open_boxes
 from bssl_tf.tasks.detection.task import Detection
@@ -147,6 +147,27 @@ def test_it_is_trained_in_two_stages_measured_and_reported(tuned: Path, voc: Pat
         assert done.returncode == 0, done.stderr
         text = done.stdout if command == "summary" else (tuned / "report.html").read_text()
         assert f"AP50 {found.ap50:.1f} %" in text and "top-1 accuracy" not in text
+
+
+@pytest.mark.slow
+def test_a_float_twin_is_trained_for_as_long_evaluated_and_not_exported(
+    voc: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
+) -> None:
+    out = tmp_path / "twin"
+    options = ["--student", "binary_resnet", "--set", "backbone.depth=1", "--image-size", 64, "--task", "detection"]
+    options += ["--epochs", 1, "--batch-size", 2, "--threads", 1, "--max-unreadable-share", 0.3, "--float-twin"]
+    done = bssl_tf("finetune", "--data", voc, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    # The binary network would have two stages of an epoch each.
+    epochs = [one for one in read_records(out / "metrics.jsonl") if "probe" not in one]
+    assert [(one["stage"], one["epoch"]) for one in epochs] == [("float", 1), ("float", 2)]
+    assert load_fine_tuned(out).float_twin and not binary_layers(load_fine_tuned(out).model)
+    done = bssl_tf("evaluate", out)
+    assert done.returncode == 0 and "of a float twin" in done.stdout, done.stderr
+    found = read_detection(out)
+    assert found is not None and found.float_twin
+    with pytest.raises(BsslError, match="is a float twin"):
+        export(out, target="arm64", out=tmp_path / "bundle")
 
 
 def boxes_of_keras(run: Path, predictor: Predictor, prepared: Sequence[Prepared]) -> list[list[Box]]:

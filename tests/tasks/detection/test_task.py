@@ -14,16 +14,20 @@ from PIL import Image
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import WEAK
 from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.views import Batch
 from bssl_tf.errors import ConfigError, ConversionError, DataError
 from bssl_tf.methods.finetune import METHOD, FinetuneSettings
 from bssl_tf.methods.method import Ingredients
+from bssl_tf.models.binarization import binary_layers, quantizes_weights
 from bssl_tf.models.registry import build_backbone
+from bssl_tf.models.saved import Network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig, TrainingConfig
 from bssl_tf.tasks import find_task
 from bssl_tf.tasks.detection.boxes import BoxSet, Objects
 from bssl_tf.tasks.detection.task import MIN_SCORE, Detection, found_by
 from bssl_tf.tasks.detection.views import batches, box_augmentation, framed_views
+from bssl_tf.tasks.fine_tuned import load_fine_tuned, save_fine_tuned
 from bssl_tf.tasks.task import Purpose
 from bssl_tf_deploy import manifest as m
 from bssl_tf_deploy.preprocess import load_view
@@ -185,6 +189,26 @@ def test_only_pictures_of_the_set_decide_how_pixels_are_normalised() -> None:
 @pytest.fixture
 def backbone() -> Iterator[keras.Model]:
     yield build_backbone("binary_resnet", SIZE, 3, {"depth": 1})
+
+
+def test_a_float_twin_has_nothing_quantised_and_is_read_as_it_was_saved(backbone: keras.Model, tmp_path: Path) -> None:
+    task, labelled = Detection(), box_set(8)
+    purpose = Purpose(task, NAMES, labelled.class_counts(), None, 64)
+    given = Ingredients(backbone, "student", None, 2, TrainingConfig(), 1, True, purpose, False, False)
+    recipe = METHOD.build(FinetuneSettings(), given)
+    model = recipe.trained["student"]
+    assert not binary_layers(model) and not quantizes_weights(model)
+    assert len(recipe.rated()) > 10
+    images = framed_views(labelled, PREPROCESSING, range(2))[0]
+    example = {"boxes": tf.constant([[[8.0, 8, 40, 40]]] * 2), "classes": tf.constant([[0], [1]])}
+    outcome = recipe.losses(Batch((tf.constant(images),), targets=example), tf.constant(0.0))
+    assert np.isfinite(outcome.losses["loss"].numpy())
+    network = Network("binary_resnet", PREPROCESSING, {"depth": 1})
+    save_fine_tuned(tmp_path, task, NAMES, network, model, network.build(), 64, float_twin=True)
+    read = load_fine_tuned(tmp_path)
+    assert read.float_twin and not quantizes_weights(read.model) and not binary_layers(read.backbone)
+    for one, other in zip(read.model(images, training=False), model(images, training=False), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 def test_the_recipe_trains_backbone_and_head_and_binarises_both_in_the_second_stage(backbone: keras.Model) -> None:
