@@ -51,7 +51,7 @@ NEEDS = {
     "zoo": Needs(_IMAGES),
     "check": Needs((*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite"), _ONNX | _ZOO | _TFDS | _SHARDS),
     "export": Needs(
-        (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite", "compiler"),
+        (*_TRAIN, *_MEASURED, "larq-compute-engine", "tflite", "flatbuffers", "compiler"),
         {"ziglang": "only for this kind of machine (--target)", **_DETECTION, **_ONNX, **_ZOO, **_TFDS, **_SHARDS},
     ),
     "inspect": Needs((*_IMAGES, "tflite", "flatbuffers")),
@@ -65,7 +65,7 @@ NEEDS = {
     "report": Needs(
         (*_IMAGES, "tflite", "flatbuffers", "matplotlib", "safetensors", "scipy", "jinja2"),
         {one: "only with --no-images" for one in (*_TRAIN[len(_IMAGES) :], "scikit-learn") if one != "safetensors"}
-        | _TFDS | _SHARDS,
+        | dict.fromkeys(_DETECTION, "no photos of what a detector found") | _TFDS | _SHARDS,
     ),
     "completion": Needs(_BASE),
     "doctor": Needs((), {"packaging": "does not compare versions"}),
