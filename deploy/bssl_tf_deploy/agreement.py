@@ -9,6 +9,7 @@ import numpy as np
 from bssl_tf_deploy.bundle import Bundle
 from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.golden import GOLDEN_TOLERANCE, ONE_MAY_DIFFER_IN, typical_magnitude
+from bssl_tf_deploy.tasks import find_task
 
 
 class Agreement:
@@ -41,6 +42,8 @@ class Agreement:
             self._fault = self._fault or "they hold numbers that are not finite"
             return
         off = np.zeros(len(expected[0]), bool)
+        manifest = self._bundle.manifest
+        found = find_task(manifest.task).arranged(found, expected, manifest)
         for one, other, tolerance in zip(found, expected, self._tolerances, strict=True):
             differences = np.max(np.abs(one - other).reshape(len(one), -1), axis=1)
             off |= differences > tolerance

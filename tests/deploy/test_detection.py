@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bssl_tf_deploy.agreement import Agreement
 from bssl_tf_deploy.bench import bench_bundle
 from bssl_tf_deploy.boxes import FILL
 from bssl_tf_deploy.bundle import Bundle, read_bundle, write_bundle
@@ -246,6 +247,24 @@ def test_final_boxes_are_the_same_answers(bundle: Bundle, tmp_path: Path) -> Non
             close(one, other.label, other.score, other[2:])
     text = " ".join((final.path / "README.md").read_text().split())
     assert "TFLite_Detection_PostProcess" in text and "top, left, bottom and right of each box" in text
+
+
+def test_final_boxes_of_nearly_one_score_may_come_in_any_order(bundle: Bundle) -> None:
+    expected = Final().run([np.zeros(2)])
+    for array in expected:
+        array[1] *= np.float32(0.9) if array.ndim == 3 else 1
+    swapped = [array[:, [1, 0, *range(2, 100)]] if array.ndim > 1 else array for array in expected]
+    about = dataclasses.replace(bundle, manifest=final_manifest(), golden_outputs=tuple(expected))
+    for found, same in ((expected, True), (swapped, True), ([array + 0.01 for array in expected], False)):
+        agreement = Agreement(about)
+        agreement.add(found, expected)
+        assert (agreement.fault() == "") == same and agreement.images == 2
+    for name, place in zip(FINAL_OUTPUTS, range(4), strict=True):
+        wrong = [array.copy() for array in swapped]
+        wrong[place].reshape(2, -1)[:, 0] += 1
+        agreement = Agreement(about)
+        agreement.add(wrong, expected)
+        assert agreement.fault().startswith("2 of 2 differ"), name
 
 
 @pytest.mark.parametrize(("name", "value"), [("boxes", np.nan), ("classes", 7), ("classes", -1), ("scores", np.inf)])

@@ -168,6 +168,20 @@ class Detection(Task):
             )
         ][:limit]
 
+    def arranged(
+        self, found: Sequence[np.ndarray], expected: Sequence[np.ndarray], manifest: Manifest
+    ) -> Sequence[np.ndarray]:
+        """Final boxes that are as many: to each that is expected the nearest of its class, in box and score."""
+        if not gives_final_boxes(manifest):
+            return found
+        arranged = [array.copy() for array in found]
+        for row, (count, wanted) in enumerate(zip(found[3], expected[3], strict=True)):
+            if count == wanted:
+                order = _nearest_first([one[row] for one in found], [one[row] for one in expected], int(wanted))
+                for array, one in zip(arranged[:3], found, strict=False):
+                    array[row, : len(order)] = one[row, order]
+        return arranged
+
     def record(self, answer: list[Box]) -> dict[str, Any]:
         """`boxes`, a list of `label`, `score` and `box`: left, top, right, bottom."""
         return {"boxes": [{"label": one.label, "score": one.score, "box": list(one[2:])} for one in answer]}
@@ -284,6 +298,18 @@ def detections(
 def gives_final_boxes(manifest: Manifest) -> bool:
     """Whether the network ends in TFLite's operator, and not in maps."""
     return tuple(one.name for one in manifest.outputs) == FINAL_OUTPUTS
+
+
+def _nearest_first(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], count: int) -> list[int]:
+    """The places in `found`, final outputs of one image, of the boxes that come nearest to those expected, in order."""
+    boxes, classes, scores, _ = found
+    free = np.arange(len(scores)) < count
+    order: list[int] = []
+    for box, kind, score in zip(*(one[:count] for one in expected[:3]), strict=True):
+        away = np.maximum(np.abs(boxes - box).max(axis=1), np.abs(scores - score)) + (classes != kind)
+        order.append(int(np.where(free, away, np.inf).argmin()))
+        free[order[-1]] = False
+    return order
 
 
 def final_outputs(outputs: Mapping[str, np.ndarray], table: Table, size: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -84,6 +84,17 @@ class Task(ABC):
             limit: how many parts the answer may have at most (classes, boxes), at least 1, best first.
         """
 
+    def arranged(
+        self, found: Sequence[np.ndarray], expected: Sequence[np.ndarray], manifest: Manifest
+    ) -> Sequence[np.ndarray]:
+        """`found` with its parts in the order of those of `expected`, where rounding may decide about their order.
+
+        Args:
+            found, expected: the outputs of two interpreters for the same images, in the manifest's order, [B, ...].
+            manifest: of the bundle.
+        """
+        return found
+
     @abstractmethod
     def record(self, answer: Any) -> dict[str, Any]:
         """An answer as values for JSON."""
