@@ -96,11 +96,7 @@ def solve_linear_probe(
     _fit(model, x, train_labels)
     solution = Solution(model.C, int(model.n_iter_.max()), limit, _largest_gradient(model, x, train_labels))
 
-    coefficients, intercepts = model.coef_, model.intercept_
-    if len(present) == 2:  # scikit-learn gives one row for two classes: the log odds of the second
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    return *for_raw_features(coefficients.T, intercepts, scaler, present, classes), solution
+    return *for_raw_features(*class_scores(model), scaler, present, classes), solution
 
 
 def label_scores(features: np.ndarray, has: np.ndarray, test_features: np.ndarray, *, seed: int) -> np.ndarray:
@@ -135,9 +131,25 @@ def for_raw_features(
     Returns:
         weights float32 [D, K] and bias float32 [K].
     """
+    scaled = kernel / scaler.scale_[:, np.newaxis]
+    return among_all(scaled, offset - scaler.mean_ @ scaled, present, classes)
+
+
+def class_scores(model: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
+    """The fitted model's kernel [D, P] and offset [P], one of each for every one of P classes, two as well."""
+    kernel, offset = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn gives one row for two classes: the log odds of the second
+        kernel = np.concatenate([-kernel, kernel]) / 2
+        offset = np.concatenate([-offset, offset]) / 2
+    return kernel.T, offset
+
+
+def among_all(
+    kernel: np.ndarray, offset: np.ndarray, present: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A classifier of the P classes in `present` as one of all K: weights float32 [D, K] and bias float32 [K]."""
     weights, bias = np.zeros((len(kernel), classes)), np.full(classes, -1e4)
-    weights[:, present] = kernel / scaler.scale_[:, np.newaxis]
-    bias[present] = offset - scaler.mean_ @ weights[:, present]
+    weights[:, present], bias[present] = kernel, offset
     return weights.astype(np.float32), bias.astype(np.float32)
 
 

@@ -1,4 +1,7 @@
-"""A teacher for fine-tuning: a float network with a classifier of its own, fitted on the labels that are there."""
+"""A teacher for fine-tuning: a float network with a classifier of its own, fitted on the labels that are there.
+
+Where there are images without labels, these count too: see `evaluation.label_spreading`.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,19 @@ import numpy as np
 from bssl_tf.backend import tf
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
-from bssl_tf.evaluation.linear_probe import LinearProbe, load_probe, save_probe, solve_linear_probe, top1
+from bssl_tf.evaluation.label_spreading import comparable, fit_to_few_labels
+from bssl_tf.evaluation.linear_probe import LinearProbe, load_probe, save_probe, top1
 from bssl_tf.evaluation.protocols import compiled
 from bssl_tf.files import write_json
 from bssl_tf.preprocessing import Preprocessing
-from bssl_tf.seeding import named_seed
 from bssl_tf.settings import FinetuneConfig
 from bssl_tf.teachers.inputs import teacher_options
 from bssl_tf.teachers.teacher import Teacher, load_teacher
 
 FOLDER = "teacher_head"
 _BATCH = 256
+# Images without labels that the classifier is fitted to at most; comparing twice as many takes four times as long.
+_MOST = 20_000
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +36,7 @@ class Taught:
 
     Attributes:
         teacher: for the student's views.
-        classifier: a linear one on its features.
+        classifier: a linear one on its features, made comparable.
     """
 
     teacher: Teacher
@@ -39,7 +44,7 @@ class Taught:
 
     def outputs(self, images: tf.Tensor) -> tf.Tensor:
         """[B, S, S, C] normalised to logits [B, K] float32, without gradient."""
-        features = tf.cast(self.teacher.features(images), tf.float32)
+        features = comparable(self.teacher.features(images))
         return tf.matmul(features, tf.constant(self.classifier.weights)) + tf.constant(self.classifier.bias)
 
     def save(self, out: Path) -> None:
@@ -50,7 +55,12 @@ class Taught:
 
 
 def taught_by(
-    config: FinetuneConfig, preprocessing: Preprocessing, train: ImageSet, held_out: ImageSet | None, out: Path
+    config: FinetuneConfig,
+    preprocessing: Preprocessing,
+    train: ImageSet,
+    unlabelled: ImageSet | None,
+    held_out: ImageSet | None,
+    out: Path,
 ) -> Taught:
     """The teacher that `config` names, with the classifier that the run in `out` has, or else a fresh one.
 
@@ -58,6 +68,7 @@ def taught_by(
         config: of the run.
         preprocessing: of the student's views.
         train: what the student learns from; the classifier is fitted on the same images.
+        unlabelled: more of the same kind, of which some may be among `train` too.
         held_out: to measure the classifier on, for the log.
         out: the run folder.
 
@@ -69,14 +80,20 @@ def taught_by(
     _log.info(teacher.summary())
     if (out / FOLDER / "probe.json").exists():
         return Taught(teacher, load_probe(out / FOLDER))
-    features = compiled(teacher.features)
+    features = compiled(lambda images: comparable(teacher.features(images)))
 
     def of(images: ImageSet) -> np.ndarray:
         return np.concatenate([features(batch) for batch in evaluation_batches(images, preprocessing, _BATCH)])
 
+    others = None
+    if unlabelled is not None and len(unlabelled):
+        some = unlabelled
+        if len(some) > _MOST:
+            some = some.subset(np.linspace(0, len(some) - 1, _MOST).astype(int))
+        _log.info(f"spreading {len(train)} labels over {len(some)} images without, in the teacher's features")
+        others = of(some)
     labels, names = train.require_labels(), train.class_names
-    seed = named_seed(config.training.seed, "probe")
-    weights, bias, _ = solve_linear_probe(of(train), labels, len(names), seed=seed)
+    weights, bias = fit_to_few_labels(of(train), labels, others, len(names))
     measured = train if held_out is None else held_out
     accuracy = top1(weights, bias, of(measured), measured.require_labels())
     where = "training images, that it was fitted on" if held_out is None else "validation images"

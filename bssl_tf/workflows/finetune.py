@@ -117,7 +117,7 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
     taught = None
     if config.teacher:
         with prepared.distribution.scope():
-            taught = taught_by(config, preprocessing, labelled, held_out, out)
+            taught = taught_by(config, preprocessing, labelled, unlabelled, held_out, out)
         made_from["teacher"] = taught.teacher.fingerprint()
     clauses = [start.network.labels_used, f"the labels of {data_name(config.data.source)}"]
     clauses.append(taught.teacher.labels_used if taught is not None else None)
