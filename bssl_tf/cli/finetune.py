@@ -64,7 +64,7 @@ from bssl_tf.settings import FinetuneConfig
     metavar="PATH",
     shell_complete=completion.files,
     help="Also distil from this float network, with a classifier fitted on its features: a run folder of `bssl-tf "
-    "teacher`, or a .keras, .h5 or .onnx model.",
+    "teacher` or `bssl-tf finetune`, or a .keras, .h5 or .onnx model.",
 )
 @click.option(
     "--unlabelled",
@@ -92,7 +92,8 @@ def command(
     """Train the whole network of a pretrained student with labels.
 
     RUN is a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or zoo:NAME; it is omitted with --resume, and with
-    --student, which trains from random weights.
+    --student, which trains from random weights. The run folder of a `bssl-tf teacher` is taken too: fine-tuned, it
+    teaches better (--teacher).
 
     Backbone and head learn at rates of their own, from views that keep labels. Some images are held out (those in val/,
     or, from 600 labels on, one training image in six): training ends when they show no more progress, and the best

@@ -115,6 +115,13 @@ def built_for_replicas(build: Callable[[], keras.Model], seed: int) -> keras.Mod
     return copy
 
 
+def freeze_batch_norm(model: keras.Model) -> None:
+    """Takes batch norm, at any depth, out of training: it keeps its weights, and gives what it gives in inference."""
+    for layer in model.submodules:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
 def _over_channels(norm: keras.layers.BatchNormalization) -> bool:
     rank = len(norm.get_input_shape_at(0))
     return rank in (2, 4) and list(norm.axis) == [rank - 1]

@@ -85,12 +85,15 @@ class FinetuneConfig(Table):
         method: `finetune`, or a fine-tuning method of an installed package.
         task: what the network is trained for: `classification`, `multilabel`, `detection`, or a task of an installed
             package.
-        student: the network to start from: a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or `zoo:NAME`;
-            empty for `backbone` with random weights.
+        student: the network to start from: a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, `zoo:NAME`, or a
+            float network, of `bssl-tf teacher`; empty for `backbone` with random weights.
         validation: whether images are held out to stop early and to keep the best weights: those of a folder `val/`
             next to `train/` and `test/`, or one training image in six of each class. `auto` holds out these only if
             they have 100 labels or more, since fewer do not show which epoch is the best; `always`; or `never`.
-        teacher: a float network to distil from, as in `pretrain`; empty for none.
+        batch_norm: whether batch norm goes on learning. `frozen` keeps its statistics and its weights, as small batches
+            would spoil what many images made; `auto` freezes those of a float network that was trained before;
+            `trained`.
+        teacher: a float network to distil from, as in `pretrain`, or a run of `bssl-tf finetune`; empty for none.
         unlabelled: images without labels, which the teacher labels softly; an epoch then goes through these.
         unlabelled_ratio: how many of them a batch has for each labelled image.
         teacher_pixels: as in `pretrain`.
@@ -108,6 +111,7 @@ class FinetuneConfig(Table):
     task: str = "classification"
     student: str = ""
     validation: Literal["auto", "always", "never"] = "auto"
+    batch_norm: Literal["auto", "trained", "frozen"] = "auto"
     teacher: str = ""
     unlabelled: str = ""
     unlabelled_ratio: PositiveInt = 3

@@ -22,6 +22,7 @@ from bssl_tf.memory import bounded_variables
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.saved import load_weights, read_network
 from bssl_tf.preprocessing import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Preprocessing
+from bssl_tf.settings import read_run_config
 from bssl_tf.teachers.inputs import NOTHING_SAID, ONNX_SUFFIX, TeacherInput, TeacherOptions
 from bssl_tf.teachers.onnx_network import OnnxNetwork
 from bssl_tf.teachers.place import check_place
@@ -144,8 +145,8 @@ def load_teacher(path: str, preprocessing: Preprocessing, options: TeacherOption
     """Loads a teacher for views that `preprocessing` describes.
 
     Args:
-        path: a run folder of `bssl-tf teacher`; a Keras model saved as .keras, .h5 or SavedModel (see
-            `keras_files.models.open_file`); or an ONNX file (see `teachers.onnx_network`).
+        path: a run folder of `bssl-tf teacher` or `bssl-tf finetune`; a Keras model saved as .keras, .h5 or SavedModel
+            (see `keras_files.models.open_file`); or an ONNX file (see `teachers.onnx_network`).
         preprocessing: the student's. A teacher of another size, other channels or constants gets the views converted;
             see `teachers.inputs`.
         options: what the model does not say itself.
@@ -174,15 +175,20 @@ def open_teacher(path: str, options: TeacherOptions = NOTHING_SAID, image_size: 
 
 
 def _from_run(folder: Path) -> Teacher:
-    saved = folder / "teacher"
+    command = str(read_run_config(folder)["command"]) if (folder / "config.toml").exists() else "teacher"
+    # A fine-tuned network gives its features; its head is for its own classes.
+    part = "student" if command == "finetune" else "teacher"
+    saved = folder / part
     if not (saved / "network.json").exists():
         hint = "Train one with `bssl-tf teacher`, or check --teacher"
-        if (folder / "config.toml").exists():
-            hint = f"Finish it with `bssl-tf teacher --out {shlex.quote(str(folder))} --resume`"
+        if command == "pretrain":
+            hint = f"{folder} is the run of a student; give that of a `bssl-tf teacher` or `bssl-tf finetune`"
+        elif (folder / "config.toml").exists():
+            hint = f"Finish it with `bssl-tf {command} --out {shlex.quote(str(folder))} --resume`"
         raise NetworkError(f"{folder} holds no trained teacher", hint)
     network = read_network(saved)
     backbone = network.build()
-    parts = {"teacher": backbone}
+    parts = {part: backbone}
     if network.head:
         width = backbone.output_shape[-1]
         with bounded_variables(str(saved), "head"):

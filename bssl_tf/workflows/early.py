@@ -21,7 +21,7 @@ from bssl_tf.models.registry import check_backbone
 from bssl_tf.settings import PROTOCOLS, FinetuneConfig, TeacherConfig, check_choice, read_import, read_run_config
 from bssl_tf.teachers.place import check_place
 from bssl_tf.workflows.export_options import settle_options
-from bssl_tf.workflows.run_folders import check_finished, start_folder, task_of
+from bssl_tf.workflows.run_folders import check_finished, start_part, task_of
 
 _ANY_SIZE = 224
 # Other tasks may take files of other kinds, such as boxes, which they know themselves.
@@ -62,7 +62,7 @@ def _before_finetuning(settings: dict[str, Any], out: Path) -> None:
     # A run that goes on has kept its student; where data and teacher are gone, who opens them knows what to do.
     if not (out / "config.toml").exists():
         if config.student or not config.backbone.name:
-            start_folder(config.student)
+            start_part(config.student)
         else:
             check_backbone(config.backbone.name)
         if config.teacher:

@@ -1,4 +1,4 @@
-"""What `bssl-tf finetune` does: the whole network of a pretrained student, trained with labels for a task.
+"""What `bssl-tf finetune` does: the whole of a pretrained network, trained with labels for a task.
 
     RUN/start/          the network that it starts from, so that the other run is not needed any more
     RUN/teacher_head/   of a run with a teacher: the classifier that was fitted on its features
@@ -30,7 +30,8 @@ from bssl_tf.engine.stages import STAGES, Stage, in_float
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.method import Ingredients
 from bssl_tf.methods.recipe import Recipe
-from bssl_tf.models.layers import built_for_replicas
+from bssl_tf.models.binarization import binary_layers
+from bssl_tf.models.layers import built_for_replicas, freeze_batch_norm
 from bssl_tf.models.precision import in_precision
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import FinetuneConfig, read_run_config
@@ -122,7 +123,7 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
     clauses = [start.network.labels_used, f"the labels of {data_name(config.data.source)}"]
     clauses.append(taught.teacher.labels_used if taught is not None else None)
     # A run that goes on keeps what it was begun with.
-    labels_used = run.labels_used or " and ".join(dict.fromkeys(clause for clause in clauses if clause))
+    labels_used = run.labels_used or _joined(clauses)
     network = dataclasses.replace(start.network, labels_used=labels_used)
     outputs = taught.outputs if taught is not None else None
     classes, counts = task.class_names(labelled), task.class_counts(labelled)
@@ -136,6 +137,10 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
     def build(stage: Stage) -> Recipe:
         backbone = built_for_replicas(start.build, named_seed(config.training.seed, "student weights"))
         backbone = in_precision(backbone, config.training.precision)
+        if config.batch_norm == "frozen" or (
+            config.batch_norm == "auto" and config.student and not binary_layers(backbone)
+        ):
+            freeze_batch_norm(backbone)
         first, binary = stage is stages[0], stage.binary_weights
         given = Ingredients(
             backbone,
@@ -156,6 +161,12 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
     every = config.training.probe_every
     validation = Validation(task, held_out, preprocessing, every) if every and held_out is not None else None
     return _Ready(prepared, network, made_from, labels_used, stages, build, inputs, validation, task, start, taught)
+
+
+def _joined(clauses: Sequence[str | None]) -> str:
+    """The clauses with "and" between, without those that others contain: a fine-tuned teacher has the same labels."""
+    kept = list(dict.fromkeys(clause for clause in clauses if clause))
+    return " and ".join(one for one in kept if not any(one in other for other in kept if other != one))
 
 
 def _task(settings: dict[str, Any], out: Path) -> Task[Any]:

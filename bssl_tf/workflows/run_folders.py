@@ -8,7 +8,7 @@ from pathlib import Path
 from bssl_tf import zoo
 from bssl_tf.errors import ConfigError, RunFolderError
 from bssl_tf.methods.registry import read_run
-from bssl_tf.settings import FinetuneConfig, PretrainConfig, read_run_config
+from bssl_tf.settings import FinetuneConfig, PretrainConfig, read_import, read_run_config
 
 
 def run_config(run: Path) -> PretrainConfig | FinetuneConfig:
@@ -42,20 +42,26 @@ def check_finished(run: Path, part: str, command: str) -> None:
         )
 
 
-def start_folder(student: str) -> Path:
-    """The folder with the network of a run, or of `zoo:NAME`, to start fine-tuning from.
+def start_part(name: str) -> tuple[Path, str]:
+    """The folder with the network that fine-tuning starts from, and its name there, `student` or `teacher`.
+
+    Args:
+        name: a run folder, also of a teacher or of an imported one, or `zoo:NAME`.
 
     Raises:
         ConfigError: none is named.
         NetworkError: the zoo has none of that name.
-        RunFolderError: the run is not a student's, or is not finished.
+        RunFolderError: it is not a run folder, or is not finished.
     """
-    if not student:
+    if not name:
         raise ConfigError(
-            "no student is named to start from",
+            "no network is named to start from",
             "Give the run folder of a `bssl-tf pretrain`, zoo:NAME, or --student NAME for random weights",
         )
-    if student.startswith(zoo.PREFIX):
-        return zoo.find(student).folder
-    run_config(Path(student))
-    return Path(student) / "student"
+    if name.startswith(zoo.PREFIX):
+        return zoo.find(name).folder, "student"
+    run = Path(name)
+    command = "teacher" if read_import(run) is not None else str(read_run_config(run)["command"])
+    part = "teacher" if command == "teacher" else "student"
+    check_finished(run, part, command)
+    return run / part, part

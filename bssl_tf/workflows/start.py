@@ -1,4 +1,4 @@
-"""The network that fine-tuning starts from: the student of a run, one of the zoo, or one with random weights.
+"""The network that fine-tuning starts from: that of a run, one of the zoo, or one with random weights.
 
 RUN/start/network.json, weights.safetensors   the network, kept in the fine-tuning run
 """
@@ -24,7 +24,7 @@ from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
 from bssl_tf.settings import BackboneConfig, FinetuneConfig, merge, read_run_config
 from bssl_tf.workflows.given import with_sizes
-from bssl_tf.workflows.run_folders import start_folder
+from bssl_tf.workflows.run_folders import start_part
 
 _PART = "student"
 
@@ -35,12 +35,14 @@ class Start:
 
     Attributes:
         folder: where it is; None for random weights.
+        part: what it is called there, `student` or `teacher`.
         network: how to build it, and what to feed it.
         seed: of the run, which random weights are drawn with.
     """
 
     folder: Path | None
     network: Network
+    part: str = _PART
     seed: int = 0
 
     def build(self) -> keras.Model:
@@ -49,7 +51,7 @@ class Start:
             keras.utils.set_random_seed(named_seed(self.seed, "student weights"))
             return self.network.build()
         network = self.network.build()
-        load_weights(self.folder, {_PART: network})
+        load_weights(self.folder, {self.part: network})
         return network
 
     def fingerprint(self) -> str:
@@ -79,9 +81,9 @@ def settle_start(settings: dict[str, Any], out: Path, *, resizes: bool) -> tuple
         None for the network where it is to have random weights: `from_random` makes it when the data is known.
 
     Raises:
-        ConfigError: no student is named, or two; or the settings describe another network than it is.
+        ConfigError: none is named, or two; or the settings describe another network than it is.
         NetworkError: the zoo has none of that name.
-        RunFolderError: the run is not a student's, or not finished.
+        RunFolderError: it is not a run folder, or not finished.
     """
     kept = out / START
     name, given = settings.get("student", ""), settings.get("backbone", {})
@@ -96,8 +98,9 @@ def settle_start(settings: dict[str, Any], out: Path, *, resizes: bool) -> tuple
         check_backbone(fresh)
         return settings, None
     else:
-        folder = start_folder(name)
-        start = Start(folder, read_network(folder))
+        folder, part = start_part(name)
+        # A teacher's projection head is not a part of what is fine-tuned.
+        start = Start(folder, dataclasses.replace(read_network(folder), head=(), head_batch_norm=False), part)
     network = start.network
     sizes = {key: size for key, size in network.arguments.items() if key not in ("width", "depth")}
     main = {key: size for key, size in network.arguments.items() if key in ("width", "depth")}
@@ -116,4 +119,4 @@ def settle_start(settings: dict[str, Any], out: Path, *, resizes: bool) -> tuple
 def from_random(config: FinetuneConfig, preprocessing: Preprocessing) -> Start:
     """A network of the registry with random weights, drawn with the run's seed. Raises `NetworkError`."""
     backbone = config.backbone
-    return Start(None, Network(backbone.name, preprocessing, dict(backbone.arguments())), config.training.seed)
+    return Start(None, Network(backbone.name, preprocessing, dict(backbone.arguments())), seed=config.training.seed)
