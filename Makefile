@@ -15,7 +15,7 @@ CORE_TESTS := tests/models tests/losses tests/converters tests/test_packaging.py
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime bench bench-training wheels demo demo-seeds test test-core test-slow test-faults tables tutorial test-native audit arm64-rig docs lint format clean
+.PHONY: help setup runtime bench bench-training wheels demo demo-seeds photos test test-core test-slow test-faults tables tutorial test-native audit arm64-rig docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ demo-seeds: setup ## the demo's accuracy for three seeds, into results/demo.json
 	    $(BIN)/bssl-tf pretrain --preset demo --seed $$seed --teacher $$run-teacher --out $$run --resume && \
 	    $(BIN)/bssl-tf evaluate $$run --record results/demo.jsonl || exit; \
 	done
+
+photos: setup ## accuracy on real photos with few labels, into results/photos.jsonl: make photos PHOTOS=folder (hours; continues where it was)
+	PYTHONPATH=. $(BIN)/python -m docs.photos "$(PHOTOS)"
+	$(MAKE) --no-print-directory tables
 
 test: setup ## set up, check style and types, run the tests
 	$(MAKE) --no-print-directory lint

@@ -58,7 +58,7 @@ _DEMO = ("linear-probe", "knn-20")
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
-    spread = float(np.std(values, ddof=1))
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return f"{np.mean(values):.1f}" + (f" ± {spread:.1f}" if spread else "")
 
 
@@ -73,6 +73,46 @@ def demo_margins() -> str:
         rows.append((str(record["seed"]), f"{probe:.2f}", f"{probe - untrained:+.2f}", f"{probe - pixels:+.2f}"))
     heads = ("seed", "student's probe", "margin over the untrained student's", "margin over 20-NN on raw pixels")
     return _markdown(heads, rows)
+
+
+def photos() -> str:
+    """Top-1 on the test photos with 100, 250 and all labels: mean and standard deviation over seeds."""
+    return accuracy_on_photos(read_records(RESULTS / "photos.jsonl"))
+
+
+def accuracy_on_photos(records: Iterable[dict[str, Any]]) -> str:
+    """The table of records of `docs.photos`."""
+    found: dict[tuple[str, str, str], dict[int, float]] = {}
+    for record in records:
+        run, labels = Path(record["run"]).name, Path(record["data"]).name.split("-")[1]
+        kind = re.sub(r"-(100|250|all)(?=-seed)|-seed\d+$", "", run)
+        # Of an imported network the seed is that of the labels.
+        seed = int((re.findall(r"seed(\d+)", run + record["data"]) or ["0"])[-1])
+        for row in record["rows"]:
+            for protocol, draws in row["scores"].items():
+                found.setdefault((kind, row["features"], f"{protocol} {labels}"), {})[seed] = draws[0]
+    if not found:
+        return "Not measured yet.\n"
+    rows = []
+    for name, kind, features, protocol in _ON_PHOTOS:
+        cells = [list(found.get((kind, features, f"{protocol} {labels}"), {}).values()) for labels in _LABELLED]
+        rows.append((name, *(_mean_and_spread(values) if values else "" for values in cells)))
+    return _markdown(("1-bit networks in bold", "100 labels", "250 labels", "all 3,500"), rows)
+
+
+_LABELLED = ("100", "250", "all")
+_STUDENT_ON_PHOTOS = "**fine-tuned, taught by the fine-tuned float network**"
+# Name, run, features and protocol of each row.
+_ON_PHOTOS = (
+    ("float network, linear probe, 224 px", "teacher-224px", "float teacher", "linear-probe"),
+    ("float network, linear probe, 128 px", "teacher", "float teacher", "linear-probe"),
+    ("float network, fine-tuned, 128 px", "teacher", "student", "fine-tuned"),
+    (_STUDENT_ON_PHOTOS, "tuned", "student", "fine-tuned"),
+    ("**the same from random weights**", "random", "student", "fine-tuned"),
+    ("**linear probe of the student pretrained without labels**", "student", "student", "linear-probe"),
+    ("_control: untrained student_", "student", "control: untrained student", "linear-probe"),
+    ("_control: raw pixels_", "student", "control: raw pixels", "linear-probe"),
+)
 
 
 def int8() -> str:
@@ -231,6 +271,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo-margins": demo_margins,
     "int8": int8,
     "methods": methods,
+    "photos": photos,
     "speed": speed,
     "threads": threads,
     "training-speed": training_speed,

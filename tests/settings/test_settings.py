@@ -9,6 +9,7 @@ import pytest
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.registry import names, names_for, over_preset, read_run
 from bssl_tf.settings import (
+    FinetuneConfig,
     PretrainConfig,
     TeacherConfig,
     differences,
@@ -72,12 +73,13 @@ def test_a_wrong_setting_is_named(settings: dict[str, object], message: str) -> 
 def test_every_preset_is_valid_for_its_commands() -> None:
     assert "demo" in presets()
     for name in presets():
-        if name != "cifar10-tuning":  # it takes the teacher of another
+        if name not in ("cifar10-tuning", "photos"):  # they take the teacher of another, or a pretrained one
             read_run(TeacherConfig, over_preset("teacher", name, {}))
         tables = read_preset(name, "pretrain")
         for method in names_for("pretrain"):
             read_run(PretrainConfig, over_preset("pretrain", name, {"method": method}))
         assert tables.keys() <= {*(field.name for field in fields(PretrainConfig)), *names()}
+    read_run(FinetuneConfig, over_preset("finetune", "photos", {}))
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
