@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from bssl_tf.errors import RunFolderError
 from bssl_tf.files import atomic_writer, open_regular
-from bssl_tf_deploy.files import CHECKSUM, pop_checksum
+from bssl_tf_deploy.files import CHECKSUM
 from bssl_tf_deploy.system_errors import next_step
 
 _MAX_BYTES = 1 << 36
@@ -60,7 +60,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            written = pop_checksum(metadata)
+            written = metadata.pop(CHECKSUM, None)
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} is missing", "Check the path, or train again") from error
     except MemoryError:
@@ -72,9 +72,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise RunFolderError(
             f"{path} is not a complete safetensors file ({error})", "Restore it or train again"
         ) from error
-    if written is None:
-        _log.warning(f"{path} has no checksum, because an older version wrote it: damage would go unnoticed")
-    elif written != _sha256(tensors, metadata):
+    if written != _sha256(tensors, metadata):
         raise RunFolderError(
             f"{path} is damaged (its content is not what was written)",
             "Restore it, or run the command that wrote it again, with --resume for a run that still has checkpoints",

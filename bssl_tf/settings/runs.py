@@ -90,8 +90,8 @@ class FinetuneConfig(Table):
         validation: whether images are held out to stop early and to keep the best weights: those of a folder `val/`
             next to `train/` and `test/`, or one training image in six of each class. `auto` holds out these only if
             they have 100 labels or more, since fewer do not show which epoch is the best; `always`; or `never`.
-        batch_norm: `trained`; or `frozen`, which keeps its statistics and its weights, as small batches would spoil what
-            many images made; `auto` freezes that of a float network that was trained before.
+        batch_norm: `trained`; or `frozen`, which keeps its statistics and its weights, as small batches would spoil
+            what many images made; `auto` freezes that of a float network that was trained before.
         teacher: a float network to distil from, as in `pretrain`, or a run of `bssl-tf finetune`; empty for none.
         unlabelled: images without labels, which the teacher labels softly; an epoch then goes through these.
         unlabelled_ratio: how many of them a batch has for each labelled image.

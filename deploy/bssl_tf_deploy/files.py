@@ -9,10 +9,8 @@ import contextlib
 import errno
 import hashlib
 import io
-import itertools
 import json
 import os
-import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -26,6 +24,8 @@ _Made = TypeVar("_Made")
 _TRIES = 100
 _CHUNK_BYTES = 1 << 20
 CHECKSUM = "content_sha256"
+# In the place of a checksum, for who edits a file by hand.
+EDITED = "edited"
 # What `standing_in` looks at.
 HEAD_BYTES = 512
 _CACHE_STEP = "Name a folder with the environment variable BSSL_TF_CACHE"
@@ -196,42 +196,19 @@ def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_checksum(content: Any) -> Any:
-    """What was read from JSON, less its checksum; as it is where it has none, as what a user wrote by hand.
+    """What was read from JSON, less its checksum.
 
     Raises:
-        ValueError: it is not what was written.
+        ValueError: it is not what was written, or the checksum is missing: other damage would go unnoticed.
     """
     if not isinstance(content, dict):
         return content
     content = dict(content)
-    checksum = pop_checksum(content)
-    if checksum is not None and checksum != _json_sha256(content):
-        raise ValueError(f"it was changed since it was written; after an edit of your own, remove {CHECKSUM}")
+    checksum = content.pop(CHECKSUM, None)
+    if checksum not in (EDITED, _json_sha256(content)):
+        lost = "it was changed since it was written" if checksum else "its checksum is missing"
+        raise ValueError(f'{lost}; after an edit of your own, set {CHECKSUM} to "{EDITED}"')
     return content
-
-
-def pop_checksum(content: dict[str, Any]) -> Any:
-    """Takes the checksum out of `content`; None where it has none, as older versions wrote it.
-
-    Raises:
-        ValueError: a key is what damage made of the checksum's; without it no other damage would be noticed.
-    """
-    if CHECKSUM not in content and (lost := next((key for key in content if _was_checksum(key, content[key])), None)):
-        raise ValueError(f"the name of its checksum is {lost[:40]!r}, not {CHECKSUM}")
-    return content.pop(CHECKSUM, None)
-
-
-def _was_checksum(key: str, value: Any) -> bool:
-    """Whether more than half of its name is left at the ends, or its value is, under a name that no other hash has."""
-    if _shared(key, CHECKSUM) + _shared(key[::-1], CHECKSUM[::-1]) > len(CHECKSUM) // 2:
-        return True
-    other = re.fullmatch(r"[a-z]+_sha256|([a-z]+_)?fingerprint", key) is not None
-    return not other and isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _shared(one: str, other: str) -> int:
-    """With how many of the same letters both begin."""
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _json_sha256(content: Any) -> str:

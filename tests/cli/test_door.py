@@ -21,6 +21,7 @@ from bssl_tf.cli import main as host
 from bssl_tf.errors import BsslError
 from bssl_tf_deploy import cli as device
 from bssl_tf_deploy.files import without_checksum
+from tests.edited import edited
 
 STATUSES = {
     kind.code: kind.exit_status
@@ -302,7 +303,7 @@ def test_labels_and_names_of_files_cannot_steer_the_terminal(
     copy = shutil.copytree(bundle, tmp_path / "copy\n\x1b[2J\u202e")
     about = without_checksum(json.loads((copy / "manifest.json").read_text()))
     about["table"]["labels"] = [f"{HOSTILE}{number}" for number in range(len(about["table"]["labels"]))]
-    (copy / "manifest.json").write_text(json.dumps(about))
+    (copy / "manifest.json").write_text(edited(about))
     image = tmp_path / "image\n\x1b[2J.png"
     shutil.copyfile(bundle / "examples" / "1-trouser.png", image)
     ways: list[tuple[Any, ...]] = [("run", copy, image), ("bench", copy, "--repetitions", 1, "--warmup", 0)]

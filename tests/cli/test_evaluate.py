@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from bssl_tf.cli.evaluate import _advise
 from bssl_tf.evaluation.predictions import Predictions
 from bssl_tf.evaluation.records import STUDENT, Solution, SubjectScores, read_evaluation, untrained
 from bssl_tf.evaluation.verdict import Facts, make_verdict
+from tests.edited import edited
 from tests.reports.run_folders import evaluation
 
 
@@ -42,7 +42,7 @@ def test_a_solver_that_was_stopped_is_mentioned_where_the_verdict_is_close(
         for (name, found), solution in zip(answers.items(), solutions, strict=True)
     )
     verdict = make_verdict(STUDENT, answers, Facts("run", 100, 28, pretrained=False))
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation()))
+    (tmp_path / "evaluation.json").write_text(edited(evaluation()))
     recorded = read_evaluation(tmp_path)
     assert recorded is not None
     result = dataclasses.replace(recorded, rows=rows, verdict=verdict)

@@ -22,6 +22,7 @@ from bssl_tf_deploy.library import bundled_name, describe, own_library
 from bssl_tf_deploy.record import Record, RuntimeLibrary
 from bssl_tf_deploy.tasks.classification import Probe
 from tests.converters.networks import image_set, write_run_folder
+from tests.edited import edited
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -65,7 +66,7 @@ def edit_golden(bundle: Path, change: Callable[[np.ndarray], np.ndarray]) -> Non
     content = (bundle / "golden.npz").read_bytes()
     manifest = without_checksum(json.loads((bundle / "manifest.json").read_text()))
     manifest["files"]["golden.npz"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.json").write_text(edited(manifest))
 
 
 def fails(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:

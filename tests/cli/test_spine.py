@@ -21,6 +21,7 @@ from bssl_tf.cli.summary import command as summary
 from bssl_tf.evaluation.records import read_evaluation
 from bssl_tf.files import read_records
 from bssl_tf_deploy.record import BINARY
+from tests.edited import edited
 from tests.reports.run_folders import benchmark, evaluation
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -134,7 +135,7 @@ def test_the_verdict_is_the_last_word_of_the_summary_and_of_the_evaluation(
     (tmp_path / "config.toml").write_text('command = "pretrain"\n')
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "network.json").write_text("{}")
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(labels_used="ImageNet's labels")))
+    (tmp_path / "evaluation.json").write_text(edited(evaluation(labels_used="ImageNet's labels")))
     found = read_evaluation(tmp_path)
     assert found is not None
     monkeypatch.setattr("bssl_tf.workflows.evaluate.evaluate", lambda *arguments, **options: found)
@@ -157,7 +158,7 @@ def test_the_summary_of_no_run_or_a_damaged_one_is_one_clear_line(run: Path, tmp
     done = bssl_tf("summary", tmp_path)
     assert done.returncode == 5 and "is not a run folder" in done.stderr
     damaged = shutil.copytree(run, tmp_path / "run")
-    (damaged / "evaluation.json").write_text('{"rows": [{}]}')
+    (damaged / "evaluation.json").write_text(edited({"rows": [{}]}))
     done = bssl_tf("summary", damaged)
     assert done.returncode == 5 and "is damaged" in done.stderr and "Traceback" not in done.stderr
 

@@ -27,6 +27,7 @@ from bssl_tf_deploy.manifest import Binary, Manifest, Quantization, Training
 from bssl_tf_deploy.preprocess import load_image, load_pixels, normalised
 from bssl_tf_deploy.tasks.classification import Accuracy, Calibration
 from tests.deploy.bundles import PIXELS, golden, manifest, write
+from tests.edited import edited
 
 
 def int8_of(scale: float, zero_point: int) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """As whoever made a hostile or a hand-made one would: without the checksum."""
     content = without_checksum(json.loads((bundle / "manifest.json").read_text()))
     change(content)
-    (bundle / "manifest.json").write_text(json.dumps(content))
+    (bundle / "manifest.json").write_text(edited(content))
 
 
 def replace_file(bundle: Path, name: str, content: bytes) -> None:

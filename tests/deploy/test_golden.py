@@ -20,6 +20,7 @@ from bssl_tf_deploy.golden import GOLDEN_TOLERANCE, typical_magnitude
 from bssl_tf_deploy.predictor import Predictor
 from tests.deploy.bundles import golden, manifest, write
 from tests.deploy.test_predictor import Fixed
+from tests.edited import edited
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def replace(bundle: Path, name: str, content: bytes) -> None:
     (bundle / name).write_bytes(content)
     about = without_checksum(json.loads((bundle / "manifest.json").read_text()))
     about["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (bundle / "manifest.json").write_text(json.dumps(about))
+    (bundle / "manifest.json").write_text(edited(about))
 
 
 def with_zeroed_kernels(bundle: Path) -> bytes:

@@ -30,6 +30,7 @@ from bssl_tf_deploy.arrays import read_npz
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.files import open_regular, read_regular, without_checksum
 from tests.deploy.bundles import write
+from tests.edited import edited
 
 KINDS = ("pipe", "zero", "folder")
 
@@ -94,7 +95,7 @@ def test_a_pipe_that_a_manifest_calls_empty_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "bundle")
     manifest = without_checksum(json.loads((tmp_path / "bundle" / "manifest.json").read_text()))
     manifest["files"]["model.tflite"]["bytes"] = 0
-    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "bundle" / "manifest.json").write_text(edited(manifest))
     put("pipe", tmp_path / "bundle" / "model.tflite")
     with pytest.raises(BundleError, match=r"model\.tflite"):
         read_bundle(tmp_path / "bundle")

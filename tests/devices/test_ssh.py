@@ -24,6 +24,7 @@ from bssl_tf_deploy.record import Record
 from tests.conftest import require_or_skip
 from tests.devices.conftest import Command
 from tests.devices.sshd import Device
+from tests.edited import edited
 from tests.native import require_rig
 
 QUICK = ("--no-float", "--budget", "0.5")
@@ -205,7 +206,7 @@ def test_no_time_is_printed_when_the_golden_outputs_differ_there(
 
     content = (copy / "golden.npz").read_bytes()
     manifest["files"]["golden.npz"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "manifest.json").write_text(edited(manifest))
     fails(harness("bench", copy, "--device", board.address, *QUICK), 7, "does not reproduce the golden outputs")
     assert gone(board.home)
 

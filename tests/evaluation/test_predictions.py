@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from bssl_tf.evaluation.records import (
 )
 from bssl_tf.evaluation.verdict import Facts, make_verdict
 from bssl_tf.settings import DataConfig
+from tests.edited import edited
 
 
 def some(rng: np.random.Generator, draws: int = 1, images: int = 40, classes: int = 4) -> Predictions:
@@ -88,7 +88,7 @@ def test_what_was_written_is_read_again(answers: Answers, tmp_path: Path) -> Non
 def test_a_damaged_record_names_the_place(
     answers: Answers, tmp_path: Path, change: dict[str, object], place: str
 ) -> None:
-    (tmp_path / "evaluation.json").write_text(json.dumps(as_record(evaluation(answers)) | change))
+    (tmp_path / "evaluation.json").write_text(edited(as_record(evaluation(answers)) | change))
     with pytest.raises(RunFolderError, match=rf"evaluation\.json is damaged .{place}: .*bssl-tf evaluate"):
         read_evaluation(tmp_path)
 
@@ -97,7 +97,7 @@ def test_an_accuracy_of_more_than_100_or_of_nothing_is_refused(answers: Answers,
     for scores in ([101.0], [], [float("nan")], ["60"]):
         record = as_record(evaluation(answers))
         record["rows"][0]["scores"]["linear-probe"] = scores
-        (tmp_path / "evaluation.json").write_text(json.dumps(record))
+        (tmp_path / "evaluation.json").write_text(edited(record))
         with pytest.raises(RunFolderError, match="is damaged"):
             read_evaluation(tmp_path)
 

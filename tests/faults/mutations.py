@@ -30,6 +30,7 @@ import numpy as np
 import pytest
 
 from bssl_tf.errors import BsslError, ImageError
+from tests.edited import edited
 from tests.faults import structure
 
 SECONDS, MEBIBYTES = 10.0, 1024.0
@@ -147,7 +148,7 @@ def _hashed_bundle(folder: Path) -> object:
                 while piece := file.read(1 << 20):
                     digest.update(piece)
             entry["sha256"] = digest.hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / "manifest.json").write_text(edited(manifest), encoding="utf-8")
     return _bundle(folder)
 
 

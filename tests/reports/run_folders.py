@@ -32,6 +32,7 @@ from bssl_tf_deploy.record import (
 )
 from tests.cli.test_inspect import small_model
 from tests.deploy.bundles import write
+from tests.edited import edited
 
 VERSIONS = {"bssl-tf": "0.1.0", "tensorflow": "2.19.1"}
 MACHINE = "a board, 4 cores, Linux aarch64"
@@ -213,8 +214,8 @@ def student_run(folder: Path, *, name: str = "bssl", bundle: bool = True, **file
     )
     _write(folder, dataclasses.asdict(config), files.get("epochs", epochs()))
     (folder / "student").mkdir()
-    (folder / "student" / "network.json").write_text("{}")
-    (folder / "evaluation.json").write_text(json.dumps(files.get("evaluation", evaluation())))
+    (folder / "student" / "network.json").write_text(edited({}))
+    (folder / "evaluation.json").write_text(edited(files.get("evaluation", evaluation())))
     write_predictions(folder, files.get("answers", answers()))
     if bundle:
         write(folder / "bundle-arm64", small_model())
@@ -239,5 +240,5 @@ def _write(folder: Path, config: dict[str, Any], records: list[dict[str, Any]]) 
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(tomli_w.dumps(config))
     environment = {"machine": MACHINE, "threads": 2, "versions": VERSIONS, "commit": "0123456789ab"}
-    (folder / "environment.json").write_text(json.dumps(environment | {"time": "2026-01-02T03:04:05Z"}))
+    (folder / "environment.json").write_text(edited(environment | {"time": "2026-01-02T03:04:05Z"}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -32,6 +32,7 @@ from bssl_tf.reports.training import training_section
 from bssl_tf_deploy.files import without_checksum
 from bssl_tf_deploy.record import Latency, Run
 from bssl_tf_deploy.text import printable
+from tests.edited import edited
 from tests.reports.run_folders import (
     answers,
     benchmark,
@@ -304,7 +305,7 @@ def test_it_opens_with_verdict_accuracy_latency_and_size_and_the_bundles_accurac
     run = student_run(tmp_path / "run")
     manifest = without_checksum(json.loads((run / "bundle-arm64" / "manifest.json").read_text()))
     manifest["table"]["accuracy"] = {"images": 200, "top1_percent": 90.0, "keras_top1_percent": 91.0}
-    (run / "bundle-arm64" / "manifest.json").write_text(json.dumps(manifest))
+    (run / "bundle-arm64" / "manifest.json").write_text(edited(manifest))
     [found] = read_runs([run])
     document = make_document([found], "command", "made")
     headline = document.sections[0].blocks[0]
@@ -357,7 +358,7 @@ def test_answers_that_are_not_of_the_evaluation_are_named_and_not_shown(tmp_path
 def test_training_images_are_those_of_the_training(tmp_path: Path) -> None:
     old, new = (student_run(tmp_path / name, bundle=False) for name in ("old", "new"))
     environment = json.loads((new / "environment.json").read_text())
-    (new / "environment.json").write_text(json.dumps(environment | {"training_images": 64}))
+    (new / "environment.json").write_text(edited(environment | {"training_images": 64}))
     [table] = [one for one in make_document(read_runs([old, new]), "command", "made").tables() if one.name == "runs"]
     place = [column.name for column in table.columns].index("training images")
     assert [row[place] for row in table.rows] == [None, 64]

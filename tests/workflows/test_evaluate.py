@@ -26,6 +26,7 @@ from bssl_tf.teachers.teacher import load_teacher
 from bssl_tf.workflows.evaluable import find_evaluable
 from bssl_tf.workflows.evaluate import evaluate
 from tests.conftest import TINY_STUDENT
+from tests.edited import edited
 
 EMBEDDED = {"source": "embedded", "limit": 128}
 
@@ -90,7 +91,7 @@ def test_an_imported_teacher_is_measured_with_its_labels_named(tiny_teacher: Pat
     shutil.copytree(tiny_teacher / "teacher", tmp_path / "teacher")
     write_import(tmp_path, Import("efficientnet_lite0", "x.pth", "0" * 64, labels_used=True, bssl_tf="0.1.0"))
     described = read_json(tmp_path / "teacher" / "network.json") | {"labels_used": "ImageNet's labels (x)"}
-    (tmp_path / "teacher" / "network.json").write_text(json.dumps(described))
+    (tmp_path / "teacher" / "network.json").write_text(edited(described))
     found = find_evaluable(tmp_path)
     assert (found.labels_used, found.pretrained, found.photos) == ("ImageNet's labels (x)", True, None)
     result = evaluate(tmp_path, EMBEDDED, protocols=["knn-20"])
@@ -106,7 +107,7 @@ def test_an_imported_teacher_is_summarised_reported_and_checked(
     folder = tmp_path / "imported"
     shutil.copytree(tiny_teacher / "teacher", folder / "teacher")
     described = read_json(folder / "teacher" / "network.json") | {"labels_used": "ImageNet's labels (x)"}
-    (folder / "teacher" / "network.json").write_text(json.dumps(described))
+    (folder / "teacher" / "network.json").write_text(edited(described))
     write_import(folder, Import("efficientnet_lite0", "x.pth", "0" * 64, labels_used=True, bssl_tf="0.1.0"))
     done = bssl_tf("summary", folder)
     assert done.returncode == 0, done.stderr
@@ -125,7 +126,7 @@ def test_an_imported_teacher_is_summarised_reported_and_checked(
     assert "nothing-binary" in bssl_tf("check", tiny_teacher, "--no-convert").stdout
     done = bssl_tf("export", folder, "--target", "arm64")
     assert done.returncode == 5 and "holds an imported teacher, not a run. Name a folder of" in done.stderr
-    (folder / "import.json").write_text('{"format": 3}')
+    (folder / "import.json").write_text(edited({"format": 3}))
     for command in ("summary", "report", "evaluate"):
         done = bssl_tf(command, folder)
         assert done.returncode == 5 and "import.json does not describe an imported teacher" in done.stderr
@@ -141,7 +142,7 @@ def test_labels_behind_a_teacher_are_behind_its_student(tiny_teacher: Path, tiny
     train = load_data("embedded", image_size=28, limit=128).train
     plain = load_teacher(str(teacher_folder), fit_preprocessing(train, 28))
     described = read_json(teacher_folder / "teacher" / "network.json") | {"labels_used": "ImageNet's labels"}
-    (teacher_folder / "teacher" / "network.json").write_text(json.dumps(described))
+    (teacher_folder / "teacher" / "network.json").write_text(edited(described))
     labelled = load_teacher(str(teacher_folder), fit_preprocessing(train, 28))
     assert plain.fingerprint() == labelled.fingerprint()
     assert (plain.labels_used, labelled.labels_used) == (None, "ImageNet's labels")
@@ -151,7 +152,7 @@ def test_labels_behind_a_teacher_are_behind_its_student(tiny_teacher: Path, tiny
     supervised = read_run(PretrainConfig, {"method": "supervised", "data": {"source": "/home/somebody/photos/"}})
     assert _labels_used(supervised, None) == "the labels of photos"
     described["labels_used"] = 3
-    (teacher_folder / "teacher" / "network.json").write_text(json.dumps(described))
+    (teacher_folder / "teacher" / "network.json").write_text(edited(described))
     with pytest.raises(NetworkError, match="labels_used is of type int"):
         read_network(teacher_folder / "teacher")
 
@@ -161,14 +162,14 @@ def test_a_run_records_the_labels_behind_its_teacher_in_its_configuration(
 ) -> None:
     teacher, run = shutil.copytree(tiny_teacher, tmp_path / "teacher"), tmp_path / "run"
     about = teacher / "teacher" / "network.json"
-    about.write_text(json.dumps(read_json(about) | {"labels_used": "ImageNet's labels"}))
+    about.write_text(edited(read_json(about) | {"labels_used": "ImageNet's labels"}))
     done = bssl_tf("pretrain", "--out", run, "--teacher", teacher, *TINY_STUDENT, "--epochs", "1")
     assert done.returncode == 0, done.stderr
     assert [read_run_config(one)["labels_used"] for one in (tiny_teacher, tiny_student, run)] == [
         *("", "", "ImageNet's labels"),
     ]
     # What a run was begun with stays, and one from before this was recorded takes it from its teacher.
-    about.write_text(json.dumps(read_json(about) | {"labels_used": "somebody's labels"}))
+    about.write_text(edited(read_json(about) | {"labels_used": "somebody's labels"}))
     config, line = run / "config.toml", 'labels_used = "ImageNet\'s labels"'
     kept = config.read_text()
     assert line in kept

@@ -45,6 +45,7 @@ from bssl_tf.workflows.export import export
 from bssl_tf.workflows.finetune import _unlabelled, finetune, ready_to_finetune
 from bssl_tf_deploy import load
 from bssl_tf_deploy.library import host_target
+from tests.edited import edited
 from tests.tasks.toy import OUTPUTS, HostSpot
 
 # 107 images to learn from, 21 to stop by.
@@ -432,11 +433,11 @@ def test_the_workflow_takes_any_task(tiny_student: Path, tmp_path: Path, monkeyp
 
 def test_a_damaged_head_is_one_line(tuned: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tuned, tmp_path / "run")
-    (run / "head" / "head.json").write_text('{"task": "classification", "class_names": [1]}')
+    (run / "head" / "head.json").write_text(edited({"task": "classification", "class_names": [1]}))
     with pytest.raises(RunFolderError, match=r"head\.json is damaged .* Restore it, or fine-tune again"):
         load_fine_tuned(run)
     names = load_fine_tuned(tuned).class_names
-    (run / "head" / "head.json").write_text(json.dumps({"task": "classification", "class_names": names[:-1]}))
+    (run / "head" / "head.json").write_text(edited({"task": "classification", "class_names": names[:-1]}))
     with pytest.raises(RunFolderError, match="head"):
         load_fine_tuned(run)
 
