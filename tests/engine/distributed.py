@@ -1,7 +1,8 @@
 """A worker of the tests of several devices: `python distributed.py losses|weights KIND OUT [WORKER STEP SECONDS]`.
 
-`losses` writes for every method the losses of 20 steps as JSON, with `mirrored` also those of one device; `weights`
-trains a run in the folder OUT and writes its final tensors there, unless its WORKER is killed SECONDS after STEP began.
+`losses` writes for every method, and for fine-tuning, the losses of 20 steps as JSON, with `mirrored` also those of one
+device; `weights` trains a run in the folder OUT and writes its final tensors there, unless its WORKER is killed SECONDS
+after STEP began.
 """
 
 from __future__ import annotations
@@ -21,18 +22,21 @@ import numpy as np
 
 from bssl_tf.backend import configure, keras, tf
 from bssl_tf.checkpoints import write_tensors
-from bssl_tf.data.augmentation import LITE
+from bssl_tf.data.augmentation import LITE, WEAK
+from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import fit_preprocessing
 from bssl_tf.descent import descend
 from bssl_tf.engine.distribution import ALONE, Distribution, distribution_of
-from bssl_tf.engine.inputs import Inputs
+from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.loop import train
 from bssl_tf.engine.run_folder import FollowersRunFolder, RunFolder
 from bssl_tf.engine.stages import Stage
 from bssl_tf.engine.step import make_optimizer, make_step
+from bssl_tf.evaluation.linear_probe import LinearProbe
 from bssl_tf.methods.bssl import Bssl, BsslConfig
 from bssl_tf.methods.byol import Byol, ByolConfig
+from bssl_tf.methods.finetune import FineTuned, FinetuneSettings
 from bssl_tf.methods.guided import Guided, GuidedConfig
 from bssl_tf.methods.moco import Moco, MocoConfig
 from bssl_tf.methods.recipe import Recipe
@@ -41,8 +45,12 @@ from bssl_tf.methods.supervised import Supervised
 from bssl_tf.methods.swav import Swav, SwavConfig
 from bssl_tf.models.heads import mlp_head
 from bssl_tf.models.layers import batch_norm, binary_conv, built_for_replicas, with_replica_batch_norm
-from bssl_tf.settings import TrainingConfig
+from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.settings import DataConfig, TrainingConfig
+from bssl_tf.tasks import find_task
+from bssl_tf.tasks.task import Purpose
 from bssl_tf.teachers.teacher import Teacher
+from bssl_tf.workflows.distilling import Taught
 
 BATCH, STEPS = 16, 20
 IMAGES, EPOCHS = 64, 12
@@ -80,6 +88,32 @@ def recipes(teacher: Teacher) -> dict[str, Callable[[], Recipe]]:
     }
 
 
+def fine_tunings(images: ImageSet, preprocessing: Preprocessing) -> dict[str, tuple[Recipe, LabelledInputs]]:
+    """Tasks with classes weighted, with a teacher, and with images for the teacher alone; on a float network, as above.
+
+    It is called in the scope of the devices, as a run makes its networks there.
+    """
+    sets = tuple(json.dumps([f"bit {bit}" for bit in range(4) if number >> bit & 1]) for number in range(10))
+    teacher = Teacher("random", built_for_replicas(network, 3), None, None)
+    weights = np.random.default_rng(0).normal(0, 3, (WIDTH, 10)).astype(np.float32)
+    probe = LinearProbe(weights, np.zeros(10, np.float32), images.class_names, 0.0, DataConfig())
+    outputs = Taught(teacher, probe).outputs
+
+    def made(name: str, labelled: ImageSet, taught: Any = None, unlabelled: Any = None, **options: Any) -> Any:
+        task = find_task(name)
+        purpose = Purpose(task, task.class_names(labelled), task.class_counts(labelled), taught)
+        backbone = built_for_replicas(network, 2)
+        recipe = FineTuned(backbone, purpose, FinetuneSettings(**options), CONFIG.learning_rate)
+        return recipe, LabelledInputs(labelled, preprocessing, WEAK, task, unlabelled, 2)
+
+    return {
+        "classification": made("classification", images, class_weights="balanced"),
+        "taught": made("classification", images, outputs),
+        "taught, unlabelled": made("classification", images, outputs, images),
+        "multilabel": made("multilabel", dataclasses.replace(images, class_names=sets), class_weights="balanced"),
+    }
+
+
 def main(what: str, kind: str, out: Path, killed: list[str]) -> None:
     configure(1)
     # Graphs this small gain nothing, and making them faster takes longer than running them.
@@ -102,13 +136,17 @@ def main(what: str, kind: str, out: Path, killed: list[str]) -> None:
         return recipes(teacher)[name]()
 
     if what == "losses":
-        fed = dataclasses.replace(inputs, labels=True)
+        with_labels = dataclasses.replace(inputs, labels=True)
         found: dict[str, Any] = {}
         for each in (ALONE, devices) if kind == "mirrored" else (devices,):
             with each.scope():
                 two_views = build("byol")
-                batches = list(each.batches(partial(fed.batches, two_views, CONFIG, 0, STEPS)))
+                batches = list(each.batches(partial(with_labels.batches, two_views, CONFIG, 0, STEPS)))
                 found[str(each.replicas)] = {name: losses(build(name), batches) for name in recipes(teacher)}
+                found[f"fine-tuning on {each.replicas}"] = {
+                    name: losses(recipe, list(each.batches(partial(fed.batches, recipe, CONFIG, 0, STEPS))))
+                    for name, (recipe, fed) in fine_tunings(images, inputs.preprocessing).items()
+                }
         if kind == "mirrored":
             found["drawn"] = [drawn(each) for each in (ALONE, devices)]
             found["scaled"] = scaled(devices)

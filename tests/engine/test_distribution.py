@@ -37,14 +37,28 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(out.read_text())
 
 
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    out = tmp_path_factory.mktemp("workers") / "found.json"
+    run("losses", "multiworker", out)
+    return json.loads(out.read_text())
+
+
 def test_on_two_devices_every_method_has_the_losses_of_one(mirrored: Any) -> None:
     assert mirrored["1"].keys() == set(registry.names_for("pretrain"))
     assert_same_losses(mirrored["1"], mirrored["2"])
 
 
-def test_with_two_workers_every_method_has_the_losses_of_one(mirrored: Any, tmp_path: Path) -> None:
-    run("losses", "multiworker", tmp_path / "found.json")
-    assert_same_losses(mirrored["1"], json.loads((tmp_path / "found.json").read_text())["2"])
+@pytest.mark.parametrize("what", ["", "fine-tuning on "])
+def test_with_two_workers_every_method_has_the_losses_of_one(mirrored: Any, workers: Any, what: str) -> None:
+    assert_same_losses(mirrored[f"{what}1"], workers[f"{what}2"])
+
+
+def test_on_two_devices_fine_tuning_has_the_losses_of_one(mirrored: Any) -> None:
+    """With and without a teacher, and images that it alone labels; for one label per image, and for several."""
+    one = mirrored["fine-tuning on 1"]
+    assert {name for name, steps in one.items() if "distillation" in steps[0]} == {"taught", "taught, unlabelled"}
+    assert_same_losses(one, mirrored["fine-tuning on 2"])
 
 
 def assert_same_losses(one: Any, two: Any) -> None:
