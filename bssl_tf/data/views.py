@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from bssl_tf.data.streamed import StreamedImages, StreamedSet
 from bssl_tf.errors import DataError
 from bssl_tf.preprocessing import Preprocessing
 
-__all__ = ["Batch", "batches", "epoch_order", "steps_per_epoch", "view_numbers"]
+__all__ = ["Batch", "Sampling", "batches", "epoch_order", "steps_per_epoch", "view_numbers"]
 
 # Part of the key of what is kept about views: raise it when a seed makes another view than before.
 VIEWS_FORMAT = 2
@@ -47,6 +48,29 @@ class Batch(NamedTuple):
     labels: tf.Tensor | None = None
     teacher: tuple[tf.Tensor, ...] = ()
     targets: Mapping[str, tf.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which batches are drawn from data, and how their views are made: the same for pretraining and for every task.
+
+    Attributes:
+        preprocessing: size and normalisation of the views.
+        augmentation: what makes a view.
+        batch_size: B, of all shards together.
+        seed: 0 to 2^63 - 1; the same seed and step give the same batch, so that a run can be resumed.
+        first_step: counted from the start of training, not of this run.
+        last_step: the step after the last one.
+        shard: number r of n equal parts of every batch, rows r * B / n up to (r + 1) * B / n of it; (0, 1) is all.
+    """
+
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    batch_size: int
+    seed: int
+    first_step: int
+    last_step: int
+    shard: tuple[int, int] = (0, 1)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -95,31 +119,19 @@ def view_numbers(seed: int, first_sample: int, count: int, views: int) -> NDArra
 
 def batches(
     image_set: ImageSet,
-    preprocessing: Preprocessing,
-    augmentation: Augmentation,
+    sampling: Sampling,
     *,
     views: int,
-    batch_size: int,
-    seed: int,
-    first_step: int,
-    last_step: int,
-    shard: tuple[int, int] = (0, 1),
     replay_epochs: int = 0,
     with_labels: bool = False,
     teacher: NDArray[np.float16] | None = None,
 ) -> Iterable[Batch]:
-    """The batches of the steps `first_step`, ..., `last_step` - 1.
+    """The batches of the steps that `sampling` names.
 
     Args:
         image_set: N training images; a memmap stays on disk.
-        preprocessing: size and normalisation of the views.
-        augmentation: what makes a view.
+        sampling: which batches.
         views: views of each image, drawn independently.
-        batch_size: B, of all shards together.
-        seed: 0 to 2^63 - 1.
-        first_step: counted from the start of training, not of this run.
-        last_step: the step after the last one.
-        shard: number r of n equal parts of every batch, rows r * B / n up to (r + 1) * B / n of it; (0, 1) is all.
         replay_epochs: after so many epochs the same batches come again; 0 for never.
         with_labels: whether batches hold the images' labels.
         teacher: float16 [replay_epochs * steps per epoch, views, B, D], what the teacher says of the views of each
@@ -131,8 +143,9 @@ def batches(
     Raises:
         DataError: there are fewer images than one batch holds; while it is iterated, too many cannot be read.
     """
+    preprocessing, augmentation, batch_size = sampling.preprocessing, sampling.augmentation, sampling.batch_size
     per_epoch = steps_per_epoch(len(image_set), batch_size)
-    part, parts_of_batch = shard
+    part, parts_of_batch = sampling.shard
     if batch_size % parts_of_batch or not 0 <= part < parts_of_batch:
         raise ValueError(f"part {part} of {parts_of_batch} equal parts of a batch of {batch_size}")
     count = batch_size // parts_of_batch
@@ -144,7 +157,7 @@ def batches(
 
     @functools.lru_cache(maxsize=2)
     def order_of(epoch: int) -> NDArray[np.int64]:
-        return epoch_order(len(image_set), seed, epoch)
+        return epoch_order(len(image_set), sampling.seed, epoch)
 
     labels = image_set.require_labels().astype(np.int32) if with_labels else None
     cycle = replay_epochs * per_epoch
@@ -158,7 +171,7 @@ def batches(
         # Rising order reads a memmap front to back; it costs nothing, because a batch is a set.
         batch = np.sort(order_of(epoch)[position * batch_size : (position + 1) * batch_size])
         chosen = batch[first_row : first_row + count]
-        numbers = view_numbers(seed, number * batch_size + first_row, count, views)
+        numbers = view_numbers(sampling.seed, number * batch_size + first_row, count, views)
         parts: list[NDArray[Any]] = (
             [*image_set.read(chosen)]
             if cropped is None
@@ -204,7 +217,7 @@ def batches(
             tuple(tf.unstack(rest.pop(0))) if teacher is not None else (),
         )
 
-    steps = tf.data.Dataset.range(first_step, last_step)
+    steps = tf.data.Dataset.range(sampling.first_step, sampling.last_step)
     gathered = steps.map(read, num_parallel_calls=1, deterministic=True)
     augmented = gathered.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     stream = augmented.prefetch(_PREFETCHED_BATCHES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from bssl_tf.backend import tf
 from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.views import Batch, batches
+from bssl_tf.data.views import Batch, Sampling, batches
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
@@ -62,16 +63,11 @@ class Inputs:
         shard: tuple[int, int] = (0, 1),
     ) -> tf.data.Dataset:
         """The batches of these steps, as `recipe` wants them, or a shard of each."""
+        seed = named_seed(config.seed, "views")
         return batches(
             self.images,
-            self.preprocessing,
-            self.augmentation,
+            Sampling(self.preprocessing, self.augmentation, config.batch_size, seed, first_step, last_step, shard),
             views=recipe.views,
-            batch_size=config.batch_size,
-            seed=named_seed(config.seed, "views"),
-            first_step=first_step,
-            last_step=last_step,
-            shard=shard,
             replay_epochs=self.replay_epochs,
             with_labels=self.labels,
             teacher=self.teacher,
@@ -124,28 +120,15 @@ class LabelledInputs:
 
         With `unlabelled` the second view of a batch is of those images, which have no targets.
         """
-        examples = self.task.batches(
-            self.images,
-            self.preprocessing,
-            self.augmentation,
-            batch_size=config.batch_size,
-            seed=named_seed(config.seed, "views"),
-            first_step=first_step,
-            last_step=last_step,
-            shard=shard,
+        seed = named_seed(config.seed, "views")
+        sampling = Sampling(
+            self.preprocessing, self.augmentation, config.batch_size, seed, first_step, last_step, shard
         )
+        examples = self.task.batches(self.images, sampling)
         if self.unlabelled is None:
             return (Batch((example.images,), targets=example.targets) for example in examples)
-        others = batches(
-            self.unlabelled,
-            self.preprocessing,
-            self.augmentation,
-            views=1,
-            batch_size=self.ratio * config.batch_size,
-            seed=named_seed(config.seed, "unlabelled views"),
-            first_step=first_step,
-            last_step=last_step,
-            shard=shard,
-        )
+        seed = named_seed(config.seed, "unlabelled views")
+        more = dataclasses.replace(sampling, batch_size=self.ratio * config.batch_size, seed=seed)
+        others = batches(self.unlabelled, more, views=1)
         pairs = zip(examples, others, strict=True)
         return (Batch((example.images, other.views[0]), targets=example.targets) for example, other in pairs)

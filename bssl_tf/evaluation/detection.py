@@ -6,16 +6,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from bssl_tf.checkpoints import read_tensors, write_tensors
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.records import Count, Percent, as_record, read_evaluated
+from bssl_tf.evaluation.task_evaluation import TaskEvaluation
 from bssl_tf.files import write_json
-from bssl_tf.settings import DataConfig
 from bssl_tf_deploy.boxes import Detections
 
 FILE = "evaluation-detection.json"
@@ -72,21 +72,11 @@ class SizePrecision:
 
 
 @dataclass(frozen=True)
-class DetectionEvaluation:
+class DetectionEvaluation(TaskEvaluation):
     """What evaluation-detection.json holds.
 
     Attributes:
-        run: the folder that was evaluated.
-        data: the data set's name.
-        data_settings: how to open it again.
-        train_images: that the network could learn from.
-        test_images: that precisions are of.
-        test_fingerprint: of the test images and their boxes.
         image_size: of the network's input, pixels per side.
-        seed: of the run.
-        labels_used: whose labels went into the weights, a clause; None if none.
-        conditions: machine, versions, time.
-        command: what the user called.
         ap, ap50, ap75: means over classes, percent.
         sentence: for a person.
         classes: each of them.
@@ -94,19 +84,7 @@ class DetectionEvaluation:
         float_twin: whether nothing in the network is quantised.
     """
 
-    __pydantic_config__ = _STRICT
-
-    run: str
-    data: str
-    data_settings: DataConfig
-    train_images: Count
-    test_images: Annotated[int, Field(ge=1)]
-    test_fingerprint: str
     image_size: int
-    seed: int
-    labels_used: str | None
-    conditions: dict[str, Any]
-    command: str
     ap: Percent
     ap50: Percent
     ap75: Percent

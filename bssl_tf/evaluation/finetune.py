@@ -16,6 +16,7 @@ from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import WEAK
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
+from bssl_tf.data.views import Sampling
 from bssl_tf.descent import descend
 from bssl_tf.errors import ConfigError, DataError, TrainingError
 from bssl_tf.evaluation.few_shot import class_ranks
@@ -161,15 +162,8 @@ def fine_tuned(
         )
     batch_size = min(batch_size, len(images))
     task = Classification()
-    examples = task.batches(
-        images,
-        preprocessing,
-        WEAK,
-        batch_size=batch_size,
-        seed=named_seed(seed, "fine-tuning views"),
-        first_step=0,
-        last_step=steps,
-    )
+    sampling = Sampling(preprocessing, WEAK, batch_size, named_seed(seed, "fine-tuning views"), 0, steps)
+    examples = task.batches(images, sampling)
     copy = copy_of(backbone)
     copy.trainable = True  # a teacher may come frozen
     model = task.network(copy, images.class_names, preprocessing.image_size)

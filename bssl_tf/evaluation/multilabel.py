@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from bssl_tf.evaluation.records import Count, Percent, as_record, read_evaluated
 from bssl_tf.evaluation.statistics import Interval
+from bssl_tf.evaluation.task_evaluation import TaskEvaluation
 from bssl_tf.files import write_json
-from bssl_tf.settings import DataConfig
 from bssl_tf.tasks.precision import average_precisions
 
 FILE = "evaluation-multilabel.json"
@@ -42,20 +42,10 @@ class LabelScores:
 
 
 @dataclass(frozen=True)
-class MultiLabelEvaluation:
+class MultiLabelEvaluation(TaskEvaluation):
     """What evaluation-multilabel.json holds.
 
     Attributes:
-        run: the folder that was evaluated.
-        data: the data set's name.
-        data_settings: how to open it again.
-        train_images: that probes were fitted on.
-        test_images: that precisions are of.
-        test_fingerprint: of the test images and their labels.
-        seed: of the probes.
-        labels_used: whose labels went into the weights, a clause; None if none.
-        conditions: machine, versions, time.
-        command: what the user called.
         probe: mean average precision of the linear probes, percent.
         fine_tuned: that of the fine-tuned network.
         interval: the 95 % interval of the difference, percentage points, by resampling the test images.
@@ -64,18 +54,6 @@ class MultiLabelEvaluation:
         labels: each of them.
     """
 
-    __pydantic_config__ = _STRICT
-
-    run: str
-    data: str
-    data_settings: DataConfig
-    train_images: Count
-    test_images: Annotated[int, Field(ge=1)]
-    test_fingerprint: str
-    seed: int
-    labels_used: str | None
-    conditions: dict[str, Any]
-    command: str
     probe: Percent
     fine_tuned: Percent
     interval: Interval

@@ -17,7 +17,7 @@ from bssl_tf.data.augmentation import PRESETS, Augmentation
 from bssl_tf.data.image_set import DataSplits, ImageSet, spread_indices
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import evaluation_batches, fit_preprocessing
-from bssl_tf.data.views import batches, epoch_order
+from bssl_tf.data.views import Sampling, batches, epoch_order
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import BsslError, DataError, MissingDataError, RunFolderError
 from bssl_tf.evaluation.protocols import features_of
@@ -134,9 +134,7 @@ def view_grid(run: Run, train: ImageSet, count: int) -> Grid:
     preprocessing = _preprocessing(run, train)
     size, run_seed = _order(run)
     size, seed = min(size, len(train)), named_seed(run_seed, "views")
-    stream = batches(
-        train, preprocessing, _augmentation(run), views=VIEWS, batch_size=size, seed=seed, first_step=0, last_step=1
-    )
+    stream = batches(train, Sampling(preprocessing, _augmentation(run), size, seed, 0, 1), views=VIEWS)
     batch = next(iter(stream))
     chosen = spread_indices(size, count)
     order = np.sort(epoch_order(len(train), seed, 0)[:size])

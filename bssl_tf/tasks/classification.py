@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.building import held_out
 from bssl_tf.data.class_names import described
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_batches
-from bssl_tf.data.views import batches
+from bssl_tf.data.views import Sampling, batches
 from bssl_tf.errors import ConversionError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.tasks.calibration import calibrate
@@ -70,31 +69,9 @@ class Classification(Task[ImageSet]):
             )
         return (LOGITS,)
 
-    def batches(
-        self,
-        labelled: ImageSet,
-        preprocessing: Preprocessing,
-        augmentation: Augmentation,
-        *,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        last_step: int,
-        shard: tuple[int, int] = (0, 1),
-    ) -> Iterator[Example]:
+    def batches(self, labelled: ImageSet, sampling: Sampling) -> Iterator[Example]:
         """One random view of each image, and its label."""
-        made = batches(
-            labelled,
-            preprocessing,
-            augmentation,
-            views=1,
-            batch_size=batch_size,
-            seed=seed,
-            first_step=first_step,
-            last_step=last_step,
-            shard=shard,
-            with_labels=True,
-        )
+        made = batches(labelled, sampling, views=1, with_labels=True)
         return (Example(batch.views[0], {"labels": batch.labels}) for batch in made)
 
     def losses(self, outputs: Tensors, targets: Tensors, class_weights: tf.Tensor | None = None) -> Tensors:

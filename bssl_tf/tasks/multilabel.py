@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.building import held_out
 from bssl_tf.data.image_set import DataSplits, ImageSet
 from bssl_tf.data.listing import is_listing, label_sets, labels_of_images, rarest_labels
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import evaluation_batches
+from bssl_tf.data.views import Sampling
 from bssl_tf.errors import DataError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
@@ -69,31 +69,11 @@ class MultiLabel(Task[ImageSet]):
         """One output, [B, K] with K at least 2."""
         return Classification().outputs(model)
 
-    def batches(
-        self,
-        labelled: ImageSet,
-        preprocessing: Preprocessing,
-        augmentation: Augmentation,
-        *,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        last_step: int,
-        shard: tuple[int, int] = (0, 1),
-    ) -> Iterator[Example]:
+    def batches(self, labelled: ImageSet, sampling: Sampling) -> Iterator[Example]:
         """One random view of each image, and its labels."""
         table = tf.constant(label_sets(labelled)[1], tf.float32)
         # A set of labels is a class.
-        made = Classification().batches(
-            labelled,
-            preprocessing,
-            augmentation,
-            batch_size=batch_size,
-            seed=seed,
-            first_step=first_step,
-            last_step=last_step,
-            shard=shard,
-        )
+        made = Classification().batches(labelled, sampling)
         return (one._replace(targets={"labels": tf.gather(table, one.targets["labels"])}) for one in made)
 
     def losses(self, outputs: Tensors, targets: Tensors, class_weights: tf.Tensor | None = None) -> Tensors:

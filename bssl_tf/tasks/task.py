@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.open import open_data
 from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
+from bssl_tf.data.views import Sampling
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
 
@@ -123,22 +123,8 @@ class Task(ABC, Generic[Labelled]):
         """
 
     @abstractmethod
-    def batches(
-        self,
-        labelled: Labelled,
-        preprocessing: Preprocessing,
-        augmentation: Augmentation,
-        *,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        last_step: int,
-        shard: tuple[int, int] = (0, 1),
-    ) -> Iterator[Example]:
-        """Batches of augmented images with their targets, for steps `first_step` up to before `last_step`.
-
-        The same seed and step give the same batch, so that a run can be resumed; of `shard`, number r of n equal parts
-        of every batch.
+    def batches(self, labelled: Labelled, sampling: Sampling) -> Iterator[Example]:
+        """The batches of augmented images that `sampling` names, with their targets.
 
         Raises:
             DataError: there are no labels.

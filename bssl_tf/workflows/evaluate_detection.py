@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from bssl_tf.backend import tf
-from bssl_tf.environment import environment
 from bssl_tf.errors import DataError
 from bssl_tf.evaluation.detection import (
     ClassPrecision,
@@ -65,17 +64,8 @@ def evaluate_detection(
         strict=True,
     )
     evaluation = DetectionEvaluation(
-        run=str(run),
-        data=data.name,
-        data_settings=tested.data_config,
-        train_images=len(data.train),
-        test_images=len(data.test),
-        test_fingerprint=data.test.fingerprint(),
+        **tested.described(command),
         image_size=tuned.preprocessing.image_size,
-        seed=tested.config.training.seed,
-        labels_used=tuned.network.labels_used,
-        conditions=environment(tested.config.training.threads),
-        command=command,
         ap=found.ap,
         ap50=found.ap50,
         ap75=found.ap75,

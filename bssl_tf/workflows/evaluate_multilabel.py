@@ -11,7 +11,6 @@ import numpy as np
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.listing import labels_of_images
 from bssl_tf.data.preprocessing import evaluation_batches
-from bssl_tf.environment import environment
 from bssl_tf.errors import DataError
 from bssl_tf.evaluation.linear_probe import label_scores
 from bssl_tf.evaluation.multilabel import MultiLabelEvaluation, compare, write_multilabel
@@ -67,16 +66,7 @@ def evaluate_multilabel(
     if not np.any(has.any(axis=0) & ~has.all(axis=0)):
         raise DataError(f"no label of {data.name} is on some test images and not on others", "Add images")
     found = MultiLabelEvaluation(
-        run=str(run),
-        data=data.name,
-        data_settings=tested.data_config,
-        train_images=len(data.train),
-        test_images=len(data.test),
-        test_fingerprint=data.test.fingerprint(),
-        seed=seed,
-        labels_used=tuned.network.labels_used,
-        conditions=environment(config.training.threads),
-        command=command,
+        **tested.described(command),
         **compare(names, has, probe, logits, seed=named_seed(seed, "resampling")),
     )
     if save:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf.backend import configure
-from bssl_tf.environment import resolved_threads
+from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import ConfigError, DataError
+from bssl_tf.evaluation.task_evaluation import TaskEvaluation
 from bssl_tf.settings import DataConfig, FinetuneConfig, PretrainConfig, read_settings
 from bssl_tf.tasks.fine_tuned import FineTuned, load_fine_tuned
 from bssl_tf.workflows.run_folders import run_config
@@ -20,16 +21,35 @@ class Tested:
     """What is measured, and on what.
 
     Attributes:
+        run: its folder.
         config: of the run.
         tuned: its network.
         data_config: how `data` was opened.
         data: what the task's `open` returned; its test part is not empty.
     """
 
+    run: Path
     config: PretrainConfig | FinetuneConfig
     tuned: FineTuned
     data_config: DataConfig
     data: Any
+
+    def described(self, command: str) -> dict[str, Any]:
+        """The fields of `TaskEvaluation`; `command` is what the user called."""
+        shared = TaskEvaluation(
+            run=str(self.run),
+            data=self.data.name,
+            data_settings=self.data_config,
+            train_images=len(self.data.train),
+            test_images=len(self.data.test),
+            test_fingerprint=self.data.test.fingerprint(),
+            seed=self.config.training.seed,
+            labels_used=self.tuned.network.labels_used,
+            conditions=environment(self.config.training.threads),
+            command=command,
+        )
+        # Not asdict, which would turn the settings into a dictionary too.
+        return dict(vars(shared))
 
 
 def open_tested(run: Path, overrides: dict[str, Any]) -> Tested:
@@ -55,4 +75,4 @@ def open_tested(run: Path, overrides: dict[str, Any]) -> Tested:
     data = tuned.task.open(data_config, validation=False)
     if data.test is None or not len(data.test):
         raise DataError(f"{data.name} has too few images to hold some out for testing", "Add images")
-    return Tested(config, tuned, data_config, data)
+    return Tested(run, config, tuned, data_config, data)

@@ -20,7 +20,7 @@ from bssl_tf.data.layout import find_splits
 from bssl_tf.data.load import load_data
 from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
 from bssl_tf.data.streamed import StreamedSet
-from bssl_tf.data.views import Batch, batches, view_numbers
+from bssl_tf.data.views import Batch, Sampling, batches, view_numbers
 from bssl_tf.errors import DataError
 from tests.data.logged import logged
 
@@ -51,11 +51,11 @@ def classes(root: Path, save: Save, size: tuple[int, int] = (28, 28), count: int
             save(root / name / f"{index:03}.{ending}", 100 * offset + index, size)
 
 
-def first_batches(images: ImageSet, steps: tuple[int, int] = (0, 3), **options: Any) -> list[Batch]:
-    settings = {"views": 2, "batch_size": 8, "seed": 3, "with_labels": True, **options}
-    return list(
-        batches(images, fit_preprocessing(images, 28), LITE, first_step=steps[0], last_step=steps[1], **settings)
-    )
+def first_batches(
+    images: ImageSet, steps: tuple[int, int] = (0, 3), views: int = 2, shard: tuple[int, int] = (0, 1)
+) -> list[Batch]:
+    sampling = Sampling(fit_preprocessing(images, 28), LITE, 8, 3, *steps, shard)
+    return list(batches(images, sampling, views=views, with_labels=True))
 
 
 def assert_same(one: list[Batch], other: list[Batch]) -> None:
@@ -129,9 +129,8 @@ def test_crops_at_full_resolution_show_the_part_that_a_mapped_set_shows(
     ours, mapped = streamed(load(root).train), load(root, loading="mapped").train
     assert not ours.images.native
     weak = LITE.__class__(0.2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0.5)
-    settings: dict[str, Any] = {"views": 2, "batch_size": 8, "seed": 1, "first_step": 0, "last_step": 1}
-    plain = fit_preprocessing(mapped, 28)
-    [one], [other] = (list(batches(images, plain, weak, **settings)) for images in (ours, mapped))
+    sampling = Sampling(fit_preprocessing(mapped, 28), weak, 8, 1, 0, 1)
+    [one], [other] = (list(batches(images, sampling, views=2)) for images in (ours, mapped))
     for view, same in zip(one.views, other.views, strict=True):
         # Standard deviations of the pixels. The mapped picture was resampled once more, at 32 pixels.
         assert np.abs(np.asarray(view) - np.asarray(same)).mean() < 0.05
@@ -227,7 +226,7 @@ def test_too_many_unreadable_images_stop_with_the_error_of_a_mapped_set(
     data = load(root)
     mapped = fit_preprocessing(load(root, loading="mapped", max_unreadable_share=1).train, 28)
     with pytest.raises(DataError, match=r"2 of 24 images .* cannot be read .* raise --max-unreadable-share"):
-        list(batches(data.train, mapped, LITE, views=1, batch_size=8, seed=0, first_step=0, last_step=9))
+        list(batches(data.train, Sampling(mapped, LITE, 8, 0, 0, 9), views=1))
 
 
 def test_an_unlabelled_set_takes_the_next_image(root: Path, save: Save) -> None:

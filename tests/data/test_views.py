@@ -15,7 +15,7 @@ from bssl_tf.backend import tf
 from bssl_tf.data.augmentation import LITE
 from bssl_tf.data.image_set import ImageSet
 from bssl_tf.data.preprocessing import evaluation_views, fit_preprocessing
-from bssl_tf.data.views import batches, epoch_order, steps_per_epoch, view_numbers
+from bssl_tf.data.views import Sampling, batches, epoch_order, steps_per_epoch, view_numbers
 from bssl_tf.errors import DataError
 
 tf.config.experimental.enable_op_determinism()
@@ -26,17 +26,8 @@ MakeSet = Callable[..., ImageSet]
 def run(
     images: ImageSet, first: int, last: int, seed: int = 5, views: int = 2, shard: tuple[int, int] = (0, 1)
 ) -> list[tuple[NDArray[np.float32], ...]]:
-    stream = batches(
-        images,
-        fit_preprocessing(images, 12),
-        LITE,
-        views=views,
-        batch_size=6,
-        seed=seed,
-        first_step=first,
-        last_step=last,
-        shard=shard,
-    )
+    sampling = Sampling(fit_preprocessing(images, 12), LITE, 6, seed, first, last, shard)
+    stream = batches(images, sampling, views=views)
     return [tuple(view.numpy() for view in batch.views) for batch in stream]
 
 
@@ -78,7 +69,7 @@ def test_a_plain_epoch_shows_every_image_once_and_normalised(make_set: MakeSet) 
     plain = replace(
         LITE, min_area=1.0, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, flip_probability=0.0
     )
-    stream = batches(images, preprocessing, plain, views=1, batch_size=6, seed=0, first_step=3, last_step=6)
+    stream = batches(images, Sampling(preprocessing, plain, 6, 0, 3, 6), views=1)
     seen = np.concatenate([batch.views[0].numpy() for batch in stream])
     expected = evaluation_views(images, preprocessing, range(18))
     order = np.lexsort(seen.reshape(18, -1).T[::-1].round(2)), np.lexsort(expected.reshape(18, -1).T[::-1].round(2))
@@ -158,27 +149,13 @@ def test_fewer_images_than_a_batch_is_an_error_with_a_next_step(make_set: MakeSe
 
 def test_channels_that_do_not_fit_are_a_mistake_in_the_code(make_set: MakeSet) -> None:
     with pytest.raises(ValueError, match="channels"):
-        batches(
-            make_set(9, channels=1),
-            fit_preprocessing(make_set(9), 12),
-            LITE,
-            views=1,
-            batch_size=3,
-            seed=0,
-            first_step=0,
-            last_step=1,
-        )
+        batches(make_set(9, channels=1), Sampling(fit_preprocessing(make_set(9), 12), LITE, 3, 0, 0, 1), views=1)
 
 
 def test_replayed_epochs_repeat_and_fresh_ones_do_not(make_set: MakeSet) -> None:
     images = make_set(12)
-    stream = [
-        batch.views[0].numpy()
-        for batch in batches(
-            images, fit_preprocessing(images, 12), LITE, views=1, batch_size=6, seed=0, first_step=0, last_step=8,
-            replay_epochs=2,
-        )
-    ]  # fmt: skip
+    sampling = Sampling(fit_preprocessing(images, 12), LITE, 6, 0, 0, 8)
+    stream = [batch.views[0].numpy() for batch in batches(images, sampling, views=1, replay_epochs=2)]
     fresh = [views[0] for views in run(images, 0, 4, seed=0, views=1)]
     for step in range(8):
         np.testing.assert_array_equal(stream[step], fresh[step % 4])
@@ -197,10 +174,8 @@ def test_labels_and_what_the_teacher_said_stay_with_their_images(make_set: MakeS
     plain = replace(LITE, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0)
     kept = np.arange(4, dtype=np.float16)[:, None, None, None] * np.ones((4, 2, 6, 3), np.float16)
     preprocessing = fit_preprocessing(images, 12)
-    stream = batches(
-        images, preprocessing, plain, views=2, batch_size=6, seed=0, first_step=1, last_step=7, replay_epochs=2,
-        with_labels=True, teacher=kept,
-    )  # fmt: skip
+    sampling = Sampling(preprocessing, plain, 6, 0, 1, 7)
+    stream = batches(images, sampling, views=2, replay_epochs=2, with_labels=True, teacher=kept)
     for step, batch in enumerate(stream, start=1):
         assert len(batch.views) == len(batch.teacher) == 2
         for view in batch.views:
@@ -210,10 +185,8 @@ def test_labels_and_what_the_teacher_said_stay_with_their_images(make_set: MakeS
             assert said.dtype == tf.float32
             np.testing.assert_array_equal(said, np.full((6, 3), step % 4))
     kept = np.arange(6, dtype=np.float16)[:, None] * np.ones((4, 2, 6, 3), np.float16)  # now the row
-    (second,) = batches(
-        images, preprocessing, plain, views=2, batch_size=6, seed=0, first_step=0, last_step=1, shard=(1, 2),
-        replay_epochs=2, with_labels=True, teacher=kept,
-    )  # fmt: skip
+    sampling = Sampling(preprocessing, plain, 6, 0, 0, 1, shard=(1, 2))
+    (second,) = batches(images, sampling, views=2, replay_epochs=2, with_labels=True, teacher=kept)
     grey = second.views[1].numpy().mean(axis=(1, 2, 3)) * preprocessing.std[0] + preprocessing.mean[0]
     np.testing.assert_array_equal(np.round(grey * 255 / 20), np.asarray(second.labels))
     np.testing.assert_array_equal(second.teacher[1], [[3] * 3, [4] * 3, [5] * 3])

@@ -69,7 +69,7 @@ def evaluated(root: Path, test: BoxSet, found: list[Detections], folder: Path) -
     assert measured.ap is not None and measured.ap50 is not None and measured.ap75 is not None
     rows = zip(test.class_names, test.class_counts().tolist(), measured.of_classes, strict=True)
     evaluation = DetectionEvaluation(
-        "x", "cells", settings, 3, len(test), test.fingerprint(), 64, 0, None, {}, "", measured.ap, measured.ap50,
+        "x", "cells", settings, 3, len(test), test.fingerprint(), 0, None, {}, "", 64, measured.ap, measured.ap50,
         measured.ap75, "Found.", tuple(ClassPrecision(name, count, ap, ap, ap, ()) for name, count, ap in rows),
         (SizePrecision("small", *measured.small), SizePrecision("medium", *measured.medium),
          SizePrecision("large", *measured.large)),

@@ -16,7 +16,7 @@ from bssl_tf.data.augmentation import PRESETS
 from bssl_tf.data.embedded import load_embedded
 from bssl_tf.data.image_set import ImageSet, spread_indices
 from bssl_tf.data.preprocessing import fit_preprocessing
-from bssl_tf.data.views import batches
+from bssl_tf.data.views import Sampling, batches
 from bssl_tf.reports.pictures import NEIGHBOURS, Pool, feature_map, neighbour_grid, view_grid
 from bssl_tf.reports.runs import Run, read_runs
 from bssl_tf.seeding import named_seed
@@ -100,9 +100,8 @@ def test_views_are_those_of_the_first_step(run: Run) -> None:
     settings = AugmentationConfig(**run.settings["augmentation"])
     augmentation = dataclasses.replace(PRESETS[settings.name], min_area=settings.min_area)
     seed = named_seed(run.settings["training"]["seed"], "views")
-    stream = batches(
-        train, preprocessing, augmentation, views=2, batch_size=256, seed=seed, first_step=0, last_step=1
-    )  # as `Inputs.batches` of the training loop
+    # As `Inputs.batches` of the training loop.
+    stream = batches(train, Sampling(preprocessing, augmentation, 256, seed, 0, 1), views=2)
     views = [view.numpy() for view in next(iter(stream)).views]
     mean, std = preprocessing.mean[0], preprocessing.std[0]
     for row, place in zip(grid.rows, spread_indices(256, 6), strict=True):

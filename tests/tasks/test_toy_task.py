@@ -15,6 +15,7 @@ from PIL import Image
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import WEAK
 from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.views import Sampling
 from bssl_tf.errors import BundleError, ConfigError
 from bssl_tf.models.registry import build_backbone
 from bssl_tf.preprocessing import Preprocessing
@@ -87,7 +88,7 @@ def subject() -> Subject:
         )
         return loss
 
-    for example in task.batches(train, PREPROCESSING, WEAK, batch_size=32, seed=0, first_step=0, last_step=60):
+    for example in task.batches(train, Sampling(PREPROCESSING, WEAK, 32, 0, 0, 60)):
         losses.append(float(train_step(example.images, dict(example.targets))))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     test = pictures(60, 1)

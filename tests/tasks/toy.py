@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.views import Sampling
 from bssl_tf.errors import ConversionError
 from bssl_tf.models.feature_maps import feature_maps
 from bssl_tf.preprocessing import Preprocessing
@@ -109,23 +109,14 @@ class HostSpot(Task[ImageSet]):
             raise ConversionError(f"{model.name} gives no place", "Give a model with a place and a brightness")
         return OUTPUTS
 
-    def batches(
-        self,
-        labelled: ImageSet,
-        preprocessing: Preprocessing,
-        augmentation: Augmentation,
-        *,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        last_step: int,
-        shard: tuple[int, int] = (0, 1),
-    ) -> Iterator[Example]:
-        for step in range(first_step, last_step):
-            chosen = np.random.default_rng((seed, step)).integers(0, len(labelled), batch_size)
+    def batches(self, labelled: ImageSet, sampling: Sampling) -> Iterator[Example]:
+        for step in range(sampling.first_step, sampling.last_step):
+            rng = np.random.default_rng((sampling.seed, step))
+            chosen = rng.integers(0, len(labelled), sampling.batch_size)
             places, brightness = truth(labelled, chosen)
             targets = {"place": tf.constant(places), "brightness": tf.constant(brightness)}
-            yield Example(tf.constant(preprocessing.normalise(np.asarray(labelled.images[chosen]))), targets)
+            images = sampling.preprocessing.normalise(np.asarray(labelled.images[chosen]))
+            yield Example(tf.constant(images), targets)
 
     def losses(self, outputs: Tensors, targets: Tensors, class_weights: tf.Tensor | None = None) -> Tensors:
         parts = {name: tf.reduce_mean(tf.square(outputs[name] - targets[name])) for name in OUTPUTS}

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bssl_tf.backend import keras, tf
-from bssl_tf.data.augmentation import Augmentation
 from bssl_tf.data.building import held_out
 from bssl_tf.data.image_set import spread_indices
 from bssl_tf.data.preprocessing import fit_preprocessing
+from bssl_tf.data.views import Sampling
 from bssl_tf.errors import ConversionError, DataError
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
@@ -25,7 +25,7 @@ from bssl_tf.tasks.detection.evaluation import MAX_DETECTIONS, average_precision
 from bssl_tf.tasks.detection.network import detector, output_names
 from bssl_tf.tasks.detection.objective import losses
 from bssl_tf.tasks.detection.open import open_boxes, rarest_classes
-from bssl_tf.tasks.detection.views import batches, box_augmentation, framed_views
+from bssl_tf.tasks.detection.views import batches, framed_views
 from bssl_tf.tasks.task import Arrays, Both, Example, Network, Task, Tensors
 from bssl_tf_deploy.boxes import Detections, candidates, inner_size, intersection_over_union, view_of_frame
 from bssl_tf_deploy.tasks.detection import NAME, Precision, Table, detections
@@ -109,29 +109,9 @@ class Detection(Task[BoxSet]):
             raise ConversionError(f"{model.name} is not a detector: it gives {', '.join(names)}", "Give one")
         return names
 
-    def batches(
-        self,
-        labelled: BoxSet,
-        preprocessing: Preprocessing,
-        augmentation: Augmentation,
-        *,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        last_step: int,
-        shard: tuple[int, int] = (0, 1),
-    ) -> Iterator[Example]:
+    def batches(self, labelled: BoxSet, sampling: Sampling) -> Iterator[Example]:
         """One random view of each image, and the boxes in it."""
-        return batches(
-            labelled,
-            preprocessing,
-            box_augmentation(augmentation),
-            batch_size=batch_size,
-            seed=seed,
-            first_step=first_step,
-            last_step=last_step,
-            shard=shard,
-        )
+        return batches(labelled, sampling)
 
     def losses(self, outputs: Tensors, targets: Tensors, class_weights: tf.Tensor | None = None) -> Tensors:
         """`loss` and its parts `class_loss` and `box_loss`; see `detection.objective`."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bssl_tf.backend import tf
 from bssl_tf.data.augmentation import Augmentation
-from bssl_tf.data.views import epoch_order, steps_per_epoch, view_numbers
+from bssl_tf.data.views import Sampling, epoch_order, steps_per_epoch, view_numbers
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.tasks.detection.augmentation import NUMBERS_PER_VIEW, BoxAugmentation, augmented, framed
 from bssl_tf.tasks.detection.boxes import BoxSet, Objects
@@ -50,22 +50,14 @@ def box_augmentation(augmentation: Augmentation) -> BoxAugmentation:
     return BoxAugmentation(min_scale=math.sqrt(augmentation.min_area), flip_probability=augmentation.flip_probability)
 
 
-def batches(
-    labelled: BoxSet,
-    preprocessing: Preprocessing,
-    augmentation: BoxAugmentation,
-    *,
-    batch_size: int,
-    seed: int,
-    first_step: int,
-    last_step: int,
-    shard: tuple[int, int] = (0, 1),
-) -> Iterator[Example]:
+def batches(labelled: BoxSet, sampling: Sampling) -> Iterator[Example]:
     """One random view of each image.
 
     Targets are `boxes`, float32 [B, N, 4] in pixels of the view, and `classes`, int32 [B, N] (see `objective.losses`),
-    with the same N in all batches. Arguments are as for `Task.batches`.
+    with the same N in all batches.
     """
+    preprocessing, batch_size, seed, shard = sampling.preprocessing, sampling.batch_size, sampling.seed, sampling.shard
+    augmentation = box_augmentation(sampling.augmentation)
     per_epoch = steps_per_epoch(len(labelled), batch_size)
     count = batch_size // shard[1]
     first_row = shard[0] * count
@@ -103,7 +95,7 @@ def batches(
         classes.set_shape((count, most))
         return images, boxes, classes
 
-    steps = tf.data.Dataset.range(first_step, last_step)
+    steps = tf.data.Dataset.range(sampling.first_step, sampling.last_step)
     made = steps.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(_PREFETCHED)
     return (Example(images, {"boxes": boxes, "classes": classes}) for images, boxes, classes in made)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from bssl_tf.backend import keras, tf
 from bssl_tf.data.augmentation import WEAK
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.views import Batch
+from bssl_tf.data.views import Batch, Sampling
 from bssl_tf.errors import ConfigError, ConversionError, DataError
 from bssl_tf.methods.finetune import METHOD, FinetuneSettings
 from bssl_tf.methods.method import Ingredients
@@ -26,7 +26,7 @@ from bssl_tf.settings import DataConfig, TrainingConfig
 from bssl_tf.tasks import find_task
 from bssl_tf.tasks.detection.boxes import BoxSet, Objects
 from bssl_tf.tasks.detection.task import MIN_SCORE, Detection, found_by
-from bssl_tf.tasks.detection.views import batches, box_augmentation, framed_views
+from bssl_tf.tasks.detection.views import batches, framed_views
 from bssl_tf.tasks.fine_tuned import load_fine_tuned, save_fine_tuned
 from bssl_tf.tasks.task import Purpose
 from bssl_tf_deploy import manifest as m
@@ -52,16 +52,7 @@ def box_set(count: int, seed: int = 0) -> BoxSet:
 
 
 def taken(labelled: BoxSet, first: int, last: int, shard: tuple[int, int] = (0, 1)) -> list[dict[str, np.ndarray]]:
-    made = batches(
-        labelled,
-        PREPROCESSING,
-        box_augmentation(WEAK),
-        batch_size=4,
-        seed=3,
-        first_step=first,
-        last_step=last,
-        shard=shard,
-    )
+    made = batches(labelled, Sampling(PREPROCESSING, WEAK, 4, 3, first, last, shard))
     return [{"images": one.images.numpy(), **{name: t.numpy() for name, t in one.targets.items()}} for one in made]
 
 
@@ -234,7 +225,7 @@ def test_the_recipe_trains_backbone_and_head_and_binarises_both_in_the_second_st
 def test_losses_have_parts_and_a_gradient_for_every_weight(backbone: keras.Model) -> None:
     task, labelled = Detection(), box_set(8)
     model = task.network(backbone, NAMES, SIZE)
-    example = next(task.batches(labelled, PREPROCESSING, WEAK, batch_size=4, seed=0, first_step=0, last_step=1))
+    example = next(task.batches(labelled, Sampling(PREPROCESSING, WEAK, 4, 0, 0, 1)))
     with tf.GradientTape() as tape:
         outputs = dict(zip(task.outputs(model), model(example.images, training=True), strict=True))
         losses = task.losses(outputs, example.targets)
