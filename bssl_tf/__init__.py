@@ -7,7 +7,8 @@ What the commands of `bssl-tf` do, Python can call, with the same settings as ke
     teacher = bt.train_teacher("photos/", out="runs/teacher")
     student = bt.pretrain("photos/", teacher=teacher, out="runs/student")
     print(student.evaluate(data="labelled/").verdict.sentence)
-    bundle = student.export(target="arm64")
+    bundle = student.export(target="x86_64")
+    print(bt.load(bundle.path).classify("photo.jpg"))
 
 With fewer than about 50,000 photos, `bt.import_teacher("efficientnet_lite0", out="runs/teacher")` gives a pretrained
 teacher in place of the first line; its weights were trained with ImageNet's labels.
@@ -39,6 +40,7 @@ _OFFERED = {
     "finetune": "bssl_tf.workflows.python",
     "import_teacher": "bssl_tf.workflows.import_teacher",
     "inspect": "bssl_tf.workflows.inspect",
+    "load": "bssl_tf_deploy.runtime",
     "make_data": "bssl_tf.workflows.make_data",
     "pack": "bssl_tf.workflows.pack",
     "pretrain": "bssl_tf.workflows.python",

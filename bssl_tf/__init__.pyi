@@ -16,6 +16,7 @@ from bssl_tf.workflows.report import report as report
 from bssl_tf.workflows.run import Run as Run
 from bssl_tf.workflows.select import select as select
 from bssl_tf.workflows.similar import similar as similar
+from bssl_tf_deploy.runtime import load as load
 
 __all__: list[str]
 __version__: str

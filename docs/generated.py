@@ -96,9 +96,10 @@ def python_api() -> str:
 
 
 def python_host() -> str:
-    """What `import bssl_tf` offers, from the text of its modules, which load TensorFlow."""
+    """What `import bssl_tf` offers, from the text of its modules, which load TensorFlow; `load` is on another page."""
     tree = ast.parse((_ROOT / "bssl_tf" / "__init__.pyi").read_text(encoding="utf-8"))
-    offered = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    offered = [node for node in nodes if str(node.module).startswith("bssl_tf.")]
     return "\n\n".join(_defined(str(node.module), alias.name) for node in offered for alias in node.names)
 
 

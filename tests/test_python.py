@@ -20,7 +20,7 @@ from bssl_tf.workflows.import_teacher import ImportedTeacher
 from tests.cli.test_inspect import small_model
 
 ROOT = Path(__file__).parents[1]
-OFFERED = [name for name in bt.__all__ if name not in ("__version__", "Run")]
+OFFERED = [name for name in bt.__all__ if name not in ("__version__", "Run", "load")]
 # Function -> the command that does the same; what an option is called in Python where that differs.
 COMMANDS = {
     "train_teacher": "teacher",
@@ -51,6 +51,12 @@ def test_all_the_use_cases_are_offered() -> None:
     name = "train"
     with pytest.raises(AttributeError, match="no attribute 'train'"):
         getattr(bt, name)
+
+
+def test_a_bundle_is_loaded_as_on_a_device() -> None:
+    from bssl_tf_deploy import load
+
+    assert bt.load is load
 
 
 def test_the_stub_offers_what_the_module_offers_from_the_same_place() -> None:
