@@ -208,9 +208,11 @@ def _same(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], t
             & (np.abs(expected["scores"][:count] - found["scores"][place]) <= tolerance)
             & (np.abs(expected["boxes"][:count] - found["boxes"][place]).max(axis=1) <= tolerance)
         )
-        if not fits.any():
+        if fits.any():
+            free[fits.argmax()] = False
+        # Of boxes of one score, any may be those that the last places were left for.
+        elif count < len(found["scores"]) or found["scores"][place] > expected["scores"][count - 1] + tolerance:
             return False
-        free[fits.argmax()] = False
     return True
 
 
@@ -231,7 +233,8 @@ def _steady(converted: Converted, table: Table, size: tuple[int, int], found: Ma
             for scores, count in zip(found["scores"], found["count"], strict=True)
         ]
     )
-    firm = (counts[0] == counts[1]) & (gaps > _NEAR) & (found["count"] > 0)
+    some = (found["count"] > 0) & (found["count"] < table.max_boxes)
+    firm = (counts[0] == counts[1]) & (gaps > _NEAR) & some
     away = np.max(
         [
             np.abs(array - converted.found[name]).reshape(len(array), -1).max(axis=1)
@@ -240,7 +243,7 @@ def _steady(converted: Converted, table: Table, size: tuple[int, int], found: Ma
         ],
         axis=0,
     )
-    rank = np.lexsort((-gaps, found["count"] == 0, ~firm, away > 1))
+    rank = np.lexsort((-gaps, found["count"] == 0, ~firm, ~some, away > 1))
     return np.sort(rank[:GOLDEN_IMAGES])
 
 

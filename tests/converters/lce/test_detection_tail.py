@@ -141,3 +141,12 @@ def test_an_operator_that_finds_other_boxes_is_refused() -> None:
     turned["scores"][:, :2] = turned["scores"][:, :1]
     swapped = {name: array[:, [1, 0, *range(2, 20)]] if array.ndim > 1 else array for name, array in turned.items()}
     detection_tail._require_same(turned, swapped)
+    # And of those of the last score others may be given, where there are more than places.
+    assert np.all(found["count"] == 20)
+    cut = {name: array.copy() for name, array in found.items()}
+    cut["scores"][:, -2] = cut["scores"][:, -1]
+    other = {name: array.copy() for name, array in cut.items()}
+    other["boxes"][:, -2:] += 0.1
+    detection_tail._require_same(cut, other)
+    with pytest.raises(ConversionError, match="other boxes"):
+        detection_tail._require_same(found | {"count": found["count"] - 1}, other | {"count": found["count"] - 1})
