@@ -114,8 +114,7 @@ def commands(seed: int) -> Iterator[list[str]]:
 
 
 _FINE_TUNED = ("--protocol", "fine-tuned", "--no-controls")
-_SIZES = ("--image-size", _STUDENT_SIZE, "--set", "backbone.width=32", "--set", "backbone.depth=4")
-_RANDOM = ("--student", "binary_resnet", *_SIZES)
+_RANDOM = ("--student", "binary_resnet", "--width", "32", "--depth", "4", "--image-size", _STUDENT_SIZE)
 
 
 def _into(out: Path, seed: int) -> list[str]:

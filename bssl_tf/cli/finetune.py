@@ -53,6 +53,12 @@ from bssl_tf.settings import FinetuneConfig
     help="In place of RUN: train this network from random weights.",
 )
 @click.option(
+    "--width", "backbone__width", type=int, show_default="the network's own", help="With --student: as in pretrain."
+)
+@click.option(
+    "--depth", "backbone__depth", type=int, show_default="the network's own", help="With --student: as in pretrain."
+)
+@click.option(
     "--image-size",
     "data__image_size",
     type=int,
