@@ -29,7 +29,7 @@ MISTAKES: list[tuple[str, int, str]] = [
     ("pretrain --data embedded --out FOLDER --method moco --student quicknot", 12, "Did you mean quicknet"),
     ("pretrain --data embedded --out FOLDER --method moco --student zoo:nothing", 12, "the zoo has no 'nothing'"),
     ("pretrain --data embedded --out RUN --method moco", 5, "already holds a run"),
-    ("finetune --data embedded --out FOLDER", 3, "no student is named to start from"),
+    ("finetune --data embedded --out FOLDER", 3, "no network is named to start from"),
     ("finetune UNFINISHED --data embedded --out FOLDER", 5, "is not finished"),
     ("finetune RUN --data FOLDER/nowhere --out FOLDER", 4, "nowhere does not exist"),
     ("finetune RUN --data embedded --out FOLDER --class-weights evn", 3, "class_weights is 'evn'"),

@@ -70,7 +70,7 @@ def settings(voc: Path, **others: Any) -> dict[str, Any]:
     ("change", "words"),
     [
         ({"backbone": {"name": "binary_resent"}}, "binary_resnet"),
-        ({"backbone": {}}, "no student is named to start from"),
+        ({"backbone": {}}, "no network is named to start from"),
         ({"teacher": "runs/teacher"}, "the task detection does not learn from a teacher"),
         ({"data": {"source": "no-such-folder", "image_size": 64}}, "no-such-folder does not exist"),
         (

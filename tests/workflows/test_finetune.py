@@ -374,7 +374,7 @@ def test_a_fine_tuned_run_is_fine_tuned_on(tuned: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"student": ""}, "no student is named to start from. Give the run folder"),
+        ({"student": ""}, "no network is named to start from. Give the run folder"),
         ({"student": "TEACHER"}, "is a teacher's run. Give the run folder of a `bssl-tf pretrain`"),
         ({"student": "zoo:nothing"}, "the zoo has no 'nothing'"),
         ({"student": 3}, "student is 3, which is not a str"),
