@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bssl_tf.errors import RunFolderError
 from bssl_tf.files import read_records
 from bssl_tf.methods import registry
 from tests.faults import kills, limits, mutations, originals
@@ -54,12 +55,22 @@ def _sleeps(path: Path) -> None:
     time.sleep(0.4)
 
 
+def _makes_a_message_of_it(path: Path) -> None:
+    try:
+        end = time.process_time() + 0.4
+        while time.process_time() < end:
+            pass
+    except BaseException as error:
+        raise RunFolderError("the file is damaged", "Restore it") from error
+
+
 @pytest.mark.parametrize(
     ("reader", "words"),
     [
         (_key_error, "KeyError"),
         (_writes, "side effects"),
         (_sleeps, "no answer within"),
+        (_makes_a_message_of_it, "no answer within"),
     ],
 )
 def test_planted_faults_are_found(
@@ -173,7 +184,13 @@ def test_what_is_recorded_is_not_done_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reader", "outcome"), [(Path.read_bytes, "at the door"), (_key_error, "FAILED"), (_spins, "FAILED")]
+    ("reader", "outcome"),
+    [
+        (Path.read_bytes, "at the door"),
+        (_key_error, "FAILED"),
+        (_spins, "FAILED"),
+        (_makes_a_message_of_it, "no answer"),
+    ],
 )
 def test_large_files_find_planted_faults(
     reader: Callable[[Path], object], outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
