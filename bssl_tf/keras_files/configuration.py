@@ -135,6 +135,8 @@ class _Reader:
         if kind.__name__ in _OP_LAYERS:
             self._check_operation(item, layer)
         settings = item.get("config")
+        if issubclass(kind, keras.Model) and isinstance(settings, dict) and isinstance(settings.get("layers"), list):
+            settings["layers"] = _Layers(settings["layers"], self.source, layer)
         if name == "Activation" and isinstance(settings, dict) and settings.get("activation") in QUANTIZERS:
             # To Keras the function's name is larq's alias of the class, which it would put in the function's place.
             kind = getattr(lq.quantizers, QUANTIZERS[settings["activation"]])
@@ -192,6 +194,30 @@ class _Reader:
             "Build the model from their layers; a custom layer can be converted from Python, with "
             "bssl_tf_converters.lce.export.convert_model",
         )
+
+
+class _Layers(list[Any]):
+    """The layers of a model, which Keras goes through again and again until the inputs of all of them are there.
+
+    It never ends where an input cannot come: from an output which no layer has, or round a circle.
+    """
+
+    def __init__(self, layers: list[Any], source: str, model: str) -> None:
+        super().__init__(layers)
+        nodes = [one.get("inbound_nodes") for one in layers if isinstance(one, dict)]
+        # Each time but the first something is found; some more, for who only looks at the layers.
+        self._left = 10 + sum(len(one) for one in nodes if isinstance(one, list))
+        self._source, self._model = source, model
+
+    def __iter__(self) -> Iterator[Any]:
+        self._left -= 1
+        if self._left < 0:
+            raise ConversionError(
+                f"{self._source} has layers in {printable(self._model)} whose inputs no layer gives, or that are "
+                "inputs of each other",
+                "Save the model again, from Keras 2",
+            )
+        return super().__iter__()
 
 
 def _list(value: Any) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,53 @@ def linked_inside(members: dict[str, bytes], tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["again"] = h5py.SoftLink("/_layer_checkpoint_dependencies")
     members["model.weights.h5"] = path.read_bytes()
+
+
+# Keras goes through the layers until each has its inputs, and never ends where one cannot have them.
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "node",
+    [
+        ["conv", True, {}],
+        ["pool", 1, 0, {}],
+        ["evil", 0, 0, {}],
+        ["top", 0, 0, {}],
+        ["image", 0, 0, {"mask": ["pool", 7, 0]}],
+    ],
+    ids=str,
+)
+def test_layers_that_never_have_their_inputs_are_refused(node: list[Any], suffix: str, tmp_path: Path) -> None:
+    def change(config: Config) -> None:
+        layers = {one["config"]["name"]: one for one in config["config"]["layers"]}
+        if node[0] == "top":  # a circle of four
+            layers["conv"]["inbound_nodes"] = [[["evil", 0, 0, {}]]]
+
+    path = write_model(tmp_path / f"model{suffix}", layer("ReLU", {}, [[node]]), change)
+    with in_seconds(20), pytest.raises(ConversionError) as refused:
+        open_model(str(path))
+    assert "\n" not in str(refused.value)
+    assert "whose inputs no layer gives, or that are inputs of each other" in refused.value.what
+
+
+@contextlib.contextmanager
+def in_seconds(seconds: int) -> Iterator[None]:
+    def late(*_: object) -> None:
+        raise KeyboardInterrupt  # no `Exception`, which would be made a message of
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_layers_in_any_order_are_built(suffix: str, tmp_path: Path) -> None:
+    """Keras then needs as many rounds as there are layers."""
+    path = write_model(tmp_path / f"model{suffix}", layer("ReLU", {}), lambda c: c["config"]["layers"].reverse())
+    assert open_model(str(path)).count_params() == 4 * 9 + 4 + 4 * 6 + 6
 
 
 def test_what_unpacks_to_more_than_its_model_holds_is_not_unpacked(tmp_path: Path) -> None:
