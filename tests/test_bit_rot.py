@@ -165,7 +165,7 @@ def test_cached_images_are_decoded_again(
     caplog.set_level(logging.INFO)
     [index] = (tmp_path / "cache").glob("*/index.json")
     files = [path for path in index.parent.iterdir() if path.name.startswith(("index", "train"))]
-    assert len(files) == 4
+    assert len(files) == 5
     assert flip_each(files, load, count) == 0
 
 

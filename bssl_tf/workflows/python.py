@@ -193,6 +193,8 @@ def finetune(
     *,
     out: str | Path,
     student: str | None = None,
+    width: int | None = None,
+    depth: int | None = None,
     image_size: int | None = None,
     task: str | None = None,
     teacher: str | os.PathLike[str] | None = None,
@@ -227,14 +229,17 @@ def finetune(
     Arguments that are None take the defaults listed under "Settings" in the documentation.
 
     Args:
-        run: a run of `pretrain` or `finetune`, or `zoo:NAME`; None to resume.
+        run: a run of `pretrain`, `finetune` or `train_teacher`, a folder of `import_teacher`, or `zoo:NAME`; None to
+            resume.
         data: `embedded`, `tfds:NAME`, or a folder with one sub-folder of images for each class.
         out: the run folder.
         student: in place of `run`, a network to train from random weights.
+        width: of that network; see `pretrain`.
+        depth: likewise.
         image_size: pixels per side, another number than the student's for detection alone.
         task: what to train for: `classification`, `multilabel`, `detection`, or a task of an installed package.
-        teacher: a float network to distil from as well: a run of `train_teacher`, a folder of `import_teacher`, or a
-            .keras, .h5 or .onnx file.
+        teacher: a float network to distil from as well: a run of `train_teacher` or `finetune`, a folder of
+            `import_teacher`, or a .keras, .h5 or .onnx file.
         unlabelled: more images, for which the teacher gives soft labels; an epoch then goes through these.
         teacher_pixels: see `pretrain`.
         teacher_layout: see `pretrain`.

@@ -53,9 +53,11 @@ def processes_in(folder: Path) -> list[str]:
 def gone(home: Path) -> bool:
     """Whether all that is ours goes from a device within seconds."""
     for _ in range(100):
-        left = [path for path in home.rglob("*") if path != home / ".cache"]
-        if not left and not processes_in(home):
-            return True
+        # While folders go, listing them fails.
+        with contextlib.suppress(FileNotFoundError):
+            left = [path for path in home.rglob("*") if path != home / ".cache"]
+            if not left and not processes_in(home):
+                return True
         time.sleep(0.1)
     return False
 

@@ -132,8 +132,9 @@ def test_damaged_parquet_is_refused(content: bytes, place: int) -> None:
         with pytest.raises(StorageError):
             read_vector_file(path)
         write_vector_file(path, made("a", "b"))
-        path.write_bytes(path.read_bytes()[:place])
-        if place < 2000:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:place])
+        if place < len(whole):
             with pytest.raises(StorageError):
                 read_vector_file(path)
     with pytest.raises(StorageError, match="cannot be read"):
