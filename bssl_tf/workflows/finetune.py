@@ -166,7 +166,10 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _
 def _joined(clauses: Sequence[str | None]) -> str:
     """The clauses with "and" between, without those that others contain: a fine-tuned teacher has the same labels."""
     kept = list(dict.fromkeys(clause for clause in clauses if clause))
-    return " and ".join(one for one in kept if not any(one in other for other in kept if other != one))
+    # As wholes: "the labels of a" is no part of "the labels of ab".
+    return " and ".join(
+        one for one in kept if not any(f" and {one} and " in f" and {other} and " for other in kept if other != one)
+    )
 
 
 def _task(settings: dict[str, Any], out: Path) -> Task[Any]:

@@ -111,3 +111,6 @@ def test_labels_are_named_once() -> None:
     )
     assert _joined(["ImageNet's labels", "the labels of a", None]) == "ImageNet's labels and the labels of a"
     assert _joined(["the labels of a", "the labels of a"]) == "the labels of a"
+    # Another data set, whose name begins alike.
+    other = "ImageNet's labels and the labels of ab"
+    assert _joined([None, "the labels of a", other]) == f"the labels of a and {other}"
