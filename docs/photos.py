@@ -1,6 +1,6 @@
 """Trains on real photos with few labels, as a user would, and records what comes out.
 
-    make photos PHOTOS=folder      # one sub-folder of photos for each class; 4 hours on two cores for 4,300 photos
+    make photos PHOTOS=folder      # one sub-folder of photos for each class; takes hours
 
 Per seed 100 and 250 photos, and then all, have labels; 750 are kept for testing. What is recorded is not run again, and
 training continues where it stopped. `make tables` then shows the records on the page of results.
@@ -9,14 +9,13 @@ training continues where it stopped. `make tables` then shows the records on the
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bssl_tf.files import read_records
+from bssl_tf.files import read_records, write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = Path("results") / "photos.jsonl"
@@ -80,7 +79,7 @@ def write_split(photos: list[Photo], place: Path) -> None:
 def _copy(photo: Photo, to: Path) -> None:
     if not to.exists():
         to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(photo.path, to)
+        write_bytes(to, photo.path.read_bytes())
 
 
 def labelled(labels: str, seed: int, place: Path = PLACE) -> Path:

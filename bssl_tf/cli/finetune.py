@@ -98,8 +98,8 @@ def command(
     """Train the whole network of a pretrained student with labels.
 
     RUN is a run folder of `bssl-tf pretrain` or `bssl-tf finetune`, or zoo:NAME; it is omitted with --resume, and with
-    --student, which trains from random weights. The run folder of a `bssl-tf teacher` is taken too: fine-tuned, it
-    teaches better (--teacher).
+    --student, which trains from random weights. The run folder of a `bssl-tf teacher` is taken too; the result can
+    then be the --teacher of a student.
 
     Backbone and head learn at rates of their own, from views that keep labels. Some images are held out (those in val/,
     or, from 600 labels on, one training image in six): training ends when they show no more progress, and the best

@@ -2,13 +2,12 @@
 
 one view of each image that keeps its label -> binary backbone -> the task's head -> the task's loss
 
-Activations and weights are binary from the beginning: the latent weights come from a student that was trained so. From
-random weights there is a stage before that in which activations alone are binary. A float twin has one stage, in which
-nothing is. The head is fresh and learns at a
-rate of its own. With a teacher, a classifier fitted on its features gives soft targets as well (Hinton et al.,
-Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531). It gives them for images without labels too, so
-that few labels reach as far as the teacher does (Chen et al., Big Self-Supervised Models are Strong Semi-Supervised
-Learners, NeurIPS 2020, arXiv 2006.10029, section 2).
+Activations and weights are binary from the beginning: the latent weights come from a student that was trained so.
+From random weights there is a stage before that in which activations alone are binary. A float twin has one stage, in
+which nothing is. The head is fresh and learns at a rate of its own. With a teacher, a classifier fitted on its
+features gives soft targets as well (Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv
+1503.02531). It gives them for images without labels too, so that few labels reach as far as the teacher does (Chen et
+al., Big Self-Supervised Models are Strong Semi-Supervised Learners, NeurIPS 2020, arXiv 2006.10029, section 2).
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def binarize(model: keras.Model, *, weights: bool) -> keras.Model:
         if isinstance(layer, functional_model()):
             return keras.models.clone_model(layer, clone_function=clone)
         config = layer.get_config()
-        return type(layer).from_config(config if weights else _without_quantizers(config))
+        return type(layer).from_config(config if weights else _everywhere(config, _without_quantizers))
 
     return copy_of(model, clone)
 
@@ -78,7 +78,7 @@ def float_twin(model: keras.Model) -> keras.Model:
             return keras.models.clone_model(layer, clone_function=clone)
         if isinstance(layer, lq.quantizers.Quantizer):
             return keras.layers.ReLU(name=layer.name)
-        return type(layer).from_config(_rectified(_without_quantizers(layer.get_config())))
+        return type(layer).from_config(_everywhere(layer.get_config(), _in_float))
 
     return copy_of(model, clone)
 
@@ -147,13 +147,17 @@ def _paths(model: keras.Model, prefix: str) -> Iterator[tuple[int, str]]:
             yield id(weight), f"{prefix}{layer.name}/{weight.name.removesuffix(':0').rpartition('/')[2]}"
 
 
-def _without_quantizers(config: Any) -> Any:
-    """A layer's settings, and those of layers in it (a wrapper's), without what quantises weights."""
+def _everywhere(config: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """A layer's settings, and those of layers in it (a wrapper's), each as `change` has it, the innermost first."""
     if isinstance(config, list):
-        return [_without_quantizers(one) for one in config]
+        return [_everywhere(one, change) for one in config]
     if not isinstance(config, dict):
         return config
-    plain = {key: _without_quantizers(value) for key, value in config.items()}
+    return change({key: _everywhere(value, change) for key, value in config.items()})
+
+
+def _without_quantizers(plain: dict[str, Any]) -> dict[str, Any]:
+    """Settings without what quantises weights."""
     for part in _OF_WEIGHTS:
         if plain.get(f"{part}_quantizer") is not None:
             plain[f"{part}_quantizer"] = None
@@ -162,13 +166,9 @@ def _without_quantizers(config: Any) -> Any:
     return plain
 
 
-def _rectified(config: Any) -> Any:
-    """Settings of a layer, and of layers in it, with a ReLU in place of what quantises its input."""
-    if isinstance(config, list):
-        return [_rectified(one) for one in config]
-    if not isinstance(config, dict):
-        return config
-    plain = {key: _rectified(value) for key, value in config.items()}
+def _in_float(plain: dict[str, Any]) -> dict[str, Any]:
+    """The same, and with a ReLU in place of what quantises a layer's input."""
+    plain = _without_quantizers(plain)
     if plain.get("input_quantizer") is not None:
         plain["input_quantizer"] = lq.quantizers.serialize(Rectifier())
         if "pad_values" in plain:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bssl_tf.backend import tf
-from bssl_tf.data.image_set import ImageSet
+from bssl_tf.data.image_set import ImageSet, spread_indices
 from bssl_tf.data.preprocessing import evaluation_batches
 from bssl_tf.evaluation.label_spreading import comparable, fit_to_few_labels
 from bssl_tf.evaluation.linear_probe import LinearProbe, load_probe, save_probe, top1
@@ -89,13 +89,15 @@ def taught_by(
     if unlabelled is not None and len(unlabelled):
         some = unlabelled
         if len(some) > _MOST:
-            some = some.subset(np.linspace(0, len(some) - 1, _MOST).astype(int))
+            some = some.subset(spread_indices(len(some), _MOST))
         _log.info(f"spreading {len(train)} labels over {len(some)} images without, in the teacher's features")
         others = of(some)
     labels, names = train.require_labels(), train.class_names
-    weights, bias = fit_to_few_labels(of(train), labels, others, len(names))
+    labelled = of(train)
+    weights, bias = fit_to_few_labels(labelled, labels, others, len(names))
     measured = train if held_out is None else held_out
-    accuracy = top1(weights, bias, of(measured), measured.require_labels())
+    features_there = labelled if held_out is None else of(held_out)
+    accuracy = top1(weights, bias, features_there, measured.require_labels())
     where = "training images, that it was fitted on" if held_out is None else "validation images"
     _log.info(f"the teacher's classifier: {accuracy:.1f} % of {len(measured)} {where}")
     return Taught(teacher, LinearProbe(weights, bias, names, accuracy, config.data))

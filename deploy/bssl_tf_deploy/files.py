@@ -24,7 +24,7 @@ _Made = TypeVar("_Made")
 _TRIES = 100
 _CHUNK_BYTES = 1 << 20
 CHECKSUM = "content_sha256"
-# In the place of a checksum, for who edits a file by hand.
+# In place of a checksum, for those who edit a file by hand.
 EDITED = "edited"
 # What `standing_in` looks at.
 HEAD_BYTES = 512
