@@ -16,6 +16,7 @@
 | `MemoryShortageError`, `UnexpectedError` | see `bssl_tf_deploy.errors` | 15, 16 |
 | `CameraError` | see `bssl_tf_deploy.errors` | 17 |
 | `WorkerError` | worker | 18 |
+| `ServerError` | see `bssl_tf_deploy.errors` | 19 |
 | `Interrupted` | interrupted | 130 |
 """
 
@@ -28,6 +29,7 @@ from bssl_tf_deploy.errors import (
     ImageError,
     MemoryShortageError,
     RuntimeUnavailableError,
+    ServerError,
     StorageError,
     UnexpectedError,
     UsageError,
@@ -49,6 +51,7 @@ __all__ = [
     "NetworkError",
     "RunFolderError",
     "RuntimeUnavailableError",
+    "ServerError",
     "StorageError",
     "TrainingError",
     "UnexpectedError",

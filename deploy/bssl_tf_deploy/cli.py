@@ -28,6 +28,7 @@ from bssl_tf_deploy.quiet import LibraryOutput, captured_output
 from bssl_tf_deploy.record import Record
 from bssl_tf_deploy.running import RunSettings, output_format, run
 from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load_runtime
+from bssl_tf_deploy.serving import command as serving
 from bssl_tf_deploy.show import record_lines
 from bssl_tf_deploy.text import printable, show, show_json
 from bssl_tf_deploy.vectors import check_output, write_vectors
@@ -152,10 +153,14 @@ def _run(given: list[str]) -> int:
     if options.command == "measure":
         with _progress():
             return measure_all(options)
+    if options.command == serving.COMMAND:
+        with _progress(logging.WARNING):
+            serving.run(options, lambda: _prepared(options)[0])
+        return 0
     settings = _run_settings(options) if options.command == "run" else None
     if options.command == "embed":
         check_output(options.out, overwrite=options.overwrite)
-    predictor, runtime = prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
+    predictor, runtime = _prepared(options)
     if options.command == "embed":
         with _progress(logging.WARNING):
             return embed_images(predictor, options)
@@ -163,6 +168,10 @@ def _run(given: list[str]) -> int:
         return bench(predictor, runtime, options)
     with _progress(logging.WARNING):
         return run(predictor, settings)
+
+
+def _prepared(options: argparse.Namespace) -> tuple[Predictor, Runtime]:
+    return prepare(options.bundle, options.threads, options.runtime, options.trust_bundle_library)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -206,9 +215,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser("run", help="run the network on images")
     embedding = commands.add_parser("embed", help="write the features of images to a file, for search")
+    server = commands.add_parser(serving.COMMAND, help="answer images over HTTP, and show a page for a camera")
     timing = commands.add_parser("bench", help="time the network with one image")
     everything = commands.add_parser("measure", help="measure everything: start-up, latency, memory, sustained load")
-    for command in (run_parser, embedding, timing, everything):
+    for command in (run_parser, embedding, server, timing, everything):
         command.add_argument("bundle", metavar="BUNDLE", help="the folder that `bssl-tf export` wrote")
         if command is not everything:
             command.add_argument(
@@ -222,7 +232,8 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="if this installation has no runtime, load the one in BUNDLE, which is its author's code",
         )
-        command.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+        if command is not server:
+            command.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     run_parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="images, folders of images, or - for paths on standard input"
@@ -249,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     embedding.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write, FILE.npz")
     embedding.add_argument("--packed", action="store_true", help="one bit per feature instead of a float32")
     embedding.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    serving.add_options(server)
     timing.add_argument("--repetitions", default=100, type=_whole(1), help="number of timed calls [default: 100]")
     timing.add_argument("--warmup", default=10, type=_whole(0), help="number of untimed calls [default: 10]")
     everything.add_argument("--threads", default="1", metavar="N,N", help="thread counts, or all [default: 1]")

@@ -87,7 +87,7 @@ class Annotations:
         """
         image = item.image
         try:
-            if isinstance(image, Path):
+            if isinstance(image, (Path, bytes)):
                 picture = open_picture(image, 3, stored=_WHOLE).image
             else:
                 assert not isinstance(image, ImageError)

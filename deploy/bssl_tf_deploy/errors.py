@@ -12,6 +12,7 @@ They live on the device side because it must stand alone; `bssl_tf.errors` adds 
 | `MemoryShortageError` | memory | 15 |
 | `UnexpectedError` | unexpected | 16 |
 | `CameraError` | camera | 17 |
+| `ServerError` | server | 19 |
 """
 
 from __future__ import annotations
@@ -99,3 +100,10 @@ class CameraError(BsslError):
 
     code = "camera"
     exit_status = 17
+
+
+class ServerError(BsslError):
+    """The HTTP server cannot listen at its address, or has more to do than it may keep."""
+
+    code = "server"
+    exit_status = 19

@@ -24,8 +24,8 @@ _SLACK = 0.25
 # An array is one image, [H, W, C], or several, [N, H, W, C].
 Image: TypeAlias = "str | os.PathLike[str] | np.ndarray | PillowImage"
 Images: TypeAlias = "Image | Iterable[Image]"
-# Of an array, [H, W, C] in RGB or grey.
-OneImage: TypeAlias = "Path | np.ndarray | PillowImage"
+# Of an array, [H, W, C] in RGB or grey; of bytes, what a file of it would hold.
+OneImage: TypeAlias = "Path | bytes | np.ndarray | PillowImage"
 _WANTED = "a path, a Pillow image, or uint8 pixels [H, W, 3 or 1] or [N, H, W, 3 or 1]"
 
 

@@ -127,7 +127,7 @@ class Predictor:
         """One image as the network takes it. Any number of threads may call this at once.
 
         Args:
-            image: a path, a Pillow image, or uint8 pixels [H, W, C].
+            image: a path, what a file holds, a Pillow image, or uint8 pixels [H, W, C].
 
         Raises:
             ImageError: it cannot be read, or the network takes more than an image.

@@ -45,7 +45,8 @@ def load_view(image: OneImage, preprocessing: Preprocessing, frame: Frame = "cro
     picture of the network's size is taken as it is.
 
     Args:
-        image: a file of any format that Pillow reads, a Pillow image, or pixels, uint8 [H, W, 3] (RGB) or [H, W, 1].
+        image: a file of any format that Pillow reads, or its content; a Pillow image; or pixels, uint8 [H, W, 3]
+            (RGB) or [H, W, 1].
         preprocessing: of the bundle.
         frame: `crop` for the central part, `letterbox` for the whole with grey around it (`boxes.letterbox`).
 
@@ -65,7 +66,7 @@ def load_view(image: OneImage, preprocessing: Preprocessing, frame: Frame = "cro
     p = preprocessing
     name = image if isinstance(image, Path) else getattr(image, "filename", "") or "the image"
     try:
-        if isinstance(image, Path):
+        if isinstance(image, (Path, bytes)):
             picture = open_picture(image, p.channels, stored=stored_side(max(p.height, p.width)))
         else:
             held = Image.fromarray(_contiguous(image)) if isinstance(image, np.ndarray) else image

@@ -101,7 +101,7 @@ def test_the_wheel_holds_this_machines_library_and_the_sources(wheel: Path, tmp_
         if file.suffix in (".cc", ".h", ".inc") and "tests" not in file.relative_to(ROOT).parts:
             assert f"bssl_tf_deploy/{file.relative_to(ROOT / 'deploy').as_posix()}" in names
     assert not [name for name in names if "tests" in name or "benchmarks" in name]
-    assert f"bssl_tf_deploy-{version}.dist-info/licenses/LICENSE" in names
+    assert {f"bssl_tf_deploy-{version}.dist-info/licenses/LICENSE", "bssl_tf_deploy/serving/page.html"} <= names
 
 
 def test_a_bundle_runs_where_nothing_else_is_installed(device: Command, real_bundle: Path) -> None:
@@ -146,6 +146,7 @@ def test_errors_are_one_line_with_a_status(device: Command, real_bundle: Path, t
         (("run", tmp_path / "none", example), 7, "does not exist"),
         (("run", real_bundle, example, "--runtime", "lce"), 10, "LCE's interpreter is not installed here"),
         (("bench", tmp_path), 7, "is not a bundle"),
+        (("serve", real_bundle), 10, "pip install 'bssl-tf-deploy[serve]'"),
     ):
         done = device("bssl-tf-deploy", *arguments)
         assert (done.returncode, done.stdout) == (status, "")

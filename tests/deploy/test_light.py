@@ -15,7 +15,10 @@ def test_no_module_of_the_device_side_loads_the_host_or_anything_heavy() -> None
     # Pillow is needed for image files only, so four modules have it and are imported where a file is opened.
     apart = ("__init__", "drawing", "image_formats", "pictures", "repair")
     names = sorted(f"bssl_tf_deploy.{file.stem}" for file in folder.glob("*.py") if file.stem not in apart)
-    heavy = ("bssl_tf", "bssl_tf_converters", "tensorflow", "larq", "PIL", "ai_edge_litert", "sklearn", "tflite")
+    heavy = [
+        *("bssl_tf", "bssl_tf_converters", "tensorflow", "larq", "sklearn", "tflite"),
+        *("PIL", "ai_edge_litert", "starlette", "uvicorn"),
+    ]
     code = (
         f"import importlib, sys\n[importlib.import_module(name) for name in {names}]\n"
         f"loaded = [name for name in {heavy} if name in sys.modules]\nassert not loaded, loaded\n"

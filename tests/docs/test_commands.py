@@ -64,9 +64,11 @@ def options_of(names: list[str]) -> set[str]:
     return known
 
 
-EVERYWHERE = options_of(list(COMMANDS)) | set(
-    re.findall(r'"(--[a-z-]+)"', (ROOT / "deploy/bssl_tf_deploy/cli.py").read_text(encoding="utf-8"))
-)
+EVERYWHERE = options_of(list(COMMANDS)) | {
+    option
+    for file in (ROOT / "deploy/bssl_tf_deploy").rglob("*.py")
+    for option in re.findall(r'"(--[a-z-]+)"', file.read_text(encoding="utf-8"))
+}
 # Of programs that are not ours.
 OTHERS = re.compile(r"--[a-z]+_|--(no-deps|target arm64|out FILE|report-only|compiler)")
 

@@ -40,14 +40,14 @@ class Tab:
     _session: str = ""
     _number: int = 0
 
-    def open(self, page: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """Shows `page` at this size and waits until it is there."""
+    def open(self, page: Path | str, width: int, height: int = 900, *, dark: bool = False) -> None:
+        """Shows a file or an address at this size and waits until it is there."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._events.clear()
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._receive()
 
@@ -98,8 +98,8 @@ class Tab:
 
 
 @contextlib.contextmanager
-def tab() -> Iterator[Tab]:
-    """An empty page of a browser of its own, without a network."""
+def tab(*more: str) -> Iterator[Tab]:
+    """An empty page of a browser of its own, without a network, with `more` options of the browser's."""
     browser = find_browser()
     assert browser is not None
     # The browser talks on its descriptors 3 and 4.
@@ -119,6 +119,7 @@ def tab() -> Iterator[Tab]:
             *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
             *("--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe"),
             *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={profile}"),
+            *more,
         ]
         process = subprocess.Popen(
             [browser, *options],
