@@ -1,14 +1,19 @@
 """The files that Keras models come in, as a stranger may have made them: regular, bounded, and with their own content.
 
 A pipe would be waited on for ever; a small archive, or a compressed data set, may unpack to more than any disk holds;
-and HDF5 may point at other files.
+and HDF5 may point at other files, or send its own library into a loop.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import shutil
+import subprocess
+import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,9 @@ _MAX_FOLDER_ENTRIES = 10_000
 # Numbers in a piece of a data set that h5py may choose itself where a weight is smaller.
 _MAX_CHUNK = 2**20
 _AGAIN = "Save the model again, with save or save_weights"
+_REHEARSAL = Path(__file__).with_name("hdf5_rehearsal.py")
+# A rehearsal ends by its own limit, in time of the processor, long before; this is for a disk that does not answer.
+_REHEARSAL_S = 600
 
 
 def require_there(path: Path) -> None:
@@ -66,6 +74,40 @@ def require_folder(folder: Path) -> None:
             require_fetched(path)
 
 
+@contextlib.contextmanager
+def open_hdf5(path: Path, source: str) -> Iterator[h5py.File]:
+    """An HDF5 file, to read.
+
+    Args:
+        path: the file.
+        source: what it came from, for messages.
+
+    Raises:
+        ConversionError: HDF5's library does not come to an end with it, or crashes; or see `require_whole`.
+        OSError: it is damaged.
+    """
+    about = path.stat()
+    if not _comes_to_an_end(path, about.st_ino, about.st_size, about.st_mtime_ns):
+        raise ConversionError(f"{source} is damaged: HDF5's library never ends reading it, or crashes", _AGAIN)
+    with h5py.File(path, "r") as file:
+        require_whole(file, source)
+        yield file
+
+
+@functools.lru_cache(maxsize=16)
+def _comes_to_an_end(path: Path, *version: int) -> bool:
+    """Whether another process can read all of the file; see `hdf5_rehearsal`."""
+    # Isolated, so that no folder of a user's stands before those of the packages.
+    words = [sys.executable, "-I", str(_REHEARSAL), str(path.resolve())]
+    quiet = subprocess.DEVNULL
+    try:
+        done = subprocess.run(words, stdin=quiet, stdout=quiet, stderr=quiet, check=False, timeout=_REHEARSAL_S)
+    except subprocess.TimeoutExpired:
+        return False
+    # A signal, as of a limit or a crash, is a negative status. Errors in it are for whoever opens the file.
+    return done.returncode >= 0
+
+
 def require_whole(file: h5py.File, path: str) -> None:
     """Raises `ConversionError` for links: Keras writes none, and one to a named pipe would be waited on for ever."""
 
@@ -97,8 +139,7 @@ def require_bounded(path: Path, source: str, largest: int) -> None:
     Raises:
         ConversionError: a data set is larger, or not one of numbers in this file.
     """
-    with h5py.File(path, "r") as file:
-        require_whole(file, source)
+    with open_hdf5(path, source) as file:
 
         def look(name: str, item: Any) -> None:
             if not isinstance(item, h5py.Dataset):

@@ -28,12 +28,12 @@ from bssl_tf.keras_files.files import (
     ZOO_PREFIX,
     attribute,
     open_archive,
+    open_hdf5,
     read_member,
     require_bounded,
     require_fetched,
     require_folder,
     require_there,
-    require_whole,
     unpack_member,
 )
 from bssl_tf.keras_files.weights import load_weights_file
@@ -144,8 +144,7 @@ def _from_folder(folder: Path) -> keras.Model:
 
 
 def _config_of_h5(path: Path) -> str:
-    with h5py.File(path, "r") as file:
-        require_whole(file, str(path))
+    with open_hdf5(path, str(path)) as file:
         config = attribute(file, "model_config", MAX_CONFIG_BYTES)
         if config is None:
             raise ConversionError(

@@ -17,7 +17,7 @@ import numpy as np
 
 from bssl_tf.backend import keras
 from bssl_tf.errors import BsslError, ConversionError
-from bssl_tf.keras_files.files import require_fetched, require_own_numbers, require_whole
+from bssl_tf.keras_files.files import open_hdf5, require_fetched, require_own_numbers
 
 _HINT = "Give the file that save_weights('FILE.h5') or save('FILE.h5') writes for this network, with as many classes"
 # A network has some hundred layers; a name has some dozen letters.
@@ -34,7 +34,7 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
         raise ConversionError(f"there is no weights file {path}", "Check the path")
     require_fetched(path)
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path, str(path)) as file:
             pairs = list(_pairs(model, file, str(path)))
     except BsslError:
         raise
@@ -51,7 +51,6 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
 
 def _pairs(model: keras.Model, file: h5py.File, path: str) -> Iterator[tuple[Any, np.ndarray]]:
     """Each variable with its value, of its type."""
-    require_whole(file, path)
     root = file["model_weights"] if "layer_names" not in file.attrs and "model_weights" in file else file
     version = root.attrs.get("keras_version", "2.")
     version = version.decode(errors="replace") if isinstance(version, bytes) else str(version)

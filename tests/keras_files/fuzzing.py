@@ -24,16 +24,20 @@ _WATCHED = (
     "os.remove", "os.rename", "os.rmdir", "os.spawn", "os.symlink", "os.system", "os.truncate", "shutil.copyfile",
     "shutil.move", "shutil.rmtree", "socket.connect", "subprocess.Popen", "urllib.Request",
 )  # fmt: skip
-# It writes the code of larq's layers and ours anew, for graphs, into a temporary file; nothing of it is the model's.
-_REWRITER = "autograph/pyct/loader.py"
+# TensorFlow writes the code of larq's layers and ours anew, for graphs, into a temporary file; nothing of it is the
+# model's. And HDF5 is read by a process of its own first.
+_EXPECTED = (("autograph/pyct/loader.py", ""), ("keras_files/files.py", "_comes_to_an_end"))
 
 
-def rewriting() -> bool:
-    """Whether TensorFlow is rewriting a layer's own code."""
+def expected() -> bool:
+    """Whether what happens is done with any model, whatever is in it."""
     frame = inspect.currentframe()
-    while frame is not None and not frame.f_code.co_filename.endswith(_REWRITER):
+    while frame is not None:
+        code = frame.f_code
+        if any(code.co_filename.endswith(file) and function in code.co_name for file, function in _EXPECTED):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 class Watch:
@@ -50,9 +54,9 @@ class Watch:
         if event == "open":
             path, mode, flags = arguments
             writing = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-            if (writing or set(str(mode or "")) & set("wax+")) and not rewriting():
+            if (writing or set(str(mode or "")) & set("wax+")) and not expected():
                 self.effects.append(f"open {path}")
-        elif event in _WATCHED and not rewriting():
+        elif event in _WATCHED and not expected():
             self.effects.append(f"{event} {str(arguments)[:100]}")
 
 

@@ -19,7 +19,8 @@ import pytest
 
 from bssl_tf.backend import keras
 from bssl_tf.errors import BsslError, ConversionError, NetworkError
-from bssl_tf.keras_files.models import open_model
+from bssl_tf.keras_files.models import input_shape, open_model
+from bssl_tf.keras_files.weights import load_weights_file
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.teachers.teacher import load_teacher
 from tests.keras_files.hostile import SUFFIXES, Config, layer, operation, strangers, write_model
@@ -226,6 +227,45 @@ def test_a_compressed_weight_of_an_h5_file_is_not_unpacked(tmp_path: Path) -> No
         group.create_dataset("bias:0", (1 << 40,), "f4", chunks=(1 << 20,), compression="gzip")
     with pytest.raises(NetworkError, match="layer top has 4x6 and 6, and the file 4x6 and 1099511627776"):
         load_teacher(str(path), PREPROCESSING)
+
+
+def with_endless_heap(path: Path) -> None:
+    """Damages an HDF5 file so that its library does not get past the free space behind the text of its attributes."""
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL")
+    end = heap + int.from_bytes(data[heap + 8 : heap + 16], "little")
+    place = heap + 16
+    while number := int.from_bytes(data[place : place + 2], "little"):
+        size = int.from_bytes(data[place + 8 : place + 16], "little")
+        place += 16 + -(-size // 8) * 8
+        assert place < end, number
+    data[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(data)
+
+
+def test_an_hdf5_file_that_its_library_never_ends_reading_is_refused(tmp_path: Path) -> None:
+    text = {"class_name": "Sequential", "config": {"layers": []}}
+    model, weights = tmp_path / "model.h5", tmp_path / "weights.h5"
+    harmless = write_model(tmp_path / "harmless.keras", layer("Activation", {"activation": "linear"}))
+    for path in (model, weights):
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"] = json.dumps(text)
+            file.attrs["layer_names"] = "top"
+        with_endless_heap(path)
+    keras_file = rewritten(harmless, lambda members: members.update({"model.weights.h5": weights.read_bytes()}))
+    known = keras.Sequential([keras.layers.Dense(1, input_shape=(1,))])
+    readers: list[tuple[Path, Callable[[], object]]] = [
+        (model, lambda: open_model(str(model))),
+        (model, lambda: input_shape(model)),
+        (model, lambda: load_teacher(str(model), PREPROCESSING)),
+        (weights, lambda: load_weights_file(known, weights)),
+        (keras_file, lambda: open_model(str(keras_file))),
+    ]
+    for path, read in readers:
+        with pytest.raises(BsslError) as refused:
+            read()
+        assert f"{path} is damaged: HDF5's library never ends reading it, or crashes" in refused.value.what
+        assert "\n" not in str(refused.value)
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
