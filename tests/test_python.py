@@ -12,12 +12,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import bssl_tf as bt
 from bssl_tf.cli.main import cli
+from bssl_tf.cli.summary import command as summary
 from bssl_tf.errors import BundleError, ConfigError, ConversionError, NetworkError, RunFolderError, UsageError
+from bssl_tf.evaluation.records import read_evaluation
 from bssl_tf.workflows.import_teacher import ImportedTeacher
 from tests.cli.test_inspect import small_model
+from tests.edited import edited
+from tests.reports.run_folders import evaluation
 
 ROOT = Path(__file__).parents[1]
 OFFERED = [name for name in bt.__all__ if name not in ("__version__", "Run", "load")]
@@ -108,6 +113,32 @@ def test_results_are_frozen_and_say_where_things_are(tmp_path: Path) -> None:
         found.graphs = 2  # type: ignore[misc]
     run = bt.Run(tmp_path, tmp_path / "student")
     assert Path(run) == tmp_path and str(tmp_path) in repr(run)
+
+
+class Notebook:
+    """IPython's printer, as far as objects that show themselves use it."""
+
+    def __init__(self, shown: object) -> None:
+        self.said = ""
+        shown._repr_pretty_(self, False)  # type: ignore[attr-defined]
+
+    def text(self, words: str) -> None:
+        self.said += words
+
+
+def test_a_notebook_shows_what_the_commands_print(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text(edited(evaluation(labels_used="ImageNet's labels")))
+    found = read_evaluation(tmp_path)
+    assert found is not None
+    shown = Notebook(found).said
+    assert shown.splitlines()[-2:] == ["Trained with the help of ImageNet's labels.", found.verdict.sentence]
+    assert all(row.features in shown for row in found.rows)
+    run = bt.Run(tmp_path, tmp_path / "student")
+    assert "is not a run folder" in Notebook(run).said
+    (tmp_path / "config.toml").write_text('command = "pretrain"\n')
+    assert Notebook(run).said == f"{tmp_path}\n{shown}"
+    printed = CliRunner().invoke(summary, [str(tmp_path)]).stdout
+    assert printed == f"{shown}\n"
 
 
 def test_what_a_step_returns_is_taken_by_the_next(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bssl_tf.cli import completion
-from bssl_tf.cli._accuracy import accuracy_table, heads_lines, task_lines
 from bssl_tf.cli._given import collect
 from bssl_tf.cli._model_options import network_options
 from bssl_tf.cli.options import json_option, loading_option, prose, record_option
@@ -94,7 +93,7 @@ def command(
 
     if (found := evaluate_task(Path(run), overrides, save=save, command=command)) is not None:
         if not _kept(as_record(found), record_file, as_json):
-            show(*task_lines(found))
+            show(*str(found).split("\n"))
             prose(f"next: bssl-tf export {shlex.quote(run)} --target arm64")
         return
     result = evaluate(
@@ -108,9 +107,7 @@ def command(
     )
     if _kept(as_record(result), record_file, as_json):
         return
-    said = [f"Trained with the help of {result.labels_used}."] if result.labels_used else []
-    about_heads = heads_lines(result.heads) if result.heads is not None else []
-    show(*accuracy_table(result), *said, *about_heads, result.verdict.sentence)
+    show(*str(result).split("\n"))
     _advise(result, save)
 
 

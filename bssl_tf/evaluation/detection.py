@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import ConfigDict
 
 from bssl_tf.checkpoints import read_tensors, write_tensors
 from bssl_tf.errors import RunFolderError
-from bssl_tf.evaluation.records import Count, Percent, as_record, read_evaluated
+from bssl_tf.evaluation.records import STRICT, Count, Percent, as_record, read_evaluated
 from bssl_tf.evaluation.task_evaluation import TaskEvaluation
+from bssl_tf.evaluation.text import detection_table, task_words
 from bssl_tf.files import write_json
 from bssl_tf_deploy.boxes import Detections
 
@@ -22,7 +22,6 @@ FILE = "evaluation-detection.json"
 BOXES = "boxes.safetensors"
 # In pixels of the photo, squared: COCO's.
 _LIMITS = {"small": "up to 32² px", "medium": "32² to 96² px", "large": "from 96² px"}
-_STRICT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class ClassPrecision:
         precisions: at an overlap of 0.5, percent, for recalls of 0, 1, ..., 100 %; empty without objects.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     name: str
     objects: Count
@@ -57,7 +56,7 @@ class SizePrecision:
         ap, ap50, ap75: see `ClassPrecision`; means over classes.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     name: Literal["small", "medium", "large"]
     objects: Count
@@ -92,6 +91,9 @@ class DetectionEvaluation(TaskEvaluation):
     classes: tuple[ClassPrecision, ...]
     sizes: tuple[SizePrecision, ...] = ()
     float_twin: bool = False
+
+    def __str__(self) -> str:
+        return "\n".join((*detection_table(self), *task_words(self, self.sentence)))
 
 
 def sentence_of(ap50: float, ap: float, images: int, data: str) -> str:

@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
 
-from bssl_tf.evaluation.records import Count, Percent, as_record, read_evaluated
+from bssl_tf.evaluation.records import STRICT, Count, Percent, as_record, read_evaluated
 from bssl_tf.evaluation.statistics import Interval
 from bssl_tf.evaluation.task_evaluation import TaskEvaluation
+from bssl_tf.evaluation.text import multilabel_table, task_words
 from bssl_tf.files import write_json
 from bssl_tf.tasks.precision import average_precisions
 
 FILE = "evaluation-multilabel.json"
 TUNED_BETTER, PROBE_BETTER, NOT_SHOWN = "fine-tuned", "linear probe", "not shown"
 _RESAMPLES = 1000
-_STRICT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class LabelScores:
         fine_tuned: of the fine-tuned network, likewise.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     name: str
     images: Count
@@ -60,6 +59,9 @@ class MultiLabelEvaluation(TaskEvaluation):
     better: str
     sentence: str
     labels: tuple[LabelScores, ...]
+
+    def __str__(self) -> str:
+        return "\n".join((*multilabel_table(self), *task_words(self, self.sentence)))
 
 
 def compare(

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.predictions import Answers, Predictions
 from bssl_tf.evaluation.statistics import Interval, accuracy_interval
+from bssl_tf.evaluation.text import Shown, accuracy_table, accuracy_words
 from bssl_tf.files import read_json, write_json
 from bssl_tf.settings import DataConfig
 
@@ -25,7 +26,7 @@ _CLOSE = (0.01, 0.25)
 STUDENT, TEACHER, RAW_PIXELS = "student", "float teacher", "control: raw pixels"
 # What a fine-tuned student was.
 BEFORE = "student before fine-tuning"
-_STRICT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+STRICT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -46,7 +47,7 @@ class Solution:
         gradient: the largest component of the objective's gradient where it ended; zero at the optimum.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     strength: float
     iterations: Count
@@ -71,7 +72,7 @@ class SubjectScores:
         linear_probe: how far the solver of `linear-probe` came; None where that was not measured.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     features: str
     width: Count
@@ -105,7 +106,7 @@ class Comparison:
         p_value: McNemar's exact test, adjusted by Holm's method for all comparisons of the verdict.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     control: str
     points: float
@@ -125,7 +126,7 @@ class Verdict:
         comparisons: with the untrained network, and with raw pixels where the protocol takes them.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     outcome: str
     protocol: str
@@ -145,7 +146,7 @@ class ClassScores:
         fine_tuned: of the fine-tuned network.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     name: str
     images: Count
@@ -166,7 +167,7 @@ class HeadComparison:
         classes: those with test images.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     better: str
     points: float
@@ -177,7 +178,7 @@ class HeadComparison:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """The table and its conditions.
 
     Attributes:
@@ -204,7 +205,7 @@ class Evaluation:
         heads: of a fine-tuned student, whether that or a linear probe is better; None where it was not measured.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     run: str
     subject: str
@@ -227,6 +228,9 @@ class Evaluation:
     rows: Annotated[tuple[SubjectScores, ...], Field(min_length=1)]
     verdict: Verdict
     heads: HeadComparison | None = None
+
+    def __str__(self) -> str:
+        return "\n".join((*accuracy_table(self), *accuracy_words(self)))
 
     def row(self, features: str) -> SubjectScores | None:
         """That of this subject."""

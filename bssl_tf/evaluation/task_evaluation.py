@@ -7,12 +7,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from bssl_tf.evaluation.records import Count
+from bssl_tf.evaluation.records import STRICT, Count
+from bssl_tf.evaluation.text import Shown
 from bssl_tf.settings import DataConfig
 
 
 @dataclass(frozen=True)
-class TaskEvaluation:
+class TaskEvaluation(Shown):
     """The fields that all tasks share; `workflows.tested` fills them.
 
     Attributes:
@@ -28,7 +29,7 @@ class TaskEvaluation:
         command: what the user called.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     run: str
     data: str

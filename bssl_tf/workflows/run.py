@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run; a notebook shows what `bssl-tf summary` prints of it.
 
     Attributes:
         path: the run folder, which `bssl-tf` commands take too.
@@ -26,6 +26,16 @@ class Run:
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from bssl_tf.errors import BsslError
+        from bssl_tf.workflows.summary import summarise
+
+        try:
+            lines = summarise(self.path).lines
+        except BsslError as error:  # a notebook is no place to fail in for showing something
+            lines = (str(error),)
+        printer.text("\n".join((str(self.path), *lines)))
 
     def evaluate(self, **options: Any) -> Evaluation:
         """See `bssl_tf.evaluate`."""

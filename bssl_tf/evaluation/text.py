@@ -1,16 +1,24 @@
-"""The table of accuracies that `bssl-tf evaluate` and `bssl-tf summary` print."""
+"""An evaluation as lines of text, as `bssl-tf evaluate`, `bssl-tf summary` and notebooks show it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bssl_tf.evaluation.detection import DetectionEvaluation
     from bssl_tf.evaluation.multilabel import MultiLabelEvaluation
     from bssl_tf.evaluation.records import Evaluation, HeadComparison
+    from bssl_tf.evaluation.task_evaluation import TaskEvaluation
 
 # Of which all are shown.
 _MOST_CLASSES = 20
+
+
+class Shown:
+    """What a notebook, or IPython, shows as `str` has it."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
 
 
 def accuracy_table(result: Evaluation) -> list[str]:
@@ -30,7 +38,15 @@ def accuracy_table(result: Evaluation) -> list[str]:
     return lines
 
 
-def heads_lines(found: HeadComparison) -> list[str]:
+def accuracy_words(result: Evaluation, labels_used: str | None = None) -> list[str]:
+    """What there is to say below the table: whose labels went into the weights, which head is better, the verdict."""
+    labels_used = result.labels_used or labels_used
+    said = [f"Trained with the help of {labels_used}."] if labels_used else []
+    of_heads = _heads_lines(result.heads) if result.heads is not None else []
+    return [*said, *of_heads, result.verdict.sentence]
+
+
+def _heads_lines(found: HeadComparison) -> list[str]:
     """Whether the fine-tuned network or a linear probe is better, class by class where they differ most."""
     classes = sorted(found.classes, key=lambda one: one.fine_tuned - one.probe)
     shown = (
@@ -45,16 +61,12 @@ def heads_lines(found: HeadComparison) -> list[str]:
     return lines
 
 
-def task_lines(found: DetectionEvaluation | MultiLabelEvaluation) -> list[str]:
-    """The evaluation of a network that is no classifier of one label per image."""
-    from bssl_tf.evaluation.detection import DetectionEvaluation
-
-    lines = _detection_lines(found) if isinstance(found, DetectionEvaluation) else _multilabel_lines(found)
-    said = [f"Trained with the help of {found.labels_used}."] if found.labels_used else []
-    return [*lines, *said, found.sentence]
+def task_words(found: TaskEvaluation, sentence: str) -> list[str]:
+    """What there is to say below the table of a network that is no classifier of one label per image."""
+    return [*([f"Trained with the help of {found.labels_used}."] if found.labels_used else []), sentence]
 
 
-def _multilabel_lines(found: MultiLabelEvaluation) -> list[str]:
+def multilabel_table(found: MultiLabelEvaluation) -> list[str]:
     """The average precision of each label."""
 
     lines = [
@@ -69,7 +81,7 @@ def _multilabel_lines(found: MultiLabelEvaluation) -> list[str]:
     return lines
 
 
-def _detection_lines(found: DetectionEvaluation) -> list[str]:
+def detection_table(found: DetectionEvaluation) -> list[str]:
     """The average precision of each class, and of all."""
     lines = [
         f"{found.data}: {found.train_images} training and {found.test_images} test images, {len(found.classes)} "
