@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bssl_tf.models.registry import FLOAT
 from bssl_tf.reports.accuracy import accuracy_section
 from bssl_tf.reports.boxes import box_section
 from bssl_tf.reports.classes import class_section
@@ -72,7 +73,9 @@ def _kind(run: Run) -> str:
 def _what(run: Run) -> str:
     if run.settings.get("float_twin") is True:
         return "float twin of a binary student"
-    return {"teacher": "float teacher", "finetune": "fine-tuned binary student"}.get(run.command, "binary student")
+    if run.command == "finetune":
+        return f"fine-tuned {'float network' if text(run.settings, 'backbone', 'name') in FLOAT else 'binary student'}"
+    return "float teacher" if run.command == "teacher" else "binary student"
 
 
 def _about(run: Run) -> tuple[Cell, ...]:

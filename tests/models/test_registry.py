@@ -11,7 +11,7 @@ import pytest
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import ConfigError
 from bssl_tf.models.binarization import binarize, binary_layers, named_weights
-from bssl_tf.models.registry import BACKBONES, build_backbone
+from bssl_tf.models.registry import BACKBONES, FLOAT, build_backbone
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf_converters.lce.float_reference import float_twin
@@ -23,7 +23,6 @@ SMALL: dict[str, dict[str, int]] = {
     "quicknet_large": {"width": 32},
     "xnor_net": {"width": 64},
 }
-FLOAT = {"efficientnet_lite0", "float_resnet", "resnet18", "resnet34", "resnet50"}
 SIZE = 33  # odd, so that halves do not come out even
 
 

@@ -17,6 +17,7 @@ from bssl_tf.models.saved import read_network
 from bssl_tf.tasks.fine_tuned import load_fine_tuned
 from bssl_tf.teachers.teacher import open_teacher
 from bssl_tf.workflows.finetune import _joined, finetune, ready_to_finetune
+from bssl_tf.workflows.report import report
 
 DATA = {"source": "embedded", "limit": 64}
 
@@ -57,6 +58,10 @@ def test_its_weights_are_trained_and_its_batch_norm_is_not(tiny_teacher: Path, t
     for name, weight in ours.items():
         of_batch_norm = name.rsplit("/", 1)[-1] in ("gamma", "beta", "moving_mean", "moving_variance")
         assert np.array_equal(weight, theirs[name]) == of_batch_norm, name
+
+
+def test_a_report_calls_it_what_it_is(tuned: Path) -> None:
+    assert "| fine-tuned float network |" in report(tuned, format="markdown").content
 
 
 def test_batch_norm_can_be_trained(tiny_teacher: Path, tmp_path: Path) -> None:
