@@ -95,12 +95,19 @@ def probe_option(function: Function) -> Function:
     )(function)
 
 
-budget_option = click.option(
-    "--budget",
-    metavar="TIME",
-    shell_complete=completion.words("10m", "30m", "1h", "8h"),
-    help="How long training may take, such as 30m: epochs, batch size, learning rate and queue are chosen from the "
-    "images and the speed of this machine, where no option sets them.",
+def budget_option(chosen: str) -> Callable[[Function], Function]:
+    """`--budget`, by which `chosen` is chosen."""
+    return click.option(
+        "--budget",
+        metavar="TIME",
+        shell_complete=completion.words("10m", "30m", "1h", "8h"),
+        help=f"How long training may take, such as 30m: {chosen}.",
+    )
+
+
+BY_BUDGET = (
+    "epochs, batch size, learning rate and queue are chosen from the images and the speed of this machine, where no "
+    "option sets them"
 )
 
 

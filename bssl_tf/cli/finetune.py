@@ -11,7 +11,7 @@ import click
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import settle
 from bssl_tf.cli._model_options import network_options
-from bssl_tf.cli._training_options import show_plan, training_options
+from bssl_tf.cli._training_options import budget_option, show_plan, training_options
 from bssl_tf.cli.options import prose, show_trained, source_options
 from bssl_tf.cli.zoo import students
 from bssl_tf.models.registry import names
@@ -22,6 +22,7 @@ from bssl_tf.settings import FinetuneConfig
 @click.argument("student", metavar="RUN", required=False, shell_complete=students)
 @source_options
 @training_options
+@budget_option("as many epochs as this machine can train, 60 at most")
 @click.option(
     "--head-learning-rate",
     "finetune__head_learning_rate",
@@ -90,6 +91,7 @@ def command(
     resume: bool,
     dry_run: bool,
     profile: int | None,
+    budget: str | None,
     preset: str | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -114,9 +116,10 @@ def command(
     from bssl_tf.workflows.finetune import finetune, ready_to_finetune
 
     if dry_run or profile:
-        show_plan(ready_to_finetune(wanted, Path(out), resume=resume), None if dry_run else profile, as_json)
+        ready = ready_to_finetune(wanted, Path(out), resume=resume, budget=budget)
+        show_plan(ready, None if dry_run else profile, as_json)
         return
-    saved = finetune(wanted, Path(out), resume=resume)
+    saved = finetune(wanted, Path(out), resume=resume, budget=budget)
     run = shlex.quote(out)
     prose(f"next: bssl-tf evaluate {run}, and bssl-tf export {run} --target arm64")
     show_trained(out, saved, as_json)

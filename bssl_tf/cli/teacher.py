@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._given import methods_help, settle
-from bssl_tf.cli._training_options import budget_option, probe_option, show_plan, training_options
+from bssl_tf.cli._training_options import BY_BUDGET, budget_option, probe_option, show_plan, training_options
 from bssl_tf.cli.options import data_options, prose, show_trained
 from bssl_tf.methods.registry import names_for
 from bssl_tf.settings import TeacherConfig
@@ -38,7 +38,7 @@ _IMAGENET_SIZE = 224
 )
 @data_options
 @training_options
-@budget_option
+@budget_option(BY_BUDGET)
 @probe_option
 @click.option(
     "--backbone",

@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.registry import Sections, over_preset, read_run
-from bssl_tf.settings import merge
+from bssl_tf.settings import FinetuneConfig, merge
 from bssl_tf.settings.durations import seconds_of
 
 if TYPE_CHECKING:
     from bssl_tf.engine.forecast import Forecast
 
 PRESET = "short"
-# Tuned on the embedded images: batch size and Adam's peak rate, for teachers and students.
+# Tuned on the embedded images: batch size and Adam's peak rate, for teachers and students. Fine-tuning has its own
+# defaults, which suit few labels and many.
 _TUNED = {"teacher": (128, 3e-3), "pretrain": (64, 2e-3)}
 # An epoch of fewer steps makes batch norm and queues see the same images again and again.
 _STEPS_PER_EPOCH = 20
 _SMALLEST_BATCH = 16
 _LONGEST_QUEUE = 8192
-# As many as both papers take; more taught their students nothing.
-_MOST_EPOCHS = 200
+# As many as both papers take; more taught their students nothing. In fine-tuning as many as by default.
+_MOST_EPOCHS = {"teacher": 200, "pretrain": 200, "finetune": FinetuneConfig().training.epochs}
 # Of the budget, for what a forecast does not see: reading images, a processor that is shared.
 _SHARE = 0.9
 
@@ -42,7 +43,8 @@ def within_budget(
         kind: of which command the run is.
         settings: of the run.
         budget: see `seconds_of`.
-        count: how many images a run of such settings trains on; these have the smallest batch and queue.
+        count: how many images a run of such settings trains on, if batch and queue depend on that; these have the
+            smallest ones.
         measure: forecasts a run of such settings.
 
     Raises:
@@ -51,12 +53,13 @@ def within_budget(
     allowed = seconds_of(budget)
     if "epochs" in settings.get("training", {}):
         raise ConfigError("training.epochs is set, and --budget chooses it", "Give one of them")
-    wanted = merge(over_preset(kind().command, PRESET, settings), {"training": {"epochs": 1}})
-    images = count(_sized(kind, wanted, _SMALLEST_BATCH))
-    sized = _sized(kind, wanted, images)
+    command = kind().command
+    sized = wanted = merge(over_preset(command, PRESET, settings), {"training": {"epochs": 1}})
+    if command in _TUNED:
+        sized = _sized(kind, wanted, count(_sized(kind, wanted, _SMALLEST_BATCH)))
     found = measure(sized)
-    stages = found.steps // found.steps_per_epoch
-    epochs = min(_MOST_EPOCHS, math.floor((_SHARE * allowed - found.graphs_s) / (stages * found.epoch_s)))
+    images, stages = found.images, found.steps // found.steps_per_epoch
+    epochs = min(_MOST_EPOCHS[command], math.floor((_SHARE * allowed - found.graphs_s) / (stages * found.epoch_s)))
     if epochs < 1:
         least = math.ceil((found.graphs_s + stages * found.epoch_s) / _SHARE / 60)
         raise ConfigError(

@@ -40,7 +40,7 @@ from bssl_tf.tasks.fine_tuned import save_fine_tuned
 from bssl_tf.tasks.task import Purpose, Task
 from bssl_tf.workflows.distilling import Taught, taught_by
 from bssl_tf.workflows.start import Start, from_random, settle_start
-from bssl_tf.workflows.training import ReadyRun
+from bssl_tf.workflows.training import ReadyRun, chosen_for
 
 _log = logging.getLogger(__name__)
 # The standard error of a share of 100 is five points at most.
@@ -57,7 +57,7 @@ class _Ready(ReadyRun[FinetuneConfig]):
     probe: Validation | None
 
 
-def finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
+def finetune(settings: dict[str, Any], out: Path, *, resume: bool, budget: str | None = None) -> Path:
     """Trains the whole network of a pretrained student with labels.
 
     Args:
@@ -65,6 +65,7 @@ def finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
             name more epochs, for which training then continues.
         out: the run folder.
         resume: go on with the run in `out`, if there is one already.
+        budget: how long it may take, such as `30m`, which then chooses the epochs.
 
     Returns:
         `out/student`, where the trained backbone is saved; its head is in `out/head`.
@@ -72,7 +73,7 @@ def finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     Raises:
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
-    ready = ready_to_finetune(settings, out, resume=resume)
+    ready = ready_to_finetune(settings, out, resume=resume, budget=budget)
     with ready.prepared.opened_folder(ready.made_from, ready.labels_used) as folder:
         chief = ready.prepared.distribution.is_chief
         if chief:
@@ -91,9 +92,13 @@ def finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> Path:
     return out / "student"
 
 
-def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool) -> _Ready:
+def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool, budget: str | None = None) -> _Ready:
     """What `finetune` with the same arguments would train. Writes nothing into `out`. Raises what that does."""
     refuse_begun(out, resume)
+    if budget is not None:
+        settings = chosen_for(
+            budget, FinetuneConfig, settings, out, lambda trial: ready_to_finetune(trial, out, resume=resume)
+        )
     task = _task(settings, out)
     settings, start = settle_start(settings, out, resizes=task.resizes)
     configuration = configured(FinetuneConfig, settings, out)

@@ -203,6 +203,7 @@ def finetune(
     teacher_layout: str | None = None,
     teacher_output: str | None = None,
     epochs: int | None = None,
+    budget: str | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     head_learning_rate: float | None = None,
@@ -245,6 +246,7 @@ def finetune(
         teacher_layout: see `pretrain`.
         teacher_output: see `pretrain`.
         epochs: passes over the images, at most.
+        budget: how long training may take, such as `30m`; it chooses the epochs, 60 at most.
         batch_size: images per step.
         learning_rate: peak learning rate of the backbone.
         head_learning_rate: peak learning rate of the head.
@@ -267,7 +269,7 @@ def finetune(
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     given = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
-    saved = finetuning.finetune(settled("finetune", preset, given, settings), Path(out), resume=resume)
+    saved = finetuning.finetune(settled("finetune", preset, given, settings), Path(out), resume=resume, budget=budget)
     return Run(Path(out), saved)
 
 

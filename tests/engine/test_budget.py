@@ -16,7 +16,7 @@ from bssl_tf.engine.budget import within_budget
 from bssl_tf.engine.forecast import Forecast
 from bssl_tf.errors import ConfigError
 from bssl_tf.methods.registry import read_run
-from bssl_tf.settings import PretrainConfig, TeacherConfig, read_toml
+from bssl_tf.settings import FinetuneConfig, PretrainConfig, TeacherConfig, read_toml
 from bssl_tf.settings.durations import seconds_of
 from tests.conftest import TINY_TEACHER
 
@@ -97,6 +97,19 @@ def test_what_is_given_stays() -> None:
         within_budget(
             TeacherConfig, {"training": {"epochs": 3}}, "10m", lambda _: 10_000, speed(10_000, 1e-3, TeacherConfig)
         )
+
+
+def test_fine_tuning_has_as_many_epochs_as_fit_and_no_more_than_by_default() -> None:
+    def unasked(_: object) -> int:
+        raise AssertionError("nothing depends on the number of images")
+
+    measure = speed(10_000, 1e-3, FinetuneConfig)
+    for budget, epochs in (("1m", 2), ("10m", 27), ("1h", 60)):
+        chosen, line = within_budget(FinetuneConfig, {"student": "runs/a"}, budget, unasked, measure)
+        assert chosen == {"student": "runs/a", "training": {"epochs": epochs}}
+        assert f"{budget} for 10000 images" in line and f"{epochs} epochs per stage of 312 steps" in line
+    with pytest.raises(ConfigError, match="20s is not enough for an epoch"):
+        within_budget(FinetuneConfig, {}, "20s", unasked, measure)
 
 
 @pytest.mark.parametrize("command", sorted(KINDS))
