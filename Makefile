@@ -9,8 +9,10 @@ STAMP := $(VENV)/.installed
 CPP_FILES := $(shell find deploy/native bssl_tf/devices -name '*.cc' -o -name '*.h' -o -name '*.c')
 CORE := .venv-core
 # Of training, which asks little of a version that networks and losses do not, one method with a teacher and one without.
+# Where a network's maps lie, and what is in the files of PyTorch and of TensorFlow Lite, depends on no version.
 CUT := tests/engine/test_loop.py::test_a_run_that_was_cut_ends_bit_for_bit_like_one_that_was_not
-CORE_TESTS := tests/models tests/losses tests/converters tests/test_packaging.py '$(CUT)[guided]' '$(CUT)[moco]'
+CORE_TESTS := $(filter-out %/test_feature_maps.py, $(wildcard tests/models/test_*.py)) tests/losses tests/converters/lce \
+    tests/converters/test_files_not_fetched.py tests/test_packaging.py '$(CUT)[guided]' '$(CUT)[moco]'
 # Files of tests run beside each other, one to a processor.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
