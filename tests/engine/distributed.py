@@ -1,8 +1,8 @@
-"""A worker of the tests of several devices: `python distributed.py losses|weights KIND OUT [WORKER STEP SECONDS]`.
+"""A worker of the tests of several devices: `python distributed.py WHAT KIND OUT [WORKER STEP SECONDS]`.
 
 `losses` writes for every method, and for fine-tuning, the losses of 20 steps as JSON, with `mirrored` also those of one
 device; `weights` trains a run in the folder OUT and writes its final tensors there, unless its WORKER is killed SECONDS
-after STEP began.
+after STEP began; `every` does so for three epochs of every method, in a folder of OUT for each.
 """
 
 from __future__ import annotations
@@ -157,12 +157,21 @@ def main(what: str, kind: str, out: Path, killed: list[str]) -> None:
             out.write_text(json.dumps(found))
         return
 
-    run = (RunFolder if devices.is_chief else FollowersRunFolder)(out)
-    devices.wait_for_all()
     if killed and devices.worker == int(killed[0]):
         die(out, int(killed[1]), float(killed[2]))
-    config = dataclasses.replace(CONFIG, epochs=EPOCHS, optimizer="adam", learning_rate=1e-3)
-    recipe = train(run, [Stage("only", True, EPOCHS)], lambda _: build("binary moco"), inputs, config, None, devices)
+    if what == "weights":
+        finish(out, EPOCHS, lambda: build("binary moco"), inputs, devices)
+        return
+    for name in recipes(teacher):
+        finish(out / name, 3, partial(build, name), dataclasses.replace(inputs, labels=name == "supervised"), devices)
+
+
+def finish(out: Path, epochs: int, build: Callable[[], Recipe], inputs: Inputs, devices: Distribution) -> None:
+    """Trains a run, from its last checkpoint on, and writes its final tensors."""
+    run = (RunFolder if devices.is_chief else FollowersRunFolder)(out)
+    devices.wait_for_all()
+    config = dataclasses.replace(CONFIG, epochs=epochs, optimizer="adam", learning_rate=1e-3)
+    recipe = train(run, [Stage("only", True, epochs)], lambda _: build(), inputs, config, None, devices)
     if devices.is_chief:
         models = recipe.trained | recipe.companions
         tensors = {f"{part}/{w.name}": w.numpy() for part, model in models.items() for w in model.weights}

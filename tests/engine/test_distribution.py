@@ -107,6 +107,23 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_bit_for_bit_like_one_that_was
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mirrored", "multiworker"])
+def test_every_method_that_goes_on_ends_bit_for_bit_like_one_that_was_not_cut(kind: str, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for method in registry.names_for("pretrain"):
+        (whole / method).mkdir(parents=True)
+    run("every", kind, whole)
+    shutil.copytree(whole, cut)
+    for method in registry.names_for("pretrain"):
+        (cut / method / "final.safetensors").unlink()
+        *_, last = sorted((cut / method / "checkpoints").iterdir())
+        last.unlink()
+    run("every", kind, cut)
+    for method in registry.names_for("pretrain"):
+        assert_same(whole / method, cut / method)
+
+
+@pytest.mark.slow
 def test_a_job_whose_workers_are_killed_at_random_ends_each_time_and_goes_on_to_the_same_weights(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
