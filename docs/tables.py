@@ -45,7 +45,16 @@ def printed(step: str) -> str:
 
 def demo() -> str:
     """Accuracy of the demo over three seeds: mean and standard deviation."""
-    records = read_records(RESULTS / "demo.jsonl")
+    return _accuracies(read_records(RESULTS / "demo.jsonl"))
+
+
+def cifar10_teacher() -> str:
+    """Accuracy of the teacher that is kept, and of its controls."""
+    return _accuracies(read_records(RESULTS / "cifar10-teacher.jsonl"))
+
+
+def _accuracies(records: Sequence[dict[str, Any]]) -> str:
+    """A row for each kind of features; mean and standard deviation over records."""
     rows = []
     for place, row in enumerate(records[0]["rows"]):
         cells = [_mean_and_spread([record["rows"][place]["scores"][name][0] for record in records]) for name in _DEMO]
@@ -266,6 +275,7 @@ def _met(reached: bool) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "cifar10-teacher": cifar10_teacher,
     "comparison": comparison,
     "demo": demo,
     "demo-margins": demo_margins,

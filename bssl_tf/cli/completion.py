@@ -26,7 +26,7 @@ FLOAT_NETWORKS = ("efficientnet_lite0", "float_resnet", "resnet18", "resnet34", 
 # As in `bssl_tf_converters.checkpoints.teacher_formats`.
 TEACHER_FORMATS = (
     *("moco_v1", "moco_v2", "moco_v3", "swav", "byol", "dino", "barlow_twins", "vicreg"),
-    *("torchvision_resnet18", "torchvision_resnet34", "torchvision_resnet50", "efficientnet_lite0"),
+    *("float_resnet", "torchvision_resnet18", "torchvision_resnet34", "torchvision_resnet50", "efficientnet_lite0"),
 )
 Offers = list[CompletionItem]
 Completer = Callable[[click.Context, click.Parameter, str], Offers]

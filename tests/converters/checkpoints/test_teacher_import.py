@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bssl_tf.backend import tf
 from bssl_tf.cli.import_teacher import command
 from bssl_tf.errors import BsslError, ConfigError, NetworkError, RunFolderError
 from bssl_tf.models.saved import read_network
@@ -100,6 +101,28 @@ def test_an_imported_efficientnet_lite0_computes_what_pytorch_computes(size: int
     assert teacher.preprocessing is not None
     pixels = np.array([0, 127, 255], np.uint8)[:, None].repeat(3, axis=1)
     np.testing.assert_allclose(teacher.preprocessing.normalise(pixels)[:, 0], [-127 / 128, 0, 1], rtol=1e-6, atol=1e-7)
+
+
+def test_the_comparisons_teacher_is_trained_from_tfds_files_and_computes_what_pytorch_computes(tmp_path: Path) -> None:
+    """A few steps of docs/cifar10_teacher.py, on images as TensorFlow Datasets stores them."""
+    pictures = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
+    (tmp_path / "data").mkdir()
+    with tf.io.TFRecordWriter(str(tmp_path / "data" / "x-train.tfrecord-00000-of-00001")) as writer:
+        for number, picture in enumerate(pictures):
+            image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[tf.io.encode_png(picture).numpy()]))
+            label = tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 10]))
+            features = tf.train.Features(feature={"image": image, "label": label})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    run_torch("cifar10_teacher", tmp_path)
+    import_teacher("float_resnet", tmp_path / "teacher.pth", out=tmp_path / "teacher", image_size=32)
+    teacher = loaded(tmp_path / "teacher", 32)
+    assert teacher.preprocessing is not None and teacher.labels_used is None
+    with np.load(tmp_path / "cifar10_teacher.npz") as expected:
+        np.testing.assert_array_equal(expected["images"].transpose(0, 2, 3, 1), pictures)
+        np.testing.assert_array_equal(expected["labels"], np.arange(80) % 10)
+        images = teacher.preprocessing.normalise(pictures)
+        assert_close(teacher.features(images), expected["features"])
+        assert_close(teacher.embed(images), expected["embeddings"])
 
 
 def test_the_command_says_what_was_imported_and_that_labels_were_used(

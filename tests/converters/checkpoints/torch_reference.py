@@ -1,9 +1,9 @@
 """Checkpoints and what PyTorch computes with them; run by a Python that has torch: `torch_reference.py WHAT FOLDER`.
 
 WHAT is `small` (all that the reader must read, in both formats), `resnet50` (MoCo's three files, v2 in the legacy
-format, and SwAV's, one backbone with four heads), `basic` (torchvision's ResNet-18 and 34) or `lite0`. The networks are
-written out plainly here, on dicts of tensors, with random weights and random statistics; NAME.npz holds what is
-expected. Nothing of bssl-tf is imported.
+format, and SwAV's, one backbone with four heads), `basic` (torchvision's ResNet-18 and 34) or `lite0`: networks that
+are written out plainly here, on dicts of tensors, with random weights and random statistics. Or `cifar10_teacher`:
+what docs/cifar10_teacher.py trains on FOLDER/data. NAME.npz holds what is expected. Nothing of bssl-tf is imported.
 """
 
 from __future__ import annotations
@@ -286,6 +286,25 @@ def lite0_files(folder: Path) -> None:
     save_arrays(folder / "lite0.npz", expected | {f"features{s}": lite0(state, batch) for s, batch in images.items()})
 
 
+def cifar10_teacher(folder: Path) -> None:
+    """Trains a few steps as its command does, and computes with what that saved."""
+    sys.path.insert(0, str(Path(__file__).parents[3] / "docs"))
+    recipe: Any = importlib.import_module("cifar10_teacher")
+    options = ("--epochs", "2", "--batch-size", "8", "--device", "cpu", "--hold-out", "--report-every", "1")
+    sys.argv = ["cifar10_teacher.py", str(folder / "data"), "--out", str(folder / "teacher.pth"), *options]
+    recipe.main()
+    network = recipe.Teacher(recipe.WIDTH, recipe.DEPTH)
+    network.load_state_dict(torch.load(folder / "teacher.pth"))
+    network.eval()
+    images, labels = recipe.read_split(folder / "data", "train")
+    with torch.no_grad():
+        features, embeddings = network(recipe.normalised(images.float() / 255))
+    save_arrays(
+        folder / "cifar10_teacher.npz",
+        {"images": images, "labels": labels, "features": features, "embeddings": embeddings},
+    )
+
+
 def save_arrays(path: Path, tensors: State) -> None:
     arrays: dict[str, Any] = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     np.savez(path, **arrays)
@@ -296,6 +315,7 @@ WHAT: dict[str, Callable[[Path], None]] = {
     "resnet50": resnet50_files,
     "basic": basic_files,
     "lite0": lite0_files,
+    "cifar10_teacher": cifar10_teacher,
 }
 
 if __name__ == "__main__":
