@@ -44,9 +44,6 @@ BACKBONES: dict[str, str] = {
     "xnor_net": "xnor_net",
 }
 
-# Of which no layer is binary: teachers.
-FLOAT = frozenset({"efficientnet_lite0", "float_resnet", "resnet18", "resnet34", "resnet50"})
-
 # The layers, as a regular expression of their names, that end a block of the trunk: see `models.feature_maps`.
 FEATURE_LAYERS: dict[str, str] = {
     "binary_resnet": r"stage\d+_block\d+_add",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bssl_tf.models.registry import FLOAT
 from bssl_tf.reports.accuracy import accuracy_section
 from bssl_tf.reports.boxes import box_section
 from bssl_tf.reports.classes import class_section
@@ -17,6 +16,7 @@ from bssl_tf.reports.result import result_section
 from bssl_tf.reports.runs import Run
 from bssl_tf.reports.speed import speed_sections
 from bssl_tf.reports.training import training_section
+from bssl_tf.settings import FLOAT_NETWORKS
 
 
 def make_document(
@@ -74,7 +74,8 @@ def _what(run: Run) -> str:
     if run.settings.get("float_twin") is True:
         return "float twin of a binary student"
     if run.command == "finetune":
-        return f"fine-tuned {'float network' if text(run.settings, 'backbone', 'name') in FLOAT else 'binary student'}"
+        is_float = text(run.settings, "backbone", "name") in FLOAT_NETWORKS
+        return f"fine-tuned {'float network' if is_float else 'binary student'}"
     return "float teacher" if run.command == "teacher" else "binary student"
 
 

@@ -39,12 +39,13 @@ from bssl_tf.settings.runs import (
     write_config,
 )
 from bssl_tf.settings.tables import differences, first_difference, merge, read_toml
-from bssl_tf.settings.training import CODE, AugmentationConfig, BackboneConfig, TrainingConfig
+from bssl_tf.settings.training import CODE, FLOAT_NETWORKS, AugmentationConfig, BackboneConfig, TrainingConfig
 
 __all__ = [
     "CODE",
     "COMMANDS",
     "FINE_TUNED",
+    "FLOAT_NETWORKS",
     "PROTOCOLS",
     "AugmentationConfig",
     "BackboneConfig",

@@ -86,6 +86,10 @@ class AugmentationConfig(Table):
     flip: bool = True
 
 
+# Registered networks without a binary layer: teachers.
+FLOAT_NETWORKS = frozenset({"efficientnet_lite0", "float_resnet", "resnet18", "resnet34", "resnet50"})
+
+
 @dataclass(frozen=True)
 class BackboneConfig(Table):
     """A network.

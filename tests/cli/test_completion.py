@@ -192,12 +192,13 @@ def _processor_seconds() -> float:
 
 def test_the_names_are_those_that_the_commands_take() -> None:
     from bssl_tf.keras_files.models import zoo_networks
-    from bssl_tf.models.registry import BACKBONES, FLOAT
+    from bssl_tf.models.registry import BACKBONES
+    from bssl_tf.settings import FLOAT_NETWORKS
     from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
     from bssl_tf_converters.lce.checks import AFTER, BEFORE, RUNNING
 
-    assert sorted(completion.FLOAT_NETWORKS) == sorted(FLOAT)
-    assert sorted(completion.STUDENTS) == sorted({*BACKBONES} - FLOAT)
+    assert sorted(completion.FLOAT_NETWORKS) == sorted(FLOAT_NETWORKS)
+    assert sorted(completion.STUDENTS) == sorted({*BACKBONES} - FLOAT_NETWORKS)
     assert sorted(completion.larq_zoo_names()) == sorted(zoo_networks())
     assert completion.allowable_codes() == [check.code for check in (*BEFORE, *AFTER, *RUNNING) if check.allowable]
     assert _words(teacher, "method") == ["moco", "byol"]

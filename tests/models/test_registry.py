@@ -11,9 +11,10 @@ import pytest
 from bssl_tf.backend import keras, lq, tf
 from bssl_tf.errors import ConfigError
 from bssl_tf.models.binarization import binarize, binary_layers, named_weights
-from bssl_tf.models.registry import BACKBONES, FLOAT, build_backbone
+from bssl_tf.models.registry import BACKBONES, build_backbone
 from bssl_tf.models.saved import Network, load_weights, read_network, save_network
 from bssl_tf.preprocessing import Preprocessing
+from bssl_tf.settings import FLOAT_NETWORKS
 from bssl_tf_converters.lce.float_reference import float_twin
 
 # Narrower than a network's own width, to be quick.
@@ -51,7 +52,7 @@ def test_it_is_laid_out_for_lce(name: str) -> None:
     assert len(model.output_shape) == 2 and model.output_shape[1] % 32 == 0
     convolutions = [layer for layer in model.layers if isinstance(layer, lq.layers.QuantConv2D)]
     assert convolutions == binary_layers(model)
-    assert bool(convolutions) is (name not in FLOAT)
+    assert bool(convolutions) is (name not in FLOAT_NETWORKS)
     for layer in convolutions:
         assert layer.padding == "valid" or layer.pad_values == 1.0
         assert layer.filters % 32 == 0 and layer.input_shape[-1] % 8 == 0
@@ -73,7 +74,7 @@ def test_its_quantisers_go_off_and_on_without_touching_weights(name: str) -> Non
             np.testing.assert_array_equal(a, b)
         assert len(copy.trainable_weights) == len(model.trainable_weights)
     np.testing.assert_array_equal(stage_two(x), model(x))
-    if name not in FLOAT:
+    if name not in FLOAT_NETWORKS:
         assert np.abs(stage_one(x) - model(x)).max() > 0
 
 
@@ -90,7 +91,7 @@ def test_a_saved_one_is_the_same_again(name: str, tmp_path: Path) -> None:
 
 
 def test_it_tells_images_apart_and_every_weight_learns(name: str) -> None:
-    size = 32 if name in FLOAT else 28
+    size = 32 if name in FLOAT_NETWORKS else 28
     model = build(name, size, 1)
     with tf.GradientTape() as tape:
         # With batch statistics: as initialised, XNOR-Net's norms leave every value on one side of zero.
@@ -106,6 +107,6 @@ def test_it_tells_images_apart_and_every_weight_learns(name: str) -> None:
 def test_images_and_widths_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="image size 15 is too small for "):
         build_backbone(name, 15, 3, {})
-    for width in () if name in FLOAT else (0, -32, 48):
+    for width in () if name in FLOAT_NETWORKS else (0, -32, 48):
         with pytest.raises(ConfigError, match=f"width {width} "):
             build_backbone(name, 32, 3, {"width": width})
