@@ -474,6 +474,19 @@ def test_nothing_of_a_client_reaches_the_disk(
     assert predict(port, body, Content_Type=kind).status == 400
 
 
+def test_no_answer_waits_for_an_acknowledgement(port: int) -> None:
+    """Systems hold one back for 40 ms, once a connection has made its first few exchanges."""
+    content, times = EXAMPLE.read_bytes(), []
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        for _ in range(40):
+            start = time.perf_counter()
+            connection.request("POST", "/predict", content, PNG)
+            connection.getresponse().read()
+            times.append(time.perf_counter() - start)
+    # The fastest, since a busy machine proves nothing.
+    assert min(times[20:]) < 0.035
+
+
 @pytest.mark.slow  # Half a minute of load.
 def test_load(capsys: pytest.CaptureFixture[str]) -> None:
     """Requests per second and latency, for one client and for as many as the queue has places."""

@@ -94,7 +94,11 @@ def listen(predictor: Predictor, settings: ServeSettings) -> Listening:
 def _socket(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
+        listener = socket.create_server(address[:2], family=family)
+        # Its connections inherit this. asyncio sets it for sockets alone that it made itself, and without it the second
+        # packet of a response waits for the acknowledgement of the first.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except (OSError, UnicodeError) as error:  # UnicodeError: not a name at all.
         cause = error.strerror if isinstance(error, OSError) else "not a host name"
         raise ServerError(
