@@ -31,7 +31,7 @@ from bssl_tf_deploy.tasks import classification, detection, multilabel
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MARK = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
-_DEVICE_COMMANDS = ("run", "embed", "serve", "bench", "measure")
+_DEVICE_COMMANDS = ("run", "embed", "learn", "forget", "verify", "serve", "bench", "measure")
 _METHODS = ("verify_golden", "classify", "answers", "outputs", "run_tensor", "check_against")
 
 

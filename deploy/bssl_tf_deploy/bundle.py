@@ -6,6 +6,7 @@
     lib/TARGET/     libbssl_tf_runtime.so, which brings the operators that stock interpreters lack
     README.md       how to run it
     manifest.json   what all of it means, and the hash of each file (`manifest.Manifest`)
+    heads/          what was learned since (`heads`), which the manifest does not list
 
 Nothing in it depends on the time or the place, so that the same weights give the same bytes.
 """
@@ -38,6 +39,7 @@ from bssl_tf_deploy.system_errors import next_step
 MANIFEST = "manifest.json"
 MODEL = "model.tflite"
 README = "README.md"
+HEADS = "heads"
 _MAX_MANIFEST_BYTES = 2**24
 _STALE_S = 3600
 _AGAIN = "Export it again or copy it again"
@@ -176,6 +178,11 @@ def check_free(path: Path, *, overwrite: bool) -> None:
             if overwrite:
                 return
             raise BundleError(f"{path} already holds a bundle", "Add --overwrite, or choose another --out")
+        if _is_bundle(path, {name for name in names if not name.startswith(f"{HEADS}/")}):
+            raise BundleError(
+                f"{path} holds a bundle with heads that were learned there, and was left unchanged",
+                f"Choose another --out, or move {path / HEADS} elsewhere",
+            )
     raise BundleError(
         f"{path} exists and is not a bundle (or holds more than one), and was left unchanged", "Choose another --out"
     )
@@ -188,7 +195,7 @@ def _is_bundle(path: Path, names: set[str]) -> bool:
     except BundleError:
         return False
     listed = content.get("files") if isinstance(content, dict) else None
-    return isinstance(listed, dict) and names <= {MANIFEST, EXAMPLES, *listed, *_folders(listed)}
+    return isinstance(listed, dict) and names <= {MANIFEST, EXAMPLES, HEADS, *listed, *_folders(listed)}
 
 
 def _folders(names: Iterable[str]) -> set[str]:

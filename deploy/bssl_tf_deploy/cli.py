@@ -16,18 +16,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bssl_tf_deploy import conditions
+from bssl_tf_deploy import conditions, head_commands
 from bssl_tf_deploy.bench import bench_bundle
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.door import run_command
-from bssl_tf_deploy.embedding import bundle_features, embed, lines, summary
+from bssl_tf_deploy.embedding import FeatureNetwork, bundle_features, embed, lines, summary
 from bssl_tf_deploy.errors import BsslError, ImageError
 from bssl_tf_deploy.measure import MeasureSettings, measure_bundle, thread_counts
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.quiet import LibraryOutput, captured_output
 from bssl_tf_deploy.record import Record
 from bssl_tf_deploy.running import RunSettings, output_format, run
-from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load_runtime
+from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load, load_runtime
 from bssl_tf_deploy.serving import command as serving
 from bssl_tf_deploy.show import record_lines
 from bssl_tf_deploy.text import printable, show, show_json
@@ -67,11 +67,7 @@ def bench(predictor: Predictor, runtime: Runtime, options: argparse.Namespace) -
 
 def embed_images(predictor: Predictor, options: argparse.Namespace) -> int:
     """Writes the features of images to a file; the exit status is that of `run`."""
-    with captured_output():  # LiteRT announces XNNPACK
-        network = bundle_features(
-            predictor, options.threads, options.runtime, trust_bundle_library=options.trust_bundle_library
-        )
-    found = embed(network, options.images)
+    found = embed(_features(predictor, options), options.images)
     if found.unreadable:
         show(*found.unreadable, file=sys.stderr)
     if options.packed:
@@ -82,6 +78,29 @@ def embed_images(predictor: Predictor, options: argparse.Namespace) -> int:
     else:
         show(*lines(found, options.out))
     return ImageError.exit_status if found.unreadable else 0
+
+
+def _features(predictor: Predictor, options: argparse.Namespace) -> FeatureNetwork:
+    with captured_output():  # LiteRT announces XNNPACK
+        return bundle_features(
+            predictor, options.threads, options.runtime, trust_bundle_library=options.trust_bundle_library
+        )
+
+
+def _with_heads(predictor: Predictor, options: argparse.Namespace) -> Predictor:
+    """The same network with the heads that were asked for, if any."""
+    if not options.head:
+        return predictor
+    [head, *others] = options.head
+    with captured_output():  # LiteRT announces XNNPACK
+        return load(
+            predictor.bundle,
+            options.threads,
+            options.runtime,
+            trust_bundle_library=options.trust_bundle_library,
+            head=None if others else head,
+            heads=options.head if others else (),
+        )
 
 
 def measure_all(options: argparse.Namespace) -> int:
@@ -153,6 +172,10 @@ def _run(given: list[str]) -> int:
     if options.command == "measure":
         with _progress():
             return measure_all(options)
+    if options.command in head_commands.COMMANDS:
+        head_commands.check(options)
+        with _progress(logging.WARNING):
+            return head_commands.run(options, lambda: _prepared(options)[0], lambda made: _features(made, options))
     if options.command == serving.COMMAND:
         with _progress(logging.WARNING):
             serving.run(options, lambda: _prepared(options)[0])
@@ -167,7 +190,7 @@ def _run(given: list[str]) -> int:
     if settings is None:
         return bench(predictor, runtime, options)
     with _progress(logging.WARNING):
-        return run(predictor, settings)
+        return run(_with_heads(predictor, options), settings)
 
 
 def _prepared(options: argparse.Namespace) -> tuple[Predictor, Runtime]:
@@ -202,11 +225,12 @@ def _run_settings(options: argparse.Namespace) -> RunSettings:
 def _parsed(given: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     options, left = parser.parse_known_args(given)
-    # argparse takes what comes after an option for none of its own where images may be absent.
-    if left and (options.command != "run" or any(one.startswith("-") and one != "-" for one in left)):
+    # argparse takes what comes after an option for none of its own where these may be absent.
+    late = {"run": "images", "learn": "folder"}.get(options.command)
+    if left and (late is None or any(one.startswith("-") and one != "-" for one in left)):
         parser.error(f"unrecognized arguments: {' '.join(left)}")
-    if options.command == "run":
-        options.images += left
+    if late is not None:
+        setattr(options, late, [*getattr(options, late), *left])
     return options
 
 
@@ -218,7 +242,8 @@ def _parser() -> argparse.ArgumentParser:
     server = commands.add_parser(serving.COMMAND, help="answer images over HTTP, and show a page for a camera")
     timing = commands.add_parser("bench", help="time the network with one image")
     everything = commands.add_parser("measure", help="measure everything: start-up, latency, memory, sustained load")
-    for command in (run_parser, embedding, server, timing, everything):
+    heads = head_commands.add_commands(commands)
+    for command in (run_parser, embedding, server, timing, everything, *heads):
         command.add_argument("bundle", metavar="BUNDLE", help="the folder that `bssl-tf export` wrote")
         if command is not everything:
             command.add_argument(
@@ -253,7 +278,11 @@ def _parser() -> argparse.ArgumentParser:
     run_parser.add_argument(
         "--annotate", type=Path, metavar="FOLDER", help="write each image with its boxes into FOLDER (detection)"
     )
+    run_parser.add_argument(
+        "--head", action="append", metavar="NAME", help="answer by a head that `learn` made; several, one by one"
+    )
     run_parser.add_argument("--outputs", action="store_true", help="print the network's outputs instead of answers")
+    head_commands.add_options(heads)
     embedding.add_argument(
         "images", nargs="+", metavar="IMAGE", help="images, folders of images, or - for paths on standard input"
     )

@@ -142,7 +142,8 @@ class OutputFile:
         if self._state is None:
             raise self._taken()
         if state != self._state:
-            odd = [key for key in self._state if not isinstance(state, dict) or state.get(key) != self._state[key]]
+            there = state if isinstance(state, dict) else {}
+            odd = [key for key in {**self._state, **there} if there.get(key) != self._state.get(key)]
             raise StorageError(
                 f"{self._path} was started with another {' and '.join(odd) or 'version of bssl-tf-deploy'}",
                 "Pass the same options to continue it, or choose another --out",

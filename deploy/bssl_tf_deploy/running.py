@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bssl_tf_deploy.agreement import Agreement
-from bssl_tf_deploy.bundle import MANIFEST, Bundle
+from bssl_tf_deploy.bundle import MANIFEST
 from bssl_tf_deploy.cameras import camera_items, picamera_items, video_items
 from bssl_tf_deploy.errors import ImageError, UsageError
 from bssl_tf_deploy.folders import is_folder
@@ -125,7 +125,7 @@ def run(predictor: Predictor, settings: RunSettings, check: Runtime | None = Non
         write: Callable[[str], None] = write_out
         answered = unreadable = 0
         if settings.out is not None:
-            file = stack.enter_context(OutputFile(settings.out, _state(bundle, settings, limit)))
+            file = stack.enter_context(OutputFile(settings.out, _state(predictor, settings, limit)))
             items = file.continued(items, made)
             write, answered, unreadable = file.write, file.answered, file.unreadable
         else:
@@ -193,11 +193,11 @@ def _bar(settings: RunSettings, before: int) -> Progress:
     return Progress(total, before, shown=shown)
 
 
-def _state(bundle: Bundle, settings: RunSettings, limit: int) -> dict[str, Any] | None:
+def _state(predictor: Predictor, settings: RunSettings, limit: int) -> dict[str, Any] | None:
     """What a file of answers is of, to be continued by the same alone."""
     if settings.live:
         return None
-    manifest = (bundle.path / MANIFEST).read_bytes()
+    manifest = (predictor.bundle.path / MANIFEST).read_bytes()
     names = [one if one == STDIN else str(Path(one).absolute()) for one in settings.images]
     return {
         "bundle": hashlib.sha256(manifest).hexdigest(),
@@ -207,4 +207,5 @@ def _state(bundle: Bundle, settings: RunSettings, limit: int) -> dict[str, Any] 
         "images": names,
         "video": settings.video and str(Path(settings.video).absolute()),
         "frames": settings.frames,
+        **predictor.task.state(),
     }

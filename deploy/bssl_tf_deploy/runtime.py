@@ -11,6 +11,7 @@ import numpy as np
 
 from bssl_tf_deploy.bundle import Bundle, checked_file, read_bundle
 from bssl_tf_deploy.errors import RuntimeUnavailableError
+from bssl_tf_deploy.head_predictor import HeadPredictor
 from bssl_tf_deploy.library import bundled_name, host_target, own_library
 from bssl_tf_deploy.litert import LiteRtInterpreter
 from bssl_tf_deploy.predictor import Predictor
@@ -42,7 +43,13 @@ class Runtime(Protocol):
 
 @system_errors()
 def load(
-    bundle: Path | str | Bundle, threads: int = 1, runtime: str = "auto", *, trust_bundle_library: bool = False
+    bundle: Path | str | Bundle,
+    threads: int = 1,
+    runtime: str = "auto",
+    *,
+    trust_bundle_library: bool = False,
+    head: str | None = None,
+    heads: Sequence[str] = (),
 ) -> Predictor:
     """Reads a bundle, checks its files against their hashes, and makes its model ready to run.
 
@@ -56,17 +63,28 @@ def load(
         trust_bundle_library: if this package has no library for this machine, load the one that lies in the bundle.
             A library is code that may do whatever you may do. Its hash is compared with the manifest's, but both come
             from whoever made the bundle: so only pass True for a bundle that you would run a program from.
+        head: answer by a head that `bssl-tf-deploy learn` made, instead of the bundle's own classes. Where none of
+            them is to be trusted, an answer begins with `unknown`, with the score that was too low.
+        heads: several of them: `answers` gives a dictionary by name for each image, from one run of the network.
 
     Returns:
         A predictor with an interpreter of its own; any number of them can be in use at once, each by one thread.
 
     Raises:
-        BundleError: the bundle is not sound.
+        BundleError: the bundle or a head is not sound, or there is no such head.
         RuntimeUnavailableError: nothing here can run it.
-        ValueError: `threads` or `runtime` is out of range.
+        ValueError: `threads` or `runtime` is out of range, or both `head` and `heads` are given.
     """
     content = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle))
-    return Predictor(content, load_runtime(content, threads, runtime, trust_bundle_library=trust_bundle_library))
+
+    def make(content: Bundle) -> Runtime:
+        return load_runtime(content, threads, runtime, trust_bundle_library=trust_bundle_library)
+
+    if head is not None and heads:
+        raise ValueError("give either head or heads")
+    if head is not None or heads:
+        return HeadPredictor(content, heads or [str(head)], make, alone=head is not None)
+    return Predictor(content, make(content))
 
 
 def load_runtime(

@@ -95,6 +95,10 @@ class Task(ABC):
         """
         return found
 
+    def state(self) -> Mapping[str, Any]:
+        """What answers depend on that the manifest does not list, as JSON values; the same continues a file of them."""
+        return {}
+
     @abstractmethod
     def record(self, answer: Any) -> dict[str, Any]:
         """An answer as values for JSON."""
