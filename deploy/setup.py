@@ -63,7 +63,7 @@ class BuildRuntime(Command):
         native = _HERE / "native"
         files = [
             path
-            for pattern in ("*", "building/*", "kernels/*", "android/*", "runner/*", "runner/android/*")
+            for pattern in ("*", "include/*", "building/*", "kernels/*", "android/*", "runner/*", "runner/android/*")
             for path in native.glob(pattern)
             if path.suffix in (".cc", ".h", ".inc", ".py")
         ]

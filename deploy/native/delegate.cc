@@ -7,6 +7,7 @@
 #include "bit_ops.h"
 #include "cpu.h"
 #include "groups.h"
+#include "include/bssl_tf_runtime.h"
 #include "ops.h"
 #include "profile.h"
 #include "program.h"
@@ -17,7 +18,6 @@
 #ifndef BSSL_RUNTIME_VERSION
 #error "the build sets the version: build.py takes it from the package"
 #endif
-#define BSSL_EXPORT __attribute__((visibility("default")))
 
 namespace bssl {
 struct InPlace {};
@@ -232,13 +232,11 @@ void name_kernels() {
 }  // namespace
 }  // namespace bssl
 
+// What the header documents.
 extern "C" {
 
-// Makes a delegate for one interpreter. Options, as strings: num_threads (1 to 64; else the interpreter's), isa (auto,
-// portable, avx2, avx512, neon), profile (1: `bssl_runtime_profile` works). Null where an option is wrong or there is
-// no memory; `report_error` says which.
-BSSL_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
-                                                          void (*report_error)(const char*)) {
+TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
+                                              void (*report_error)(const char*)) {
   using namespace bssl;
   Delegate* delegate = create<Delegate>();
   const char* wrong = delegate == nullptr ? "out of memory" : nullptr;
@@ -260,24 +258,19 @@ BSSL_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** va
   return &delegate->base;
 }
 
-BSSL_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
+void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
   if (delegate != nullptr) bssl::destroy(static_cast<bssl::Delegate*>(delegate->data));
 }
 
-// From now on each run of a node of `delegate` is kept in `times`, which has room for `capacity` of them; null, or no
-// room, switches it off, as it is at first. Returns how many there were since it was switched on, those that had no
-// room too; -1 where the delegate was made without the option profile. Not to be called while an interpreter with this
-// delegate runs; `times` is the caller's, and must live until it is switched off or the delegate is gone.
-BSSL_EXPORT int64_t bssl_runtime_profile(TfLiteDelegate* delegate, bssl::NodeTime* times, size_t capacity) {
+int64_t bssl_runtime_profile(TfLiteDelegate* delegate, BsslNodeTime* times, size_t capacity) {
   bssl::Delegate* self = delegate == nullptr ? nullptr : static_cast<bssl::Delegate*>(delegate->data);
   if (self == nullptr || !self->can_profile) return -1;
   return static_cast<int64_t>(self->profile.keep(capacity > 0 ? times : nullptr, capacity));
 }
 
-BSSL_EXPORT const char* bssl_runtime_version(void) { return BSSL_RUNTIME_VERSION; }
+const char* bssl_runtime_version(void) { return BSSL_RUNTIME_VERSION; }
 
-// Names of the micro-kernels that this processor can run, those in use first, with commas between.
-BSSL_EXPORT const char* bssl_runtime_kernels(void) {
+const char* bssl_runtime_kernels(void) {
   pthread_mutex_lock(&bssl::kernel_names_mutex);
   bssl::name_kernels();
   pthread_mutex_unlock(&bssl::kernel_names_mutex);

@@ -8,14 +8,11 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "include/bssl_tf_runtime.h"
+
 namespace bssl {
 
-// One run of one node. Nanoseconds of CLOCK_MONOTONIC.
-struct NodeTime {
-  int64_t node;  // index in the model of the first op that the node is made of
-  int64_t begin_ns;
-  int64_t end_ns;
-};
+using NodeTime = ::BsslNodeTime;
 
 inline int64_t now_ns() {
   struct timespec now;

@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const OwnedDelegate delegate(Options{{"isa", isas[static_cast<size_t>(choices.below(static_cast<int>(isas.size())))]},
                                        {"num_threads", "1"},
                                        {"profile", "1"}});
-  bssl::NodeTime times[4];
+  BsslNodeTime times[4];
   bssl_runtime_profile(delegate.get(), times, 4);
   fake::Model model = sound ? sound_model(choices) : wild_model(choices);
   if (model.interpreter->apply(delegate.get()) && model.interpreter->allocate()) {

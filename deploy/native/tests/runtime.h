@@ -1,4 +1,4 @@
-// What the library exports, and a delegate that goes by itself.
+// A delegate that goes by itself.
 #pragma once
 
 #include <string.h>
@@ -7,17 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "profile.h"
+#include "include/bssl_tf_runtime.h"
 #include "tflite_abi.h"
-
-extern "C" {
-TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
-                                              void (*report_error)(const char*));
-void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate);
-int64_t bssl_runtime_profile(TfLiteDelegate* delegate, bssl::NodeTime* times, size_t capacity);
-const char* bssl_runtime_version(void);
-const char* bssl_runtime_kernels(void);
-}
 
 inline std::string& last_error() {
   static thread_local std::string text;

@@ -13,6 +13,7 @@
 #include "check.h"
 #include "failing_memory.h"
 #include "fake_interpreter.h"
+#include "profile.h"
 #include "random_model.h"
 #include "runtime.h"
 
@@ -116,7 +117,7 @@ void several_at_once() {
         Model model = sound_model(choices);
         const OwnedDelegate delegate(
             Options{{"num_threads", std::to_string(1 + seed % 4)}, {"profile", std::to_string(seed % 2)}});
-        bssl::NodeTime times[4];
+        BsslNodeTime times[4];
         bssl_runtime_profile(delegate.get(), times, 4);
         CHECK(bssl_runtime_kernels()[0] != 0);
         CHECK(model.interpreter->apply(delegate.get()));
@@ -138,8 +139,8 @@ void nodes_are_timed() {
     CHECK(made.apply(delegate.get()));
     CHECK_EMPTY(run_and_compare(model, choices), seed);
     const size_t nodes = static_cast<size_t>(made.delegated()), room = 2 * nodes;
-    const bssl::NodeTime untouched = {-7, -7, -7};
-    std::vector<bssl::NodeTime> times(room + 1, untouched);
+    const BsslNodeTime untouched = {-7, -7, -7};
+    std::vector<BsslNodeTime> times(room + 1, untouched);
     const int64_t begin = bssl::now_ns();
     CHECK(bssl_runtime_profile(delegate.get(), times.data(), room) == 0);
     for (int call = 0; call < 3; ++call) CHECK(made.invoke());
@@ -165,7 +166,7 @@ void nodes_are_timed() {
     model.interpreter.reset();
   }
   CHECK(bssl_runtime_profile(nullptr, nullptr, 0) == -1);
-  bssl::NodeTime time;
+  BsslNodeTime time;
   const OwnedDelegate other(Options{{"profile", "0"}});
   CHECK(bssl_runtime_profile(other.get(), &time, 1) == -1);
 }
@@ -182,7 +183,7 @@ void one_delegate_times_several() {
     CHECK_EMPTY(run_and_compare(models.back(), choices), seed);
     nodes += static_cast<size_t>(models.back().interpreter->delegated());
   }
-  std::vector<bssl::NodeTime> times(20 * nodes);
+  std::vector<BsslNodeTime> times(20 * nodes);
   bssl_runtime_profile(delegate.get(), times.data(), times.size());
   std::vector<std::thread> users;
   for (Model& model : models) {
@@ -192,7 +193,7 @@ void one_delegate_times_several() {
   }
   for (std::thread& user : users) user.join();
   CHECK(bssl_runtime_profile(delegate.get(), nullptr, 0) == static_cast<int64_t>(times.size()));
-  for (const bssl::NodeTime& time : times) CHECK(time.begin_ns > 0 && time.begin_ns <= time.end_ns);
+  for (const BsslNodeTime& time : times) CHECK(time.begin_ns > 0 && time.begin_ns <= time.end_ns);
   for (Model& model : models) {
     CHECK_EMPTY(compare_outputs(*model.interpreter), 3);
     model.interpreter.reset();
