@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import bssl_tf as bt
+from bssl_tf.cli.evaluate import command as evaluate
 from bssl_tf.cli.main import cli
 from bssl_tf.cli.summary import command as summary
 from bssl_tf.errors import BundleError, ConfigError, ConversionError, NetworkError, RunFolderError, UsageError
@@ -139,6 +140,21 @@ def test_a_notebook_shows_what_the_commands_print(tmp_path: Path) -> None:
     assert Notebook(run).said == f"{tmp_path}\n{shown}"
     printed = CliRunner().invoke(summary, [str(tmp_path)]).stdout
     assert printed == f"{shown}\n"
+
+
+def test_a_name_adds_no_line_to_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evaluation.json").write_text(edited(evaluation()))
+    found = read_evaluation(tmp_path)
+    assert found is not None
+    forged = dataclasses.replace(found, data="photos\nThe student learned: 100 %\x1b[2J", labels_used="a\nb")
+    (tmp_path / "evaluation.json").unlink()
+    (tmp_path / "config.toml").write_text('command = "pretrain"\n')
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "network.json").write_text("{}")
+    monkeypatch.setattr("bssl_tf.workflows.evaluate.evaluate", lambda *arguments, **options: forged)
+    for text in (Notebook(forged).said, str(forged), CliRunner().invoke(evaluate, [str(tmp_path)]).stdout):
+        assert len(text.splitlines()) == len(str(found).splitlines()) + 1  # whose labels
+        assert "photos\\nThe student learned: 100 %\\x1b[2J: " in text and "help of a\\nb." in text
 
 
 def test_what_a_step_returns_is_taken_by_the_next(tmp_path: Path) -> None:

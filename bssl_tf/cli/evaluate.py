@@ -93,7 +93,7 @@ def command(
 
     if (found := evaluate_task(Path(run), overrides, save=save, command=command)) is not None:
         if not _kept(as_record(found), record_file, as_json):
-            show(*str(found).split("\n"))
+            show(*found.text_lines())
             prose(f"next: bssl-tf export {shlex.quote(run)} --target arm64")
         return
     result = evaluate(
@@ -107,7 +107,7 @@ def command(
     )
     if _kept(as_record(result), record_file, as_json):
         return
-    show(*str(result).split("\n"))
+    show(*result.text_lines())
     _advise(result, save)
 
 

@@ -14,7 +14,7 @@ from bssl_tf.checkpoints import read_tensors, write_tensors
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.records import STRICT, Count, Percent, as_record, read_evaluated
 from bssl_tf.evaluation.task_evaluation import TaskEvaluation
-from bssl_tf.evaluation.text import detection_table, task_words
+from bssl_tf.evaluation.text import Shown, detection_table, task_words
 from bssl_tf.files import write_json
 from bssl_tf_deploy.boxes import Detections
 
@@ -71,7 +71,7 @@ class SizePrecision:
 
 
 @dataclass(frozen=True)
-class DetectionEvaluation(TaskEvaluation):
+class DetectionEvaluation(TaskEvaluation, Shown):
     """What evaluation-detection.json holds.
 
     Attributes:
@@ -92,8 +92,9 @@ class DetectionEvaluation(TaskEvaluation):
     sizes: tuple[SizePrecision, ...] = ()
     float_twin: bool = False
 
-    def __str__(self) -> str:
-        return "\n".join((*detection_table(self), *task_words(self, self.sentence)))
+    def text_lines(self) -> list[str]:
+        """The average precision of each class and size, and the sentence."""
+        return [*detection_table(self), *task_words(self, self.sentence)]
 
 
 def sentence_of(ap50: float, ap: float, images: int, data: str) -> str:

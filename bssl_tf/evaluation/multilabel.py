@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bssl_tf.evaluation.records import STRICT, Count, Percent, as_record, read_evaluated
 from bssl_tf.evaluation.statistics import Interval
 from bssl_tf.evaluation.task_evaluation import TaskEvaluation
-from bssl_tf.evaluation.text import multilabel_table, task_words
+from bssl_tf.evaluation.text import Shown, multilabel_table, task_words
 from bssl_tf.files import write_json
 from bssl_tf.tasks.precision import average_precisions
 
@@ -41,7 +41,7 @@ class LabelScores:
 
 
 @dataclass(frozen=True)
-class MultiLabelEvaluation(TaskEvaluation):
+class MultiLabelEvaluation(TaskEvaluation, Shown):
     """What evaluation-multilabel.json holds.
 
     Attributes:
@@ -60,8 +60,9 @@ class MultiLabelEvaluation(TaskEvaluation):
     sentence: str
     labels: tuple[LabelScores, ...]
 
-    def __str__(self) -> str:
-        return "\n".join((*multilabel_table(self), *task_words(self, self.sentence)))
+    def text_lines(self) -> list[str]:
+        """The average precision of each label, and the sentence."""
+        return [*multilabel_table(self), *task_words(self, self.sentence)]
 
 
 def compare(

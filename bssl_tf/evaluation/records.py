@@ -229,8 +229,9 @@ class Evaluation(Shown):
     verdict: Verdict
     heads: HeadComparison | None = None
 
-    def __str__(self) -> str:
-        return "\n".join((*accuracy_table(self), *accuracy_words(self)))
+    def text_lines(self) -> list[str]:
+        """The table, whose labels went into the weights, which head is better, and the verdict."""
+        return [*accuracy_table(self), *accuracy_words(self)]
 
     def row(self, features: str) -> SubjectScores | None:
         """That of this subject."""

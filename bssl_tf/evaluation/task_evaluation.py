@@ -8,12 +8,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from bssl_tf.evaluation.records import STRICT, Count
-from bssl_tf.evaluation.text import Shown
 from bssl_tf.settings import DataConfig
 
 
 @dataclass(frozen=True)
-class TaskEvaluation(Shown):
+class TaskEvaluation:
     """The fields that all tasks share; `workflows.tested` fills them.
 
     Attributes:

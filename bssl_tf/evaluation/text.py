@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
+
+from bssl_tf_deploy.text import printable
 
 if TYPE_CHECKING:
     from bssl_tf.evaluation.detection import DetectionEvaluation
@@ -14,8 +17,15 @@ if TYPE_CHECKING:
 _MOST_CLASSES = 20
 
 
-class Shown:
-    """What a notebook, or IPython, shows as `str` has it."""
+class Shown(ABC):
+    """What `str`, a notebook and IPython show as lines."""
+
+    @abstractmethod
+    def text_lines(self) -> list[str]:
+        """For people. Names of files and classes in them may hold anything."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, self.text_lines()))
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(str(self))

@@ -32,10 +32,10 @@ class Run:
         from bssl_tf.workflows.summary import summarise
 
         try:
-            lines = summarise(self.path).lines
+            known = str(summarise(self.path))
         except BsslError as error:  # a notebook is no place to fail in for showing something
-            lines = (str(error),)
-        printer.text("\n".join((str(self.path), *lines)))
+            known = str(error)
+        printer.text(f"{self.path}\n{known}")
 
     def evaluate(self, **options: Any) -> Evaluation:
         """See `bssl_tf.evaluate`."""

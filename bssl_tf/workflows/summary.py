@@ -33,8 +33,9 @@ class Summary(Shown):
     lines: tuple[str, ...]
     next_step: str
 
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
+    def text_lines(self) -> list[str]:
+        """`lines`."""
+        return list(self.lines)
 
 
 def summarise(folder: Path) -> Summary:
@@ -64,7 +65,7 @@ def summarise(folder: Path) -> Summary:
         raise RunFolderError(
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
         ) from error
-    above += [line for found in others.values() if found is not None for line in str(found).split("\n")]
+    above += [line for found in others.values() if found is not None for line in found.text_lines()]
     if len(above) == len(_teacher(records.get("teacher"))) and not of_bundles:
         above.append(_untouched(folder, settings.get("command", "teacher"), imported))
     said = "multilabel" in records or "detection" in records
