@@ -37,10 +37,15 @@ BROUGHT = {
 # LCE will keep of a student is found out without converting it, and the zoo names networks that it does not build.
 # Saved networks are rebuilt by the module that opens larq_zoo:NAME. A picture is a type that tasks have in annotations.
 # What makes reports shows detectors too, which `auto` does not train. The device's command line has a server, and the
-# host's commands use other parts of it.
+# host's commands use other parts of it; nor do they learn heads.
 NOT_NEEDED = {
-    **{"run": {"picamera2", "starlette", "uvicorn"}, "data": {"array_record"}, "auto": {"pycocotools", "yaml"}},
-    **{name: {"picamera2", "cv2", "starlette", "uvicorn"} for name in ("bench", "embed", "similar", "select")},
+    **{
+        "run": {"picamera2", "sklearn", "starlette", "uvicorn"},
+        "data": {"array_record"},
+        "auto": {"pycocotools", "yaml"},
+    },
+    **{name: {"picamera2", "cv2", "starlette", "uvicorn"} for name in ("embed", "similar", "select")},
+    "bench": {"picamera2", "cv2", "sklearn", "starlette", "uvicorn"},
     **{"pretrain": {"larq_compute_engine"}, "zoo": {"tensorflow", "tf_keras", "larq"}},
     **{"import-teacher": {"larq_zoo"}, "report": {"larq_zoo"}, "summary": {"PIL"}},
 }

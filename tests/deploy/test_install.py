@@ -98,7 +98,8 @@ def test_the_wheel_holds_this_machines_library_and_the_sources(wheel: Path, tmp_
         library = Path(archive.extract(f"bssl_tf_deploy/lib/{LIBRARY}", tmp_path))
     assert hardening(library) == HARDENED
     for file in (ROOT / "deploy" / "native").rglob("*"):
-        if file.suffix in (".cc", ".h", ".inc") and "tests" not in file.relative_to(ROOT).parts:
+        beside = {"tests", "example"} & set(file.relative_to(ROOT).parts)
+        if file.suffix in (".cc", ".h", ".inc") and not beside:
             assert f"bssl_tf_deploy/{file.relative_to(ROOT / 'deploy').as_posix()}" in names
     assert not [name for name in names if "tests" in name or "benchmarks" in name]
     assert {f"bssl_tf_deploy-{version}.dist-info/licenses/LICENSE", "bssl_tf_deploy/serving/page.html"} <= names

@@ -121,7 +121,13 @@ def test_stage_two_goes_on_with_the_classifier_only_in_modified_multi_stage_trai
     np.testing.assert_allclose(ended, kernel(built[0]) if same else begun[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["moco", "byol", "swav", "supervised", "contrastive s2bnn", "bssl frozen", "guided"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("moco", "byol", "swav", "supervised", "bssl frozen", "guided"),
+        pytest.param("contrastive s2bnn", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_was_cut_ends_bit_for_bit_like_one_that_was_not(
     name: str, teacher: Teacher, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,13 @@ FALLING = {
 }
 
 
-@pytest.mark.parametrize("name", FALLING)
+# Every method in CI, its other variants with the slow tests.
+VARIANTS = {"contrastive s2bnn", "bssl frozen", "bssl features", "bssl kl only"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in VARIANTS)) for name in FALLING]
+)
 def test_the_loss_falls(name: str, teacher: Teacher, inputs: Inputs, tmp_path: Path) -> None:
     part, factor, first = FALLING[name]
     epochs = 12 if first else 6
