@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
@@ -40,6 +41,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     escaped = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     report.sections[:] = escaped
     return report
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_objects_to_look_through() -> Iterator[None]:
+    """What a file of tests leaves behind for good, such as TensorFlow's graphs, no collection goes through again.
+
+    There are millions of such objects after some files, and each collection of all would take seconds.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
