@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -83,12 +84,12 @@ def open_hdf5(path: Path, source: str) -> Iterator[h5py.File]:
         source: what it came from, for messages.
 
     Raises:
-        ConversionError: HDF5's library does not come to an end with it, or crashes; or see `require_whole`.
+        ConversionError: HDF5's library never finishes reading it, or crashes; or see `require_whole`.
         OSError: it is damaged.
     """
     about = path.stat()
     if not _comes_to_an_end(path, about.st_ino, about.st_size, about.st_mtime_ns):
-        raise ConversionError(f"{source} is damaged: HDF5's library never ends reading it, or crashes", _AGAIN)
+        raise ConversionError(f"{source} is damaged: HDF5's library never finishes reading it, or crashes", _AGAIN)
     with h5py.File(path, "r") as file:
         require_whole(file, source)
         yield file
@@ -99,9 +100,13 @@ def _comes_to_an_end(path: Path, *version: int) -> bool:
     """Whether another process can read all of the file; see `hdf5_rehearsal`."""
     # Isolated, so that no folder of a user's stands before those of the packages.
     words = [sys.executable, "-I", str(_REHEARSAL), str(path.resolve())]
+    # numpy sets memory aside for a thread of each processor: on a large machine, more than the limit allows.
+    alone = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     quiet = subprocess.DEVNULL
     try:
-        done = subprocess.run(words, stdin=quiet, stdout=quiet, stderr=quiet, check=False, timeout=_REHEARSAL_S)
+        done = subprocess.run(
+            words, stdin=quiet, stdout=quiet, stderr=quiet, env=alone, check=False, timeout=_REHEARSAL_S
+        )
     except subprocess.TimeoutExpired:
         return False
     # A signal, as of a limit or a crash, is a negative status. Errors in it are for whoever opens the file.

@@ -24,11 +24,17 @@ _LARGEST_BYTES = 1 << 28
 def _limit(size: int) -> None:
     import resource
 
-    # A time of the processor, as a busy machine is no fault of the file.
-    seconds = PROCESSOR_S + size // BYTES_PER_S
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES + size,) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    wanted = {
+        # Time of the processor, as a busy machine is no fault of the file.
+        resource.RLIMIT_CPU: PROCESSOR_S + size // BYTES_PER_S,
+        resource.RLIMIT_AS: MEMORY_BYTES + size,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, most in wanted.items():
+        # Nobody may raise a limit that whoever started this has set.
+        _, hard = resource.getrlimit(kind)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
 
 
 def _read(item: Any, seen: set[Any]) -> None:

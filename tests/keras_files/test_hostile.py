@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 
 from bssl_tf.backend import keras
 from bssl_tf.errors import BsslError, ConversionError, NetworkError
+from bssl_tf.keras_files.files import _REHEARSAL
 from bssl_tf.keras_files.models import input_shape, open_model
 from bssl_tf.keras_files.weights import load_weights_file
 from bssl_tf.preprocessing import Preprocessing
@@ -264,8 +266,29 @@ def test_an_hdf5_file_that_its_library_never_ends_reading_is_refused(tmp_path: P
     for path, read in readers:
         with pytest.raises(BsslError) as refused:
             read()
-        assert f"{path} is damaged: HDF5's library never ends reading it, or crashes" in refused.value.what
+        assert f"{path} is damaged: HDF5's library never finishes reading it, or crashes" in refused.value.what
         assert "\n" not in str(refused.value)
+
+
+def test_hdf5_is_read_within_limits_that_a_user_has_set(tmp_path: Path) -> None:
+    """A limit may not be raised above those."""
+    sound, endless = tmp_path / "sound.h5", tmp_path / "endless.h5"
+    for path in (sound, endless):
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"] = "{}"
+    with_endless_heap(endless)
+    inherited = {resource.RLIMIT_AS: 3 << 30, resource.RLIMIT_CPU: 1}
+
+    def limited() -> None:
+        for kind, most in inherited.items():
+            resource.setrlimit(kind, (most, most))
+
+    alone = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    ended = [
+        subprocess.run([sys.executable, "-I", _REHEARSAL, path], preexec_fn=limited, env=alone, check=False).returncode
+        for path in (sound, endless)
+    ]
+    assert ended[0] == 0 and ended[1] < 0
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
