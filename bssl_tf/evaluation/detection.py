@@ -14,7 +14,7 @@ from bssl_tf.checkpoints import read_tensors, write_tensors
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.records import STRICT, Count, Percent, as_record, read_evaluated
 from bssl_tf.evaluation.task_evaluation import TaskEvaluation
-from bssl_tf.evaluation.text import Shown, detection_table, task_words
+from bssl_tf.evaluation.text import Shown, detection_table, trained_with
 from bssl_tf.files import write_json
 from bssl_tf_deploy.boxes import Detections
 
@@ -94,7 +94,7 @@ class DetectionEvaluation(TaskEvaluation, Shown):
 
     def text_lines(self) -> list[str]:
         """The average precision of each class and size, and the sentence."""
-        return [*detection_table(self), *task_words(self, self.sentence)]
+        return [*detection_table(self), *trained_with(self.labels_used), self.sentence]
 
 
 def sentence_of(ap50: float, ap: float, images: int, data: str) -> str:

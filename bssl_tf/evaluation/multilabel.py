@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bssl_tf.evaluation.records import STRICT, Count, Percent, as_record, read_evaluated
 from bssl_tf.evaluation.statistics import Interval
 from bssl_tf.evaluation.task_evaluation import TaskEvaluation
-from bssl_tf.evaluation.text import Shown, multilabel_table, task_words
+from bssl_tf.evaluation.text import Shown, multilabel_table, trained_with
 from bssl_tf.files import write_json
 from bssl_tf.tasks.precision import average_precisions
 
@@ -62,7 +62,7 @@ class MultiLabelEvaluation(TaskEvaluation, Shown):
 
     def text_lines(self) -> list[str]:
         """The average precision of each label, and the sentence."""
-        return [*multilabel_table(self), *task_words(self, self.sentence)]
+        return [*multilabel_table(self), *trained_with(self.labels_used), self.sentence]
 
 
 def compare(

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.predictions import Answers, Predictions
 from bssl_tf.evaluation.statistics import Interval, accuracy_interval
-from bssl_tf.evaluation.text import Shown, accuracy_table, accuracy_words
+from bssl_tf.evaluation.text import Shown, accuracy_table, trained_with, verdict_lines
 from bssl_tf.files import read_json, write_json
 from bssl_tf.settings import DataConfig
 
@@ -231,7 +231,7 @@ class Evaluation(Shown):
 
     def text_lines(self) -> list[str]:
         """The table, whose labels went into the weights, which head is better, and the verdict."""
-        return [*accuracy_table(self), *accuracy_words(self)]
+        return [*accuracy_table(self), *trained_with(self.labels_used), *verdict_lines(self)]
 
     def row(self, features: str) -> SubjectScores | None:
         """That of this subject."""

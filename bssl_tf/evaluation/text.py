@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from bssl_tf.evaluation.detection import DetectionEvaluation
     from bssl_tf.evaluation.multilabel import MultiLabelEvaluation
     from bssl_tf.evaluation.records import Evaluation, HeadComparison
-    from bssl_tf.evaluation.task_evaluation import TaskEvaluation
 
 # Of which all are shown.
 _MOST_CLASSES = 20
@@ -48,12 +47,15 @@ def accuracy_table(result: Evaluation) -> list[str]:
     return lines
 
 
-def accuracy_words(result: Evaluation, labels_used: str | None = None) -> list[str]:
-    """What there is to say below the table: whose labels went into the weights, which head is better, the verdict."""
-    labels_used = result.labels_used or labels_used
-    said = [f"Trained with the help of {labels_used}."] if labels_used else []
+def trained_with(labels_used: str | None) -> list[str]:
+    """Whose labels went into the weights; no line for nobody's."""
+    return [f"Trained with the help of {labels_used}."] if labels_used else []
+
+
+def verdict_lines(result: Evaluation) -> list[str]:
+    """Which head is better, where there are two, and the verdict."""
     of_heads = _heads_lines(result.heads) if result.heads is not None else []
-    return [*said, *of_heads, result.verdict.sentence]
+    return [*of_heads, result.verdict.sentence]
 
 
 def _heads_lines(found: HeadComparison) -> list[str]:
@@ -69,11 +71,6 @@ def _heads_lines(found: HeadComparison) -> list[str]:
             f"{len(classes) - len(shown)} more classes, which differ less, are in evaluation.json and the report"
         )
     return lines
-
-
-def task_words(found: TaskEvaluation, sentence: str) -> list[str]:
-    """What there is to say below the table of a network that is no classifier of one label per image."""
-    return [*([f"Trained with the help of {found.labels_used}."] if found.labels_used else []), sentence]
 
 
 def multilabel_table(found: MultiLabelEvaluation) -> list[str]:

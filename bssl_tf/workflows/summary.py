@@ -12,8 +12,8 @@ from bssl_tf.bench_records import read_benchmarks
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.detection import read_detection
 from bssl_tf.evaluation.multilabel import read_multilabel
-from bssl_tf.evaluation.records import Evaluation, as_record, read_evaluation
-from bssl_tf.evaluation.text import Shown, accuracy_table, accuracy_words
+from bssl_tf.evaluation.records import as_record, read_evaluation
+from bssl_tf.evaluation.text import Shown, accuracy_table, trained_with, verdict_lines
 from bssl_tf.files import read_json
 from bssl_tf.settings import Import, read_import, read_run_config
 from bssl_tf_deploy.record import BINARY, Record
@@ -47,7 +47,8 @@ def summarise(folder: Path) -> Summary:
     imported = read_import(folder)
     settings = read_run_config(folder) if imported is None else {}
     evaluation = read_evaluation(folder)
-    others = {"multilabel": read_multilabel(folder), "detection": read_detection(folder)}
+    of_tasks = {"multilabel": read_multilabel(folder), "detection": read_detection(folder)}
+    others = {name: found for name, found in of_tasks.items() if found is not None}
     records: dict[str, Any] = {
         "evaluation": evaluation and as_record(evaluation),
         "bundles": {path.parent.name: read_json(path) for path in sorted(folder.glob("*/manifest.json"))},
@@ -55,22 +56,28 @@ def summarise(folder: Path) -> Summary:
     }
     if (folder / "teacher.json").exists():
         records["teacher"] = read_json(folder / "teacher.json")
-    records |= {name: dataclasses.asdict(found) for name, found in others.items() if found is not None}
+    records |= {name: dataclasses.asdict(found) for name, found in others.items()}
     if imported is not None:
         records["import"] = dataclasses.asdict(imported)
     try:
-        above = [*_teacher(records.get("teacher")), *(accuracy_table(evaluation) if evaluation is not None else ())]
+        lines = [*_teacher(records.get("teacher")), *(accuracy_table(evaluation) if evaluation is not None else ())]
         of_bundles = _bundles(records["bundles"], records["benchmark"])
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RunFolderError(
             f"a record in {folder} is damaged ({error})", "Evaluate, export and bench again"
         ) from error
-    above += [line for found in others.values() if found is not None for line in found.text_lines()]
-    if len(above) == len(_teacher(records.get("teacher"))) and not of_bundles:
-        above.append(_untouched(folder, settings.get("command", "teacher"), imported))
-    said = "multilabel" in records or "detection" in records
-    below = _below(evaluation, None if said else settings.get("labels_used"), imported)
-    return Summary(records, (*above, *of_bundles, *below), evaluation.verdict.next_step if evaluation else "")
+    for found in others.values():
+        lines += found.text_lines()
+    if evaluation is None and not others and not of_bundles:
+        lines.append(_untouched(folder, settings.get("command", "teacher"), imported))
+    lines += of_bundles
+    labels_used = evaluation.labels_used if evaluation is not None else settings.get("labels_used")
+    if imported is not None and imported.labels_used:
+        labels_used = labels_used or f"the labels that {imported.format} was trained on"
+    # Those of tasks have said so themselves.
+    lines += [] if others else trained_with(labels_used)
+    lines += [] if evaluation is None else verdict_lines(evaluation)
+    return Summary(records, tuple(lines), evaluation.verdict.next_step if evaluation is not None else "")
 
 
 def _untouched(folder: Path, trained_by: str, imported: Import | None) -> str:
@@ -83,14 +90,6 @@ def _untouched(folder: Path, trained_by: str, imported: Import | None) -> str:
         state = f"a teacher, {imported.method}" if imported else "a teacher"
         return f"{state}; next: bssl-tf pretrain --teacher {run} --data ... --out ..."
     return f"nothing known yet; next: bssl-tf evaluate {run}"
-
-
-def _below(evaluation: Evaluation | None, labels_used: str | None, imported: Import | None) -> list[str]:
-    if imported is not None and imported.labels_used:
-        labels_used = labels_used or f"the labels that {imported.format} was trained on"
-    if evaluation is not None:
-        return accuracy_words(evaluation, labels_used)
-    return [f"Trained with the help of {labels_used}."] if labels_used else []
 
 
 def _line(name: str, value: str) -> str:

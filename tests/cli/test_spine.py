@@ -147,6 +147,15 @@ def test_the_verdict_is_the_last_word_of_the_summary_and_of_the_evaluation(
         assert all(line.startswith(("next: ", "to export it")) for line in lines[place + 1 :])
 
 
+def test_the_summary_takes_from_an_evaluation_whose_labels_were_used(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('command = "pretrain"\nlabels_used = "the labels of a"\n')
+    assert "the help of the labels of a." in CliRunner().invoke(summary, [str(tmp_path)]).output
+    for used, said in ((None, []), ("the labels of b", ["Trained with the help of the labels of b."])):
+        (tmp_path / "evaluation.json").write_text(edited(evaluation(labels_used=used)))
+        lines = CliRunner().invoke(summary, [str(tmp_path)]).output.splitlines()
+        assert [line for line in lines if "with the help of" in line] == said
+
+
 @pytest.mark.parametrize("trained_by", ["teacher", "pretrain"])
 def test_the_summary_of_an_unfinished_run_names_the_command_that_finishes_it(trained_by: str, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f'command = "{trained_by}"\n')
