@@ -1,11 +1,12 @@
-"""Trains the teacher of `bssl-tf compare cifar10` without labels, with PyTorch on a GPU (minutes; days on two cores).
+"""Trains the teacher of `bssl-tf compare cifar10` without labels, with PyTorch on a GPU.
 
     python docs/cifar10_teacher.py DIR/cifar10_jpeg75/1.0.0 --out cifar10-teacher.pth
     bssl-tf import-teacher float_resnet cifar10-teacher.pth --image-size 32 --out runs/cifar10/teacher
 
-The network is `bssl_tf.models.float_resnet` with a projection head, layer for layer; the loss is SimCLR's (Chen et al.,
-ICML 2020, arXiv 2002.05709, section 2.1) in bfloat16. Labels are read to report how near images of a class lie, and
-nothing is chosen by the test images. Needs PyTorch, numpy and Pillow only, so that a machine with a GPU needs no more.
+It takes minutes, and a day or more on two cores. The network is `bssl_tf.models.float_resnet` with a projection head,
+layer for layer; the loss is SimCLR's (Chen et al., ICML 2020, arXiv 2002.05709, section 2.1) in bfloat16. Labels are of
+use for `--hold-out` alone, which reports how near images of a class lie, and nothing is chosen by the test images.
+Needs PyTorch, numpy and Pillow only, so that a machine with a GPU needs no more.
 """
 
 from __future__ import annotations
@@ -59,11 +60,9 @@ class Teacher(nn.Module):
         inputs = width
         for stage in (1, 2, 3):
             outputs = width * 2 ** (stage - 1)
-            blocks = [
-                Block(inputs if block == 0 else outputs, outputs, 1 + (stage > 1 and block == 0))
-                for block in range(depth)
-            ]
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+            first = Block(inputs, outputs, 1 if stage == 1 else 2)
+            rest = (Block(outputs, outputs, 1) for _ in range(1, depth))
+            self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
             inputs = outputs
         hidden = nn.Linear(inputs, inputs, bias=False), nn.BatchNorm1d(inputs)
         self.fc = nn.Sequential(*hidden, nn.ReLU(), nn.Linear(inputs, EMBEDDING_WIDTH))
@@ -201,7 +200,7 @@ def train(given: argparse.Namespace) -> Teacher:
     device = torch.device(given.device)
     images, labels = (part[: given.limit].to(device) for part in read_split(given.folder, "train"))
     held_out = len(images) // 10 if given.hold_out else 0
-    asked, answers = (images[:held_out], labels[:held_out]) if held_out else (images[:5000], labels[:5000])
+    asked, answers = images[:held_out], labels[:held_out]
     images, labels = images[held_out:], labels[held_out:]
     network = Teacher(given.width, given.depth).to(device, memory_format=torch.channels_last)
     generator = torch.Generator(device).manual_seed(given.seed)
@@ -230,11 +229,11 @@ def train(given: argparse.Namespace) -> Teacher:
             optimizer.step()
             losses += loss.detach()
         if epoch + 1 == given.epochs or (epoch + 1) % given.report_every == 0:
-            known = features_of(network, images)
-            # Of images that were trained on, one is its own nearest neighbour, which tells nothing.
             line = {"epoch": epoch + 1, "loss": round(float(losses) / steps, 4)}
+            # Of images that were trained on, each is its own nearest neighbour, which tells nothing.
             if held_out:
-                line["knn_held_out"] = round(nearest_neighbours(known, labels, features_of(network, asked), answers), 2)
+                known, unseen = features_of(network, images), features_of(network, asked)
+                line["knn_held_out"] = round(nearest_neighbours(known, labels, unseen, answers), 2)
             line["seconds"] = round(time.monotonic() - began, 1)
             print(json.dumps(line), flush=True)
     return network

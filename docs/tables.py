@@ -49,7 +49,7 @@ def demo() -> str:
 
 
 def cifar10_teacher() -> str:
-    """Accuracy of the teacher that is kept, and of its controls."""
+    """Accuracy of the teacher that is kept."""
     return _accuracies(read_records(RESULTS / "cifar10-teacher.jsonl"))
 
 

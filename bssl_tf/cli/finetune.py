@@ -22,7 +22,7 @@ from bssl_tf.settings import FinetuneConfig
 @click.argument("student", metavar="RUN", required=False, shell_complete=students)
 @source_options
 @training_options
-@budget_option("as many epochs as this machine can train, 60 at most")
+@budget_option("as many epochs as fit on this machine, 60 at most")
 @click.option(
     "--head-learning-rate",
     "finetune__head_learning_rate",

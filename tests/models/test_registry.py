@@ -62,7 +62,13 @@ def test_it_is_laid_out_for_lce(name: str) -> None:
 
 
 # Sizes of one family differ in how many blocks they have. A float network has nothing to switch: one of them shows it.
-@pytest.mark.parametrize("name", sorted({*BACKBONES} - FLOAT_NETWORKS - ALIKE | {"float_resnet"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE | FLOAT_NETWORKS - {"float_resnet"}))
+        for name in sorted(BACKBONES)
+    ],
+)
 def test_its_quantisers_go_off_and_on_without_touching_weights(name: str) -> None:
     model = small(name)
     stage_one = binarize(model, weights=False)

@@ -125,6 +125,15 @@ def _torchvision(backbone: str, blocks: tuple[int, ...], convolutions: int) -> F
     return Format(backbone, ("",), ("fc.",), layers, _IMAGENET_MEAN, _IMAGENET_STD, labels_used=True)
 
 
+def _mlp_with_norm(place: str) -> tuple[Layer, ...]:
+    """A head of two dense layers with batch norm and a ReLU between them."""
+    return (
+        Layer("head_dense1", f"{place}.0", "dense"),
+        Layer("head_norm1", f"{place}.1", "norm"),
+        Layer("head_dense2", f"{place}.3", "dense"),
+    )
+
+
 FORMATS = {
     "moco_v1": _resnet50("encoder_q.", head=(128,), head_layers=(Layer("head_dense1", "fc", "dense"),)),
     "moco_v2": _resnet50(
@@ -136,23 +145,14 @@ FORMATS = {
         "base_encoder.",
         head=(4096, 256),
         head_batch_norm=True,
-        head_layers=(
-            Layer("head_dense1", "fc.0", "dense"),
-            Layer("head_norm1", "fc.1", "norm"),
-            Layer("head_dense2", "fc.3", "dense"),
-            Layer("head_dense2", "fc.4", "plain_norm"),
-        ),
+        head_layers=(*_mlp_with_norm("fc"), Layer("head_dense2", "fc.4", "plain_norm")),
     ),
     "swav": _resnet50(
         "",
         left_out=("prototypes.",),
         head=(2048, 128),
         head_batch_norm=True,
-        head_layers=(
-            Layer("head_dense1", "projection_head.0", "dense"),
-            Layer("head_norm1", "projection_head.1", "norm"),
-            Layer("head_dense2", "projection_head.3", "dense"),
-        ),
+        head_layers=_mlp_with_norm("projection_head"),
     ),
     "byol": _resnet50(
         *("online_network.encoder.", "online_encoder.net.", "backbone.", "encoder.", ""),
@@ -170,11 +170,7 @@ FORMATS = {
         _CIFAR10_STD,
         head=(256, 128),
         head_batch_norm=True,
-        head_layers=(
-            Layer("head_dense1", "fc.0", "dense"),
-            Layer("head_norm1", "fc.1", "norm"),
-            Layer("head_dense2", "fc.3", "dense"),
-        ),
+        head_layers=_mlp_with_norm("fc"),
         sizes={"width": 64, "depth": 1},
     ),
     "torchvision_resnet18": _torchvision("resnet18", _RESNET18_BLOCKS, 2),

@@ -46,7 +46,7 @@ static void* room(size_t bytes) {
 static int header_number(FILE* file) {
   int number = 0, digits = 0, letter = fgetc(file);
   while (letter == ' ' || letter == '\t' || letter == '\r' || letter == '\n' || letter == '#') {
-    while (letter == '#' && letter != EOF) {
+    if (letter == '#') {
       do letter = fgetc(file);
       while (letter != '\n' && letter != EOF);
     }
