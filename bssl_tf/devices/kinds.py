@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-from importlib import metadata
 
 from bssl_tf.devices.android import Phone
 from bssl_tf.devices.device import Device, DeviceSettings
 from bssl_tf.devices.local import LocalDevice
 from bssl_tf.devices.qemu import QemuDevice
 from bssl_tf.devices.ssh import SshDevice
+from bssl_tf.entry_points import offered
 from bssl_tf.errors import ConfigError
 
 GROUP = "bssl_tf.devices"
@@ -62,7 +62,7 @@ def device_of(settings: DeviceSettings, known: str = "") -> Device:
 def _offered() -> dict[str, type[Device]]:
     """Kinds of other packages."""
     found: dict[str, type[Device]] = {}
-    for entry in metadata.entry_points(group=GROUP):
+    for entry in offered(GROUP):
         try:
             kind = entry.load()
             if not (isinstance(kind, type) and issubclass(kind, Device)):

@@ -20,6 +20,7 @@ from bssl_tf.files import read_json, write_json
 from bssl_tf.settings import DataConfig
 
 T = TypeVar("T")
+_adapters: dict[type, TypeAdapter[Any]] = {}
 FILE = "evaluation.json"
 # P-values around 0.05 that a few other answers would carry to its other side.
 _CLOSE = (0.01, 0.25)
@@ -295,6 +296,13 @@ def read_evaluated(path: Path, kind: type[T]) -> T | None:
     return read_strictly(path, kind, f"Make it again with `bssl-tf evaluate {shlex.quote(str(path.parent))}`")
 
 
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """One for each kind: creating it takes a hundred times as long as using it."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
 def read_strictly(path: Path, kind: type[T], next_step: str) -> T:
     """The JSON in `path` as a dataclass: every key known, every value of its type.
 
@@ -302,7 +310,7 @@ def read_strictly(path: Path, kind: type[T], next_step: str) -> T:
         RunFolderError: it is not; the first difference is named.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(read_json(path)), strict=True)
+        return _adapter(kind).validate_json(json.dumps(read_json(path)), strict=True)
     except RunFolderError as error:
         raise error.with_next_step(next_step) from error
     except ValidationError as error:

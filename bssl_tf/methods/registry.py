@@ -15,6 +15,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from bssl_tf.entry_points import offered
 from bssl_tf.errors import ConfigError, first_line
 from bssl_tf.methods.method import Method
 from bssl_tf.settings import (
@@ -30,7 +31,7 @@ from bssl_tf.settings import (
 )
 
 if TYPE_CHECKING:
-    from importlib import metadata
+    from importlib.metadata import EntryPoint
 
 GROUP = "bssl_tf.methods"
 LABELS_USED = "labels_used"
@@ -74,7 +75,7 @@ def register(method: Method[Any]) -> None:
 
 def names() -> list[str]:
     """What `method` can be: of this package first. No method is loaded."""
-    return list(dict.fromkeys((*BUILT_IN, *_registered, *(found.name for found in _entry_points()))))
+    return list(dict.fromkeys((*BUILT_IN, *_registered, *(found.name for found in offered(GROUP)))))
 
 
 def names_for(command: str) -> list[str]:
@@ -101,7 +102,7 @@ def find(name: str) -> Method[Any]:
     if name in _registered:
         return _registered[name]
     check_choice("method", name, names())
-    return _loaded(next(found for found in _entry_points() if found.name == name))
+    return _loaded(next(found for found in offered(GROUP) if found.name == name))
 
 
 def read_run(kind: type[Sections], tables: dict[str, Any]) -> RunConfig[Sections]:
@@ -156,13 +157,7 @@ def without_others(tables: dict[str, Any], name: object) -> dict[str, Any]:
     return {key: value for key, value in tables.items() if key not in others}
 
 
-def _entry_points() -> metadata.EntryPoints:
-    from importlib import metadata  # takes a while, and only names of other packages need it
-
-    return metadata.entry_points(group=GROUP)
-
-
-def _loaded(entry: metadata.EntryPoint) -> Method[Any]:
+def _loaded(entry: EntryPoint) -> Method[Any]:
     try:
         method = entry.load()
     except Exception as error:  # whatever a package of somebody else raises

@@ -17,11 +17,10 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from bssl_tf.entry_points import offered
 from bssl_tf.errors import BsslError, ConfigError, NetworkError, first_line
 
 if TYPE_CHECKING:
-    from importlib import metadata
-
     from bssl_tf.backend import keras
 
 GROUP = "bssl_tf.networks"
@@ -76,7 +75,7 @@ def names() -> list[str]:
 
 def of_packages() -> list[str]:
     """The names that other packages provide."""
-    return [found.name for found in _entry_points()]
+    return [found.name for found in offered(GROUP)]
 
 
 def build_backbone(name: str, image_size: int, channels: int, arguments: dict[str, Any]) -> keras.Model:
@@ -154,14 +153,8 @@ def check_backbone(name: str) -> None:
         )
 
 
-def _entry_points() -> metadata.EntryPoints:
-    from importlib import metadata  # takes a while, and only names of other packages need it
-
-    return metadata.entry_points(group=GROUP)
-
-
 def _loaded(name: str) -> Callable[..., Any]:
-    entry = next(found for found in _entry_points() if found.name == name)
+    entry = next(found for found in offered(GROUP) if found.name == name)
     try:
         builder = entry.load()
     except Exception as error:  # whatever a package of somebody else raises

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from bssl_tf.entry_points import offered
 from bssl_tf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def find_task(name: str) -> Task[Any]:
     # Loads TensorFlow, which a report does without.
     from bssl_tf.tasks.task import Task
 
-    entry = next(iter(metadata.entry_points(group=_ENTRY_POINTS, name=name)), None)
+    entry = next((one for one in offered(_ENTRY_POINTS) if one.name == name), None)
     if entry is None:
-        known = sorted({*_OWN, *(one.name for one in metadata.entry_points(group=_ENTRY_POINTS))})
+        known = sorted({*_OWN, *(one.name for one in offered(_ENTRY_POINTS))})
         raise ConfigError(f"no task is called {name!r:.60}", f"Choose one of {', '.join(known)}")
     try:
         task = entry.load()()

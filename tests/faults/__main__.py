@@ -25,7 +25,13 @@ from tests.faults.limits import EVERY
 from tests.faults.mutations import KINDS
 from tests.faults.originals import cached_originals
 
-_AT_ONCE = 500
+# A process needs seconds to begin.
+_AT_ONCE = 2000
+
+
+def mutants_of(kind: str, mutants: int) -> int:
+    """How many of a kind are read where so many are asked for."""
+    return mutants // 10 if KINDS[kind].slow else mutants
 
 
 def _batch(kind: str, originals: Path, first: int, count: int) -> dict[str, Any]:
@@ -39,12 +45,13 @@ def _batch(kind: str, originals: Path, first: int, count: int) -> dict[str, Any]
 
 
 def read_all(originals: Path, mutants: int, workers: int, kinds: list[str]) -> Iterator[dict[str, Any]]:
-    """Mutants of every kind, `mutants` of each."""
+    """Mutants of every kind, `mutants` of each that is not slow."""
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for kind in kinds:
             began = time.monotonic()
-            firsts = range(0, mutants, _AT_ONCE)
-            parts = list(pool.map(lambda f: _batch(kind, originals, f, min(_AT_ONCE, mutants - f)), firsts))  # noqa: B023
+            wanted = mutants_of(kind, mutants)
+            firsts = range(0, wanted, _AT_ONCE)
+            parts = list(pool.map(lambda f: _batch(kind, originals, f, min(_AT_ONCE, wanted - f)), firsts))  # noqa: B023
             outcomes: dict[str, int] = {}
             for part in parts:
                 for name, count in part["outcomes"].items():
@@ -83,14 +90,10 @@ class _Record:
             if one["commit"] == about["commit"] and not one["failures"]
         ]
 
-    def lacks(self, part: str, kinds: Iterable[str], counts: dict[str, int]) -> list[str]:
-        """Which of `kinds` have no record with at least these counts."""
-        done = {
-            one["kind"]
-            for one in self._done
-            if one["part"] == part and all(one[name] >= count for name, count in counts.items())
-        }
-        return [kind for kind in kinds if kind not in done]
+    def lacks(self, part: str, counts: dict[str, int]) -> list[str]:
+        """Which kinds have no record of at least so many kills or mutants."""
+        done = [(one["kind"], one.get(part, 0)) for one in self._done if one["part"] == part]
+        return [kind for kind, count in counts.items() if not any(kind == k and n >= count for k, n in done)]
 
     def keep(self, part: str, found: Iterable[dict[str, Any]]) -> None:
         """Appends each result when it is there."""
@@ -123,12 +126,13 @@ def main() -> int:
         # First, while this process has not used TensorFlow.
         if given.kills:
             runs = given.run or list(RUNS)
-            lacking = record.lacks("kills", runs, {"kills": given.kills // len(runs)})
+            lacking = record.lacks("kills", dict.fromkeys(runs, given.kills // len(runs)))
             record.keep("kills", kill_all(room, given.kills * len(lacking) // len(runs), given.seed, lacking))
         place = given.originals or room / "originals"
-        kinds = [kind for kind in given.kind or KINDS if kind in KINDS and given.mutants]
+        wanted = [kind for kind in given.kind or KINDS if kind in KINDS and given.mutants]
         large = [kind for kind in given.kind or EVERY if kind in EVERY and given.large]
-        kinds, large = record.lacks("mutants", kinds, {"mutants": given.mutants}), record.lacks("large", large, {})
+        kinds = record.lacks("mutants", {kind: mutants_of(kind, given.mutants) for kind in wanted})
+        large = record.lacks("large", dict.fromkeys(large, 0))
         originals = cached_originals(place) if kinds or large else place
         record.keep("mutants", read_all(originals, given.mutants, given.workers, kinds))
         record.keep("large", read_large_files(originals, large))

@@ -61,6 +61,7 @@ class Kind:
         damaged: which file of a folder is mutated; any of them where it is empty.
         text: whether it is made of words.
         forged: whether a stranger writes the checksum too, if there is one: only what it says is odd.
+        slow: whether a mutant takes a second, so that a tenth as many are read.
     """
 
     original: str
@@ -70,6 +71,7 @@ class Kind:
     checked: bool = False
     versions: Callable[[Path], list[object]] = lambda _: []
     forged: bool = False
+    slow: bool = False
 
 
 def _config(run: Path) -> object:
@@ -303,7 +305,7 @@ FORGED: dict[str, Kind] = {
 } | {
     "probe.json, forged": Kind("student", _probe, "probe/probe.json", forged=True),
     "run, summarised, forged": Kind("student", _summary, forged=True),
-    "run, reported, forged": Kind("student", _report, forged=True),
+    "run, reported, forged": Kind("student", _report, forged=True, slow=True),
 }
 KINDS |= FORGED
 

@@ -177,10 +177,10 @@ def test_what_is_recorded_is_not_done_again(tmp_path: Path) -> None:
     record = _Record(file, about)
     record.keep("mutants", iter(results))
     assert record.failed
-    kinds, counts = ["one", "two", "three", "four"], {"mutants": 500}
-    assert _Record(file, about).lacks("mutants", kinds, counts) == ["two", "three", "four"]
-    assert _Record(file, about).lacks("kills", kinds, {}) == kinds
-    assert _Record(file, {"commit": "def"}).lacks("mutants", kinds, counts) == kinds
+    counts = dict.fromkeys(["one", "two", "three", "four"], 500)
+    assert _Record(file, about).lacks("mutants", counts) == ["two", "three", "four"]
+    assert _Record(file, about).lacks("kills", counts) == list(counts)
+    assert _Record(file, {"commit": "def"}).lacks("mutants", counts) == list(counts)
 
 
 @pytest.mark.parametrize(
