@@ -21,10 +21,11 @@ class Preprocessing:
     """Size and normalisation: the network sees (pixel / 255 - mean) / std.
 
     Attributes:
-        image_size: side of the network's input, pixels.
+        image_size: side of the network's input, pixels; of one that is no square, its height.
         channels: 1 (grey) or 3 (RGB).
         mean: one for each channel, in units of pixel / 255.
         std: one for each channel, in units of pixel / 255, above zero.
+        image_width: width of an input that is no square, which detectors may have; 0 for a square.
 
     Raises:
         ConfigError: a value is out of range.
@@ -34,11 +35,14 @@ class Preprocessing:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    image_width: int = 0
 
     def __post_init__(self) -> None:
         problems = []
         if not MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE:
             problems.append(f"image_size {self.image_size} is not in {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}")
+        if self.image_width and not MIN_IMAGE_SIZE <= self.image_width <= MAX_IMAGE_SIZE:
+            problems.append(f"image_width {self.image_width} is not in {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}")
         if self.channels not in (1, 3):
             problems.append(f"channels {self.channels} is not 1 or 3")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
@@ -48,9 +52,21 @@ class Preprocessing:
         if problems:
             raise ConfigError(f"preprocessing: {'; '.join(problems)}", "Restore the values that were saved in training")
 
+    @property
+    def height(self) -> int:
+        """Of the network's input, pixels."""
+        return self.image_size
+
+    @property
+    def width(self) -> int:
+        """Of the network's input, pixels."""
+        return self.image_width or self.image_size
+
     def to_dict(self) -> dict[str, object]:
         """Plain numbers and lists, for JSON and TOML."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        # Of squares, as they were written before there was anything else.
+        return values if self.image_width else {key: value for key, value in values.items() if key != "image_width"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Preprocessing:
@@ -59,17 +75,20 @@ class Preprocessing:
         Raises:
             ConfigError: a key is unknown or missing, or a value has the wrong type or is out of range.
         """
-        expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
-            odd = ", ".join(sorted(set(values) ^ expected))
+        # A square has no width of its own.
+        expected, given = ({*one} - {"image_width"} for one in ([field.name for field in fields(cls)], values))
+        if given != expected:
+            odd = ", ".join(sorted(given ^ expected))
             raise ConfigError(
-                f"preprocessing has unknown or missing keys: {odd}", f"Give exactly {', '.join(sorted(expected))}"
+                f"preprocessing has unknown or missing keys: {odd}",
+                f"Give exactly {', '.join(sorted(expected))}",
             )
         return cls(
             _integer(values, "image_size"),
             _integer(values, "channels"),
             _numbers(values, "mean"),
             _numbers(values, "std"),
+            _integer(values, "image_width") if "image_width" in values else 0,
         )
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -67,6 +67,13 @@ from bssl_tf.settings import FinetuneConfig
     help="Pixels per side, another number than the student's for detection alone.",
 )
 @click.option(
+    "--image-width",
+    "data__image_width",
+    type=int,
+    show_default="the same",
+    help="Of detection, where the input is no square: its width. --image-size is then its height.",
+)
+@click.option(
     "--teacher",
     metavar="PATH",
     shell_complete=completion.files,

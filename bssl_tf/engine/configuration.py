@@ -161,6 +161,8 @@ def _check(run: RunConfig[Any]) -> None:
     command = run.sections.command
     if command == "teacher" or run.method.fine_tunes != (command == "finetune"):
         check_choice("method", run.method.name, names_for(command))
+    if run.sections.data.image_width and command != "finetune":
+        raise ConfigError("data.image_width is set, and what is trained here sees squares", "Omit it")
     if isinstance(run.sections, PretrainConfig):
         _check_teacher_cache(run)
     if isinstance(run.sections, FinetuneConfig) and run.sections.unlabelled and not run.sections.teacher:

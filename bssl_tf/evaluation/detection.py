@@ -81,6 +81,7 @@ class DetectionEvaluation(TaskEvaluation, Shown):
         classes: each of them.
         sizes: small, medium and large objects; empty in records of before they were measured.
         float_twin: whether nothing in the network is quantised.
+        image_width: of an input that is no square, whose height is `image_size`; 0 for a square.
     """
 
     image_size: int
@@ -91,6 +92,12 @@ class DetectionEvaluation(TaskEvaluation, Shown):
     classes: tuple[ClassPrecision, ...]
     sizes: tuple[SizePrecision, ...] = ()
     float_twin: bool = False
+    image_width: Count = 0
+
+    @property
+    def input_size(self) -> str:
+        """Of the network's input, as `320 px` or `320 x 416 px`, height first."""
+        return f"{self.image_size} x {self.image_width} px" if self.image_width else f"{self.image_size} px"
 
     def text_lines(self) -> list[str]:
         """The average precision of each class and size, and the sentence."""

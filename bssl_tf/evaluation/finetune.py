@@ -166,7 +166,7 @@ def fine_tuned(
     examples = task.batches(images, sampling)
     copy = copy_of(backbone)
     copy.trainable = True  # a teacher may come frozen
-    model = task.network(copy, images.class_names, preprocessing.image_size)
+    model = task.network(copy, images.class_names, preprocessing.height, preprocessing.width)
     optimizer = keras.optimizers.Adam(learning_rate)
     optimizer.build(model.trainable_variables)
 

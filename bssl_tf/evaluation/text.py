@@ -92,7 +92,7 @@ def detection_table(found: DetectionEvaluation) -> list[str]:
     """The average precision of each class, and of all."""
     lines = [
         f"{found.data}: {found.train_images} training and {found.test_images} test images, {len(found.classes)} "
-        f"classes; COCO's average precision{' of a float twin' * found.float_twin}, input {found.image_size} px, seed "
+        f"classes; COCO's average precision{' of a float twin' * found.float_twin}, input {found.input_size}, seed "
         f"{found.seed}",
         f"{'class':28} {'objects':>7} {'AP50':>8} {'AP75':>8} {'AP':>8}",
     ]

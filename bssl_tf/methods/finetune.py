@@ -71,8 +71,8 @@ class FineTuned(Recipe):
         from bssl_tf.models.binarization import binarize, float_twin, named_weights
 
         super().__init__()
-        size = purpose.image_size or int(backbone.input_shape[1])
-        network = purpose.task.network(backbone, purpose.class_names, size)
+        own = backbone.input_shape
+        network = purpose.task.network(backbone, purpose.class_names, purpose.height or own[1], purpose.width or own[2])
         if not binary_activations:
             network = float_twin(network)
         elif not binary_weights:

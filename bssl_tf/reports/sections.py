@@ -97,7 +97,7 @@ def _about(run: Run) -> tuple[Cell, ...]:
         source if source == "embedded" or source.startswith("tfds:") else Path(source).name,
         # Not the probe's, which may be fitted on other data.
         whole(run.environment, "training_images"),
-        whole(s, "data", "image_size"),
+        _image_size(s),
         whole(s, "data", "channels"),
         ", ".join(_known(text(s, "augmentation", "name"), _labelled(s, "augmentation", "min_area", "crops from"))),
         None if run.imported else f"{len(run.epochs)} of {total}" if total else str(len(run.epochs)),
@@ -132,6 +132,11 @@ def _teacher(run: Run) -> str:
 def _labelled(settings: dict[str, Any], section: str, key: str, label: str) -> str:
     value = number(settings, section, key)
     return f"{label} {value:g}" if value else ""
+
+
+def _image_size(settings: dict[str, Any]) -> int | str | None:
+    height, width = (whole(settings, "data", name) for name in ("image_size", "image_width"))
+    return f"{height} x {width}" if height and width else height
 
 
 def _known(*parts: str) -> list[str]:

@@ -51,7 +51,7 @@ class Classification(Task[ImageSet]):
         counts = np.bincount(labelled.require_labels(), minlength=len(labelled.class_names))
         return counts.astype(np.int64)
 
-    def network(self, backbone: keras.Model, class_names: Sequence[str], image_size: int) -> keras.Model:
+    def network(self, backbone: keras.Model, class_names: Sequence[str], height: int, width: int) -> keras.Model:
         """A dense layer on the pooled features, from zero: no class is preferred, and no feature pulled along."""
         layer = keras.layers.Dense(len(class_names), kernel_initializer="zeros", name="classifier", dtype="float32")
         logits = layer(backbone.output)

@@ -29,11 +29,12 @@ _AGAIN = "Restore it, or fine-tune again"
 
 @dataclass(frozen=True)
 class _Description(Table):
-    """What head.json holds; `image_size` is 0 for that of the backbone, `float_twin` false where it is missing."""
+    """What head.json holds; `image_size` is 0 for that of the backbone, `image_width` for a square."""
 
     task: str
     class_names: list[str]
     image_size: NotNegativeInt = 0
+    image_width: NotNegativeInt = 0
     float_twin: bool = False
 
 
@@ -47,7 +48,7 @@ class FineTuned:
         network: how to build the backbone.
         preprocessing: what to feed the network.
         backbone: the part below the head.
-        model: from [B, S, S, C] float32 to the task's outputs; it shares the backbone's layers, or has their copies.
+        model: from [B, H, W, C] float32 to the task's outputs; it shares the backbone's layers, or has their copies.
         float_twin: whether nothing in it is quantised; see `models.binarization.float_twin`.
     """
 
@@ -72,7 +73,7 @@ def save_fine_tuned(
     network: Network,
     model: keras.Model,
     backbone: keras.Model,
-    image_size: int,
+    preprocessing: Preprocessing,
     *,
     float_twin: bool = False,
 ) -> None:
@@ -86,7 +87,7 @@ def save_fine_tuned(
         model: the network.
         backbone: with the weights that it started from; it gets those of `model`. Layers that a head does not use keep
             theirs.
-        image_size: S of the network's images.
+        preprocessing: of the network's images.
         float_twin: whether nothing in `model` is quantised.
 
     Raises:
@@ -98,9 +99,9 @@ def save_fine_tuned(
             variable.assign(weights[name])
     head = {name: weight.numpy() for name, weight in weights.items() if name not in of_backbone}
     write_tensors(run / HEAD / "weights.safetensors", head, {})
-    write_json(
-        run / HEAD / "head.json", dataclasses.asdict(_Description(task.name, list(class_names), image_size, float_twin))
-    )
+    p = preprocessing
+    described = _Description(task.name, list(class_names), p.image_size, p.image_width, float_twin)
+    write_json(run / HEAD / "head.json", dataclasses.asdict(described))
     save_network(run / _PART, network, {_PART: backbone})
 
 
@@ -124,8 +125,10 @@ def load_fine_tuned(run: Path) -> FineTuned:
     load_weights(run / _PART, {_PART: backbone})
     preprocessing = network.preprocessing
     if described.image_size:
-        preprocessing = dataclasses.replace(preprocessing, image_size=described.image_size)
-    model = task.network(backbone, described.class_names, preprocessing.image_size)
+        preprocessing = dataclasses.replace(
+            preprocessing, image_size=described.image_size, image_width=described.image_width
+        )
+    model = task.network(backbone, described.class_names, preprocessing.height, preprocessing.width)
     below = named_weights(backbone)
     head = {name: weight for name, weight in named_weights(model).items() if name not in below}
     tensors, _ = read_tensors(path.with_name("weights.safetensors"))

@@ -61,9 +61,9 @@ class MultiLabel(Task[ImageSet]):
         """Images that have each label."""
         return labels_of_images(labelled)[1].sum(axis=0).astype(np.int64)
 
-    def network(self, backbone: keras.Model, class_names: Sequence[str], image_size: int) -> keras.Model:
+    def network(self, backbone: keras.Model, class_names: Sequence[str], height: int, width: int) -> keras.Model:
         """A dense layer on the pooled features, as for classification."""
-        return Classification().network(backbone, class_names, image_size)
+        return Classification().network(backbone, class_names, height, width)
 
     def outputs(self, model: keras.Model) -> tuple[str, ...]:
         """One output, [B, K] with K at least 2."""

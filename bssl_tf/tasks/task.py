@@ -46,7 +46,8 @@ class Task(ABC, Generic[Labelled]):
     Attributes:
         name: in manifests; the device's half has the same (`bssl_tf_deploy.tasks`).
         distils: whether `distillation` is there: the task can learn from a linear classifier on a teacher's features.
-        resizes: whether its networks may take images of another size than the backbone was made for.
+        resizes: whether its networks may take images of another size than the backbone was made for, and of another
+            shape than a square.
         weighs_classes: whether `losses` takes weights of classes.
         least_agreement: of a converted network, by `same_answers`, below which it is refused.
     """
@@ -101,7 +102,7 @@ class Task(ABC, Generic[Labelled]):
         return evaluation_views(labelled, preprocessing, indices)
 
     @abstractmethod
-    def network(self, backbone: keras.Model, class_names: Sequence[str], image_size: int) -> keras.Model:
+    def network(self, backbone: keras.Model, class_names: Sequence[str], height: int, width: int) -> keras.Model:
         """`backbone` with a fresh head for these classes, on its pooled features or on `models.feature_maps`.
 
         The backbone's layers are shared, not copied; the head's are float32, or quantised, and called by names of their
@@ -110,7 +111,7 @@ class Task(ABC, Generic[Labelled]):
         Args:
             backbone: from images of the size that it was made for.
             class_names: K names.
-            image_size: S of the images that the network will take; another one than the backbone's where the task
+            height, width: of the images that the network will take; other ones than the backbone's where the task
                 `resizes`.
         """
 
@@ -194,14 +195,15 @@ class Purpose:
         class_counts: int64 [K], how often each class is there to learn from.
         taught: what a classifier on the teacher's features gives for normalised images, [B, S, S, C] to [B, K]; None
             without a teacher.
-        image_size: S of the images that the network takes; 0 for that of the backbone.
+        height, width: of the images that the network takes; 0 for those of the backbone.
     """
 
     task: Task[Any]
     class_names: tuple[str, ...]
     class_counts: NDArray[np.int64]
     taught: Callable[[tf.Tensor], tf.Tensor] | None = None
-    image_size: int = 0
+    height: int = 0
+    width: int = 0
 
     def balanced_weights(self) -> NDArray[np.float32]:
         """Float32 [K], with which all classes count alike and an image counts 1 on average; 0 for absent classes."""

@@ -66,6 +66,7 @@ def evaluate_detection(
     evaluation = DetectionEvaluation(
         **tested.described(command),
         image_size=tuned.preprocessing.image_size,
+        image_width=tuned.preprocessing.image_width,
         ap=found.ap,
         ap50=found.ap50,
         ap75=found.ap75,

@@ -284,7 +284,7 @@ def _manifest(subject: Subject, converted: Converted, table: Any, library: Libra
         files={},
         inputs=converted.inputs,
         outputs=converted.outputs,
-        preprocessing=m.Preprocessing(p.image_size, p.image_size, p.channels, p.mean, p.std),
+        preprocessing=m.Preprocessing(p.height, p.width, p.channels, p.mean, p.std),
         operators=binary.pop("operators"),
         binary=m.Binary(**binary),
         parity=converted.parity,

@@ -85,10 +85,10 @@ def finetune(settings: dict[str, Any], out: Path, *, resume: bool, budget: str |
             if ready.probe is not None:
                 _take_best(folder, recipe, ready.probe)
             names = ready.task.class_names(ready.prepared.data.train)
-            size = ready.inputs.preprocessing.image_size
             model, backbone = recipe.trained["student"], ready.start.build()
             twin = not ready.stages[-1].binary_activations
-            save_fine_tuned(out, ready.task, names, ready.network, model, backbone, size, float_twin=twin)
+            seen = ready.inputs.preprocessing
+            save_fine_tuned(out, ready.task, names, ready.network, model, backbone, seen, float_twin=twin)
     return out / "student"
 
 
@@ -108,6 +108,8 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool, budg
             "training.probe_data is set, and fine-tuning validates on images of its own data",
             "Omit it; to choose them, put them into val/ next to train/ and test/",
         )
+    if wanted.data.image_width and not task.resizes:
+        raise ConfigError(f"a network for {task.name} sees squares", "Omit --image-width")
     if wanted.teacher and not task.distils:
         raise ConfigError(f"the task {task.name} does not learn from a teacher", "Omit --teacher")
     prepared = prepare(configuration, out, lambda data: task.open(data, validation=wanted.validation != "never"))
@@ -116,7 +118,9 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool, budg
     run, config, labelled = prepared.run, prepared.run.sections, prepared.data.train
     if start is None:
         start = from_random(config, task.fit_preprocessing(labelled, config.data.image_size))
-    preprocessing = dataclasses.replace(start.network.preprocessing, image_size=config.data.image_size)
+    preprocessing = dataclasses.replace(
+        start.network.preprocessing, image_size=config.data.image_size, image_width=config.data.image_width
+    )
     made_from["student"] = start.fingerprint()
     if unlabelled is not None:
         made_from["unlabelled"] = unlabelled.fingerprint()
@@ -132,7 +136,7 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool, budg
     network = dataclasses.replace(start.network, labels_used=labels_used)
     outputs = taught.outputs if taught is not None else None
     classes, counts = task.class_names(labelled), task.class_counts(labelled)
-    purpose = Purpose(task, classes, counts, outputs, preprocessing.image_size)
+    purpose = Purpose(task, classes, counts, outputs, preprocessing.height, preprocessing.width)
     # Latent weights of a student were trained as binary ones already; random ones are binarised in two stages.
     epochs = config.training.epochs
     stages = (Stage("finetune", True, epochs),) if config.student else STAGES["progressive"](epochs)

@@ -17,6 +17,7 @@ _PLACES = {
     "data_dir": "data.data_dir",
     "download": "data.download",
     "image_size": "data.image_size",
+    "image_width": "data.image_width",
     "channels": "data.channels",
     "limit": "data.limit",
     "loading": "data.loading",

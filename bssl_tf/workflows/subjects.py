@@ -156,12 +156,12 @@ def from_model(
             "Build the model for images [S, S, 1] or [S, S, 3] of a fixed size",
         )
     usual = (ZOO_MEAN, ZOO_STD) if source.startswith(ZOO_PREFIX) else ((0.0,), (1.0,))
-    constants = [
+    mean, std = (
         tuple(numbers) * channels if len(numbers) == 1 else tuple(numbers)
         for numbers in (mean or usual[0], std or usual[1])
-    ]
+    )
     try:
-        preprocessing = Preprocessing(height, channels, *constants)
+        preprocessing = Preprocessing(height, channels, mean, std)
     except ConfigError as error:
         raise ConfigError(
             error.what, "Give --mean and --std as in its training: one number, or one per channel"

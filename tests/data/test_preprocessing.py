@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -102,3 +103,16 @@ def test_saved_values_are_checked(change: dict[str, object], message: str) -> No
 def test_channels_that_do_not_fit_are_a_mistake_in_the_code(make_set: MakeSet) -> None:
     with pytest.raises(ValueError, match="1 channels"):
         evaluation_views(make_set(3), Preprocessing(12, 1, (0.5,), (0.5,)), [0])
+
+
+def test_a_square_is_written_as_ever_and_a_rectangle_with_its_width() -> None:
+    square = Preprocessing(64, 1, (0.5,), (0.25,))
+    assert (square.height, square.width) == (64, 64)
+    assert square.to_dict() == {"image_size": 64, "channels": 1, "mean": [0.5], "std": [0.25]}
+    wide = dataclasses.replace(square, image_width=96)
+    assert (wide.height, wide.width) == (64, 96)
+    for one in (square, wide):
+        assert Preprocessing.from_dict(one.to_dict()) == one
+    for odd in ({"image_width": 4}, {"image_width": "96"}, {"image_width": None}, {"width": 96}):
+        with pytest.raises(ConfigError):
+            Preprocessing.from_dict(square.to_dict() | odd)

@@ -73,7 +73,7 @@ def subject() -> Subject:
     """A small network, trained for a moment by what the task says."""
     task, train = find_task(NAME), pictures(200, 0)
     keras.utils.set_random_seed(0)
-    model = task.network(build_backbone("quicknet_tiny", SIZE, 3, {}), (), SIZE)
+    model = task.network(build_backbone("quicknet_tiny", SIZE, 3, {}), (), SIZE, SIZE)
     optimizer = keras.optimizers.Adam(0.003)
     optimizer.build(model.trainable_variables)
     losses = []

@@ -96,7 +96,7 @@ class HostSpot(Task[ImageSet]):
     def class_counts(self, labelled: ImageSet) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
 
-    def network(self, backbone: keras.Model, class_names: Sequence[str], image_size: int) -> keras.Model:
+    def network(self, backbone: keras.Model, class_names: Sequence[str], height: int, width: int) -> keras.Model:
         # Of a map, as a detector's head would be, and of the pooled features.
         maps = feature_maps(backbone)
         x = keras.layers.Conv2D(4, 1, name="spot_conv")(maps[min(maps)])

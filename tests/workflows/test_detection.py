@@ -80,6 +80,13 @@ def settings(voc: Path, **others: Any) -> dict[str, Any]:
             },
             "multiple of 32",
         ),
+        (
+            {
+                "data": {"source": str(BCCD), "image_size": 64, "image_width": 100, "max_unreadable_share": 0.3},
+                "training": {"batch_size": 1, "threads": 1},
+            },
+            "width .*multiple of 32",
+        ),
         ({"training": {"batch_size": 8}}, "fewer than one batch of 8"),
     ],
 )
@@ -107,15 +114,16 @@ def test_a_file_of_boxes_is_not_refused_as_a_folder_of_images(tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def tuned(voc: Path, tmp_path_factory: pytest.TempPathFactory, bssl_tf: Callable[..., Any]) -> Path:
-    """A run folder of the real command, whose detector finds something."""
+    """A run folder of the real command, whose detector, of wide images, finds something."""
     out = tmp_path_factory.mktemp("detector") / "run"
     options = ["--student", "binary_resnet", "--set", "backbone.depth=1", "--image-size", 64, "--task", "detection"]
+    options += ["--image-width", 96]
     options += ["--epochs", 2, "--batch-size", 2, "--threads", 1, "--max-unreadable-share", 0.3]
     options += ["--set", "validation=always"]
     done = bssl_tf("finetune", "--data", voc, "--out", out, *options)
     assert done.returncode == 0, done.stderr
     # Hours of training, in place of which the least of the scores that its cells give is raised.
-    found, data = load_fine_tuned(out), open_boxes(str(voc), image_size=64, max_unreadable_share=0.3)
+    found, data = load_fine_tuned(out), open_boxes(str(voc), image_size=96, max_unreadable_share=0.3)
     outputs = found.model(Detection().views(data.test, found.preprocessing, range(3)), training=False)
     tensors, _ = read_tensors(out / "head" / "weights.safetensors")
     for name, logits in zip(("scores_8", "scores_16"), outputs[::2], strict=True):
@@ -136,9 +144,9 @@ def test_it_is_trained_in_two_stages_measured_and_reported(tuned: Path, voc: Pat
     done = bssl_tf("evaluate", tuned)
     assert done.returncode == 0, done.stderr
     found, model = read_detection(tuned), load_fine_tuned(tuned)
-    assert found is not None and found.sentence in done.stdout and found.image_size == 64
+    assert found is not None and found.sentence in done.stdout and found.input_size == "64 x 96 px"
     assert [one.name for one in found.classes] == list(NAMES) and found.test_images == 3
-    test = open_boxes(str(voc), image_size=64, max_unreadable_share=0.3).test
+    test = open_boxes(str(voc), image_size=96, max_unreadable_share=0.3).test
     measured = Detection().metrics(model.model, test, model.preprocessing)
     assert found.ap50 == pytest.approx(measured["ap50"]) and found.ap == pytest.approx(measured["ap"])
     assert [one.objects for one in found.classes] == test.class_counts().tolist()

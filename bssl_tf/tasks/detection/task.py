@@ -66,7 +66,7 @@ class Detection(Task[BoxSet]):
             raise DataError("images with boxes are not streamed", "Omit --loading")
         return open_boxes(
             config.source,
-            image_size=config.image_size,
+            image_size=max(config.image_size, config.image_width),
             channels=config.channels or 3,
             data_dir=Path(config.data_dir) if config.data_dir else None,
             max_unreadable_share=config.max_unreadable_share,
@@ -98,9 +98,9 @@ class Detection(Task[BoxSet]):
         """Whole pictures with grey around them."""
         return framed_views(labelled, preprocessing, indices)[0]
 
-    def network(self, backbone: keras.Model, class_names: Sequence[str], image_size: int) -> keras.Model:
+    def network(self, backbone: keras.Model, class_names: Sequence[str], height: int, width: int) -> keras.Model:
         """Neck and head on the backbone's maps; see `detection.network`."""
-        return detector(backbone, len(class_names), height=image_size, width=image_size)
+        return detector(backbone, len(class_names), height=height, width=width)
 
     def outputs(self, model: keras.Model) -> tuple[str, ...]:
         """`scores_s` and `boxes_s` for each stride s."""
@@ -154,10 +154,10 @@ class Detection(Task[BoxSet]):
         for pair in both(indices):
             for outputs, kept in zip(pair, boxes, strict=True):
                 stride = table.strides[0]
-                size = stride * outputs[f"scores_{stride}"].shape[1]
+                high, wide = (stride * side for side in outputs[f"scores_{stride}"].shape[1:3])
                 ratios = truth.ratios(range(len(kept), len(kept) + len(next(iter(outputs.values())))))
                 kept += _decoded(
-                    outputs, [view_of_frame(inner_size(float(one), size, size), size, size) for one in ratios]
+                    outputs, [view_of_frame(inner_size(float(one), wide, high), wide, high) for one in ratios]
                 )
         of_keras, own = (average_precision(truth, kept) for kept in boxes)
         if None in (own.ap, own.ap50, of_keras.ap, of_keras.ap50):
@@ -180,7 +180,7 @@ def found_by(model: Network, labelled: BoxSet, preprocessing: Preprocessing) -> 
         indices = np.arange(start, min(start + _AT_ONCE, len(labelled)))
         images, views = framed_views(labelled, preprocessing, indices)
         outputs = [np.asarray(one, np.float32) for one in tf.nest.flatten(model(images, training=False))]
-        strides = [preprocessing.image_size // one.shape[1] for one in outputs]
+        strides = [preprocessing.height // one.shape[1] for one in outputs]
         names = [f"{part}_{stride}" for part, stride in zip(("scores", "boxes") * len(outputs), strides, strict=False)]
         found += _decoded(dict(zip(names, outputs, strict=True)), views)
     return found

@@ -33,13 +33,12 @@ _log = logging.getLogger(__name__)
 def framed_views(
     labelled: BoxSet, preprocessing: Preprocessing, indices: Sequence[int] | NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], list[View]]:
-    """Whole pictures as the device has them, normalised, float32 [B, S, S, C]; and where each lies on its picture.
+    """Whole pictures as the device has them, normalised, float32 [B, H, W, C]; and where each lies on its picture.
 
     A picture was stored squashed to a square, so that it is resized once more than on the device.
     """
-    size = preprocessing.image_size
     made = [
-        framed(pixels, float(ratio), size, size)
+        framed(pixels, float(ratio), preprocessing.width, preprocessing.height)
         for pixels, ratio in zip(labelled.pixels(indices), labelled.ratios(indices), strict=True)
     ]
     return preprocessing.normalise(np.stack([pixels for pixels, _ in made])), [view for _, view in made]
@@ -67,7 +66,7 @@ def batches(labelled: BoxSet, sampling: Sampling) -> Iterator[Example]:
             f"up to {most:,} objects are on one picture of {labelled.name}; the largest {MAX_OBJECTS} are learnt"
         )
         most = MAX_OBJECTS
-    size = preprocessing.image_size
+    height, width = preprocessing.height, preprocessing.width
 
     def make(step: NDArray[np.int64]) -> list[NDArray[Any]]:
         epoch, position = divmod(int(step), per_epoch)
@@ -75,22 +74,22 @@ def batches(labelled: BoxSet, sampling: Sampling) -> Iterator[Example]:
         batch = np.sort(order[position * batch_size : (position + 1) * batch_size])
         chosen = batch[first_row : first_row + count]
         numbers = view_numbers(seed, int(step) * batch_size + first_row, count, 1)[0, :, :NUMBERS_PER_VIEW]
-        images = np.empty((count, size, size, preprocessing.channels), np.uint8)
+        images = np.empty((count, height, width, preprocessing.channels), np.uint8)
         boxes = np.zeros((count, most, 4), np.float32)
         classes = np.full((count, most), _FILL, np.int32)
         rows = zip(chosen, labelled.pixels(chosen), labelled.ratios(chosen), numbers, strict=True)
         for row, (place, pixels, ratio, drawn) in enumerate(rows):
             images[row], objects = augmented(
-                pixels, float(ratio), labelled.objects[place], drawn, augmentation, size, size
+                pixels, float(ratio), labelled.objects[place], drawn, augmentation, width, height
             )
             kept = _largest(objects, most)
-            boxes[row, : len(kept)] = size * objects.boxes[kept]
+            boxes[row, : len(kept)] = objects.boxes[kept] * ([width, height] * 2)
             classes[row, : len(kept)] = np.where(objects.ignored[kept], _IGNORED, objects.classes[kept])
         return [preprocessing.normalise(images), boxes, classes]
 
     def read(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         images, boxes, classes = tf.numpy_function(make, [step], [tf.float32, tf.float32, tf.int32], stateful=False)
-        images.set_shape((count, size, size, preprocessing.channels))
+        images.set_shape((count, height, width, preprocessing.channels))
         boxes.set_shape((count, most, 4))
         classes.set_shape((count, most))
         return images, boxes, classes

@@ -89,7 +89,7 @@ def inference_graph(
 
     outputs = outputs or default_names(model)
     shape = _input_shape(model, len(outputs))
-    if preprocessing is not None and shape != (*[preprocessing.image_size] * 2, preprocessing.channels):
+    if preprocessing is not None and shape != (preprocessing.height, preprocessing.width, preprocessing.channels):
         raise ConversionError(
             f"{model.name} takes images {list(shape)}, but the preprocessing makes others",
             "Give the preprocessing that the network was trained with",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,9 +32,11 @@ from bssl_tf.tasks.fine_tuned import load_fine_tuned, save_fine_tuned
 from bssl_tf.tasks.task import Purpose
 from bssl_tf_deploy import manifest as m
 from bssl_tf_deploy.preprocess import load_view
+from bssl_tf_deploy.tasks.detection import Table
 
 SIZE, NAMES = 64, ("a", "b")
 PREPROCESSING = Preprocessing(SIZE, 3, (0.4,) * 3, (0.3,) * 3)
+WIDE = dataclasses.replace(PREPROCESSING, image_width=96)
 
 
 def box_set(count: int, seed: int = 0) -> BoxSet:
@@ -51,15 +54,19 @@ def box_set(count: int, seed: int = 0) -> BoxSet:
     return BoxSet("noise", stored, np.arange(count), tuple(map(str, range(count))), tuple(objects), NAMES)
 
 
-def taken(labelled: BoxSet, first: int, last: int, shard: tuple[int, int] = (0, 1)) -> list[dict[str, np.ndarray]]:
-    made = batches(labelled, Sampling(PREPROCESSING, WEAK, 4, 3, first, last, shard))
+def taken(
+    labelled: BoxSet, preprocessing: Preprocessing, first: int, last: int, shard: tuple[int, int] = (0, 1)
+) -> list[dict[str, np.ndarray]]:
+    made = batches(labelled, Sampling(preprocessing, WEAK, 4, 3, first, last, shard))
     return [{"images": one.images.numpy(), **{name: t.numpy() for name, t in one.targets.items()}} for one in made]
 
 
-def test_a_batch_depends_on_seed_and_step_alone_and_shards_are_its_rows() -> None:
-    labelled = box_set(10)
-    whole, later = taken(labelled, 0, 5), taken(labelled, 3, 5)
-    parts = [taken(labelled, 0, 5, (part, 2)) for part in (0, 1)]
+@pytest.mark.parametrize("preprocessing", [PREPROCESSING, WIDE])
+def test_a_batch_depends_on_seed_and_step_alone_and_shards_are_its_rows(preprocessing: Preprocessing) -> None:
+    labelled, size = box_set(10), [preprocessing.width, preprocessing.height] * 2
+    whole, later = taken(labelled, preprocessing, 0, 5), taken(labelled, preprocessing, 3, 5)
+    parts = [taken(labelled, preprocessing, 0, 5, (part, 2)) for part in (0, 1)]
+    assert whole[0]["images"].shape == (4, preprocessing.height, preprocessing.width, 3)
     for name in ("images", "boxes", "classes"):
         for one, other in zip(whole[3:], later, strict=True):
             np.testing.assert_array_equal(one[name], other[name])
@@ -70,15 +77,18 @@ def test_a_batch_depends_on_seed_and_step_alone_and_shards_are_its_rows() -> Non
     boxes = np.concatenate([one["boxes"] for one in whole])
     assert classes.shape[1] == 3 and set(classes.ravel().tolist()) == {-2, -1, 0, 1}
     there = classes != -1
-    assert np.all(boxes[there] >= 0) and np.all(boxes[there] <= SIZE) and np.all(boxes[~there] == 0)
+    assert np.all(boxes[there] >= 0) and np.all(boxes[there] <= size) and np.all(boxes[~there] == 0)
+    # Some reach the far borders.
+    assert np.all(boxes.reshape(-1, 4).max(axis=0)[2:] > 0.75 * np.array(size[:2]))
     assert np.all(boxes[there][:, 2:] > boxes[there][:, :2])
 
 
-def test_evaluation_and_the_device_see_the_same_frame(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preprocessing", [PREPROCESSING, WIDE])
+def test_evaluation_and_the_device_see_the_same_frame(preprocessing: Preprocessing) -> None:
     labelled = box_set(3)
-    views, frames = framed_views(labelled, PREPROCESSING, [0, 1, 2])
+    views, frames = framed_views(labelled, preprocessing, [0, 1, 2])
     framing = PREPROCESSING.normalise(np.full(3, 114, np.uint8))
-    about = m.Preprocessing(SIZE, SIZE, 3, PREPROCESSING.mean, PREPROCESSING.std)
+    about = m.Preprocessing(preprocessing.height, preprocessing.width, 3, PREPROCESSING.mean, PREPROCESSING.std)
     for place in range(3):
         ratio = float(labelled.ratios([place])[0])
         # What was squashed to a square, as it was before.
@@ -91,9 +101,12 @@ def test_evaluation_and_the_device_see_the_same_frame(tmp_path: Path) -> None:
         np.testing.assert_array_equal(grey.all(axis=1), (views[place] == framing).all(axis=(1, 2)))
 
 
-def outputs_of(boxes: np.ndarray, classes: np.ndarray, score: float = 0.9) -> dict[str, np.ndarray]:
+def outputs_of(
+    boxes: np.ndarray, classes: np.ndarray, score: float = 0.9, preprocessing: Preprocessing = PREPROCESSING
+) -> dict[str, np.ndarray]:
     """What a network would give that finds these boxes, pixels of its input, and nothing else."""
-    outputs = {"scores_8": np.full((8, 8, 2), -9, np.float32), "boxes_8": np.zeros((8, 8, 4), np.float32)}
+    cells = (preprocessing.height // 8, preprocessing.width // 8)
+    outputs = {"scores_8": np.full((*cells, 2), -9, np.float32), "boxes_8": np.zeros((*cells, 4), np.float32)}
     for (left, top, right, bottom), kind in zip(boxes, classes, strict=True):
         x, y = (int((low + high) / 2 // 8) for low, high in ((left, right), (top, bottom)))
         middle_x, middle_y = 8 * x + 4, 8 * y + 4
@@ -104,27 +117,39 @@ def outputs_of(boxes: np.ndarray, classes: np.ndarray, score: float = 0.9) -> di
     return outputs
 
 
-def test_a_network_that_is_right_has_all_of_the_precision_and_one_that_finds_nothing_none() -> None:
+@pytest.mark.parametrize("preprocessing", [PREPROCESSING, WIDE])
+def test_a_network_that_is_right_has_all_of_the_precision_and_one_that_finds_nothing_none(
+    preprocessing: Preprocessing,
+) -> None:
     labelled = box_set(12)
-    _, frames = framed_views(labelled, PREPROCESSING, range(12))
+    _, frames = framed_views(labelled, preprocessing, range(12))
     truth = []
     for one, frame in zip(labelled.objects, frames, strict=True):
         scale = np.array([frame.right - frame.left, frame.bottom - frame.top] * 2)
-        truth.append(outputs_of((one.boxes - [frame.left, frame.top] * 2) / scale * SIZE, one.classes))
+        boxes = (one.boxes - [frame.left, frame.top] * 2) / scale * ([preprocessing.width, preprocessing.height] * 2)
+        truth.append(outputs_of(boxes, one.classes, preprocessing=preprocessing))
 
     def network(images: Any, training: bool) -> list[np.ndarray]:
         assert not training and len(images) == 12
         return [np.stack([one[name] for one in truth]) for name in ("scores_8", "boxes_8")]
 
-    found = Detection().metrics(network, labelled, PREPROCESSING)
+    found = Detection().metrics(network, labelled, preprocessing)
     assert list(found) == ["ap50", "ap"] and found["ap50"] > 99 and found["ap"] > 95
-    boxes = found_by(network, labelled, PREPROCESSING)[3]
-    np.testing.assert_allclose(np.sort(boxes.boxes, axis=0), np.sort(labelled.objects[3].boxes, axis=0), atol=0.01)
+    given = found_by(network, labelled, preprocessing)[3]
+    np.testing.assert_allclose(np.sort(given.boxes, axis=0), np.sort(labelled.objects[3].boxes, axis=0), atol=0.01)
 
     def blind(images: Any, training: bool) -> list[np.ndarray]:
         return [np.full_like(array, -9) for array in network(images, training)]
 
-    assert Detection().metrics(blind, labelled, PREPROCESSING)["ap50"] == 0
+    assert Detection().metrics(blind, labelled, preprocessing)["ap50"] == 0
+
+    def both(indices: np.ndarray) -> Iterator[tuple[Any, Any]]:
+        right = {name: np.stack([truth[place][name] for place in indices]) for name in ("scores_8", "boxes_8")}
+        yield right, {name: np.full_like(array, -9) for name, array in right.items()}
+
+    table = Table(NAMES, (8,), "letterbox", MIN_SCORE, 0.5, 100, None)
+    accuracy = Detection().with_accuracy(table, labelled, np.arange(12), both).accuracy
+    assert accuracy is not None and accuracy.keras_ap50_percent > 99 and accuracy.ap50_percent == 0
 
 
 BOXES, CLASSES = np.array([[10.0, 10, 30, 30], [36, 33, 63, 60]]), np.array([0, 1])
@@ -184,19 +209,20 @@ def backbone() -> Iterator[keras.Model]:
 
 def test_a_float_twin_has_nothing_quantised_and_is_read_as_it_was_saved(backbone: keras.Model, tmp_path: Path) -> None:
     task, labelled = Detection(), box_set(8)
-    purpose = Purpose(task, NAMES, labelled.class_counts(), None, 64)
+    purpose = Purpose(task, NAMES, labelled.class_counts(), None, WIDE.height, WIDE.width)
     given = Ingredients(backbone, "student", None, 2, TrainingConfig(), 1, True, purpose, False, False)
     recipe = METHOD.build(FinetuneSettings(), given)
     model = recipe.trained["student"]
     assert not binary_layers(model) and not quantizes_weights(model)
     assert len(recipe.rated()) > 10
-    images = framed_views(labelled, PREPROCESSING, range(2))[0]
+    images = framed_views(labelled, WIDE, range(2))[0]
     example = {"boxes": tf.constant([[[8.0, 8, 40, 40]]] * 2), "classes": tf.constant([[0], [1]])}
     outcome = recipe.losses(Batch((tf.constant(images),), targets=example), tf.constant(0.0))
     assert np.isfinite(outcome.losses["loss"].numpy())
     network = Network("binary_resnet", PREPROCESSING, {"depth": 1})
-    save_fine_tuned(tmp_path, task, NAMES, network, model, network.build(), 64, float_twin=True)
+    save_fine_tuned(tmp_path, task, NAMES, network, model, network.build(), WIDE, float_twin=True)
     read = load_fine_tuned(tmp_path)
+    assert read.preprocessing == WIDE and read.network.preprocessing == PREPROCESSING
     assert read.float_twin and not quantizes_weights(read.model) and not binary_layers(read.backbone)
     for one, other in zip(read.model(images, training=False), model(images, training=False), strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
@@ -204,7 +230,7 @@ def test_a_float_twin_has_nothing_quantised_and_is_read_as_it_was_saved(backbone
 
 def test_the_recipe_trains_backbone_and_head_and_binarises_both_in_the_second_stage(backbone: keras.Model) -> None:
     task, labelled = Detection(), box_set(8)
-    purpose = Purpose(task, NAMES, labelled.class_counts(), None, 96)
+    purpose = Purpose(task, NAMES, labelled.class_counts(), None, 96, 96)
     given = Ingredients(backbone, "student", None, 2, TrainingConfig(), 1, True, purpose)
     recipes = [METHOD.build(FinetuneSettings(), given)]
     first = Ingredients(backbone, "student", None, 2, TrainingConfig(), 1, True, purpose, False)
@@ -224,7 +250,7 @@ def test_the_recipe_trains_backbone_and_head_and_binarises_both_in_the_second_st
 
 def test_losses_have_parts_and_a_gradient_for_every_weight(backbone: keras.Model) -> None:
     task, labelled = Detection(), box_set(8)
-    model = task.network(backbone, NAMES, SIZE)
+    model = task.network(backbone, NAMES, SIZE, SIZE)
     example = next(task.batches(labelled, Sampling(PREPROCESSING, WEAK, 4, 0, 0, 1)))
     with tf.GradientTape() as tape:
         outputs = dict(zip(task.outputs(model), model(example.images, training=True), strict=True))
