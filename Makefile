@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPP_FILES := $(shell find deploy/native bssl_tf/devices -name '*.cc' -o -name '*.h' -o -name '*.c')
+JAVA_FILES := $(shell find deploy/android tests/deploy/android -name '*.java')
+JAVA_STYLE := --style=file:deploy/android/.clang-format
 CORE := .venv-core
 # Of training, which asks little of a version that networks and losses do not, one method with a teacher and one without.
 # Where a network's maps lie, and what is in the files of PyTorch and of TensorFlow Lite, depends on no version.
@@ -146,6 +148,7 @@ lint: setup ## ruff, clang-format, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+	$(BIN)/clang-format $(JAVA_STYLE) --dry-run --Werror $(JAVA_FILES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
@@ -153,6 +156,7 @@ format: setup ## let ruff and clang-format lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_FILES)
+	$(BIN)/clang-format $(JAVA_STYLE) -i $(JAVA_FILES)
 
 clean: ## remove caches and the demo's runs; keep .venv and your own runs
 	rm -rf runs/demo runs/demo-teacher runs/demo-seed* build dist .pytest_cache .mypy_cache .ruff_cache \

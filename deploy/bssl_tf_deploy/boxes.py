@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bssl_tf_deploy.resizing import resized
 from bssl_tf_deploy.tasks.task import View
 
 if TYPE_CHECKING:
@@ -70,11 +71,9 @@ def letterbox(image: Image.Image, width: int, height: int, ratio: float | None =
     Returns:
         uint8 [height, width, C], and where the input lies on the picture.
     """
-    from PIL import Image
-
     inner = inner_size(image.width / image.height if ratio is None else ratio, width, height)
     if image.size != inner:
-        image = image.resize(inner, Image.Resampling.BILINEAR)
+        image = resized(image, *inner, (0, 0, *image.size))
     pixels = np.asarray(image, np.uint8)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
@@ -107,17 +106,26 @@ def candidates(outputs: Mapping[int, tuple[np.ndarray, np.ndarray]], min_score: 
     classes: list[NDArray[np.int64]] = []
     for stride, (of_classes, of_sides) in sorted(outputs.items()):
         rows, columns, kinds = np.nonzero(of_classes >= least)
-        sides = np.exp(np.clip(of_sides[rows, columns].astype(np.float32), -MAX_LOG_DISTANCE, MAX_LOG_DISTANCE))
+        sides = _exp(np.clip(of_sides[rows, columns].astype(np.float32), -MAX_LOG_DISTANCE, MAX_LOG_DISTANCE))
         middles = np.stack([columns, rows, columns, rows], axis=1).astype(np.float32) + np.float32(0.5)
         boxes.append((middles + sides * np.array([-1, -1, 1, 1], np.float32)) * np.float32(stride))
         logits.append(of_classes[rows, columns, kinds].astype(np.float32))
         classes.append(kinds.astype(np.int64))
     found = np.concatenate(boxes)
     with np.errstate(over="ignore"):
-        scores = np.float32(1) / (np.float32(1) + np.exp(-np.concatenate(logits)))
+        scores = (1 / (1 + np.exp(-np.concatenate(logits).astype(np.float64)))).astype(np.float32)
     every = Detections(found, scores, np.concatenate(classes))
     order = np.argsort(-scores, kind="stable")
     return every.take(order[np.isfinite(found[order]).all(axis=1)][:MAX_CANDIDATES])
+
+
+def _exp(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """By way of float64, which every machine, and Java on a phone, rounds to the same float32.
+
+    numpy's own in float32 is off by up to three units in the last place, on each kind of processor in another way.
+    """
+    exponentials: NDArray[np.float32] = np.exp(values.astype(np.float64)).astype(np.float32)
+    return exponentials
 
 
 def intersection_over_union(boxes: np.ndarray, others: np.ndarray) -> NDArray[np.float32]:

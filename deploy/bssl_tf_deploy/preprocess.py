@@ -17,6 +17,7 @@ from bssl_tf_deploy.boxes import letterbox
 from bssl_tf_deploy.errors import ImageError, RuntimeUnavailableError
 from bssl_tf_deploy.folders import is_folder
 from bssl_tf_deploy.manifest import Manifest, Preprocessing
+from bssl_tf_deploy.resizing import resized
 from bssl_tf_deploy.tasks.task import Frame, View
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def load_view(image: OneImage, preprocessing: Preprocessing, frame: Frame = "cro
     """Reads an image as the host does for training (`bssl_tf_deploy.pictures`); its central part or all, resized.
 
     The part is the largest of the network's shape: for a square input the central square. What a user should know of
-    how it was read is logged as a warning. The resize is Pillow's BILINEAR, whose filter widens where it shrinks. A
-    picture of the network's size is taken as it is.
+    how it was read is logged as a warning. The resize is `resizing.resized`. A picture of the network's size is taken
+    as it is.
 
     Args:
         image: a file of any format that Pillow reads, or its content; a Pillow image; or pixels, uint8 [H, W, 3]
@@ -128,13 +129,11 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _central_part(image: Image.Image, width: int, height: int) -> tuple[NDArray[np.uint8], View]:
-    from PIL import Image
-
     wide, high = min(image.width, image.height * width / height), min(image.height, image.width * height / width)
     left, top = (image.width - wide) / 2, (image.height - high) / 2
     box = (left, top, left + wide, top + high)
     # As shares of the picture: it may have been decoded reduced.
     view = View(box[0] / image.width, box[1] / image.height, box[2] / image.width, box[3] / image.height)
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        image = resized(image, width, height, box)
     return np.asarray(image, np.uint8), view
