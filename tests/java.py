@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from bssl_tf_deploy.bundle import MANIFEST
 from tests.conftest import require_or_skip
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +26,13 @@ def require_jdk() -> None:
     """Skips the test without a JDK."""
     found = all(shutil.which(tool) is not None for tool in ("java", "javac"))
     require_or_skip(found, "no JDK: the package default-jdk-headless brings one")
+
+
+def jni_headers() -> Path:
+    """The folder with the JDK's jni.h."""
+    javac = shutil.which("javac")
+    assert javac is not None
+    return Path(javac).resolve().parents[1] / "include"
 
 
 @functools.cache
@@ -92,3 +102,10 @@ def take_text(file: io.BytesIO) -> str:
     """What Java's `writeUTF` wrote; "" at the end."""
     head = file.read(2)
     return file.read(*struct.unpack(">H", head)).decode() if head else ""
+
+
+def edited(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Lets `change` edit what a bundle's manifest says."""
+    content = json.loads((bundle / MANIFEST).read_text())
+    change(content)
+    (bundle / MANIFEST).write_text(json.dumps(content))

@@ -6,7 +6,7 @@
 | target | compilers | what is built runs where there is |
 |---|---|---|
 | x86_64, arm64 | $CXX; else c++, g++ or clang++; else zig | the compiler's glibc; with zig 2.17 |
-| android-arm64 | zig (`pip install ziglang`) | Android 7 or newer, 64 bit |
+| android-arm64, android-x86_64 | zig (`pip install ziglang`) | Android 7 or newer, 64 bit |
 
 The compilers of this machine report what they compile for, and are used for that only; zig compiles for every target.
 What comes out is read again and checked: its size, what it exports, what it imports, and from which libraries.
@@ -33,7 +33,7 @@ if not __package__:
 from native.building.compilers import find_compiler
 from native.building.elf import check, read_elf
 from native.building.objects import copy, make, work_folder
-from native.building.targets import ANDROID, TARGETS, BuildError, host
+from native.building.targets import ANDROID_TARGETS, TARGETS, BuildError, Product, host
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Built:
     imports: tuple[str, ...]
 
 
-def build(target: str, out: Path, compiler: str | None = None, *, strict: bool = False, runner: bool = False) -> Built:
+def build(
+    target: str, out: Path, compiler: str | None = None, *, strict: bool = False, product: Product = "library"
+) -> Built:
     """Builds the library for `target` and writes it to `out`, whole or not at all.
 
     Args:
@@ -65,19 +67,19 @@ def build(target: str, out: Path, compiler: str | None = None, *, strict: bool =
         out: the file to write; folders above it are made.
         compiler: a command, or `zig`; None chooses (see the head of this file).
         strict: treat warnings as errors.
-        runner: build the runner instead, a program.
+        product: build another library or program instead.
 
     Raises:
         BuildError: there is no compiler for this target, it fails, or what it made is not as it has to be.
         OSError: `out` cannot be written.
     """
-    chosen = find_compiler(target, compiler, runner=runner)
+    chosen = find_compiler(target, compiler, product)
     with work_folder() as folder:
         library = make(chosen, folder, strict=strict)
         elf = read_elf(library)
         check(library, elf, chosen)
         out.parent.mkdir(parents=True, exist_ok=True)
-        copy(library, out, 0o777 if runner else 0o666)
+        copy(library, out, 0o777 if product == "runner" else 0o666)
     return Built(
         str(out),
         target,
@@ -94,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default=host(), help=f"one of {', '.join(TARGETS)} [default: this machine]")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the file to write")
     parser.add_argument("--compiler", metavar="COMMAND", help="[default: $CXX, c++, g++, clang++ or zig]")
-    parser.add_argument("--runner", action="store_true", help="build the program in runner/, not the library")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--runner", action="store_true", help="build the program in runner/, not the library")
+    instead.add_argument("--jni", action="store_true", help="build the library with a door for Java (needs a JDK)")
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.add_argument("--json", action="store_true", help="print what was built as JSON")
     options = parser.parse_args(arguments)
@@ -103,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise BuildError(
                 f"there is no runtime for this machine ({platform.system()} {platform.machine()})", "Name a --target"
             )
-        built = build(options.target, options.out, options.compiler, strict=options.strict, runner=options.runner)
+        product: Product = "runner" if options.runner else "jni" if options.jni else "library"
+        built = build(options.target, options.out, options.compiler, strict=options.strict, product=product)
     except BuildError as error:
         if error.output:
             sys.stderr.write(error.output.rstrip() + "\n")
@@ -117,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     needs = f", needs glibc {built.glibc}" if built.glibc else ""
     print(f"{built.library}: {built.size_bytes / 1024:.1f} KiB for {built.target} by {built.compiler}{needs}")
-    if built.target == ANDROID:
+    if built.target in ANDROID_TARGETS:
         # Nobody has tried it on a phone: what it will ask for there is worth a look.
         print(f"imports: {', '.join(built.imports)}")
     return 0

@@ -6,6 +6,7 @@
 
 extern "C" {
 void* malloc(size_t size);
+void* calloc(size_t count, size_t size);
 int posix_memalign(void** block, size_t alignment, size_t size);
 void free(void* block);
 long strtol(const char* text, char** end, int base);

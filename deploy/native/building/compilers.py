@@ -14,7 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from native.building.targets import ANDROID, ANDROID_API, ANDROID_PAGE, LIBRARY, MACHINES, NATIVE, TARGETS, BuildError
+from native.building.targets import (
+    ANDROID_API,
+    ANDROID_PAGE,
+    ANDROID_TARGETS,
+    JNI_LIBRARY,
+    LIBRARY,
+    MACHINES,
+    NATIVE,
+    TARGETS,
+    BuildError,
+    Product,
+)
 
 _ZIG_TARGETS = {"x86_64": "x86_64-linux-gnu.2.17", "arm64": "aarch64-linux-gnu.2.17"}
 # Addresses of functions are looked up when the library is loaded, and the table of them is read-only from then on.
@@ -31,7 +42,7 @@ class Compiler:
         link: command that links when "-o", LIBRARY and the objects are added.
         version: name and version.
         is_zig: whether it is zig's, which brings its own libraries and so gives the same everywhere.
-        runner: whether this is for the runner, not the library.
+        product: what this is for.
     """
 
     target: str
@@ -39,12 +50,12 @@ class Compiler:
     link: tuple[str, ...]
     version: str
     is_zig: bool
-    runner: bool
+    product: Product
 
     @property
     def makes(self) -> str:
         """What is made, in words."""
-        return "runner" if self.runner else "library"
+        return "runner" if self.product == "runner" else "library"
 
     def tune_for(self, processor: str) -> tuple[str, ...]:
         """Flags that order instructions for `processor` and use none that others lack."""
@@ -54,14 +65,14 @@ class Compiler:
         return (f"-mtune={processor}",)
 
 
-def find_compiler(target: str, wanted: str | None = None, *, runner: bool = False) -> Compiler:
+def find_compiler(target: str, wanted: str | None = None, product: Product = "library") -> Compiler:
     """The compiler to build with.
 
     Args:
         target: one of `TARGETS`.
         wanted: a command, or `zig`; None: the first of $CXX, c++, g++, clang++ and zig that runs here and compiles for
             `target`.
-        runner: for the runner, not the library.
+        product: what it is to make.
 
     Raises:
         BuildError: there is none, or `wanted` is not one for `target`.
@@ -75,22 +86,22 @@ def find_compiler(target: str, wanted: str | None = None, *, runner: bool = Fals
             )
         raise BuildError(f"there is no target {target!r}", f"Choose one of {', '.join(TARGETS)}")
     if wanted == "zig":
-        return _zig(target, runner)
+        return _zig(target, product)
     if wanted is not None:
-        found = _system_compiler(shlex.split(wanted), target, runner)
+        found = _system_compiler(shlex.split(wanted), target, product)
         if found is None:
             raise BuildError(f"{wanted} does not run here or does not compile for {target}", "Name another, or zig")
         return found
     for command in (shlex.split(os.environ.get("CXX", "")), ["c++"], ["g++"], ["clang++"]):
-        found = _system_compiler(command, target, runner)
+        found = _system_compiler(command, target, product)
         if found is not None:
             return found
-    return _zig(target, runner)
+    return _zig(target, product)
 
 
-def _system_compiler(command: Sequence[str], target: str, runner: bool) -> Compiler | None:
+def _system_compiler(command: Sequence[str], target: str, product: Product) -> Compiler | None:
     """`command` if it runs and compiles for `target`; never for Android, for which only zig is set up here."""
-    if not command or target == ANDROID or shutil.which(command[0]) is None:
+    if not command or target in ANDROID_TARGETS or shutil.which(command[0]) is None:
         return None
     try:
         answers = [
@@ -103,15 +114,15 @@ def _system_compiler(command: Sequence[str], target: str, runner: bool) -> Compi
     if not re.match(rf"{MACHINES[target]}-.*linux-gnu$", machine) or not version:
         return None
     link = (
-        *(*command, *_kind(runner), "-s", "-pthread"),
+        *(*command, *_kind(product), "-s", "-pthread"),
         # Otherwise g++ and clang++ would ask for libstdc++, of which nothing is used.
         *("-static-libgcc", "-Wl,--as-needed", "-Wl,-z,defs", "-Wl,-z,noexecstack"),
         *(f"-Wl,-z,{word}" for word in _HARDENED),
     )
-    return Compiler(target, tuple(command), link, version.splitlines()[0], is_zig=False, runner=runner)
+    return Compiler(target, tuple(command), link, version.splitlines()[0], is_zig=False, product=product)
 
 
-def _zig(target: str, runner: bool) -> Compiler:
+def _zig(target: str, product: Product) -> Compiler:
     spec = importlib.util.find_spec("ziglang")
     if spec is None or not spec.submodule_search_locations:
         raise BuildError(
@@ -123,28 +134,33 @@ def _zig(target: str, runner: bool) -> Compiler:
     if target in _ZIG_TARGETS:
         command = (*zig, "c++", "-target", _ZIG_TARGETS[target])
         link: tuple[str, ...] = (
-            *(*command, *_kind(runner), "-s", "-nostdlib++", "-pthread", "-Wl,-z,defs"),
+            *(*command, *_kind(product), "-s", "-nostdlib++", "-pthread", "-Wl,-z,defs"),
             *(f"-Wl,-z,{word}" for word in _HARDENED),
         )
-        return Compiler(target, command, link, version, is_zig=True, runner=runner)
+        return Compiler(target, command, link, version, is_zig=True, product=product)
     # zig has no C library of Android: its clang and its linker are called directly, with headers and stubs of our own.
     headers = Path(spec.submodule_search_locations[0], "lib", "include")
-    own = NATIVE / ("runner/android" if runner else "android")
+    own = NATIVE / ("runner/android" if product == "runner" else "android")
     clang = (
-        *(*zig, "clang", f"--target=aarch64-linux-android{ANDROID_API}"),
+        *(*zig, "clang", f"--target={MACHINES[target]}-linux-android{ANDROID_API}"),
         *("-nostdinc", "-isystem", str(own), "-isystem", str(headers)),
         # No calls into a compiler's run-time library, which would have to be linked.
-        "-mno-outline-atomics",
+        *(("-mno-outline-atomics",) if MACHINES[target] == "aarch64" else ()),
     )
     page = str(ANDROID_PAGE)
-    kind = ("-pie", "--dynamic-linker=/system/bin/linker64") if runner else ("-shared", "-soname", LIBRARY)
+    program = ("-pie", "--dynamic-linker=/system/bin/linker64")
+    kind = program if product == "runner" else ("-shared", "-soname", _soname(product))
     link = (
         *(*zig, "ld.lld", *kind, "-s", "--hash-style=both", "-z", "defs", "-z", "noexecstack"),
         *("-z", f"max-page-size={page}", "-z", f"common-page-size={page}", "--as-needed"),
         *(part for word in _HARDENED for part in ("-z", word)),
     )
-    return Compiler(target, clang, link, version, is_zig=True, runner=runner)
+    return Compiler(target, clang, link, version, is_zig=True, product=product)
 
 
-def _kind(runner: bool) -> tuple[str, ...]:
-    return ("-pie",) if runner else ("-shared", f"-Wl,-soname,{LIBRARY}")
+def _kind(product: Product) -> tuple[str, ...]:
+    return ("-pie",) if product == "runner" else ("-shared", f"-Wl,-soname,{_soname(product)}")
+
+
+def _soname(product: Product) -> str:
+    return JNI_LIBRARY if product == "jni" else LIBRARY

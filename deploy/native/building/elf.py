@@ -9,7 +9,16 @@ from typing import Any
 
 from native.building.compilers import Compiler
 from native.building.objects import android_imports
-from native.building.targets import ANDROID, ANDROID_PAGE, EXPORTS, MACHINES, MAX_BYTES, ZIG_GLIBC, BuildError
+from native.building.targets import (
+    ANDROID_PAGE,
+    ANDROID_TARGETS,
+    EXPORTS,
+    JNI_EXPORTS,
+    MACHINES,
+    MAX_BYTES,
+    ZIG_GLIBC,
+    BuildError,
+)
 
 _ELF_MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 _LINUX_LIBRARIES = re.compile(r"lib(?:c\.so\.6|m\.so\.6|pthread\.so\.0)|ld-linux-(?:x86-64\.so\.2|aarch64\.so\.1)")
@@ -109,16 +118,16 @@ def check(library: Path, elf: Elf, compiler: Compiler) -> None:
     require(elf.full_relro, "leaves the addresses of functions writable")
     require("__stack_chk_fail" in elf.imports, "does not notice when its stack is overrun")
     # What a program exports is its C library's affair.
-    exports = elf.exports if compiler.runner else EXPORTS
+    exports = {"library": EXPORTS, "jni": JNI_EXPORTS, "runner": elf.exports}[compiler.product]
     require(elf.exports == exports, f"exports other names than it has to: {sorted(elf.exports ^ exports)[:5]}")
-    if compiler.target == ANDROID:
+    if compiler.target in ANDROID_TARGETS:
         known = android_imports(compiler)
         odd = sorted(set(elf.imports).difference(*known.values()))
         require(not odd, f"imports what Android may not have: {odd[:5]}")
         require(set(elf.needed) == set(known), f"needs {list(elf.needed)}")
         require(elf.page >= ANDROID_PAGE, f"is laid out for pages of {elf.page} bytes")
         return
-    own = {"libdl.so.2"} if compiler.runner else set()
+    own = {"libdl.so.2"} if compiler.product == "runner" else set()
     odd = [name for name in elf.needed if name not in own and not _LINUX_LIBRARIES.fullmatch(name)]
     require(not odd, f"needs {odd}")
     require(not compiler.is_zig or elf.glibc <= ZIG_GLIBC, f"needs glibc {elf.glibc}")

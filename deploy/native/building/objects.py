@@ -21,13 +21,14 @@ from bssl_tf_deploy.errors import StorageError
 from bssl_tf_deploy.files import cache_dir, new_file
 from native.building.compilers import Compiler
 from native.building.targets import (
-    ANDROID,
     ANDROID_IMPORTS,
+    ANDROID_TARGETS,
     MACHINES,
     NATIVE,
     RUNNER_IMPORTS,
     BuildError,
     headers,
+    jni_headers,
     sources,
     version,
 )
@@ -52,7 +53,7 @@ def make(compiler: Compiler, folder: Path, *, strict: bool) -> Path:
     """Compiles what changed and links.
 
     Args:
-        compiler: for the library or for the runner.
+        compiler: for what is to be made.
         folder: where objects are kept.
         strict: treat warnings as errors.
 
@@ -64,14 +65,14 @@ def make(compiler: Compiler, folder: Path, *, strict: bool) -> Path:
     """
     flags = (*_FLAGS, f'-DBSSL_RUNTIME_VERSION="{version()}"', *(["-Werror"] if strict else []))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-        files = sources(compiler.runner)
+        files = sources(compiler.product)
         objects = list(pool.map(lambda source: _compile(compiler, flags, source, folder), files))
     return _link(compiler, objects, folder)
 
 
 def android_imports(compiler: Compiler) -> dict[str, tuple[str, ...]]:
     """By library of Android: the functions that may be taken from it."""
-    return RUNNER_IMPORTS if compiler.runner else {"libc.so": ANDROID_IMPORTS}
+    return RUNNER_IMPORTS if compiler.product == "runner" else {"libc.so": ANDROID_IMPORTS}
 
 
 @contextlib.contextmanager
@@ -109,6 +110,9 @@ def _compile(compiler: Compiler, flags: Sequence[str], source: Path, folder: Pat
             extra = (*extra, *compiler.tune_for(_TUNED[family]))
     else:
         extra = (_PROTECTED,)
+    if source.parent.name == "jni":
+        # Our jni_md.h, which jni.h includes, is for the target; the JDK's own is for this machine.
+        extra = (*extra, "-isystem", "jni", "-isystem", str(jni_headers()))
     arguments = (*flags, *extra)
     # All headers, because which of them a file includes is not known.
     words, files = [compiler.version, *compiler.compile, *arguments], [NATIVE / source, *headers()]
@@ -130,8 +134,8 @@ def _link(compiler: Compiler, objects: Sequence[Path], folder: Path) -> Path:
     if made.exists():
         return made
     with _temporary(folder, ".so") as temporary:
-        system = ["-ldl"] if compiler.runner else []
-        if compiler.target == ANDROID:
+        system = ["-ldl"] if compiler.product == "runner" else []
+        if compiler.target in ANDROID_TARGETS:
             stubs = android_imports(compiler).items()
             system = [str(_android_stub(compiler, folder, library, names)) for library, names in stubs]
         _run((*compiler.link, "-o", str(temporary), *map(str, objects), *system), f"link the {compiler.makes}", folder)
@@ -142,7 +146,7 @@ def _link(compiler: Compiler, objects: Sequence[Path], folder: Path) -> Path:
 def _android_stub(compiler: Compiler, folder: Path, library: str, names: Sequence[str]) -> Path:
     """A library with the names that Android's has, to link against; what they do does not matter."""
     code = "".join(f'extern "C" void stub_{n}() __asm__("{n}");\nvoid stub_{n}() {{}}\n' for n in names)
-    stub = folder / f"{_hash([compiler.version, code], [])}-{library}"
+    stub = folder / f"{_hash([compiler.version, *compiler.compile, code], [])}-{library}"
     if not stub.exists():
         with _temporary(folder, ".cc") as source, _temporary(folder, ".o") as made, _temporary(folder, ".so") as linked:
             source.write_text(code, encoding="ascii")

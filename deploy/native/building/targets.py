@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+import shutil
 import struct
 import sys
 from pathlib import Path
+from typing import Literal
 
-TARGETS = ("x86_64", "arm64", "android-arm64")
-ANDROID = "android-arm64"
+# The last one is for emulators on a PC.
+ANDROID_TARGETS = ("android-arm64", "android-x86_64")
+TARGETS = ("x86_64", "arm64", *ANDROID_TARGETS)
 # As compilers name them.
-MACHINES = {"x86_64": "x86_64", "arm64": "aarch64", ANDROID: "aarch64"}
+MACHINES = {"x86_64": "x86_64", "arm64": "aarch64", "android-arm64": "aarch64", "android-x86_64": "x86_64"}
+# What can be made: the library, the library with a door for Java, and the program in runner/.
+Product = Literal["library", "jni", "runner"]
 LIBRARY = "libbssl_tf_runtime.so"
+JNI_LIBRARY = "libbssl_tf_jni.so"
 RUNNER = "bssl_tf_runner"
 EXPORTS = {
     "tflite_plugin_create_delegate",
@@ -20,6 +27,9 @@ EXPORTS = {
     "bssl_runtime_version",
     "bssl_runtime_kernels",
     "bssl_runtime_profile",
+}
+JNI_EXPORTS = EXPORTS | {
+    f"Java_bssl_tf_BsslDelegate_{name}" for name in ("create", "destroy", "nativeVersion", "nativeKernels")
 }
 MAX_BYTES = 200 * 1024
 # manylinux2014's, older than every system that has a Python for an interpreter's wheel.
@@ -33,7 +43,7 @@ ANDROID_IMPORTS = (
     *("free", "malloc", "memchr", "memcmp", "memcpy", "memmove", "memset", "posix_memalign", "snprintf", "strcmp"),
     *("strlen", "strtol", "pthread_create", "pthread_join", "pthread_cond_broadcast", "pthread_cond_destroy"),
     *("pthread_cond_signal", "pthread_cond_wait", "pthread_mutex_destroy", "pthread_mutex_lock"),
-    *("pthread_mutex_unlock", "sched_yield", "clock_gettime", "getpid", "__stack_chk_fail"),
+    *("pthread_mutex_unlock", "sched_yield", "clock_gettime", "getpid", "calloc", "__stack_chk_fail"),
 )
 # The same for the runner, by library; its headers are in runner/android/.
 RUNNER_IMPORTS = {
@@ -68,10 +78,28 @@ def host() -> str | None:
     return {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine())
 
 
-def sources(runner: bool = False) -> list[Path]:
+def sources(product: Product = "library") -> list[Path]:
     """The C++ files to compile, relative to `NATIVE`."""
-    patterns = ("runner/*.cc",) if runner else ("*.cc", "kernels/*.cc")
+    patterns = {
+        "library": ("*.cc", "kernels/*.cc"),
+        "jni": ("*.cc", "kernels/*.cc", "jni/*.cc"),
+        "runner": ("runner/*.cc",),
+    }[product]
     return sorted(path.relative_to(NATIVE) for pattern in patterns for path in NATIVE.glob(pattern))
+
+
+def jni_headers() -> Path:
+    """The folder with a JDK's jni.h: that of $JAVA_HOME, else of the `javac` that is found.
+
+    Raises:
+        BuildError: there is no JDK.
+    """
+    javac = shutil.which("javac")
+    homes = [Path(os.environ.get("JAVA_HOME") or "/nowhere"), *([Path(javac).resolve().parents[1]] if javac else [])]
+    for home in homes:
+        if (home / "include" / "jni.h").is_file():
+            return home / "include"
+    raise BuildError("there is no JDK (no jni.h)", "Install one, such as the package default-jdk-headless")
 
 
 def headers() -> list[Path]:

@@ -14,7 +14,7 @@ from bssl_tf_deploy.bundle import MANIFEST, MODEL, read_bundle
 from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.files import CHECKSUM, EDITED
 from tests.deploy import bundles
-from tests.java import block, run_cases, take_text, text
+from tests.java import block, edited, run_cases, take_text, text
 
 # Written over what the manifest says, with the word that lets an edited manifest through: each a contradiction.
 CHANGES: list[tuple[list[str | int], Any]] = [
@@ -50,12 +50,6 @@ def run_bundles(folders: list[Path]) -> list[str]:
     """What Java says of each: task, labels and the model's size, or "!" and what is wrong."""
     results = run_cases([("bundle", text(str(folder))) for folder in folders])
     return [one.decode() if one.startswith(b"!") else take_text(io.BytesIO(one)) for one in results]
-
-
-def edited(folder: Path, change: Any) -> None:
-    content = json.loads((folder / MANIFEST).read_text())
-    change(content)
-    (folder / MANIFEST).write_text(json.dumps(content))
 
 
 def test_a_bundle_is_read_and_a_damaged_one_is_not(tmp_path: Path) -> None:
