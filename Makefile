@@ -19,7 +19,7 @@ CORE_TESTS := $(filter-out %/test_feature_maps.py, $(wildcard tests/models/test_
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime bench bench-training wheels demo demo-seeds photos test test-core test-slow test-faults tables tutorial test-native audit arm64-rig docs lint format clean
+.PHONY: help setup runtime bench bench-training wheels android demo demo-seeds photos test test-core test-slow test-faults tables tutorial test-native audit arm64-rig docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ wheels: $(STAMP) ## wheels of the device side for x86-64 and 64-bit ARM, into di
 	        || exit; \
 	done
 	@ls -l dist
+
+# For both kinds of processors that Android has in 64 bits; without its SDK and NDK.
+android: $(STAMP) ## the library for Android apps, an .aar, and its Javadoc, into dist/ (needs a JDK)
+	@$(BIN)/python deploy/android/build.py --out dist
 
 # A demo that was stopped goes on where it was; `make clean` lets it begin anew.
 demo: setup ## set up, then the whole way on the embedded images, in minutes

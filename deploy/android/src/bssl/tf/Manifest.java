@@ -197,8 +197,8 @@ final class Manifest {
             tensor.name = about.text("name");
             tensor.shape = about.wholes("shape");
             tensor.dtype = about.text("dtype");
-            Strict.expect(
-                    Arrays.asList(dtypes).contains(tensor.dtype), about.where("dtype"), String.join(" or ", dtypes));
+            Strict.expect(Arrays.asList(dtypes).contains(tensor.dtype), about.where("dtype"),
+                    "one of " + Arrays.toString(dtypes));
             long count = tensor.shape.length == 0 || tensor.shape[0] != 1 ? 0 : 1;
             for (int side : tensor.shape) {
                 count = side > 0 ? Math.min(count * side, MAX_FILE_BYTES) : 0;
