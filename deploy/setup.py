@@ -32,6 +32,7 @@ if TARGET is not None and TARGET not in _PLATFORMS:
 class BuildRuntime(Command):
     """Puts the library into the package, and its sources, from which `bssl-tf export` builds for other targets.
 
+    A wheel for 64-bit ARM, where no bundles are made as LCE has no converter there, is without: boards download it.
     Editable installations get the library in the folder of the package itself; their sources lie beside it.
     """
 
@@ -47,7 +48,7 @@ class BuildRuntime(Command):
     def run(self) -> None:
         assert self.build_lib is not None
         package = Path(_HERE if self.editable_mode else self.build_lib, "bssl_tf_deploy")
-        if not self.editable_mode:
+        if not self.editable_mode and TARGET != "arm64":
             for source in self.get_source_files():
                 target = package / source
                 target.parent.mkdir(parents=True, exist_ok=True)

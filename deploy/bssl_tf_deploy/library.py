@@ -138,7 +138,9 @@ def _build(arguments: Sequence[str]) -> dict[str, str]:
     scripts = [folder / "native" / "build.py" for folder in (_PACKAGE, _PACKAGE.parent)]
     script = next((path for path in scripts if path.is_file()), None)
     if script is None:
-        raise RuntimeUnavailableError("the runtime's sources are not installed", "Install bssl-tf-deploy again")
+        raise RuntimeUnavailableError(
+            "the runtime's sources are not installed", "Build from a checkout, or on x86-64, whose wheel has them"
+        )
     done = subprocess.run(
         [sys.executable, str(script), *arguments, "--json"], capture_output=True, text=True, check=False
     )
