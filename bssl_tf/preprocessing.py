@@ -21,11 +21,11 @@ class Preprocessing:
     """Size and normalisation: the network sees (pixel / 255 - mean) / std.
 
     Attributes:
-        image_size: side of the network's input, pixels; of one that is no square, its height.
+        image_size: side of the network's input, pixels; of one that is not a square, its height.
         channels: 1 (grey) or 3 (RGB).
         mean: one for each channel, in units of pixel / 255.
         std: one for each channel, in units of pixel / 255, above zero.
-        image_width: width of an input that is no square, which detectors may have; 0 for a square.
+        image_width: width of an input that is not a square, which detectors may have; 0 for a square.
 
     Raises:
         ConfigError: a value is out of range.

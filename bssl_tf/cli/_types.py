@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from bssl_tf.errors import ConfigError
 from bssl_tf_deploy.library import refuse_32_bit
 
 
@@ -20,6 +23,23 @@ class Numbers(click.ParamType):
             return value if isinstance(value, tuple) else tuple(float(word) for word in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers separated by commas, as in 0.485,0.456,0.406", param, ctx)
+
+
+def named(option: str, texts: Sequence[str], example: str) -> dict[str, Path]:
+    """Paths by name, of an option that may be repeated: NAME=PATH each.
+
+    Raises:
+        ConfigError: one is not of this form, or a name is given twice.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not name or not path:
+            raise ConfigError(f"{option} {text!r} is not NAME={example}", f"Write {option} mine={example}")
+        if name in found:
+            raise ConfigError(f"{option} has the name {name!r} twice", "Give each another name")
+        found[name] = Path(path)
+    return found
 
 
 class Target(click.Choice):

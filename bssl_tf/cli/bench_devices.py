@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
+from bssl_tf.cli._types import named
 from bssl_tf.cli.devices import complete_devices
 from bssl_tf.cli.options import prose
-from bssl_tf.errors import BsslError, ConfigError
+from bssl_tf.errors import BsslError
 from bssl_tf_deploy.text import show, show_json
 
 DEVICE_SETTINGS = (
@@ -116,7 +117,7 @@ def bench_on_devices(
         all_threads=all_threads,
         budget_s=budget,
         sustained_s=sustained,
-        beside=dict(map(_named, beside)),
+        beside=named("--beside", beside, "FILE"),
         stock=not no_float,
         trust_bundle_library=trust_bundle_library,
         clean=clean,
@@ -138,11 +139,3 @@ def bench_on_devices(
         show_json([record.to_dict() for record in records])
     if failures:
         click.get_current_context().exit(failures[0].exit_status)
-
-
-def _named(text: str) -> tuple[str, Path]:
-    """A name and a file of NAME=FILE."""
-    name, _, file = text.partition("=")
-    if not name or not file:
-        raise ConfigError(f"--beside {text!r} is not NAME=FILE", "Write for example --beside int8=model-int8.tflite")
-    return name, Path(file)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from bssl_tf.cli import completion
 from bssl_tf.cli._model_options import allow_option, explain_option, postprocess_option, weights_option
-from bssl_tf.cli._types import Numbers, Target
+from bssl_tf.cli._types import Numbers, Target, named
 from bssl_tf.cli.options import json_option, prose, record_option
 from bssl_tf_deploy.library import TARGETS
 from bssl_tf_deploy.text import show, show_json
-
-if TYPE_CHECKING:
-    from bssl_tf.workflows.export import Exported
 
 
 @click.command("export")
@@ -78,9 +75,17 @@ if TYPE_CHECKING:
     help="MODEL's inputs are (pixel / 255 - mean) / std; one number, or one per channel.",
 )
 @click.option("--std", type=Numbers(), show_default="1; 0.229,0.224,0.225 for larq_zoo:NAME", help="See --mean.")
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Also learn a head NAME, from one folder of photos for each class, as `bssl-tf-deploy learn` does; may be "
+    "repeated.",
+)
 @record_option("Append accuracy, parity and size to FILE, as a line of JSON.")
 @json_option("Print the manifest as JSON.")
-def command(model: str, record_file: str | None, as_json: bool, **options: Any) -> None:
+def command(model: str, record_file: str | None, as_json: bool, heads: tuple[str, ...], **options: Any) -> None:
     """Convert a student and its linear probe or head, or any Keras 2 classifier, into a bundle for a device.
 
     RUN is a folder of `bssl-tf finetune`, or of `bssl-tf pretrain` on which `bssl-tf evaluate` has been run. MODEL is
@@ -94,54 +99,16 @@ def command(model: str, record_file: str | None, as_json: bool, **options: Any) 
     """
     from bssl_tf.workflows.early import before_exporting
 
-    before_exporting(model, **options)
+    folders = named("--head", heads, "FOLDER")
+    before_exporting(model, heads=folders, **options)
     from bssl_tf.workflows.export import export
 
-    done = export(model, record=record_file, **options)
+    done = export(model, record=record_file, heads=folders, **options)
     if as_json:
         show_json({"bundle": str(done.path), "manifest": done.manifest.to_dict()}, sort_keys=True)
         return
-    show(*_lines(done))
+    show(*done.text_lines())
     quoted = shlex.quote(str(done.path))
     if getattr(done.manifest.table, "accuracy", None) is None:
         prose("accuracy is not measured: there are no labelled test images of these classes")
     prose(f"next: bssl-tf run {quoted} IMAGE, or bssl-tf bench {quoted}")
-
-
-def _lines(done: Exported) -> list[str]:
-    """What a person reads about a bundle."""
-    from bssl_tf.tasks import find_task as find_host_task
-    from bssl_tf_deploy.bundle import MODEL
-    from bssl_tf_deploy.library import bundled_name
-    from bssl_tf_deploy.tasks import find_task
-
-    converted, library, table = done.converted, done.library, done.manifest.table
-    binary, parity, task = converted.report, converted.parity, find_task(done.manifest.task)
-    outputs, accuracy = parity.outputs.values(), getattr(table, "accuracy", None)
-    tolerance = min(one.tolerance for one in outputs)
-    median, largest = (max(getattr(one, f"{kind}_abs_difference") for one in outputs) for kind in ("median", "max"))
-    int8 = f", {binary.int8_operators} convolutions and dense operators in int8" if binary.int8_operators else ""
-    beside = "Keras, rounded to int8 in the same way," if int8 else "Keras"
-    lines = [
-        f"{done.path}: {MODEL} has {len(converted.model) / 1024:.1f} KiB",
-        f"{binary.binary_convolutions} binary convolutions (LceBconv2d), {binary.float_convolutions} float, "
-        f"{binary.fully_connected} float dense{int8}",
-        f"parity with {beside} on {parity.images} images: {100 * parity.agreement:.2f} % {task.agreement}, "
-        f"{100 * parity.share_within_tolerance:.2f} % within {tolerance:.2g}, "
-        f"differences {median:.2g} (median) to {largest:.2g} (largest)",
-    ]
-    if accuracy is not None:
-        for key, name in task.figures.items():
-            own, of_keras = getattr(accuracy, key), getattr(accuracy, f"keras_{key}")
-            lines.append(f"{name} on {accuracy.images} test images: {own:.2f} %, {of_keras:.2f} % in Keras")
-        if (found := getattr(table, "calibration", None)) is not None:
-            lines.append(
-                f"expected calibration error: {found.ece_percent_before:.2f} %, {found.ece_percent_after:.2f} % with "
-                f"temperature {found.temperature:.4g}"
-            )
-    elif int8:
-        same = find_host_task(done.manifest.task).same_answers(converted.expected, converted.found).mean()
-        lines.append(f"{task.agreement} with Keras in float32 on {parity.images} images: {100 * same:.2f} %")
-    needs = f", needs glibc {library.glibc} or newer" if library.glibc else ""
-    size = f"{len(library.content) / 1024:.1f} KiB"
-    return [*lines, f"{bundled_name(done.manifest.target)}: {size}, by {library.compiler}{needs}"]

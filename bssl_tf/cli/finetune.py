@@ -71,7 +71,7 @@ from bssl_tf.settings import FinetuneConfig
     "data__image_width",
     type=int,
     show_default="the same",
-    help="Of detection, where the input is no square: its width. --image-size is then its height.",
+    help="Of detection, where the input is not a square: its width. --image-size is then its height.",
 )
 @click.option(
     "--teacher",

@@ -25,6 +25,13 @@ from bssl_tf.cli.options import runtime_options
     show_default="3 classes, 100 boxes",
     help="Number of classes or boxes to print.",
 )
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    metavar="NAME",
+    help="Answer by a head that `bssl-tf-deploy learn` or `bssl-tf export --head` made; may be repeated.",
+)
 @click.option("--outputs", is_flag=True, help="Print the network's outputs instead of answers.")
 @runtime_options
 @click.option("--check", is_flag=True, help="Run each IMAGE in our runtime and in LCE's, which must agree.")
@@ -50,6 +57,7 @@ def command(
     threads: int,
     runtime: str,
     trust_bundle_library: bool,
+    heads: tuple[str, ...],
     check: bool,
     json: bool,
     jsonl: bool,
@@ -63,18 +71,21 @@ def command(
     that cannot be read are reported and counted; the others are still answered. Videos and USB cameras need OpenCV
     (`pip install 'bssl-tf-deploy[camera]'`).
     """
-    from bssl_tf_deploy.cli import prepare
+    from bssl_tf_deploy.cli import prepare, with_heads
+    from bssl_tf_deploy.errors import UsageError
     from bssl_tf_deploy.running import RunSettings, output_format, run
 
     settings = RunSettings(format=output_format(json=json, jsonl=jsonl, csv=csv), **options)
     settings.check()
     second = None
+    if check and heads:
+        raise UsageError("--check compares whole networks, and heads read what comes before their end", "Omit one")
     if check:
         # The one that was not asked for is the second opinion.
         first, other = ("lce", "own") if runtime == "lce" else ("own", "lce")
         _, second = prepare(bundle, threads, other, trust_bundle_library)
         runtime = first
     predictor, _ = prepare(bundle, threads, runtime, trust_bundle_library)
-    if status := run(predictor, settings, second):
+    if status := run(with_heads(predictor, heads, threads, runtime, trust_bundle_library), settings, second):
         # Not click's exit(), which comes to nothing where the caller handles errors itself.
         sys.exit(status)

@@ -81,7 +81,7 @@ class DetectionEvaluation(TaskEvaluation, Shown):
         classes: each of them.
         sizes: small, medium and large objects; empty in records of before they were measured.
         float_twin: whether nothing in the network is quantised.
-        image_width: of an input that is no square, whose height is `image_size`; 0 for a square.
+        image_width: of an input that is not a square, whose height is `image_size`; 0 for a square.
     """
 
     image_size: int

@@ -17,7 +17,7 @@ class DataConfig(Table):
             .csv or .jsonl file that lists images with labels.
         data_dir: where TFDS keeps its data; empty for its default.
         image_size: pixels per side of the network's input; 0 for 28 with `embedded` and 224 otherwise.
-        image_width: width of a detector's input that is no square, whose height is `image_size` then; 0 for a square.
+        image_width: width of a detector's input that is not a square (`image_size` is its height); 0 for a square.
         channels: 1 (grey) or 3 (RGB); 0 for those of the data set.
         max_unreadable_share: a larger share of unreadable files stops the run.
         download: allow TFDS to download.

@@ -6,7 +6,7 @@ Commands call these first. The use cases check all of it again, by the same func
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,7 @@ def before_exporting(
     explain: bool,
     postprocess: str,
     data: str | None,
+    heads: Mapping[str, Path],
     **others: object,
 ) -> None:
     """Raises what `export` would for options, folders and models that cannot be right."""
@@ -112,6 +113,7 @@ def before_exporting(
         explain=explain,
         postprocess=postprocess,
         of_model=of_model,
+        heads=heads,
     )
     if data is not None:
         check_arguments(data, _ANY_SIZE, None, 0.0, None)

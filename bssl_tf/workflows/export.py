@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,17 @@ from bssl_tf.files import append_record
 from bssl_tf.progress import progress
 from bssl_tf.tasks.task import Arrays
 from bssl_tf.workflows.export_options import is_run, settle_options
+from bssl_tf.workflows.exported import Exported
 from bssl_tf.workflows.subjects import Subject, from_model, from_run
 from bssl_tf_converters.lce.answers import both_outputs
 from bssl_tf_converters.lce.detection_tail import with_detection_tail
 from bssl_tf_converters.lce.export import Converted, convert_model
+from bssl_tf_deploy import load
 from bssl_tf_deploy import manifest as m
 from bssl_tf_deploy.bundle import check_free, write_bundle
+from bssl_tf_deploy.embedding import bundle_features
+from bssl_tf_deploy.head_commands import learned, report_omitted
+from bssl_tf_deploy.heads import Head, changing, write_head
 from bssl_tf_deploy.library import Library, library_for
 from bssl_tf_deploy.preprocess import whole_pixels
 from bssl_tf_deploy.system_errors import system_errors
@@ -32,29 +37,6 @@ CALIBRATION_IMAGES = 200
 COMPARED_IMAGES = 500
 _BATCH = 64
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Exported:
-    """A bundle that was written, and what was found out on the way.
-
-    Attributes:
-        path: the bundle's folder.
-        manifest: what its `manifest.json` states.
-        converted: the converted network, and how it compares with Keras.
-        library: the runtime library for its target.
-    """
-
-    path: Path
-    manifest: m.Manifest
-    converted: Converted
-    library: Library
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def __repr__(self) -> str:
-        return f"Exported({str(self.path)!r}, target={self.manifest.target!r})"
 
 
 @dataclass(frozen=True)
@@ -90,6 +72,7 @@ def export(
     weights: str | Path | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    heads: Mapping[str, str | Path] | None = None,
     record: str | Path | None = None,
 ) -> Exported:
     """Converts a student and its linear probe or head, or any Keras 2 classifier, into a bundle for a device.
@@ -116,6 +99,8 @@ def export(
         weights: a weights file for larq_zoo:NAME; None for random weights.
         mean: a model's inputs are (pixel / 255 - mean) / std; one number, or one for each channel.
         std: see `mean`.
+        heads: further heads by name, each learned from a folder with one folder of photos for each class, as
+            `bssl-tf-deploy learn` does; answers by them are those of `bssl_tf_deploy.load(bundle, head=NAME)`.
         record: a file to append accuracy, parity and size to, as a line of JSON.
 
     Raises:
@@ -138,6 +123,7 @@ def export(
         explain=explain,
         postprocess=postprocess,
         of_model={"weights": weights, "data": data, "labels": labels, "mean": mean, "std": std},
+        heads=heads or {},
     )
     subject = (
         from_run(Path(source), data_dir)
@@ -147,6 +133,8 @@ def export(
     calibrated = (calibrate or CALIBRATION_IMAGES) if int8 else 0
     wanted = Conversion(target, input, calibrated, images, tuple(allow), explain, postprocess)
     done = export_subject(subject, wanted, path, overwrite=overwrite)
+    if heads:
+        done = dataclasses.replace(done, heads=_learn(path, heads))
     if record:
         options: dict[str, Any] = {
             "target": target,
@@ -198,6 +186,21 @@ def export_subject(subject: Subject, wanted: Conversion, path: Path, *, overwrit
         overwrite=overwrite,
     )
     return Exported(path, manifest, converted, library)
+
+
+def _learn(bundle: Path, heads: Mapping[str, str | Path]) -> dict[str, Head]:
+    """Heads on the features of the converted network, as they are on the device; writes them into the bundle."""
+    predictor = load(bundle)
+    network = bundle_features(predictor)
+    found = {}
+    for name, folder in heads.items():
+        _log.info(f"learning the head {name}")
+        head, photos = learned(network, Path(folder))
+        with changing(predictor.bundle):
+            write_head(predictor.bundle, name, head)
+        report_omitted(head, photos)
+        found[name] = head
+    return found
 
 
 def _convert(subject: Subject, wanted: Conversion) -> tuple[Converted, Any, Sequence[str]]:

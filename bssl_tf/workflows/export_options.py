@@ -10,6 +10,8 @@ from bssl_tf.keras_files.files import ZOO_PREFIX, require_there
 from bssl_tf.settings import read_import
 from bssl_tf.workflows.run_folders import run_config, task_of
 from bssl_tf_deploy.bundle import check_free
+from bssl_tf_deploy.heads import check_name
+from bssl_tf_deploy.labelled import class_folders
 from bssl_tf_deploy.library import TARGETS, refuse_32_bit
 
 INPUTS = ("float32", "uint8", "int8")
@@ -28,11 +30,13 @@ def settle_options(
     explain: bool,
     postprocess: str,
     of_model: Mapping[str, object],
+    heads: Mapping[str, str | Path],
 ) -> Path:
     """Checks what is wanted; see `export` for the options and for what is raised.
 
     Args:
         of_model: options that only a model has, None where they are not given.
+        heads: folders of photos by the name of the head that is learned from each.
 
     Returns:
         The bundle's folder.
@@ -55,6 +59,11 @@ def settle_options(
         require_there(Path(source))
     if postprocess != "none" and (task := task_of(Path(source))) != "detection":
         raise UsageError(f"--postprocess {postprocess} is for detectors, and {source} is for {task}", "Omit it")
+    for name, folder in heads.items():
+        check_name(name)
+        class_folders(Path(folder))
+    if heads and task_of(Path(source)) == "detection":
+        raise UsageError("heads read the features of a classifier, and a detector has none", "Omit --head")
     return path
 
 

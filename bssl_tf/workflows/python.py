@@ -239,7 +239,7 @@ def finetune(
         width: of that network; see `pretrain`.
         depth: likewise.
         image_size: pixels per side, another number than the student's for detection alone.
-        image_width: of detection, where the input is no square: its width; `image_size` is then its height.
+        image_width: of detection, where the input is not a square: its width; `image_size` is then its height.
         task: what to train for: `classification`, `multilabel`, `detection`, or a task of an installed package.
         teacher: a float network to distil from as well: a run of `train_teacher` or `finetune`, a folder of
             `import_teacher`, or a .keras, .h5 or .onnx file.

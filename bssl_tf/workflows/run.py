@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bssl_tf.evaluation.records import Evaluation
-    from bssl_tf.workflows.export import Exported
+    from bssl_tf.workflows.exported import Exported
     from bssl_tf.workflows.report import Reported
 
 

@@ -87,20 +87,26 @@ def _features(predictor: Predictor, options: argparse.Namespace) -> FeatureNetwo
         )
 
 
-def _with_heads(predictor: Predictor, options: argparse.Namespace) -> Predictor:
-    """The same network with the heads that were asked for, if any."""
-    if not options.head:
+def with_heads(
+    predictor: Predictor, heads: Sequence[str], threads: int, runtime: str, trust_bundle_library: bool
+) -> Predictor:
+    """The same network with heads that were learned on it, by name; with none, as it is. Raises what `load` does."""
+    if not heads:
         return predictor
-    [head, *others] = options.head
+    several = len(heads) > 1
     with captured_output():  # LiteRT announces XNNPACK
         return load(
             predictor.bundle,
-            options.threads,
-            options.runtime,
-            trust_bundle_library=options.trust_bundle_library,
-            head=None if others else head,
-            heads=options.head if others else (),
+            threads,
+            runtime,
+            trust_bundle_library=trust_bundle_library,
+            head=None if several else heads[0],
+            heads=heads if several else (),
         )
+
+
+def _asked(predictor: Predictor, options: argparse.Namespace) -> Predictor:
+    return with_heads(predictor, options.head or (), options.threads, options.runtime, options.trust_bundle_library)
 
 
 def measure_all(options: argparse.Namespace) -> int:
@@ -178,7 +184,7 @@ def _run(given: list[str]) -> int:
             return head_commands.run(options, lambda: _prepared(options)[0], lambda made: _features(made, options))
     if options.command == serving.COMMAND:
         with _progress(logging.WARNING):
-            serving.run(options, lambda: _prepared(options)[0])
+            serving.run(options, lambda: _asked(_prepared(options)[0], options))
         return 0
     settings = _run_settings(options) if options.command == "run" else None
     if options.command == "embed":
@@ -190,7 +196,7 @@ def _run(given: list[str]) -> int:
     if settings is None:
         return bench(predictor, runtime, options)
     with _progress(logging.WARNING):
-        return run(_with_heads(predictor, options), settings)
+        return run(_asked(predictor, options), settings)
 
 
 def _prepared(options: argparse.Namespace) -> tuple[Predictor, Runtime]:

@@ -13,7 +13,18 @@ import numpy as np
 from bssl_tf_deploy.bundle import Bundle, read_bundle
 from bssl_tf_deploy.embedding import FeatureNetwork
 from bssl_tf_deploy.errors import ImageError, UsageError
-from bssl_tf_deploy.heads import UNKNOWN, Head, changing, check_name, head_names, head_path, read_head, undo, write_head
+from bssl_tf_deploy.heads import (
+    UNKNOWN,
+    Head,
+    Kind,
+    changing,
+    check_name,
+    head_names,
+    head_path,
+    read_head,
+    undo,
+    write_head,
+)
 from bssl_tf_deploy.labelled import Labelled, class_folders, labelled
 from bssl_tf_deploy.learning import fit, most_photos, with_class, without_class
 from bssl_tf_deploy.predictor import Predictor
@@ -22,7 +33,9 @@ from bssl_tf_deploy.text import show, show_json
 
 COMMANDS = ("learn", "forget", "verify")
 LEARNED = "learned"
-KINDS = {"logistic": "linear", "prototypes": "prototypes"}
+KINDS: dict[str, Kind] = {"logistic": "linear", "prototypes": "prototypes"}
+# Of right answers on held-out photos, how many may become `unknown`.
+UNKNOWN_PERCENT = 5.0
 
 
 def check(options: argparse.Namespace) -> None:
@@ -52,20 +65,22 @@ def learn(bundle: Bundle, network: FeatureNetwork, options: argparse.Namespace) 
             photos = labelled(network, {options.add_class: folder}, most)
             head = with_class(before, options.add_class, photos.features)
         else:
-            folders = class_folders(folder)
-            dimensions = network.features(network.prepare(_grey(network)).tensor).shape[1]
-            most = most_photos(len(folders), dimensions)
-            photos = labelled(network, folders, most)
-            kind: Any = KINDS[options.method or "logistic"]
-            percent = 5.0 if options.unknown is None else options.unknown
-            head = fit(kind, network.sha256, photos.labels, photos.features, photos.classes, percent)
+            percent = UNKNOWN_PERCENT if options.unknown is None else options.unknown
+            head, photos = learned(network, folder, KINDS[options.method or "logistic"], percent)
         path = write_head(bundle, name, head)
-    _report_unreadable(photos)
-    for label, found in zip(photos.labels, photos.found, strict=True):
-        if found > most:
-            show(f"{label}: {most} of {found} photos were used, evenly spread", file=sys.stderr)
+    report_omitted(head, photos)
     _print(head, path, options)
     return ImageError.exit_status if photos.unreadable else 0
+
+
+def learned(
+    network: FeatureNetwork, folder: Path, kind: Kind = "linear", unknown_percent: float = UNKNOWN_PERCENT
+) -> tuple[Head, Labelled]:
+    """A head for the photos in `folder`, one folder for each class, and these. Raises what `learning.fit` does."""
+    folders = class_folders(folder)
+    dimensions = network.features(network.prepare(_grey(network)).tensor).shape[1]
+    photos = labelled(network, folders, most_photos(len(folders), dimensions))
+    return fit(kind, network.sha256, photos.labels, photos.features, photos.classes, unknown_percent), photos
 
 
 def undo_learning(bundle: Bundle, options: argparse.Namespace) -> int:
@@ -99,7 +114,7 @@ def verify(predictor: Predictor, network: FeatureNetwork | None, options: argpar
         lines += _verified(measured)
         status = ImageError.exit_status if photos.unreadable else 0
     elif head is not None:
-        lines += _described(head)
+        lines += described(head)
     if options.as_json:
         show_json(record)
     else:
@@ -160,6 +175,16 @@ def _verified(measured: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def report_omitted(head: Head, photos: Labelled) -> None:
+    """Says on stderr which photos a head was not learned from, and why."""
+    _report_unreadable(photos)
+    used = dict(zip(head.about.labels, head.about.photos, strict=True))
+    most = most_photos(len(used), head.kept.shape[1])
+    for label, found in zip(photos.labels, photos.found, strict=True):
+        if found > most:
+            show(f"{label}: {used[label]} of {found} photos were used, evenly spread", file=sys.stderr)
+
+
 def _report_unreadable(photos: Labelled) -> None:
     if photos.unreadable:
         show(*photos.unreadable, f"{len(photos.unreadable)} photos could not be read", file=sys.stderr)
@@ -184,10 +209,11 @@ def _print(head: Head, path: Path, options: argparse.Namespace) -> None:
             }
         )
     else:
-        show(*_described(head), f"{path}. Use it: bssl-tf-deploy run BUNDLE IMAGE --head {options.head}")
+        show(*described(head), f"{path}. Use it: bssl-tf-deploy run BUNDLE IMAGE --head {options.head}")
 
 
-def _described(head: Head) -> Iterator[str]:
+def described(head: Head) -> Iterator[str]:
+    """Lines for a person: classes, and what was measured on held-out photos."""
     about, measured = head.about, head.about.held_out
     total = sum(about.photos)
     kind = "a linear head" if about.kind == "linear" else "class means"

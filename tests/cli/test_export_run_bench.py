@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -16,9 +17,16 @@ import pytest
 from PIL import Image
 
 from bssl_tf.bench_records import read_benchmarks
+from bssl_tf.errors import ConfigError, UsageError
+from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.embedding import bundle_features
+from bssl_tf_deploy.errors import BundleError
 from bssl_tf_deploy.files import without_checksum
-from bssl_tf_deploy.library import bundled_name, describe, own_library
+from bssl_tf_deploy.head_commands import learned
+from bssl_tf_deploy.heads import read_head
+from bssl_tf_deploy.library import bundled_name, describe, host_target, own_library
+from bssl_tf_deploy.quiet import captured_output
 from bssl_tf_deploy.record import Record, RuntimeLibrary
 from bssl_tf_deploy.tasks.classification import Probe
 from tests.converters.networks import image_set, write_run_folder
@@ -207,6 +215,43 @@ def test_run_prints_what_the_network_says(bundle: Path, bssl_tf: Command) -> Non
     np.testing.assert_allclose(outputs, read_bundle(bundle).golden_outputs[0], rtol=1e-3, atol=1e-3)
     done = bssl_tf("run", bundle, examples[0], "--outputs")
     np.testing.assert_allclose([float(word) for word in done.stdout.split()[1:]], outputs[0], rtol=1e-5)
+
+
+def test_heads_are_learned_at_export_and_answer_in_run(run_folder: Path, bssl_tf: Command, tmp_path: Path) -> None:
+    photos, bundle = tmp_path / "photos", tmp_path / "bundle"
+    images = np.random.default_rng(0).integers(0, 60, (12, 28, 28), dtype=np.uint8)
+    for number, image in enumerate(images):
+        file = photos / ("dark", "light")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image + 190 * (number % 2)).save(file)
+    options = ("--target", host_target(), "--images", 40, "--out", bundle)
+    for head, status, words in (
+        ("x", ConfigError.exit_status, "is not NAME=FOLDER"),
+        (f"x={tmp_path / 'none'}", UsageError.exit_status, "is not a folder"),
+        (f"a b={photos}", UsageError.exit_status, "a b"),
+    ):
+        fails(bssl_tf("export", run_folder, *options, "--head", head), status, words)
+    assert not bundle.exists()
+    done = bssl_tf("export", run_folder, *options, "--head", f"first={photos}", "--head", f"second={photos}")
+    assert done.returncode == 0, done.stderr
+    assert "head second:\na linear head" in done.stdout and done.stdout.count("2 classes, 12 photos") == 2
+    # What `bssl-tf-deploy learn` makes of the same photos.
+    with captured_output():
+        network = bundle_features(load(bundle))
+    expected, _ = learned(network, photos)
+    found = read_head(read_bundle(bundle), "second")
+    assert dataclasses.replace(found.about, arrays={}) == expected.about
+    np.testing.assert_array_equal(found.weights, expected.weights)
+
+    photo = photos / "light" / "11.png"
+    [alone] = json.loads(bssl_tf("run", bundle, photo, "--head", "first", "--json").stdout)
+    assert {one["label"] for one in alone["classes"]} >= {"dark", "light"}
+    done = bssl_tf("run", bundle, photo, "--head", "first", "--head", "second", "--json")
+    assert done.returncode == 0 and "first" in done.stdout and "second" in done.stdout, done.stderr
+    fails(bssl_tf("run", bundle, photo, "--head", "other"), BundleError.exit_status, "other")
+    fails(
+        bssl_tf("run", bundle, photo, "--head", "first", "--check"), UsageError.exit_status, "compares whole networks"
+    )
 
 
 def test_run_check_compares_both_runtimes(bundle: Path, bssl_tf: Command, tmp_path: Path) -> None:

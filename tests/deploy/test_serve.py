@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import statistics
@@ -28,6 +29,10 @@ from PIL import Image
 
 from bssl_tf_deploy import conditions, load
 from bssl_tf_deploy.bundle import read_bundle, write_bundle
+from bssl_tf_deploy.embedding import bundle_features
+from bssl_tf_deploy.errors import BundleError
+from bssl_tf_deploy.head_commands import learned
+from bssl_tf_deploy.heads import changing, write_head
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.serving.server import listen
 from bssl_tf_deploy.serving.settings import ServeSettings
@@ -163,6 +168,24 @@ def test_answers_are_those_of_python_in_the_schema_of_the_command(
         body, kind = form((f'; filename="{file.name}"\r\nContent-Type: image/png', file.read_bytes()))
         assert predict(port, body, Content_Type=kind).json == expected | {"image": file.name}
         assert re.fullmatch(r"image;dur=[\d.]+, network;dur=[\d.]+", raw.headers["Server-Timing"])
+
+
+def test_a_head_that_was_learned_answers(tmp_path: Path, rng: np.random.Generator) -> None:
+    bundle = shutil.copytree(ZOO, tmp_path / "bundle")
+    for name in ("one", "other"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(5):
+            (tmp_path / "photos" / name / f"{number}.png").write_bytes(png(rng))
+    head, _ = learned(bundle_features(load(bundle)), tmp_path / "photos", "prototypes")
+    opened = read_bundle(bundle)
+    with changing(opened):
+        write_head(opened, "mine", head)
+    with in_thread(load(bundle, head="mine")) as port:
+        found = predict(port, EXAMPLE.read_bytes()).json
+    assert {one["label"] for one in found["classes"]} & {"one", "other"}
+    command = [sys.executable, "-c", PROGRAM, "serve", str(bundle), "--port", "0", "--head", "theirs"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == BundleError.exit_status and "theirs" in done.stderr
 
 
 def test_what_is_not_an_image_is_refused_with_one_line(port: int) -> None:

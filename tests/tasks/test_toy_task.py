@@ -20,7 +20,8 @@ from bssl_tf.errors import BundleError, ConfigError
 from bssl_tf.models.registry import build_backbone
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.tasks import find_task
-from bssl_tf.workflows.export import Conversion, Exported, export_subject
+from bssl_tf.workflows.export import Conversion, export_subject
+from bssl_tf.workflows.exported import Exported
 from bssl_tf.workflows.subjects import Subject
 from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle

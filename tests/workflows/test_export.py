@@ -25,8 +25,8 @@ from bssl_tf.files import read_json, write_json
 from bssl_tf.keras_files.models import zoo_networks
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import DataConfig
-from bssl_tf.workflows.export import Exported
 from bssl_tf.workflows.export import export as export_anywhere
+from bssl_tf.workflows.exported import Exported
 from bssl_tf_deploy import load
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.library import host_target

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bssl_tf.cli.export import _lines
 from bssl_tf.data.listing import labels_of_images
 from bssl_tf.data.preprocessing import evaluation_views
 from bssl_tf.errors import DataError
@@ -86,7 +85,7 @@ def test_it_learns_and_is_evaluated_label_by_label(tuned: Path, listing: Path, b
 @pytest.mark.slow
 def test_the_bundle_gives_labels_and_the_outputs_of_keras(tuned: Path, listing: Path, tmp_path: Path) -> None:
     done = export(tuned, target=host_target(), out=tmp_path / "bundle")
-    assert any(line.startswith("mean average precision on 27 test images: ") for line in _lines(done))
+    assert any(line.startswith("mean average precision on 27 test images: ") for line in done.text_lines())
     manifest = done.manifest
     assert (manifest.task, manifest.table.labels) == ("multilabel", ("left", "top"))
     assert manifest.table.accuracy.images == 27 and manifest.parity.agreement >= 0.96

@@ -26,6 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     for name, kind, metavar, default, words in options:
         parser.add_argument(name, type=kind, metavar=metavar, default=default, help=words)
+    # One, as a page shows one answer.
+    parser.add_argument("--head", nargs=1, metavar="NAME", help="answer by a head that `learn` made")
 
 
 def run(options: argparse.Namespace, prepare: Callable[[], Predictor]) -> None:
