@@ -17,10 +17,13 @@
 | `CameraError` | see `bssl_tf_deploy.errors` | 17 |
 | `WorkerError` | worker | 18 |
 | `ServerError` | see `bssl_tf_deploy.errors` | 19 |
+| `DeploymentError` | deployment | 20 |
 | `Interrupted` | interrupted | 130 |
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from bssl_tf_deploy.errors import (
     BsslError,
@@ -43,6 +46,7 @@ __all__ = [
     "ConfigError",
     "ConversionError",
     "DataError",
+    "DeploymentError",
     "DeviceError",
     "ImageError",
     "Interrupted",
@@ -138,6 +142,21 @@ class WorkerError(BsslError):
 
     code = "worker"
     exit_status = 18
+
+
+class DeploymentError(BsslError):
+    """A device did not take a release: it fails its check there, or does not run. What ran before still runs.
+
+    Attributes:
+        log: the last lines that the service wrote.
+    """
+
+    code = "deployment"
+    exit_status = 20
+
+    def __init__(self, what: str, next_step: str, log: Sequence[str] = ()) -> None:
+        super().__init__(what, next_step)
+        self.log = tuple(log)
 
 
 class Interrupted(BsslError):

@@ -40,6 +40,7 @@ COMMANDS = {
     "select": "Choose the photos that are worth labelling first.",
     "bench": "Time a bundle on this machine or on devices, next to the float network of the same shape.",
     "devices": "List and check devices: processor, clock, memory, temperature, installed packages.",
+    "deploy": "Run a bundle as a service on boards: install, switch, roll back, remove.",
     "summary": "Summarise a run: accuracy, bundles, the newest benchmark.",
     "report": "Show and compare runs on one page: accuracy, size, latency, training, images.",
     "completion": "Print a script that makes bash, zsh or fish complete commands, options and names.",

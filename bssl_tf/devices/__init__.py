@@ -4,10 +4,10 @@ A kind of device is a subclass of `Device` (`device`); `kinds` knows those of th
 entry point group `bssl_tf.devices` those of other packages. `devices_file` turns a name or an address into a device.
 
 A device with Python (`python_device`: `local`, `ssh`, `qemu`) has a `connection`, and is worked with in a `session`
-with `bssl_tf_deploy.agent`, which is sent there; `packages` is what it is brought, `measuring` what is done. Under qemu
-`instructions` are counted. A phone has no Python: `android` works with it through `adb`, in a folder of the `phone`: by
-`android_benchmark_model`, TensorFlow Lite's program, which also gives an `operator_profile`, or by `android_runner`,
-ours, with a `tflite_library`.
+with `bssl_tf_deploy.agent`, which is sent there; `packages` is what it is brought, `installing` brings it, `measuring`
+is what is done, and `services` keeps a bundle running there. Under qemu `instructions` are counted. A phone has no
+Python: `android` works with it through `adb`, in a folder of the `phone`: by `android_benchmark_model`, TensorFlow
+Lite's program, which also gives an `operator_profile`, or by `android_runner`, ours, with a `tflite_library`.
 """
 
 from bssl_tf.devices.device import Device, DeviceSettings, Facts, Job

@@ -133,6 +133,7 @@ class Device(abc.ABC):
         pattern: what an address has to match as a whole.
         uses: which of `benchmark_model` and `tflite_library` it has a use for.
         times: whether times there mean anything; an emulator gives answers alone.
+        hosts_services: whether `bssl-tf deploy` can install a service there; such a kind is a `PythonDevice`.
     """
 
     kind: ClassVar[str]
@@ -141,6 +142,7 @@ class Device(abc.ABC):
     pattern: ClassVar[re.Pattern[str]]
     uses: ClassVar[frozenset[str]] = frozenset()
     times: ClassVar[bool] = True
+    hosts_services: ClassVar[bool] = False
 
     def __init__(self, settings: DeviceSettings) -> None:
         self.settings = settings

@@ -11,6 +11,7 @@ from typing import Any
 
 from bssl_tf.devices.connection import Connection
 from bssl_tf.devices.device import DEFAULT_BUDGET_S, Facts, Job
+from bssl_tf.devices.installing import check_room, install
 from bssl_tf.devices.operator_profile import profile, profile_options
 from bssl_tf.devices.packages import collect_packages, target_of
 from bssl_tf.devices.python_device import PythonDevice
@@ -24,8 +25,6 @@ from bssl_tf_deploy.record import Machine, Profile, Record, State
 from bssl_tf_deploy.strict import StrictError
 from bssl_tf_deploy.system_errors import next_step
 
-# Beyond what is put there: for what the measurement itself writes.
-_SPARE_BYTES = 8 << 20
 # What loads there is used, whatever its version: the golden outputs say whether it is right.
 _LOAD = "import numpy, ai_edge_litert.interpreter"
 _ASK_VERSIONS = (
@@ -116,7 +115,7 @@ def measure_on_device(device: PythonDevice, job: Job) -> Record:
         library = Path(opened["folder"], environment, "bssl_tf_deploy", "lib", LIBRARY)
         record = dataclasses.replace(record, counts=device.counts(bundle, library))
         if connection.runtime:
-            session.ask({"do": "keep", "environment": environment})
+            session.ask({"do": "keep", "environments": [environment]})
         return record
 
 
@@ -125,7 +124,7 @@ def _measured(device: PythonDevice, session: Session, job: Job, path: Sequence[s
     bundle = job.bundle
     files = {name: checked_file(bundle, name).read_bytes() for name in bundle.manifest.files}
     files[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
-    _room(device.name, free_bytes, sum(map(len, [*files.values(), *job.beside.values()])))
+    check_room(device.name, free_bytes, sum(map(len, [*files.values(), *job.beside.values()])))
     for name, content in files.items():
         session.put(f"bundle/{name}", content)
     command = ["-c", "from bssl_tf_deploy.cli import main; main()", "measure", "bundle", "--json"]
@@ -172,29 +171,8 @@ def _installed(name: str, connection: Connection, session: Session, job: Job, op
         job.library(target_of(name, facts)),
         bring_wheels=connection.packages is None and session.run(["-c", _LOAD], [])["status"] != 0,
     )
-    if packages.environment not in opened["environments"]:
-        contents = {
-            file: content if isinstance(content, bytes) else content.read_bytes()
-            for file, content in packages.archives.items()
-        }
-        _room(name, opened["free_bytes"], packages.unpacked_bytes + sum(map(len, contents.values())))
-        log.info("%s: installing %d packages, %d MB", name, len(contents), packages.unpacked_bytes >> 20)
-        for file, content in contents.items():
-            session.put(f"packages/{file}", content)
-        request = {"environment": packages.environment, "archives": [f"packages/{file}" for file in contents]}
-        if packages.requirements:
-            session.ask({"do": "pip", "requirements": packages.requirements} | request, timeout_s=1800)
-        else:
-            session.ask({"do": "install"} | request, timeout_s=600)
+    install(name, session, packages, opened)
     return packages.environment
-
-
-def _room(name: str, free: int, needed: int) -> None:
-    if free < needed + _SPARE_BYTES:
-        raise DeviceError(
-            f"the disk of {name} has {free >> 20} MB free, but {(needed + _SPARE_BYTES) >> 20} MB are needed",
-            "Free space there, or name another folder with --remote-dir",
-        )
 
 
 def _failed(name: str, done: Mapping[str, Any]) -> BsslError:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,8 @@ _TARGETS = {"aarch64": "arm64", "x86_64": "x86_64"}
 _PIP_TIMEOUT_S = 900
 # glibc 2.17 is the oldest that any wheel of today is made for.
 _OLDEST_GLIBC = 17
+_BEFORE_311 = ("exceptiongroup>=1.1",)
+_BEFORE_313 = ("typing-extensions>=4.10",)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ def target_of(address: str, facts: Mapping[str, Any]) -> str:
     return _TARGETS[machine]
 
 
-def collect_packages(address: str, facts: Mapping[str, Any], library: Library, *, bring_wheels: bool) -> Packages:
+def collect_packages(
+    address: str, facts: Mapping[str, Any], library: Library, *, bring_wheels: bool, serving: bool = False
+) -> Packages:
     """Builds and fetches what the device needs.
 
     Args:
@@ -78,6 +82,7 @@ def collect_packages(address: str, facts: Mapping[str, Any], library: Library, *
         facts: of the device.
         library: our runtime for its target.
         bring_wheels: False where numpy and LiteRT are there already.
+        serving: with what `bssl-tf-deploy serve` requires.
 
     Raises:
         DeviceError: the device's C library is not glibc.
@@ -93,9 +98,10 @@ def collect_packages(address: str, facts: Mapping[str, Any], library: Library, *
                 f"{address} has a C library other than glibc, and LiteRT has no wheels for it",
                 "Use Raspberry Pi OS, Debian, Ubuntu or another system with glibc",
             )
-        wheels = fetched_wheels(facts["machine"], facts["python"], facts["glibc"])
+        needed = required_to_serve(facts["python"]) if serving else required()
+        wheels = fetched_wheels(facts["machine"], facts["python"], facts["glibc"], needed)
         archives |= {wheel.name: wheel for wheel in wheels}
-        requirements = () if wheels else required()
+        requirements = () if wheels else needed
     digest, unpacked = hashlib.sha256(repr((facts["python"], requirements)).encode()), 0
     for name, content in archives.items():
         data = content if isinstance(content, bytes) else content.read_bytes()
@@ -108,7 +114,8 @@ def collect_packages(address: str, facts: Mapping[str, Any], library: Library, *
 def runtime_archive(library: bytes) -> bytes:
     """Our package as a zip file that is ready to import; the same bytes for the same content."""
     package = Path(bssl_tf_deploy.__file__).parent
-    files = {file.relative_to(package).as_posix(): file for file in sorted(package.rglob("*.py"))}
+    found = sorted((*package.rglob("*.py"), *package.rglob("*.html")))
+    files = {file.relative_to(package).as_posix(): file for file in found}
     # Installed, it has the runtime's sources too, which nothing there builds.
     contents = {
         f"bssl_tf_deploy/{name}": file.read_bytes() for name, file in files.items() if not name.startswith("native/")
@@ -127,13 +134,27 @@ def required() -> tuple[str, ...]:
     return tuple(text for text in texts if ";" not in text and not text.startswith("pillow"))
 
 
-def fetched_wheels(machine: str, python: str, glibc: str) -> list[Path]:
-    """Wheels of all that `bssl-tf-deploy` requires, from the cache or by pip; none where pip cannot fetch them.
+def required_to_serve(python: str) -> tuple[str, ...]:
+    """What `bssl-tf-deploy serve` requires as well.
+
+    Args:
+        python: the device's version, such as 3.11.2.
+    """
+    texts = [text.partition(";") for text in metadata.requires("bssl-tf-deploy") or ()]
+    own = [text.strip() for text, _, marker in texts if not marker or "serve" in marker]
+    # What these require below some versions of Python; pip looks at the version that it runs in.
+    minor = int(python.split(".")[1])
+    return (*own, *_BEFORE_311 * (minor < 11), *_BEFORE_313 * (minor < 13))
+
+
+def fetched_wheels(machine: str, python: str, glibc: str, requirements: Sequence[str]) -> list[Path]:
+    """Wheels of requirements and of what these require, from the cache or by pip; none where pip cannot fetch them.
 
     Args:
         machine: as `platform.machine()` has it.
         python: version, such as 3.11.2.
         glibc: version, such as 2.36.
+        requirements: as pip takes them.
 
     Raises:
         StorageError: the cache cannot be written.
@@ -142,7 +163,7 @@ def fetched_wheels(machine: str, python: str, glibc: str) -> list[Path]:
     newest = int(glibc.split(".")[1])
     tags = [f"manylinux_2_{number}_{machine}" for number in range(newest, _OLDEST_GLIBC - 1, -1)]
     tags.append(f"manylinux2014_{machine}")
-    key = hashlib.sha256(repr((required(), minor, tags)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((tuple(requirements), minor, tags)).encode()).hexdigest()[:16]
     cache = cache_dir() / "device-wheels"
     folder = cache / key
     if not folder.is_dir():
@@ -150,7 +171,7 @@ def fetched_wheels(machine: str, python: str, glibc: str) -> list[Path]:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{key}.", dir=cache) as name:
                 made = Path(name, "wheels")
-                if not _download(made, minor, tags):
+                if not _download(made, minor, tags, requirements):
                     return []
                 # Another process may have been faster.
                 if not folder.is_dir():
@@ -158,14 +179,14 @@ def fetched_wheels(machine: str, python: str, glibc: str) -> list[Path]:
     return sorted(folder.glob("*.whl"))
 
 
-def _download(folder: Path, python: str, tags: list[str]) -> bool:
+def _download(folder: Path, python: str, tags: list[str], requirements: Sequence[str]) -> bool:
     """Whether pip brought all wheels into `folder`."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, "--dest", str(folder)]
     for tag in tags:
         command += ["--platform", tag]
     try:
-        done = subprocess.run([*command, *required()], capture_output=True, timeout=_PIP_TIMEOUT_S, check=False)
+        done = subprocess.run([*command, *requirements], capture_output=True, timeout=_PIP_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

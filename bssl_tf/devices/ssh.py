@@ -80,6 +80,7 @@ class SshDevice(PythonDevice):
     """A board, or any other Linux machine; see `Device`."""
 
     kind = "ssh"
+    hosts_services = True
     forms = ("ssh://[user@]host[:port]",)
     offers = ("ssh://",)
     # Neither a user nor a host begins with a dash, which ssh would take for an option.

@@ -193,9 +193,9 @@ class Agent:
         return {"status": status, "stdout": out, "stderr": said}
 
     def _do_keep(self, request: dict[str, Any]) -> None:
-        """keep {environment}: it stays, and those of other versions go."""
+        """keep {environments}: they stay, and those of other versions go."""
         self._keep = True
-        self._remove([path for path in self._root().glob("env-*") if path.name != request["environment"]])
+        self._remove([path for path in self._root().glob("env-*") if path.name not in request["environments"]])
 
     def _do_clean(self, request: dict[str, Any]) -> bool:
         """clean {folder}: removes all that is ours. Answers whether there was anything."""

@@ -74,7 +74,7 @@ def test_what_is_kept_is_found_again_and_older_versions_go(device: LocalDevice, 
             install(session, f"env-{number}", module=f"answer = {number}")
             done = session.run(["-c", "import module; print(module.answer)"], [f"env-{number}"])
             assert (done["status"], done["stdout"]) == (0, f"{number}\n")
-            session.ask({"do": "keep", "environment": f"env-{number}"})
+            session.ask({"do": "keep", "environments": [f"env-{number}"]})
     assert everything(tmp_path / "a/b") == [".bssl-tf-device", "env-2", "env-2/module.py"]
     with open_session(device) as session:
         assert session.ask({"do": "open", "folder": session.folder})["environments"] == ["env-2"]

@@ -123,7 +123,7 @@ def test_a_bundles_own_library_is_sent_only_if_it_is_trusted(tmp_path: Path, mon
 
 @pytest.mark.slow  # Fetches 30 MB.
 def test_wheels_are_for_the_devices_processor_python_and_c_library() -> None:
-    wheels = fetched_wheels("aarch64", "3.11.2", "2.31")
+    wheels = fetched_wheels("aarch64", "3.11.2", "2.31", required())
     names = {wheel.name.partition("-")[0] for wheel in wheels}
     assert {"numpy", "ai_edge_litert"} <= names and "pillow" not in names
     for wheel in wheels:
