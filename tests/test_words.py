@@ -15,7 +15,14 @@ import pytest
 from docs.generated import PARTS
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("bssl_tf", "converters/bssl_tf_converters", "deploy/bssl_tf_deploy", "deploy/benchmarks", "deploy/native")
+PACKAGES = (
+    "bssl_tf",
+    "converters/bssl_tf_converters",
+    "deploy/bssl_tf_deploy",
+    "deploy/benchmarks",
+    "deploy/native",
+    "deploy/android",
+)
 DOCUMENTS = [
     *ROOT.glob("*.md"),
     *(ROOT / "docs" / "pages").rglob("*.md"),

@@ -33,8 +33,9 @@ _ANDROID = """    adb push model.tflite {library} benchmark_model /data/local/tm
 `benchmark_model` is TensorFlow Lite's, prebuilt for android_aarch64; it times the model. So does
 `bssl-tf bench . --device adb --tflite-library tensorflow-lite-2.16.1.aar`, with a runner of its own.
 
-In an app, put the library into `jniLibs/arm64-v8a`. It is an external delegate of TFLite: native code creates one for
-each interpreter and passes it in through TFLite's C API before creating the interpreter:
+{app}
+From native code, put the library into `jniLibs/arm64-v8a`. It is an external delegate of TFLite: create one for each
+interpreter and pass it in through TFLite's C API before creating the interpreter:
 
     void* library = dlopen("libbssl_tf_runtime.so", RTLD_NOW);
     TfLiteDelegate* (*create)(char**, char**, size_t, void (*)(const char*)) =
@@ -49,6 +50,48 @@ each interpreter and passes it in through TFLite's C API before creating the int
 It needs 64-bit Android 7 or newer and has not been tested on a phone.
 
 On Linux, `bssl-tf run . examples/*.png` runs this bundle on the examples.
+"""
+_APP = """In an app, use the library that `make android` builds in bssl-tf's sources: copy `bssl-tf-*.aar` to `app/libs`
+and `manifest.json` and `model.tflite` of this folder to `app/src/main/assets/bundle`. In `app/build.gradle.kts`:
+
+    implementation(fileTree("libs") {{ include("bssl-tf-*.aar") }})
+    implementation("org.tensorflow:tensorflow-lite:2.16.1")
+
+{kotlin}"""
+_KOTLIN = {
+    "classification": """In Kotlin, with a `bitmap`:
+
+    import bssl.tf.BsslClassifier
+    import bssl.tf.BsslPicture
+
+    val classifier = BsslClassifier.fromAssets(context.assets, "bundle")
+    for ((label, score) in classifier.classify(BsslPicture.ofBitmap(bitmap))) {
+        println("$label: $score")
+    }
+    classifier.close()
+""",
+    "detection": """In Kotlin, with a `bitmap`:
+
+    import bssl.tf.BsslDetector
+    import bssl.tf.BsslPicture
+
+    val detector = BsslDetector.fromAssets(context.assets, "bundle")
+    for (box in detector.detect(BsslPicture.ofBitmap(bitmap))) {
+        println("${box.label}: ${box.score}, ${box.left} ${box.top} ${box.right} ${box.bottom}")
+    }
+    detector.close()
+""",
+}
+_OTHER_TASK = """In Kotlin, with the `model` in a direct `ByteBuffer`; the app prepares inputs and reads outputs itself:
+
+    import bssl.tf.BsslDelegate
+    import org.tensorflow.lite.Interpreter
+
+    val delegate = BsslDelegate()
+    val interpreter = Interpreter(model, Interpreter.Options().addDelegate(delegate))
+    interpreter.run(input, output)
+    interpreter.close()
+    delegate.close()
 """
 _HOW = {
     "arm64": "On a Raspberry Pi or another ARM machine with 64-bit Linux{glibc}:\n\n" + _PYTHON,
@@ -68,7 +111,9 @@ def readme(manifest: Manifest, *, library: bool) -> str:
     task = find_task(manifest.task)
     how = _HOW[manifest.target] if library else _WITHOUT
     needed = manifest.created_by.get("runtime-glibc")
-    how = how.format(library=bundled_name(manifest.target), glibc=f" (glibc {needed} or newer)" if needed else "")
+    app = _APP.format(kotlin=_KOTLIN.get(manifest.task, _OTHER_TASK))
+    glibc = f" (glibc {needed} or newer)" if needed else ""
+    how = how.format(library=bundled_name(manifest.target), glibc=glibc, app=app)
     binary, meanings = manifest.binary, task.output_meanings(manifest)
     convolutions = f"{binary.binary_convolutions} binary and {binary.float_convolutions} float convolutions"
     if binary.int8_operators:
