@@ -17,6 +17,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import time
@@ -423,9 +424,9 @@ def read_mutants(name: str, originals: Path, first: int, count: int) -> dict[str
         copy = _copy(source, Path(folder) / "whole" / source.name)
         intact = [kind.read(copy), *kind.versions(copy)]
         base = peak_mebibytes()
+        copy = _copy(source, Path(folder) / "mutant" / source.name)
         for seed in range(first, first + count):
-            shutil.rmtree(Path(folder) / "mutant", ignore_errors=True)
-            copy = _copy(source, Path(folder) / "mutant" / source.name)
+            restore(source, copy)
             damage(kind, copy, np.random.default_rng(seed))
             watch.effects.clear()
             began = time.monotonic()
@@ -469,7 +470,36 @@ def read_mutants(name: str, originals: Path, first: int, count: int) -> dict[str
 
 def _copy(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target))
+    # With its times, by which `restore` knows what was changed.
+    return Path(shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target))
+
+
+def restore(source: Path, copy: Path) -> None:
+    """Makes a copy what it was: a fresh one of a run folder takes longer than most readers."""
+    wanted, there = _below(source), _below(copy)
+    for name in sorted(there.keys() - wanted.keys(), reverse=True):
+        path = copy / name
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    for name, facts in sorted(wanted.items()):
+        if name in there and there[name] == facts:
+            continue
+        target = copy / name
+        if facts is None:
+            target.mkdir(exist_ok=True)
+        else:
+            target.unlink(missing_ok=True)
+            shutil.copy2(source / name, target)
+
+
+def _below(folder: Path) -> dict[str, tuple[int, int] | None]:
+    """The time and size of a file, or of all in a folder, by path; None for folders."""
+    found: dict[str, tuple[int, int] | None] = {}
+    paths = [folder, *folder.rglob("*")] if folder.is_dir() else [folder]
+    for path in paths:
+        about = path.lstat()
+        regular = stat.S_ISREG(about.st_mode)
+        found[path.relative_to(folder).as_posix()] = (about.st_mtime_ns, about.st_size) if regular else None
+    return found
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from bssl_tf.methods import registry
 from tests.faults import kills, limits, mutations, originals
 from tests.faults.__main__ import _Record
 from tests.faults.kills import kill_often
-from tests.faults.mutations import KINDS, Kind, read_mutants
+from tests.faults.mutations import KINDS, Kind, read_mutants, restore
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +221,26 @@ def test_a_mutant_is_repeated_by_its_number(pictures: Path) -> None:
         return mutations.mutated(whole, np.random.default_rng(seed), text=False)
 
     assert content(7) == content(7) != content(8)
+
+
+def test_a_copy_is_restored_whatever_became_of_it(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("a", "b/c", "b/d/e", "f"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    copy = Path(shutil.copytree(source, tmp_path / "copy"))
+    (copy / "a").write_text("A")
+    (copy / "f").unlink()
+    shutil.rmtree(copy / "b" / "d")
+    (copy / "b" / "new").mkdir()
+    (copy / "b" / "new" / "file").touch()
+    (copy / "b" / "link").symlink_to(copy)
+    restore(source, copy)
+    files = {path.relative_to(copy).as_posix(): path.read_text() for path in copy.rglob("*") if path.is_file()}
+    assert files == {name: name for name in ("a", "b/c", "b/d/e", "f")}
+    assert not (copy / "b" / "new").exists() and not (copy / "b" / "link").is_symlink()
+    alone = tmp_path / "alone"
+    shutil.copy2(source / "a", alone)
+    alone.write_text("B")
+    restore(source / "a", alone)
+    assert alone.read_text() == "a"
