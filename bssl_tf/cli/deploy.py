@@ -13,7 +13,7 @@ from bssl_tf.cli.devices import complete_devices
 from bssl_tf.cli.options import json_option, prose
 from bssl_tf_deploy.text import show, show_json
 
-_HERE_ALONE = ("host", "port", "threads", "keep", "trust_bundle_library")
+_HERE_ALONE = ("host", "port", "threads", "head", "keep", "trust_bundle_library")
 
 
 @click.command("deploy")
@@ -42,6 +42,7 @@ _HERE_ALONE = ("host", "port", "threads", "keep", "trust_bundle_library")
 )
 @click.option("--port", default=8000, type=click.IntRange(1024, 65535), help="At which port.")
 @click.option("--threads", default=1, type=click.IntRange(1, 64), help="Threads for one image.")
+@click.option("--head", default="", show_default="none", metavar="NAME", help="Answer by a head of BUNDLE.")
 @click.option(
     "--health-timeout",
     default=60.0,

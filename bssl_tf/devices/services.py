@@ -21,6 +21,7 @@ from bssl_tf.devices.python_device import PythonDevice
 from bssl_tf.devices.session import Session, open_session
 from bssl_tf.errors import BsslError, DeploymentError, DeviceError, StorageError
 from bssl_tf_deploy.bundle import MANIFEST, checked_file
+from bssl_tf_deploy.heads import head_path
 from bssl_tf_deploy.strict import StrictError, parse
 
 FOLDER = "~/.local/share/bssl-tf"
@@ -43,6 +44,7 @@ class ServiceSettings:
         host: where it listens there.
         port: at which port, 1024 to 65535.
         threads: for one image.
+        head: of the bundle, which answers instead of the exported classes; "" for none.
         health_s: how long it may take to answer after the switch, seconds.
         keep: how many releases stay, at least 2.
     """
@@ -51,6 +53,7 @@ class ServiceSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     threads: int = 1
+    head: str = ""
     health_s: float = 60.0
     keep: int = 3
 
@@ -145,6 +148,7 @@ def deploy_service(device: PythonDevice, job: Job, settings: ServiceSettings, ti
             the connection was lost during the switch, the device decides by itself.
         BundleError: a file arrived changed.
         StorageError: the device cannot write.
+        OSError: the bundle's head cannot be read.
     """
     with _opened(device, settings) as board:
         look = board.ask(_Look, "look")
@@ -169,15 +173,21 @@ def deploy_service(device: PythonDevice, job: Job, settings: ServiceSettings, ti
             "host": settings.host,
             "port": settings.port,
             "threads": settings.threads,
+            "head": settings.head,
         }
-        parts = [hashlib.sha256(manifest).hexdigest(), *map(repr, request.values())]
+        learned = {}
+        if settings.head:
+            path = head_path(job.bundle, settings.head)
+            learned[path.relative_to(job.bundle.path).as_posix()] = path.read_bytes()
+        contents = [hashlib.sha256(content).hexdigest() for content in (manifest, *learned.values())]
+        parts = [*contents, *map(repr, request.values())]
         release = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
         if release in look.releases:
             log.info("%s: release %s is there already", device.name, release)
         else:
             install(device.name, board.session, packages, board.opened)
             files = {name: checked_file(job.bundle, name).read_bytes() for name in job.bundle.manifest.files}
-            files[MANIFEST] = manifest
+            files |= {MANIFEST: manifest, **learned}
             check_room(device.name, look.free_bytes, sum(map(len, files.values())))
             for name, content in files.items():
                 board.session.put(f"bundle/{name}", content)

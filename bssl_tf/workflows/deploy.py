@@ -20,6 +20,7 @@ from bssl_tf.devices.services import (
 )
 from bssl_tf.errors import BsslError, ConfigError
 from bssl_tf_deploy.bundle import read_bundle
+from bssl_tf_deploy.heads import read_head
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -65,12 +66,14 @@ def deploy(
         trust_bundle_library: see `bssl_tf_deploy.load`.
 
     Raises:
-        BundleError: the bundle is not sound.
+        BundleError: the bundle is not sound, or has no such head.
         ConfigError: there is no such device, or it cannot have a service.
     """
     settings = settings or ServiceSettings()
     content = read_bundle(Path(bundle))
     job = Job(content, trust_bundle_library=trust_bundle_library)
+    if settings.head:
+        read_head(content, settings.head)
     title = Path(bundle).absolute().name
     return _on_each(
         _found(devices, settings, devices_file, remote_dir),

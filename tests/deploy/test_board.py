@@ -249,6 +249,14 @@ def test_a_board_without_a_service_stays_as_it_is(board: Board) -> None:
     assert [*board.folder.root.iterdir()] == [] and board.systemd.orders() == []
 
 
+def test_a_release_without_its_packages_is_none(board: Board) -> None:
+    board.switch("a")
+    board.release("b")
+    shutil.rmtree(board.folder.root / "env-b")
+    assert board.folder.releases() == ["a"]
+    assert board.ask("switch", release="b")["message"] == "there is no release b" and board.running() == "a"
+
+
 def test_a_token_is_made_once_and_is_the_users_alone(board: Board) -> None:
     token = board.folder.token()
     text = token.read_text()

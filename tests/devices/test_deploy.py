@@ -13,6 +13,7 @@ import signal
 import site
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +22,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from bssl_tf.cli._deployments import deployment_lines
 from bssl_tf.cli.main import cli
+from bssl_tf.data.load import load_data
 from bssl_tf.devices import installing, services
 from bssl_tf.devices.session import Session
 from bssl_tf.devices.ssh import SshConnection
@@ -240,6 +243,46 @@ def test_a_service_for_other_machines_needs_its_token(
             assert connection.getresponse().status == status
     again = deploy(ZOO, "--port", port, "--host", "0.0.0.0", "--threads", 2)
     assert again.exit_code == 0 and (root(server) / "token").read_text().strip() == token
+
+
+@pytest.mark.slow
+def test_a_service_answers_by_a_head_to_which_a_class_is_added_on_the_board(
+    server: Device, systemd: FakeSystemd, deploy: Command, port: int, tmp_path: Path
+) -> None:
+    pictures = load_data("embedded", image_size=28).test
+    assert pictures is not None
+    for name, label in (("bag", 8), ("boot", 9), ("shirt", 0)):
+        folder = tmp_path / ("more" if name == "shirt" else "photos") / name
+        folder.mkdir(parents=True)
+        for place in np.flatnonzero(pictures.labels == label)[:12]:
+            Image.fromarray(pictures.images[place, ..., 0]).save(folder / f"{place}.png")
+    photo = next((tmp_path / "more/shirt").iterdir()).read_bytes()
+    bundle = shutil.copytree(ZOO, tmp_path / "bundle")
+    learn = ["learn", str(bundle), str(tmp_path / "photos"), "--method", "prototypes", "--head", "things"]
+    subprocess.run([sys.executable, "-c", "from bssl_tf_deploy.cli import main; main()", *learn], check=True)
+
+    def labels() -> set[str]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("POST", "/predict", photo, {"Content-Type": "image/png"})
+            found = json.loads(connection.getresponse().read())
+        return {one["label"] for one in found["classes"]} - {"unknown"}
+
+    missing = CliRunner().invoke(cli, ["deploy", str(ZOO), "--head", "things", "--device", server.address])
+    assert "has no head things" in str(missing.exception)
+    result = deploy(bundle, "--port", port, "--head", "things")
+    assert result.exit_code == 0, result.output
+    assert labels() and labels() <= {"bag", "boot"}
+    current = root(server) / "current"
+    program = [str(current / "environment/bin/bssl-tf-deploy"), "learn", str(current / "bundle"), "--head", "things"]
+    subprocess.run([*program, "--add-class", "shirt", str(tmp_path / "more/shirt")], check=True)
+    environment = {"PATH": f"{server.bin}:/usr/bin:/bin", "HOME": str(server.home)}
+    subprocess.run(["systemctl", "--user", "restart", UNIT], env=environment, check=True)
+    for _ in range(200):
+        if json.loads(deploy("--status", "--json").stdout)[0]["healthy"]:
+            break
+        time.sleep(0.1)
+    assert "shirt" in labels()
 
 
 @pytest.mark.slow

@@ -63,7 +63,9 @@ class Folder:
     def about(self, release: str) -> dict[str, Any] | None:
         """What is known of a release; None for one that is not there, or not whole."""
         found = self._read(self.release(release) / ABOUT)
-        return found if isinstance(found, dict) else None
+        # Packages that no session kept, as its connection was lost, are gone.
+        whole = isinstance(found, dict) and (self.root / found["environment"]).is_dir()
+        return found if whole else None
 
     def current(self) -> str | None:
         """The release that `current` leads to."""

@@ -28,7 +28,7 @@ _MOST = 300
 
 
 def make(folder: Folder, request: dict[str, Any]) -> None:
-    """make {release, environment, packages, host, port, threads, title}: a release of run/bundle, checked.
+    """make {release, environment, packages, host, port, threads, head, title}: a release of run/bundle, checked.
 
     `environment` is a folder of packages here, `packages` are paths of others. The release is there when its golden
     outputs were reproduced, and else nothing of it.
@@ -48,9 +48,10 @@ def make(folder: Folder, request: dict[str, Any]) -> None:
                 raise Refused("order", f"{request['environment']!r} is not the name of an environment")
             bundle.rename(place / "bundle")
             _environment(place / "environment", [str(folder.root / request["environment"]), *request["packages"]])
-            _check(place)
+            head = ["--head", request["head"]] if request["head"] else []
+            _check(place, head)
             arguments = ["serve", str(folder.root / "current/bundle"), "--host", request["host"]]
-            arguments += ["--port", str(request["port"]), "--threads", str(request["threads"])]
+            arguments += ["--port", str(request["port"]), "--threads", str(request["threads"]), *head]
             if request["host"] not in _LOOPBACK:
                 arguments += ["--token-file", str(folder.token())]
             program = folder.root / "current/environment/bin/bssl-tf-deploy"
@@ -152,10 +153,10 @@ def _environment(place: Path, packages: list[str]) -> None:
     program.chmod(0o755)
 
 
-def _check(place: Path) -> None:
+def _check(place: Path, head: list[str]) -> None:
     """Raises `Refused` unless a release can serve, and reproduces its golden outputs."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    command = [str(place / "environment/bin/python"), "-I", "-c", _CHECK, "verify", str(place / "bundle")]
+    command = [str(place / "environment/bin/python"), "-I", "-c", _CHECK, "verify", str(place / "bundle"), *head]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_TIMEOUT_S, env=clean, check=False
