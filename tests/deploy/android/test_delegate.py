@@ -12,14 +12,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 import pytest
 from PIL import Image
 
 from bssl_tf_deploy import load
-from bssl_tf_deploy.bundle import MODEL
+from bssl_tf_deploy.bundle import MODEL, write_bundle
 from bssl_tf_deploy.files import CHECKSUM, EDITED
+from bssl_tf_deploy.manifest import OutputParity, ParityFigures, Preprocessing, TensorSignature
+from bssl_tf_deploy.tasks.detection import Table
 from tests.conftest import require_or_skip
+from tests.converters.tflite.tflite_files import Op, T, model_file
+from tests.deploy import bundles
 from tests.java import block, edited, jni_headers, require_jdk, run_cases, take_text, text
 from tests.native import NATIVE, ROOT
 from tests.tflite_c import tflite_c_library
@@ -71,6 +76,43 @@ def test_an_app_classifies_as_python_does(libraries: Path, tmp_path: Path, rng: 
         assert next(iter(found)) == wanted[0][0]
         assert set(found) == {label for label, _ in wanted}
         np.testing.assert_allclose([found[label] for label, _ in wanted], [score for _, score in wanted], atol=2e-4)
+
+
+def test_an_app_detects_as_python_does_to_the_last_bit(
+    libraries: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """A network of two operators that round nothing: the picture itself is three scores a pixel, and its sides."""
+    side = 16
+    image, paddings = T((1, side, side, 3)), np.array([[0, 0]] * 3 + [[0, 1]], np.int32)
+    tensors = [image, T((4, 2), schema.TensorType.INT32, data=paddings.tobytes()), T((1, side, side, 4)), image]
+    operators = [
+        Op(schema.BuiltinOperator.PAD, [0, 1], [2]),
+        Op(schema.BuiltinOperator.RELU, [0], [3]),
+    ]
+    shapes = {"boxes_1": (side, side, 4), "scores_1": (side, side, 3)}
+    made = bundles.manifest(
+        task="detection",
+        inputs=(TensorSignature("image", (1, side, side, 3), "float32"),),
+        outputs=tuple(TensorSignature(name, (1, *shape), "float32") for name, shape in shapes.items()),
+        preprocessing=Preprocessing(side, side, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)),
+        parity=ParityFigures(1, 1.0, 1.0, {name: OutputParity(0.0, 0.0, 0.0) for name in shapes}),
+        table=Table(("a", "b", "c"), (1,), "letterbox", 0.7, 0.4, 80, None),
+    )
+    golden = rng.normal(size=(2, side, side, 3)).astype(np.float32)
+    outputs = [np.pad(golden, [(0, 0)] * 3 + [(0, 1)]), np.maximum(golden, 0)]
+    folder = tmp_path / "bundle"
+    write_bundle(folder, made, model_file(tensors, operators, [0], [2, 3]), [golden], outputs, ["a", "b"])
+    predictor = load(folder)
+    images = [rng.integers(0, 256, size, dtype=np.uint8) for size in ((16, 16, 3), (30, 7, 3), (9, 200, 3))]
+    results = run_cases([network_case("detect", folder, image) for image in images], libraries)
+    for image, result in zip(images, results, strict=True):
+        assert not result.startswith(b"!"), result
+        [wanted] = predictor.detect([image])
+        file, found = io.BytesIO(result), []
+        while label := take_text(file):
+            found.append((label, *struct.unpack(">5f", file.read(20))))
+        assert len(found) >= 3
+        assert found == [(one.label, *map(float, np.array(one[1:], np.float32))) for one in wanted]
 
 
 def test_what_cannot_run_is_one_line_and_leaves_nothing_open(libraries: Path, tmp_path: Path) -> None:
