@@ -90,6 +90,10 @@ def test_pictures_become_the_same_input(rng: np.random.Generator) -> None:
         *(classifier(24, 24, 3), classifier(17, 31, 1), classifier(40, 16, 3, "uint8"), classifier(20, 28, 3, "int8")),
         *(classifier(9, 64, 1, "int8"), detector(32, 32, 3), detector(48, 16, 1), detector(16, 80, 3)),
     ]
+    # Values that lie in the middle between two integers.
+    halves = (TensorSignature("image", (1, 20, 28, 3), "int8", Quantization(2 / 255, 0)),)
+    p = Preprocessing(20, 28, 3, (0.0,) * 3, (1.0,) * 3)
+    manifests[3] = dataclasses.replace(manifests[3], inputs=halves, preprocessing=p)
     wanted: list[Prepared] = []
     cases = []
     for number in range(240):
@@ -100,7 +104,7 @@ def test_pictures_become_the_same_input(rng: np.random.Generator) -> None:
             height, width = p.height, p.width
         # Halves, which Python and Java may round in different ways.
         if number % 10 == 1:
-            height, width = 2 * p.width + 1, 2 * p.height
+            height, width = (2 * p.height, 21) if number % 20 == 1 else (21, 2 * p.width)
         rgba = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
         if number % 3:
             rgba[..., 3] = 255
@@ -175,6 +179,8 @@ def output(name: str, *shape: int) -> TensorSignature:
 def test_maps_become_the_same_boxes(rng: np.random.Generator) -> None:
     manifests = [
         *(detector(32, 48, 3), detector(64, 16, 3, (4, 8, 16), max_overlap=0.1), detector(32, 32, 1, min_score=0.01)),
+        # Scores of exactly the least, and boxes that overlap by exactly the most.
+        detector(16, 16, 3, (2,), min_score=0.5, max_overlap=1 / 3, max_boxes=1000),
         *(detector(16, 16, 3, (2,), max_boxes=5), detector(64, 64, 3, (4,), min_score=0.02, max_boxes=300)),
     ]
     cases, wanted = [], []
@@ -187,9 +193,11 @@ def test_maps_become_the_same_boxes(rng: np.random.Generator) -> None:
                 # Coarse, so that scores and overlaps are equal, and what is no number among them.
                 values = np.round(values)
                 values[rng.random(values.shape) < 0.02] = rng.choice([np.nan, np.inf, -np.inf, 30.0, -30.0])
+            if manifest.table.min_score == 0.5:
+                values = np.zeros_like(values) if one.name.startswith("boxes") else np.round(values)
             outputs[one.name] = values
         view = random_view(rng)
-        limit = int(rng.integers(1, 120))
+        limit = int(rng.integers(1, 400))
         cases.append(answer_case(manifest, outputs, view, limit))
         wanted.append(find_task("detection").decode(outputs, manifest, view, limit))
     assert sum(len(answer) for answer in wanted) > 1000
