@@ -11,6 +11,7 @@ from PIL import Image
 
 from bssl_tf.errors import ConfigError
 from bssl_tf_deploy.preprocess import normalise
+from bssl_tf_deploy.resizing import resized
 
 MIN_IMAGE_SIZE = 8
 MAX_IMAGE_SIZE = 1024
@@ -98,8 +99,8 @@ class Preprocessing:
     def central_squares(self, images: NDArray[np.uint8], aspect_ratios: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The central square of each picture, in true geometry, resized to `image_size`.
 
-        The resize is Pillow's BILINEAR, whose filter widens where it shrinks (antialiasing), rounded to uint8. A
-        square picture of `image_size` is taken as it is.
+        The resize is the device's (`bssl_tf_deploy.resizing`), antialiased and rounded to uint8. A square picture of
+        `image_size` is taken as it is.
 
         Args:
             images: uint8 [B, S, S, C], each squashed from its true shape to a square.
@@ -122,7 +123,7 @@ def _central_square(image: NDArray[np.uint8], ratio: float, size: int) -> NDArra
     width, height = stored * min(1 / ratio, 1.0), stored * min(ratio, 1.0)
     left, top = (stored - width) / 2, (stored - height) / 2
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    square = picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+    square = resized(picture, size, size, (left, top, left + width, top + height))
     return np.asarray(square, np.uint8).reshape(size, size, image.shape[2])
 
 
