@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import resource
 import select
 import shutil
 import signal
@@ -21,6 +20,7 @@ from bssl_tf.cli import completion
 from bssl_tf.cli.import_teacher import command as import_teacher
 from bssl_tf.cli.main import COMMANDS, COMPLETE_VARIABLE, cli
 from bssl_tf.cli.teacher import command as teacher
+from tests.conftest import processor_seconds
 
 HEAVY = ("tensorflow", "tf_keras", "keras", "larq", "larq_zoo", "larq_compute_engine", "sklearn", "numpy")
 # Begins a shell without anyone's settings.
@@ -173,24 +173,18 @@ def test_offering_is_light_and_fast(line: str) -> None:
     asked = {COMPLETE_VARIABLE: "zsh_complete", "COMP_WORDS": f"bssl-tf {line}", "COMP_CWORD": str(len(words))}
     seconds, alone = [], []
     for _ in range(3):
-        begun = _processor_seconds()
+        begun = processor_seconds()
         subprocess.run([sys.executable, "-c", "import click, dataclasses, json, pathlib"], check=True)
-        alone.append(_processor_seconds() - begun)
-        begun = _processor_seconds()
+        alone.append(processor_seconds() - begun)
+        begun = processor_seconds()
         command = [sys.executable, "-c", program]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | asked)
-        seconds.append(_processor_seconds() - begun)
+        seconds.append(processor_seconds() - begun)
         *lines, loaded = done.stdout.splitlines()
         assert loaded == "[]"
         assert ("zoo:fashion-mnist-28" in lines) == line.startswith("pretrain")
         assert lines and lines[0] == "plain"
     assert min(seconds) < 6 * min(alone)
-
-
-def _processor_seconds() -> float:
-    """Of all processes that were waited for: a busy machine makes them wait, and not work."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def test_the_names_are_those_that_the_commands_take() -> None:

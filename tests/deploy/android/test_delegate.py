@@ -105,9 +105,9 @@ def test_an_app_detects_as_python_does_to_the_last_bit(
     predictor = load(folder)
     images = [rng.integers(0, 256, size, dtype=np.uint8) for size in ((16, 16, 3), (30, 7, 3), (9, 200, 3))]
     results = run_cases([network_case("detect", folder, image) for image in images], libraries)
-    for image, result in zip(images, results, strict=True):
+    for pixels, result in zip(images, results, strict=True):
         assert not result.startswith(b"!"), result
-        [wanted] = predictor.detect([image])
+        [wanted] = predictor.detect([pixels])
         file, found = io.BytesIO(result), []
         while label := take_text(file):
             found.append((label, *struct.unpack(">5f", file.read(20))))
