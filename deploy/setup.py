@@ -64,8 +64,8 @@ class BuildRuntime(Command):
         native = _HERE / "native"
         files = [
             path
-            for pattern in ("*", "include/*", "building/*", "kernels/*", "android/*", "runner/*", "runner/android/*")
-            for path in native.glob(pattern)
+            for folder in ("", "include/", "building/", "kernels/", "android/", "jni/", "runner/", "runner/android/")
+            for path in native.glob(f"{folder}*")
             if path.suffix in (".cc", ".h", ".inc", ".py")
         ]
         return sorted(path.relative_to(_HERE).as_posix() for path in files)
