@@ -83,8 +83,8 @@ def test_an_app_detects_as_python_does_to_the_last_bit(
 ) -> None:
     """A network of two operators that round nothing: the picture itself is three scores a pixel, and its sides."""
     side = 16
-    image, paddings = T((1, side, side, 3)), np.array([[0, 0]] * 3 + [[0, 1]], np.int32)
-    tensors = [image, T((4, 2), schema.TensorType.INT32, data=paddings.tobytes()), T((1, side, side, 4)), image]
+    values, paddings = T((1, side, side, 3)), np.array([[0, 0]] * 3 + [[0, 1]], np.int32)
+    tensors = [values, T((4, 2), schema.TensorType.INT32, data=paddings.tobytes()), T((1, side, side, 4)), values]
     operators = [
         Op(schema.BuiltinOperator.PAD, [0, 1], [2]),
         Op(schema.BuiltinOperator.RELU, [0], [3]),
