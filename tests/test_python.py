@@ -40,7 +40,7 @@ COMMANDS = {
         )
     },
 }
-RENAMED = {"protocol": "protocols", "no_convert": "convert", "no_float": "stock", "set": "settings"}
+RENAMED = {"head": "heads", "protocol": "protocols", "no_convert": "convert", "no_float": "stock", "set": "settings"}
 # Of the screen alone.
 PRINTED = {"dry_run", "help", "json", "list", "no_images", "profile"}
 
