@@ -24,7 +24,10 @@ from bssl_tf_deploy.record import Latency, Run
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 # In the README, where they convince; on the page of results, with what belongs to them.
-DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / "pages" / name for name in ("results.md", "tutorial.md")))
+DOCUMENTS = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / "pages" / name for name in ("results.md", "threats.md", "tutorial.md")),
+)
 _BLOCK = re.compile(r"(<!-- (table|printed): ([a-z0-9-]+) -->\n).*?(<!-- end: \3 -->)", re.DOTALL)
 _CIFAR10, _TINY_IMAGENET, _FASHION_MNIST = "tfds:cifar10_jpeg75", "tfds:tiny_imagenet_100", "embedded"
 
@@ -274,11 +277,27 @@ def _met(reached: bool) -> str:
     return "met" if reached else "missed"
 
 
+def faults() -> str:
+    """What became of damaged and forged files: the newest record of each kind."""
+    rows = []
+    newest = {one["kind"]: one for one in read_records(RESULTS / "faults.jsonl") if one["part"] == "mutants"}
+    for one in newest.values():
+        read = one["outcomes"].get("read", 0)
+        refused = sum(one["outcomes"].values()) - read
+        cells = (f"{one['mutants']:,}", f"{read:,}", f"{refused:,}", str(len(one["failures"])))
+        rows.append(
+            (one["kind"], *cells, f"{one['slowest_s']:.1f} s", f"{one['grown_mib']:.0f} MiB", one["commit"][:7])
+        )
+    header = ("kind of file", "files", "read", "refused", "failures", "slowest", "memory", "commit")
+    return _markdown(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "cifar10-teacher": cifar10_teacher,
     "comparison": comparison,
     "demo": demo,
     "demo-margins": demo_margins,
+    "faults": faults,
     "int8": int8,
     "methods": methods,
     "photos": photos,
