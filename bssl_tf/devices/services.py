@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar
 
-from bssl_tf.devices.device import Job
+from bssl_tf.devices.device import Device, Job
 from bssl_tf.devices.installing import check_room, install
 from bssl_tf.devices.packages import collect_packages, target_of
 from bssl_tf.devices.python_device import PythonDevice
 from bssl_tf.devices.session import Session, open_session
-from bssl_tf.errors import BsslError, DeploymentError, DeviceError, StorageError
+from bssl_tf.errors import BsslError, ConfigError, DeploymentError, DeviceError, StorageError
 from bssl_tf_deploy.bundle import MANIFEST, checked_file
 from bssl_tf_deploy.heads import head_path
 from bssl_tf_deploy.strict import StrictError, parse
@@ -131,6 +131,15 @@ class _Refused:
     error: str
     message: str
     log: tuple[str, ...]
+
+
+def hosting(device: Device) -> PythonDevice:
+    """`device` as one that can have a service. Raises `ConfigError` for others."""
+    if not device.hosts_services or not isinstance(device, PythonDevice):
+        raise ConfigError(
+            f"{device.name} is not a device that can have a service", "Give ssh://[user@]host[:port] of a board"
+        )
+    return device
 
 
 def deploy_service(device: PythonDevice, job: Job, settings: ServiceSettings, title: str) -> Switched:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bssl_tf.devices import Device, Job, find_device
+from bssl_tf.devices import Job, find_device
 from bssl_tf.devices.python_device import PythonDevice
 from bssl_tf.devices.services import (
     ServiceSettings,
     ServiceStatus,
     Switched,
     deploy_service,
+    hosting,
     remove_service,
     roll_back_service,
     service_status,
@@ -143,12 +144,4 @@ def _found(
         )
     given = {"remote_dir": remote_dir} if remote_dir else {}
     # Twice the same would find itself in use.
-    return [_with_services(find_device(text, devices_file, given)) for text in dict.fromkeys(devices)]
-
-
-def _with_services(device: Device) -> PythonDevice:
-    if not device.hosts_services or not isinstance(device, PythonDevice):
-        raise ConfigError(
-            f"{device.name} is not a device that can have a service", "Give ssh://[user@]host[:port] of a board"
-        )
-    return device
+    return [hosting(find_device(text, devices_file, given)) for text in dict.fromkeys(devices)]
