@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from bssl_tf.cli._deployments import deployment_lines, next_steps, plain_deploym
 from bssl_tf.cli.devices import complete_devices
 from bssl_tf.cli.options import json_option, prose
 from bssl_tf_deploy.text import show, show_json
+
+if TYPE_CHECKING:
+    from bssl_tf.workflows.deploy import Action
 
 _HERE_ALONE = ("host", "port", "threads", "head", "keep", "trust_bundle_library")
 
@@ -71,7 +74,7 @@ _HERE_ALONE = ("host", "port", "threads", "head", "keep", "trust_bundle_library"
 def command(
     bundle: str | None,
     devices: tuple[str, ...],
-    action: str | None,
+    action: Action | None,
     service: str,
     health_timeout: float,
     devices_file: Path | None,
@@ -93,15 +96,10 @@ def command(
 
     settings = ServiceSettings(name=service, health_s=health_timeout, **served)
     where: dict[str, Any] = {"devices_file": devices_file, "remote_dir": remote_dir}
-    if bundle is not None:
-        given = workflow.deploy(bundle, devices, settings, trust_bundle_library=trust_bundle_library, **where)
+    if action is None:
+        given = workflow.deploy(str(bundle), devices, settings, trust_bundle_library=trust_bundle_library, **where)
     else:
-        work = {
-            "status": workflow.deployment_status,
-            "rollback": workflow.roll_back,
-            "remove": workflow.remove_deployment,
-        }[str(action)]
-        given = work(devices, settings, **where)
+        given = workflow.manage(action, devices, settings, **where)
     found = []
     for one in given:
         found.append(one)

@@ -249,7 +249,7 @@ def _jitter(views: tf.Tensor, random: list[tf.Tensor], augmentation: Augmentatio
     matrix *= (contrast * brightness)[:, None, None]
     offset = (1 - contrast) * brightness * tf.linalg.matvec(channel_means, luma)
     pixels = tf.reshape(views, [tf.shape(views)[0], -1, 3])
-    mixed = tf.matmul(pixels, matrix, transpose_b=True) + offset[:, None, None]
+    mixed = _of_two_or_more(tf.matmul, pixels, tf.transpose(matrix, [0, 2, 1])) + offset[:, None, None]
     return tf.clip_by_value(tf.reshape(mixed, tf.shape(views)), 0.0, 1.0)
 
 
@@ -270,12 +270,25 @@ def _blur(views: tf.Tensor, chosen: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
         # Row i holds the weights of all pixels for pixel i: a softmax of -d^2 / (2 sigma^2).
         return tf.nn.softmax(-squared_distance / (2 * tf.square(sigma))[:, None, None])
 
+    def along_both_axes(weights: tf.Tensor, taken: tf.Tensor) -> tf.Tensor:
+        rows = tf.matmul(weights, tf.reshape(taken, [-1, size, size * channels]))
+        return tf.einsum("bij,bhjc->bhic", weights, tf.reshape(rows, [-1, size, size, channels]))
+
     weights = _in_whole_vectors(weights_of, tf.boolean_mask(sigma, chosen))
-    taken = tf.gather_nd(views, where)
-    count = tf.shape(where)[0]
-    rows = tf.reshape(tf.matmul(weights, tf.reshape(taken, [count, size, size * channels])), [count, size, size, -1])
-    blurred = tf.einsum("bij,bhjc->bhic", weights, rows)
+    blurred = _of_two_or_more(along_both_axes, weights, tf.gather_nd(views, where))
     return tf.tensor_scatter_nd_update(views, where, blurred)
+
+
+def _of_two_or_more(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
+    """`function` of tensors [B, ...], with B filled up to two for as long as it computes.
+
+    TensorFlow takes one product of matrices by other code than several, which may sum in another order: then an image's
+    view would depend on whether there are others to jitter or blur in its batch.
+    """
+    count = tf.shape(tensors[0])[0]
+    more = tf.maximum(2 - count, 0)
+    filled = [tf.pad(tensor, [[0, more], *[[0, 0]] * (tensor.shape.rank - 1)]) for tensor in tensors]
+    return function(*filled)[:count]
 
 
 def _in_whole_vectors(function: Callable[..., tf.Tensor], *columns: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from bssl_tf.errors import RunFolderError
 from bssl_tf.evaluation.predictions import Answers, Predictions
@@ -18,9 +18,9 @@ from bssl_tf.evaluation.statistics import Interval, accuracy_interval
 from bssl_tf.evaluation.text import Shown, accuracy_table, trained_with, verdict_lines
 from bssl_tf.files import read_json, write_json
 from bssl_tf.settings import DataConfig
+from bssl_tf.settings.reading import adapter_of
 
 T = TypeVar("T")
-_adapters: dict[type, TypeAdapter[Any]] = {}
 FILE = "evaluation.json"
 # P-values around 0.05 that a few other answers would carry to its other side.
 _CLOSE = (0.01, 0.25)
@@ -296,13 +296,6 @@ def read_evaluated(path: Path, kind: type[T]) -> T | None:
     return read_strictly(path, kind, f"Make it again with `bssl-tf evaluate {shlex.quote(str(path.parent))}`")
 
 
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    """One for each kind: creating it takes a hundred times as long as using it."""
-    if kind not in _adapters:
-        _adapters[kind] = TypeAdapter(kind)
-    return _adapters[kind]
-
-
 def read_strictly(path: Path, kind: type[T], next_step: str) -> T:
     """The JSON in `path` as a dataclass: every key known, every value of its type.
 
@@ -310,7 +303,7 @@ def read_strictly(path: Path, kind: type[T], next_step: str) -> T:
         RunFolderError: it is not; the first difference is named.
     """
     try:
-        return _adapter(kind).validate_json(json.dumps(read_json(path)), strict=True)
+        return adapter_of(kind).validate_json(json.dumps(read_json(path)), strict=True)
     except RunFolderError as error:
         raise error.with_next_step(next_step) from error
     except ValidationError as error:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
 
+K = TypeVar("K")
 T = TypeVar("T", bound="Table")
 
 Positive = Annotated[float, Gt(0)]
@@ -46,8 +47,8 @@ class Table:
         return schema
 
 
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    """One for each kind: creating it takes a hundred times as long as using it."""
+def adapter_of(kind: type[K]) -> TypeAdapter[K]:
+    """pydantic's reader of a dataclass, made once: creating it takes a hundred times as long as using it."""
     from pydantic import TypeAdapter
 
     if kind not in _adapters:
@@ -69,7 +70,7 @@ def read_settings(kind: type[T], tables: dict[str, Any], where: str = "") -> T:
     from pydantic import ValidationError
 
     try:
-        return _adapter(kind).validate_python(_with_defaults(kind, tables))
+        return adapter_of(kind).validate_python(_with_defaults(kind, tables))
     except ValidationError as error:
         found = error.errors(include_url=False)
         # What is misspelt is missing too; the misspelling is the cause.

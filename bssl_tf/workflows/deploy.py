@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bssl_tf.devices import Job, find_device
 from bssl_tf.devices.python_device import PythonDevice
@@ -22,6 +23,9 @@ from bssl_tf.devices.services import (
 from bssl_tf.errors import BsslError, ConfigError
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.heads import read_head
+
+# What is done with a service that is there.
+Action = Literal["status", "rollback", "remove"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -82,49 +86,25 @@ def deploy(
     )
 
 
-def roll_back(
+def manage(
+    action: Action,
     devices: Sequence[str],
     settings: ServiceSettings | None = None,
     *,
     devices_file: Path | None = None,
     remote_dir: str | None = None,
 ) -> Iterator[Deployment]:
-    """Goes back to the release before on each device; see `deploy`."""
+    """Looks at the service on each device, goes back to the release before, or removes it; see `deploy`."""
     chosen = settings or ServiceSettings()
-    return _on_each(
-        _found(devices, chosen, devices_file, remote_dir),
-        lambda device: Deployment(device.name, switched=roll_back_service(device, chosen)),
-    )
 
+    def work(device: PythonDevice) -> Deployment:
+        if action == "status":
+            return Deployment(device.name, status=service_status(device, chosen))
+        if action == "rollback":
+            return Deployment(device.name, switched=roll_back_service(device, chosen))
+        return Deployment(device.name, removed=remove_service(device, chosen))
 
-def deployment_status(
-    devices: Sequence[str],
-    settings: ServiceSettings | None = None,
-    *,
-    devices_file: Path | None = None,
-    remote_dir: str | None = None,
-) -> Iterator[Deployment]:
-    """Looks at the service on each device; see `deploy`."""
-    chosen = settings or ServiceSettings()
-    return _on_each(
-        _found(devices, chosen, devices_file, remote_dir),
-        lambda device: Deployment(device.name, status=service_status(device, chosen)),
-    )
-
-
-def remove_deployment(
-    devices: Sequence[str],
-    settings: ServiceSettings | None = None,
-    *,
-    devices_file: Path | None = None,
-    remote_dir: str | None = None,
-) -> Iterator[Deployment]:
-    """Stops the service on each device and removes what was made for it; see `deploy`."""
-    chosen = settings or ServiceSettings()
-    return _on_each(
-        _found(devices, chosen, devices_file, remote_dir),
-        lambda device: Deployment(device.name, removed=remove_service(device, chosen)),
-    )
+    return _on_each(_found(devices, chosen, devices_file, remote_dir), work)
 
 
 def _on_each(devices: Sequence[PythonDevice], work: Callable[[PythonDevice], Deployment]) -> Iterator[Deployment]:

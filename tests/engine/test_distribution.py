@@ -19,6 +19,7 @@ from bssl_tf.engine.distribution import Distribution, distribution_of
 from bssl_tf.errors import ConfigError, WorkerError
 from bssl_tf.methods import registry
 
+BATCH = 16
 WORKER = [sys.executable, "-m", "tests.engine.distributed"]
 LAUNCH = [sys.executable, "-m", "bssl_tf", "launch", "--workers", "2"]
 
@@ -67,7 +68,14 @@ def assert_same_losses(one: Any, two: Any) -> None:
         assert len(steps) == len(two[name]) == 20
         for number, (expected, parts) in enumerate(zip(steps, two[name], strict=True)):
             # The same sums in another order, by SGD.
-            assert parts == pytest.approx(expected, rel=1e-5, abs=1e-6), f"{name}, step {number}"
+            if name != "supervised":
+                assert parts == pytest.approx(expected, rel=1e-5, abs=1e-6), f"{name}, step {number}"
+                continue
+            # On the binary network a number within rounding of zero may get the other sign, on which one image's answer
+            # may turn. Where each device normalises its own part of the batch, most losses differ by 0.2 to 1.3 %.
+            one_image = 100 / BATCH
+            assert parts.pop("train_top1") == pytest.approx(expected.pop("train_top1"), abs=one_image)
+            assert parts == pytest.approx(expected, rel=1e-3), f"{name}, step {number}"
         assert any("moving_variance" in part for part in steps[-1])
         assert abs(steps[-1]["loss"] / steps[0]["loss"] - 1) > 1e-3, "it has not moved, so nothing was compared"
 
