@@ -11,7 +11,7 @@ from typing import Any
 
 from bssl_tf.engine.run_folder import RunFolder, refuse_taken
 from bssl_tf.errors import ConfigError, RunFolderError
-from bssl_tf.methods.method import Schedule
+from bssl_tf.methods.method import Method, Schedule
 from bssl_tf.methods.registry import LABELS_USED, RunConfig, Sections, names_for, read_run
 from bssl_tf.settings import (
     FinetuneConfig,
@@ -163,8 +163,8 @@ def _check(run: RunConfig[Any]) -> None:
         check_choice("method", run.method.name, names_for(command))
     if run.sections.data.image_width and command != "finetune":
         raise ConfigError("data.image_width is set, and what is trained here sees squares", "Omit it")
-    if isinstance(run.sections, PretrainConfig):
-        _check_teacher_cache(run)
+    if not isinstance(run.sections, TeacherConfig):
+        _check_teacher_cache(run.sections, run.method)
     if isinstance(run.sections, FinetuneConfig) and run.sections.unlabelled and not run.sections.teacher:
         raise ConfigError(
             "unlabelled images are named, and no teacher to label them", "Name one with --teacher, or omit --unlabelled"
@@ -197,13 +197,15 @@ def _check_warmup(training: TrainingConfig) -> None:
         )
 
 
-def _check_teacher_cache(run: RunConfig[PretrainConfig]) -> None:
-    config, epochs = run.sections, 2 * run.sections.training.epochs
-    if config.teacher_cache_epochs > epochs:
+def _check_teacher_cache(sections: PretrainConfig | FinetuneConfig, method: Method) -> None:
+    epochs = 2 * sections.training.epochs
+    if sections.teacher_cache_epochs > epochs:
         raise ConfigError(
-            f"teacher_cache_epochs is {config.teacher_cache_epochs}, but there are {epochs} epochs",
+            f"teacher_cache_epochs is {sections.teacher_cache_epochs}, but there are {epochs} epochs",
             "Give fewer, or train longer",
         )
-    if not run.method.needs_teacher and (config.teacher_cache_epochs or config.teacher):
-        setting = "teacher" if config.teacher else "teacher_cache_epochs"
-        raise ConfigError(f"{setting} is set, but {run.method.name} has no teacher", "Omit it")
+    if isinstance(sections, FinetuneConfig):  # for which a teacher is optional
+        return
+    if not method.needs_teacher and (sections.teacher_cache_epochs or sections.teacher):
+        setting = "teacher" if sections.teacher else "teacher_cache_epochs"
+        raise ConfigError(f"{setting} is set, but {method.name} has no teacher", "Omit it")

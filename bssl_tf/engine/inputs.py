@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 
 from bssl_tf.backend import tf
 from bssl_tf.data.augmentation import Augmentation
+from bssl_tf.data.cache import cache_key
 from bssl_tf.data.image_set import ImageSet
-from bssl_tf.data.views import Batch, Sampling, batches
+from bssl_tf.data.views import VIEWS_FORMAT, Batch, Sampling, batches, steps_per_epoch
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.seeding import named_seed
@@ -73,6 +75,15 @@ class Inputs:
             teacher=self.teacher,
         )
 
+    def fingerprint(self) -> str:
+        """Of everything that makes the views, but for what `batches` is given."""
+        made_of = self.images.fingerprint(), self.preprocessing.to_dict(), dataclasses.asdict(self.augmentation)
+        return cache_key("inputs", *made_of, VIEWS_FORMAT)
+
+    def block(self, outputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """What `teacher` holds of a step, from one [B, D] a view."""
+        return tf.stack(outputs)
+
 
 @dataclass(frozen=True)
 class LabelledInputs:
@@ -85,6 +96,9 @@ class LabelledInputs:
         task: makes the batches.
         unlabelled: images for a teacher alone.
         ratio: how many of them a batch has for each labelled image.
+        replay_epochs: after this many epochs the same views come again; 0 for never.
+        teacher: float16 [replay_epochs * steps per epoch, B (1 + ratio), D], the teacher's outputs for the views of a
+            step, labelled images first, if they were kept.
     """
 
     images: Any
@@ -93,6 +107,8 @@ class LabelledInputs:
     task: Task[Any]
     unlabelled: ImageSet | None = None
     ratio: int = 1
+    replay_epochs: int = 0
+    teacher: np.ndarray | None = None
 
     def __len__(self) -> int:
         """N, the labelled images of an epoch, which goes through those without labels if there are any."""
@@ -120,6 +136,37 @@ class LabelledInputs:
 
         With `unlabelled` the second view of a batch is of those images, which have no targets.
         """
+        if not self.replay_epochs:
+            return self._views(config, first_step, last_step, shard)
+        cycle = self.replay_epochs * steps_per_epoch(len(self), config.batch_size)
+        # What lies in one pass through the cycle, and then in the next.
+        bounds = [first_step, *range((first_step // cycle + 1) * cycle, last_step, cycle), last_step]
+        passes = (self._pass(config, b % cycle, b % cycle + e - b, shard) for b, e in itertools.pairwise(bounds))
+        return itertools.chain.from_iterable(passes)
+
+    def fingerprint(self) -> str:
+        """Of everything that makes the views, but for what `batches` is given."""
+        images = [one.fingerprint() for one in (self.images, self.unlabelled) if one is not None]
+        made_of = images, self.preprocessing.to_dict(), dataclasses.asdict(self.augmentation), self.ratio
+        return cache_key("labelled inputs", self.task.name, *made_of, VIEWS_FORMAT)
+
+    def block(self, outputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """What `teacher` holds of a step, from one tensor for the labelled images and one for those without."""
+        return tf.concat(outputs, axis=0)
+
+    def _pass(self, config: TrainingConfig, first_step: int, last_step: int, shard: tuple[int, int]) -> Iterator[Batch]:
+        """The batches of steps that lie in one cycle, with what the teacher says of them."""
+        part, parts = shard
+        for step, batch in enumerate(self._views(config, first_step, last_step, shard), first_step):
+            if self.teacher is not None:
+                counts = (config.batch_size, config.batch_size * self.ratio)[: len(batch.views)]
+                kept = np.split(self.teacher[step].astype(np.float32), np.cumsum(counts)[:-1])
+                batch = batch._replace(teacher=tuple(tf.constant(np.split(one, parts)[part]) for one in kept))
+            yield batch
+
+    def _views(
+        self, config: TrainingConfig, first_step: int, last_step: int, shard: tuple[int, int]
+    ) -> Iterator[Batch]:
         seed = named_seed(config.seed, "views")
         sampling = Sampling(
             self.preprocessing, self.augmentation, config.batch_size, seed, first_step, last_step, shard

@@ -19,15 +19,15 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
 from bssl_tf import __version__
 from bssl_tf.backend import tf
 from bssl_tf.data.cache import cache_key
-from bssl_tf.data.views import VIEWS_FORMAT, steps_per_epoch
-from bssl_tf.engine.inputs import Inputs
+from bssl_tf.data.views import steps_per_epoch
+from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.interruption import stop_requests
 from bssl_tf.environment import resolved_threads
 from bssl_tf.errors import Interrupted, StorageError, TrainingError
@@ -40,19 +40,20 @@ from bssl_tf.settings import TrainingConfig
 _SYNC_S = 10.0
 _MAX_BYTES, _PIECE_BYTES = 1 << 44, 1 << 20
 _log = logging.getLogger(__name__)
+Fed = TypeVar("Fed", bound=Inputs | LabelledInputs)
 
 
 def with_teacher_cache(
-    inputs: Inputs, recipe: Recipe, config: TrainingConfig, epochs: int, teacher_fingerprint: str
-) -> tuple[Inputs, float]:
+    inputs: Fed, recipe: Recipe, config: TrainingConfig, epochs: int, teacher_fingerprint: str
+) -> tuple[Fed, float]:
     """`inputs` whose views repeat every `epochs` epochs, with the teacher's outputs for them; and the seconds spent.
 
     Args:
-        inputs: images and how they become views.
+        inputs: images and how they become views, for pretraining or for a task.
         recipe: defines which output of the teacher is wanted, and of how many views.
         config: batch size, seed and precision.
         epochs: epochs of different views, at least 1.
-        teacher_fingerprint: see `Teacher.fingerprint`.
+        teacher_fingerprint: of all that gives the outputs; see `Teacher.fingerprint`.
 
     Raises:
         StorageError: the cache cannot be written.
@@ -63,12 +64,10 @@ def with_teacher_cache(
     assert recipe.teacher_outputs is not None
     key = cache_key(
         "teacher outputs",
-        inputs.images.fingerprint(),
+        inputs.fingerprint(),
         teacher_fingerprint,
-        inputs.preprocessing.to_dict(),
-        dataclasses.asdict(inputs.augmentation),
         [getattr(recipe.teacher_outputs, "__name__", ""), recipe.views, config.batch_size, config.seed, epochs],
-        [config.precision, resolved_threads(config.threads), VIEWS_FORMAT, __version__],
+        [config.precision, resolved_threads(config.threads), __version__],
     )
     path = cache_dir() / f"{key}.teacher.npy"
     began = time.monotonic()
@@ -89,13 +88,15 @@ def with_teacher_cache(
     return dataclasses.replace(inputs, teacher=outputs), time.monotonic() - began
 
 
-def _write(growing: _Growing, inputs: Inputs, recipe: Recipe, config: TrainingConfig, steps: int) -> None:
+def _write(
+    growing: _Growing, inputs: Inputs | LabelledInputs, recipe: Recipe, config: TrainingConfig, steps: int
+) -> None:
     outputs_of = recipe.teacher_outputs
     assert outputs_of is not None
 
     @tf.function
     def outputs(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        return tf.cast(tf.stack([outputs_of(view) for view in views]), tf.float16)
+        return tf.cast(inputs.block([outputs_of(view) for view in views]), tf.float16)
 
     with growing, stop_requests() as stop_requested:
         done = growing.blocks

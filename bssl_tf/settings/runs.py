@@ -95,6 +95,7 @@ class FinetuneConfig(Table):
         teacher: a float network to distil from, as in `pretrain`, or a run of `bssl-tf finetune`; empty for none.
         unlabelled: images without labels, which the teacher labels softly; an epoch then goes through these.
         unlabelled_ratio: how many of them a batch has for each labelled image.
+        teacher_cache_epochs: as in `pretrain`; without a teacher it has no effect.
         teacher_pixels: as in `pretrain`.
         teacher_image_size: as in `pretrain`.
         teacher_layout: as in `pretrain`.
@@ -114,6 +115,7 @@ class FinetuneConfig(Table):
     teacher: str = ""
     unlabelled: str = ""
     unlabelled_ratio: PositiveInt = 3
+    teacher_cache_epochs: NotNegativeInt = 0
     teacher_pixels: str = "auto"
     teacher_image_size: NotNegativeInt = 0
     teacher_layout: str = "auto"

@@ -5,6 +5,7 @@ Where there are images without labels, these count too: see `evaluation.label_sp
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,13 @@ class Taught:
         """[B, S, S, C] normalised to logits [B, K] float32, without gradient."""
         features = comparable(self.teacher.features(images))
         return tf.matmul(features, tf.constant(self.classifier.weights)) + tf.constant(self.classifier.bias)
+
+    def fingerprint(self) -> str:
+        """Of all that gives the outputs, SHA-256 in hex."""
+        digest = hashlib.sha256(self.teacher.fingerprint().encode())
+        for values in (self.classifier.weights, self.classifier.bias):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
     def save(self, out: Path) -> None:
         """Keeps in the run what it needs of it, unless it is there. Raises `StorageError`."""

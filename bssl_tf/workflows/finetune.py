@@ -49,12 +49,13 @@ _LEAST_LABELS = 100
 
 @dataclass(frozen=True)
 class _Ready(ReadyRun[FinetuneConfig]):
-    """With the task, and what is kept of what it starts from and its teacher."""
+    """With the task, what is kept of what it starts from and its teacher, and the recipe of its first stage."""
 
     task: Task[Any]
     start: Start
     taught: Taught | None
     probe: Validation | None
+    recipe: Recipe
 
 
 def finetune(settings: dict[str, Any], out: Path, *, resume: bool, budget: str | None = None) -> Path:
@@ -80,7 +81,11 @@ def finetune(settings: dict[str, Any], out: Path, *, resume: bool, budget: str |
             ready.start.save(out)
             if ready.taught is not None:
                 ready.taught.save(out)
-        recipe = ready.train(folder)
+        inputs = None
+        if ready.taught is not None:
+            epochs = ready.prepared.run.sections.teacher_cache_epochs
+            inputs = ready.inputs_with_teacher(ready.recipe, epochs, ready.taught.fingerprint())
+        recipe = ready.train(folder, inputs)
         if chief:
             if ready.probe is not None:
                 _take_best(folder, recipe, ready.probe)
@@ -166,10 +171,12 @@ def ready_to_finetune(settings: dict[str, Any], out: Path, *, resume: bool, budg
         return run.method.build(run.own, given)
 
     inputs = prepared.labelled_inputs(preprocessing, task, unlabelled, config.unlabelled_ratio)
-    prepared.try_out(build, stages, inputs.per_row)
+    recipe = prepared.try_out(build, stages, inputs.per_row)
     every = config.training.probe_every
     validation = Validation(task, held_out, preprocessing, every) if every and held_out is not None else None
-    return _Ready(prepared, network, made_from, labels_used, stages, build, inputs, validation, task, start, taught)
+    return _Ready(
+        prepared, network, made_from, labels_used, stages, build, inputs, validation, task, start, taught, recipe
+    )
 
 
 def _joined(clauses: Sequence[str | None]) -> str:

@@ -15,7 +15,6 @@ from bssl_tf.engine.configuration import configured, refuse_begun
 from bssl_tf.engine.inputs import Inputs
 from bssl_tf.engine.preparation import prepare
 from bssl_tf.engine.stages import Stage
-from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.errors import NetworkError
 from bssl_tf.files import write_json
 from bssl_tf.methods.method import Ingredients
@@ -71,19 +70,15 @@ def pretrain(
         BsslError: see `bssl_tf.errors`; every message ends with what to do next.
     """
     ready = ready_to_pretrain(settings, out, resume=resume, budget=budget, model=model)
-    config, teacher, inputs = ready.prepared.run.sections, ready.teacher, ready.inputs
+    config, teacher = ready.prepared.run.sections, ready.teacher
     with ready.prepared.opened_folder(ready.made_from, ready.labels_used) as folder:
         chief = ready.prepared.distribution.is_chief
         if chief:
             ready.student.save_start(out)
         if teacher is not None and chief:
             write_json(out / "teacher.json", teacher.describe() | {"fingerprint": ready.made_from["teacher"]})
-        if config.teacher_cache_epochs:
-            inputs, seconds = with_teacher_cache(
-                inputs, ready.recipe, config.training, config.teacher_cache_epochs, ready.made_from["teacher"]
-            )
-            if chief and not (out / "teacher_cache.json").exists():  # on resuming it is there already, and cost nothing
-                write_json(out / "teacher_cache.json", {"seconds": round(seconds, 1)})
+        teacher_fingerprint = ready.made_from.get("teacher", "")
+        inputs = ready.inputs_with_teacher(ready.recipe, config.teacher_cache_epochs, teacher_fingerprint)
         recipe = ready.train(folder, inputs)
         if chief:
             save_network(out / "student", ready.network, {"student": recipe.trained["student"]})

@@ -18,7 +18,9 @@ from bssl_tf.engine.probe import Probe, Validation
 from bssl_tf.engine.profile import Profile, profile
 from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.engine.stages import Stage, plans_of
+from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.engine.tracking import EVENTS
+from bssl_tf.files import write_json
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.methods.registry import Sections
 from bssl_tf.models.saved import Network
@@ -56,6 +58,29 @@ class ReadyRun(Generic[Sections]):
         plans = plans_of(self.stages, training.epochs, folder.planned_epochs())
         fed = self.inputs if inputs is None else inputs
         return train(folder, self.stages, self.build, fed, training, self.probe, devices, plans)
+
+    def inputs_with_teacher(self, recipe: Recipe, epochs: int, fingerprint: str) -> Inputs | LabelledInputs:
+        """Its inputs, with what the teacher says of the views of so many epochs; how long that took, the run notes.
+
+        Args:
+            recipe: of the first stage.
+            epochs: after which the views repeat; 0 keeps nothing, and its inputs stay as they are.
+            fingerprint: of all that gives the teacher's outputs.
+
+        Raises:
+            BsslError: see `with_teacher_cache`.
+        """
+        if not epochs:
+            return self.inputs
+        inputs, seconds = with_teacher_cache(
+            self.inputs, recipe, self.prepared.run.sections.training, epochs, fingerprint
+        )
+        note = self.prepared.out / "teacher_cache.json"
+        if (
+            self.prepared.distribution.is_chief and not note.exists()
+        ):  # on resuming it is there already, and cost nothing
+            write_json(note, {"seconds": round(seconds, 1)})
+        return inputs
 
     def forecast(self) -> Forecast:
         """What training would take, if it did not stop early. Writes nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from bssl_tf.data.views import Batch
 from bssl_tf.engine.inputs import LabelledInputs
 from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.engine.step import split
+from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.errors import BsslError, RunFolderError
 from bssl_tf.evaluation.predictions import read_predictions
 from bssl_tf.evaluation.records import BEFORE, RAW_PIXELS, STUDENT, read_evaluation, untrained
@@ -264,6 +266,25 @@ def test_a_teacher_with_a_classifier_of_its_own_is_learned_from(
     assert one["epochs"] == 1 and len(read_records(run / "metrics.jsonl")) == 4
 
 
+@pytest.mark.slow
+def test_a_teacher_whose_outputs_are_kept_teaches_what_it_would_have_taught(
+    tiny_student: Path, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the rounding of float16, as long as the views are the same; and it is asked once."""
+    monkeypatch.setenv("BSSL_TF_CACHE", str(tmp_path / "cache"))
+    wanted = settings(tiny_student, teacher=str(tiny_teacher), finetune={"distillation": 1.0})
+    losses = []
+    for epochs in (0, 4, 1):
+        run = tmp_path / str(epochs)
+        finetune(wanted | {"teacher_cache_epochs": epochs}, run, resume=False)
+        losses.append([one["distillation"] for one in read_records(run / "metrics.jsonl") if "probe" not in one])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2) and losses[2][1:] != pytest.approx(losses[0][1:], rel=1e-2)
+    assert read_json(tmp_path / "4" / "teacher_cache.json")["seconds"] > 0
+    assert (
+        len(list((tmp_path / "cache").glob("*.teacher.npy"))) == 2 and not (tmp_path / "0/teacher_cache.json").exists()
+    )
+
+
 class Taught:
     """Logits that can be told from the images."""
 
@@ -295,7 +316,10 @@ def test_images_without_labels_are_for_the_teacher_alone() -> None:
     assert float(found["loss"]) == pytest.approx(0.75 * of_labels + 0.25 * of_teacher, rel=1e-5)
 
 
-def test_a_batch_has_more_images_without_labels_and_an_epoch_goes_through_those() -> None:
+@pytest.fixture(scope="module")
+def fed() -> tuple[LabelledInputs, FineTuned]:
+    """Labelled images whose pixels are below 20, others whose are 100 or more, and a recipe with a teacher."""
+
     def coloured(values: range) -> ImageSet:
         images = np.repeat(np.array(values, np.uint8), 64).reshape(-1, 8, 8, 1)
         ones, labels = np.ones(len(values), np.float32), np.zeros(len(values), np.int64)
@@ -303,10 +327,16 @@ def test_a_batch_has_more_images_without_labels_and_an_epoch_goes_through_those(
 
     labelled, unlabelled = coloured(range(20)), coloured(range(100, 150))
     preprocessing, task = Preprocessing(8, 1, (0.0,), (1.0,)), find_task("classification")
-    inputs = LabelledInputs(labelled, preprocessing, WEAK, task, unlabelled, 3)
     backbone = keras.Sequential([keras.layers.Input((8, 8, 1)), keras.layers.Flatten()])
-    purpose = Purpose(task, labelled.class_names, np.array([20, 0]))
-    recipe, config = FineTuned(backbone, purpose, FinetuneSettings(), 1e-3), TrainingConfig(batch_size=4)
+    purpose = Purpose(task, labelled.class_names, np.array([20, 0]), Taught())
+    recipe = FineTuned(backbone, purpose, FinetuneSettings(), 1e-3)
+    return LabelledInputs(labelled, preprocessing, WEAK, task, unlabelled, 3), recipe
+
+
+def test_a_batch_has_more_images_without_labels_and_an_epoch_goes_through_those(
+    fed: tuple[LabelledInputs, FineTuned],
+) -> None:
+    (inputs, recipe), config = fed, TrainingConfig(batch_size=4)
     assert (len(inputs), inputs.total, inputs.per_row) == (16, 70, 4)
     batches = list(inputs.batches(recipe, config, 3, 9))
     assert len(batches) == 6
@@ -322,6 +352,31 @@ def test_a_batch_has_more_images_without_labels_and_an_epoch_goes_through_those(
     parts = list(split(again, 2))
     assert [[len(view) for view in part.views] for part in parts] == [[2, 6], [2, 6]]
     np.testing.assert_array_equal(parts[1].views[1], again.views[1][6:])
+
+
+def test_outputs_of_a_teacher_that_are_kept_come_with_their_views_again_and_again(
+    fed: tuple[LabelledInputs, FineTuned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BSSL_TF_CACHE", str(tmp_path))
+    (inputs, recipe), config = fed, TrainingConfig(batch_size=4)
+    kept, _ = with_teacher_cache(inputs, recipe, config, 2, "a teacher")
+    # Two epochs of four batches, each of 4 labelled images and 12 without labels.
+    assert kept.teacher is not None and kept.teacher.shape == (8, 16, 3)
+    first = list(inputs.batches(recipe, config, 0, 8))
+    found = list(kept.batches(recipe, config, 3, 25))
+    assert len(found) == 22
+    for step, batch in enumerate(found, 3):
+        for view, expected, outputs in zip(batch.views, first[step % 8].views, batch.teacher, strict=True):
+            np.testing.assert_array_equal(view, expected)
+            np.testing.assert_allclose(outputs, Taught()(view), rtol=1e-3)
+        assert batch.targets is not None
+        np.testing.assert_array_equal(batch.targets["labels"], first[step % 8].targets["labels"])  # type: ignore[index]
+    shares = [list(kept.batches(recipe, config, 3, 25, (part, 2))) for part in range(2)]
+    for whole, *parts in zip(found, *shares, strict=True):
+        for number, outputs in enumerate(whole.teacher):
+            np.testing.assert_array_equal(np.concatenate([part.teacher[number] for part in parts]), outputs)
+    # Nothing of it is known of other images, nor of another share of them.
+    assert len({one.fingerprint() for one in (inputs, replace(inputs, ratio=2), replace(inputs, unlabelled=None))}) == 3
 
 
 def test_streamed_test_images_are_not_decoded_to_look_for_them(tmp_path: Path) -> None:
