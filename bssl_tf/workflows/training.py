@@ -76,9 +76,8 @@ class ReadyRun(Generic[Sections]):
             self.inputs, recipe, self.prepared.run.sections.training, epochs, fingerprint
         )
         note = self.prepared.out / "teacher_cache.json"
-        if (
-            self.prepared.distribution.is_chief and not note.exists()
-        ):  # on resuming it is there already, and cost nothing
+        # On resuming it is there already, and cost nothing.
+        if self.prepared.distribution.is_chief and not note.exists():
             write_json(note, {"seconds": round(seconds, 1)})
         return inputs
 

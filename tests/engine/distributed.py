@@ -53,6 +53,9 @@ from bssl_tf.teachers.teacher import Teacher
 from bssl_tf.workflows.distilling import Taught
 
 BATCH, STEPS = 16, 20
+# On a binary network a number within rounding of zero may change its sign, and the loss by a ten-thousandth: in a few
+# steps that is unlikely, and every later one would learn of it.
+BINARY_STEPS = 5
 IMAGES, EPOCHS = 64, 12
 # Of narrower projection heads all units may be silent for an image, and the direction of its embedding is rounding.
 WIDTH = 16
@@ -69,11 +72,7 @@ def network(*, binary: bool = False) -> keras.Model:
 
 
 def recipes(teacher: Teacher) -> dict[str, Callable[[], Recipe]]:
-    """All methods, on a float network, where sums in another order change little, but for one on a binary network.
-
-    There a number within rounding of zero may change its sign, and the loss by a ten-thousandth: with the signs of 20
-    steps that is unlikely, with those of all methods it would not be.
-    """
+    """All methods, on a float network, where sums in another order change little."""
     moco = MocoConfig(8, temperature=0.1, momentum=0.9, queue_size=32, head_batch_norm=True)
     both = S2bnnConfig(contrastive=True, contrastive_momentum=0.9, contrastive_queue_size=32)
     small = BsslConfig(hidden_width=32, output_width=8, classifier_rate=0.5)
@@ -81,7 +80,7 @@ def recipes(teacher: Teacher) -> dict[str, Callable[[], Recipe]]:
         "moco": lambda: Moco(network(), moco, part="student", batch_size=BATCH, seed=0),
         "byol": lambda: Byol(network(), ByolConfig(32, 16, momentum=0.9), part="student"),
         "swav": lambda: Swav(network(), SwavConfig(32, 8, prototypes=6), frozen_share=0.25),
-        "supervised": lambda: Supervised(network(binary=True), 10),
+        "supervised": lambda: Supervised(network(), 10),
         "s2bnn": lambda: ContrastiveS2bnn(network(), teacher, both, batch_size=BATCH, seed=0),
         "bssl": lambda: Bssl(network(), teacher, small),
         "guided": lambda: Guided(network(), teacher, GuidedConfig(queue_size=32, head_width=32), batch_size=BATCH),
@@ -130,6 +129,8 @@ def main(what: str, kind: str, out: Path, killed: list[str]) -> None:
 
     def build(name: str) -> Recipe:
         keras.utils.set_random_seed(0)
+        if name == "binary":
+            return Supervised(network(binary=True), 10)
         if name == "binary moco":
             config = MocoConfig(8, momentum=0.9, queue_size=32)
             return Moco(network(binary=True), config, part="student", batch_size=BATCH, seed=0)
@@ -143,6 +144,8 @@ def main(what: str, kind: str, out: Path, killed: list[str]) -> None:
                 two_views = build("byol")
                 batches = list(each.batches(partial(with_labels.batches, two_views, CONFIG, 0, STEPS)))
                 found[str(each.replicas)] = {name: losses(build(name), batches) for name in recipes(teacher)}
+                if kind == "mirrored":
+                    found[f"binary on {each.replicas}"] = losses(build("binary"), batches[:BINARY_STEPS])
                 found[f"fine-tuning on {each.replicas}"] = {
                     name: losses(recipe, list(each.batches(partial(fed.batches, recipe, CONFIG, 0, STEPS))))
                     for name, (recipe, fed) in fine_tunings(images, inputs.preprocessing).items()
