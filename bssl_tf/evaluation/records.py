@@ -81,6 +81,10 @@ class SubjectScores:
     intervals: dict[str, Interval]
     linear_probe: Solution | None = None
 
+    def __post_init__(self) -> None:
+        if self.intervals.keys() != self.scores.keys():
+            raise ValueError("intervals are not of the protocols that scores are of")
+
     @classmethod
     def of(
         cls, features: str, width: int, answers: Mapping[str, Predictions], solution: Solution | None

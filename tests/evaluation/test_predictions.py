@@ -102,6 +102,20 @@ def test_an_accuracy_of_more_than_100_or_of_nothing_is_refused(answers: Answers,
             read_evaluation(tmp_path)
 
 
+@pytest.mark.parametrize("part", ["scores", "intervals"])
+def test_a_score_without_its_interval_and_an_interval_without_its_score_are_refused(
+    answers: Answers, tmp_path: Path, part: str
+) -> None:
+    """What prints an evaluation takes the two together."""
+    record = as_record(evaluation(answers))
+    del record["rows"][0][part]["linear-probe"]
+    (tmp_path / "evaluation.json").write_text(edited(record))
+    with pytest.raises(
+        RunFolderError, match=r"damaged \(rows\.0: .*intervals are not of the protocols that scores are of"
+    ):
+        read_evaluation(tmp_path)
+
+
 def test_damaged_answers_are_one_clear_line(answers: Answers, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"is missing\. Make it again with `bssl-tf evaluate"):
         read_predictions(tmp_path)
