@@ -58,7 +58,7 @@ _logger = logging.getLogger(__name__)
 _APP = "bssl-tf"
 # Far more than any of ours has.
 MAX_JSON_BYTES = 1 << 26
-MAX_RECORDS_BYTES = 1 << 30
+MAX_RECORDS_BYTES = 1 << 26
 _MAX_DIGITS = 300
 # Of which the millions of lists are not searched for garbage while they are read.
 _LONG_TEXT = 1 << 20
@@ -266,7 +266,7 @@ def line_count(path: Path) -> int:
 def parse_json(text: str) -> Any:
     """JSON whose whole numbers fit into a float, as whoever computes with them may make them one."""
     with _uncollected() if len(text) > _LONG_TEXT else contextlib.nullcontext():
-        return json.loads(text, parse_int=_whole)
+        return _DECODER.decode(text)
 
 
 @contextlib.contextmanager
@@ -285,6 +285,10 @@ def _whole(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
+
+
+# Made once: a file of records has a million lines.
+_DECODER = json.JSONDecoder(parse_int=_whole)
 
 
 def _text(path: Path) -> str:

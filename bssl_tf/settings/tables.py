@@ -16,7 +16,7 @@ else:
     import tomli as tomllib
 
 # Far more than any settings need.
-_MAX_BYTES = 1 << 24
+_MAX_BYTES = 1 << 20
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

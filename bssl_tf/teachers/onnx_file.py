@@ -25,6 +25,8 @@ _MAX_FILE_BYTES = (1 << 31) - 1
 _MAX_EXTERNAL_BYTES = 1 << 33
 # Of all that is not numbers of tensors: a parsed message may take fifty times its bytes.
 _MAX_STRUCTURE_BYTES = 20_000_000
+# Of which millions would take long to look at.
+_FIELD_BYTES = 16
 _MAX_NODES = 500_000
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 # Loops need not end; the last one opens a file of its own.
@@ -230,7 +232,8 @@ _MAX_NESTED = 100
 def _structure_bytes(content: memoryview) -> int:
     """How many bytes of a serialised model are not numbers of tensors, counted no further than the limit.
 
-    Nothing is parsed but the fields that lead to tensors. Raises `ValueError` for what is not protobuf.
+    A field counts for no less than `_FIELD_BYTES`. Nothing is parsed but the fields that lead to tensors. Raises
+    `ValueError` for what is not protobuf.
     """
     total = 0
     waiting = [("model", 0, len(content), 0)]
@@ -241,9 +244,11 @@ def _structure_bytes(content: memoryview) -> int:
         while at < end and total <= _MAX_STRUCTURE_BYTES:
             start = at
             tag, at = _varint(content, at, end)
+            if not tag >> 3:
+                raise ValueError("a field has the number 0")
             if tag & 7 == 2:
                 length, at = _varint(content, at, end)
-                total += at - start
+                total += max(at - start, _FIELD_BYTES)
                 inside = _FIELDS[kind].get(tag >> 3)
                 if inside in _FIELDS:
                     waiting.append((str(inside), at, at + length, depth + 1))
@@ -252,7 +257,7 @@ def _structure_bytes(content: memoryview) -> int:
                 at += length
             else:
                 at = _varint(content, at, end)[1] if tag & 7 == 0 else at + {1: 8, 5: 4}[tag & 7]
-                total += at - start
+                total += max(at - start, _FIELD_BYTES)
             if at > end:
                 raise ValueError("a message is cut")
     return total

@@ -68,16 +68,16 @@ def _holes(size: int) -> Callable[[Path], None]:
 
 def _many_lists(path: Path) -> None:
     """What takes twenty times as much memory as bytes."""
-    lists = b"[" + b"[]," * 20_000_000 + b"[]]"
-    path.write_bytes(b'{"a": ' + lists + b"}\n" if path.suffix != ".toml" else b"a = " + lists[-(1 << 24) + 100 :])
+    lists = b"[" + b"[]," * 15_000_000 + b"[]]"
+    path.write_bytes(b'{"a": ' + lists + b"}\n" if path.suffix != ".toml" else b"a = " + lists[-(1 << 20) + 100 :])
 
 
 def _many_lines(path: Path) -> None:
     if path.suffix == ".toml":
-        path.write_bytes(b"".join(b"a%d = 1\n" % number for number in range(1_000_000)))
+        path.write_bytes(b"".join(b"a%d = 1\n" % number for number in range(80_000)))
     else:
         line = path.read_bytes().splitlines(keepends=True)[0]
-        path.write_bytes(line * min(10**6, 5 * 10**8 // len(line)))
+        path.write_bytes(line * min(10**6, 6 * 10**7 // len(line)))
 
 
 def _wide_header(path: Path) -> None:

@@ -189,11 +189,14 @@ def test_a_file_of_many_small_parts_is_refused_before_it_is_parsed(
     monkeypatch.setattr(onnx, "load_model_from_string", lambda content: pytest.fail("parsed"))
     nodes = b"\x0a\x00" * 10_000
 
+    def varint(number: int) -> bytes:
+        start = b""
+        while number > 127:
+            start, number = start + bytes([number & 127 | 128]), number >> 7
+        return start + bytes([number])
+
     def message(field: int, content: bytes) -> bytes:
-        length, size = b"", len(content)
-        while size > 127:
-            length, size = length + bytes([size & 127 | 128]), size >> 7
-        return bytes([field << 3 | 2]) + length + bytes([size]) + content
+        return varint(field << 3 | 2) + varint(len(content)) + content
 
     path = tmp_path / "t.onnx"
     for content in (
@@ -208,6 +211,8 @@ def test_a_file_of_many_small_parts_is_refused_before_it_is_parsed(
     for _ in range(200):
         nested = message(1, message(5, message(6, nested)))
     path.write_bytes(message(7, nested))
+    refused(path, "is not an ONNX model, or is damaged")
+    path.write_bytes(message(7, b"\x0a\x00") + bytes(2_000_000))  # a file system's zeros; no field has the number 0
     refused(path, "is not an ONNX model, or is damaged")
 
 
