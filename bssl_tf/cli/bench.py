@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from bssl_tf.cli import completion
+from bssl_tf.cli._types import named
 from bssl_tf.cli.bench_devices import DEVICE_SETTINGS, bench_on_devices, device_options
 from bssl_tf.cli.options import json_option, record_option, runtime_options
 from bssl_tf_deploy.text import show, show_json
@@ -21,6 +22,16 @@ _HERE_ALONE = {"runtime", "repetitions", "warmup", "operators"}
 @click.option("--repetitions", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls of each.")
 @click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0), help="Untimed calls of each.")
 @click.option("--operators", is_flag=True, help="Also break down the time by operator and Keras layer.")
+@click.option(
+    "--beside",
+    multiple=True,
+    metavar="NETWORK",
+    shell_complete=completion.words(*completion.OPPONENTS),
+    help="Also time what you would pick instead: mobilenet_v2, mobilenet_v3_small or efficientnet_lite0, in float32 "
+    "and int8, with random weights, for images of the same size; or NAME=FILE, a .tflite model of the same input "
+    "shape with float32 input and output. May be repeated.",
+)
+@click.option("--no-float", is_flag=True, help="Omit the float32 and int8 networks of the same shape.")
 @record_option(
     "Append the record to FILE as a line of JSON.  [default: bench.jsonl, or with --device bench-devices.jsonl, in "
     "the run that contains BUNDLE]"
@@ -35,6 +46,8 @@ def command(
     repetitions: int,
     warmup: int,
     operators: bool,
+    beside: tuple[str, ...],
+    no_float: bool,
     record_file: str | None,
     as_json: bool,
     **device_settings: Any,
@@ -51,7 +64,10 @@ def command(
     but give no timings.
     """
     _refuse_mixture(click.get_current_context(), on_devices=bool(device_settings["devices"]))
+    opponents = [text for text in beside if "=" not in text]
+    files = named("--beside", [text for text in beside if "=" in text], "FILE")
     if device_settings["devices"]:
+        device_settings |= {"beside": files, "opponents": opponents, "no_float": no_float}
         bench_on_devices(bundle, record_file, threads, trust_bundle_library, as_json=as_json, **device_settings)
         return
     from bssl_tf.workflows.bench import bench
@@ -64,6 +80,9 @@ def command(
         repetitions=repetitions,
         warmup=warmup,
         operators=operators,
+        beside=files,
+        opponents=opponents,
+        stock=not no_float,
         trust_bundle_library=trust_bundle_library,
         record=record_file,
     )

@@ -8,14 +8,13 @@ from typing import Any, TypeVar
 
 import click
 
-from bssl_tf.cli._types import named
 from bssl_tf.cli.devices import complete_devices
 from bssl_tf.cli.options import prose
 from bssl_tf.errors import BsslError
 from bssl_tf_deploy.text import show, show_json
 
 DEVICE_SETTINGS = (
-    *("all_threads", "budget", "sustained", "beside", "no_float", "devices_file", "remote_dir", "benchmark_model"),
+    *("all_threads", "budget", "sustained", "devices_file", "remote_dir", "benchmark_model"),
     *("tflite_library", "clean"),
 )
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -52,14 +51,6 @@ def device_options(function: Function) -> Function:
                 metavar="SECONDS",
                 help="Devices: also run without a pause for SECONDS, and watch for throttling.",
             ),
-            click.option(
-                "--beside",
-                multiple=True,
-                metavar="NAME=FILE",
-                help="Devices: another .tflite model of the same input shape, with float32 input and output, to time "
-                "interleaved; may be repeated.",
-            ),
-            click.option("--no-float", is_flag=True, help="Devices: omit the float32 and int8 networks."),
             click.option(
                 "--devices-file",
                 type=_FILE,
@@ -100,7 +91,8 @@ def bench_on_devices(
     as_json: bool,
     devices: Sequence[str],
     devices_file: Path | None,
-    beside: Sequence[str],
+    beside: dict[str, Path],
+    opponents: Sequence[str],
     no_float: bool,
     all_threads: bool,
     budget: float | None,
@@ -117,7 +109,8 @@ def bench_on_devices(
         all_threads=all_threads,
         budget_s=budget,
         sustained_s=sustained,
-        beside=named("--beside", beside, "FILE"),
+        beside=beside,
+        opponents=tuple(opponents),
         stock=not no_float,
         trust_bundle_library=trust_bundle_library,
         clean=clean,

@@ -23,6 +23,8 @@ STUDENTS = (
     "xnor_net",
 )
 FLOAT_NETWORKS = ("efficientnet_lite0", "float_resnet", "resnet18", "resnet34", "resnet50")
+# As in `bssl_tf.workflows.networks_beside`.
+OPPONENTS = ("mobilenet_v2", "mobilenet_v3_small", "efficientnet_lite0")
 # As in `bssl_tf_converters.checkpoints.teacher_formats`.
 TEACHER_FORMATS = (
     *("moco_v1", "moco_v2", "moco_v3", "swav", "byol", "dino", "barlow_twins", "vicreg"),

@@ -5,14 +5,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bssl_tf.bench_records import keep_benchmark
 from bssl_tf.environment import command_line, environment
 from bssl_tf.errors import UsageError
 from bssl_tf.workflows.bench_devices import DeviceBenchSettings, bench_devices
-from bssl_tf.workflows.stock_networks import has_stock_networks, stock_networks
+from bssl_tf.workflows.networks_beside import (
+    check_opponents,
+    has_stock_networks,
+    opponents_of,
+    read_models,
+    stock_networks,
+    words_of,
+)
 from bssl_tf_deploy.bench import bench_bundle, require_profile
 from bssl_tf_deploy.cli import prepare
 from bssl_tf_deploy.record import Record
@@ -38,6 +45,7 @@ def bench(
     budget: float | None = None,
     sustained: float = 0.0,
     beside: Mapping[str, str | Path] | None = None,
+    opponents: Collection[str] = (),
     stock: bool = True,
     devices_file: str | Path | None = None,
     remote_dir: str | None = None,
@@ -64,8 +72,10 @@ def bench(
         all_threads: device: use 1, 2, 4 and so on up to all cores instead of `threads`.
         budget: device: seconds of timed calls for each number of threads; None for 30.
         sustained: device: seconds of calls without a pause, to see whether it slows down; 0 for none.
-        beside: device: name -> .tflite file of the same input shape, float32 in and out, timed interleaved.
-        stock: device: also time the float32 and int8 networks of the bundle's shape.
+        beside: name -> .tflite file of the same input shape, float32 in and out, timed interleaved.
+        opponents: networks that one would pick instead, in float32 and int8, for images of the bundle's size and with
+            random weights: any of `mobilenet_v2`, `mobilenet_v3_small` and `efficientnet_lite0`.
+        stock: also time the float32 and int8 networks of the bundle's shape.
         devices_file: device: the file that names devices; None for the default one.
         remote_dir: device: the working folder there; None for that of the file.
         benchmark_model: device: TensorFlow Lite's program for it.
@@ -77,16 +87,18 @@ def bench(
 
     Raises:
         UsageError: an argument for devices without `device`, or one for this process with it.
-        ConfigError: there is no such device, or it cannot do what is requested.
+        ConfigError: there is no such device or opponent, it cannot do what is requested, or a file of `beside` cannot
+            be read.
         DeviceError: the device cannot be reached, was lost, or has no room.
         BundleError: the bundle is not valid, or does not give its golden outputs.
-        RuntimeUnavailableError: nothing there can run it; or `operators` without our own runtime.
+        RuntimeUnavailableError: nothing there can run it, or not a network beside it; or `operators` without our own
+            runtime.
         StorageError: the record cannot be written.
     """
     bundle = os.fspath(bundle)
     given = {"remote_dir": remote_dir, "benchmark_model": benchmark_model, "tflite_library": tflite_library}
-    of_devices = given | {"all_threads": all_threads, "budget": budget, "sustained": sustained, "beside": beside}
-    of_devices |= {"stock": not stock, "devices_file": devices_file, "clean": clean}
+    of_devices = given | {"all_threads": all_threads, "budget": budget, "sustained": sustained}
+    of_devices |= {"devices_file": devices_file, "clean": clean}
     here = {"runtime": runtime, "repetitions": repetitions, "warmup": warmup, "operators": operators or None}
     wrong = [name for name, value in (of_devices if device is None else here).items() if value not in (None, False, 0)]
     if wrong and device is None:
@@ -94,6 +106,7 @@ def bench(
     if wrong:
         raise UsageError(f"{wrong[0]} does not go with device", "Omit one of them")
     record_file = None if record is None else Path(record)
+    own = {name: Path(file) for name, file in (beside or {}).items()}
     if device is None:
         return bench_here(
             bundle,
@@ -102,6 +115,9 @@ def bench(
             repetitions=100 if repetitions is None else repetitions,
             warmup=10 if warmup is None else warmup,
             operators=operators,
+            beside=own,
+            opponents=opponents,
+            stock=stock,
             trust_bundle_library=trust_bundle_library,
             record_file=record_file,
         )
@@ -111,7 +127,8 @@ def bench(
         all_threads=all_threads,
         budget_s=budget,
         sustained_s=sustained,
-        beside={name: Path(file) for name, file in (beside or {}).items()},
+        beside=own,
+        opponents=tuple(opponents),
         stock=stock,
         trust_bundle_library=trust_bundle_library,
         clean=clean,
@@ -133,6 +150,9 @@ def bench_here(
     repetitions: int,
     warmup: int,
     operators: bool,
+    beside: Mapping[str, Path],
+    opponents: Collection[str],
+    stock: bool,
     trust_bundle_library: bool,
     record_file: Path | None,
 ) -> Record:
@@ -140,28 +160,32 @@ def bench_here(
     predictor, binary = prepare(str(bundle), threads, runtime, trust_bundle_library)
     log.info("golden outputs: as expected, from %s", binary.kernel)
     content = predictor.bundle
+    others = read_models(beside)
+    check_opponents(opponents, content.manifest)
     if operators:
         # Before the networks are made, which takes long.
         require_profile(binary)
-    stock: Mapping[str, bytes] = {}
-    if not has_stock_networks(content.manifest):
+    same: Mapping[str, bytes] = {}
+    if stock and not has_stock_networks(content.manifest):
         name, task = content.manifest.network.backbone, content.manifest.task
         known = task == "classification"
         reason = f"the bundle does not hold the layers of {name}" if known else f"the task is {task}"
         log.info("%s, so no float network of its shape is compared", reason)
-    else:
-        stock = stock_networks(content.manifest)
+    elif stock:
+        same = stock_networks(content.manifest)
     found = bench_bundle(
         content,
         binary,
-        stock,
+        {name: model for name, model in same.items() if name not in others},
+        others | opponents_of(content.manifest, opponents),
         threads=threads,
         warmup=warmup,
         repetitions=repetitions,
         operators_s=_OPERATORS_S if operators else 0.0,
     )
     options = {"threads": threads, "runtime": binary.name, "warmup": warmup, "repetitions": repetitions}
-    options |= {"operators": operators, "trust_bundle_library": trust_bundle_library}
+    options |= {"operators": operators, "beside": words_of(beside, opponents), "no_float": not stock}
+    options |= {"trust_bundle_library": trust_bundle_library}
     found = dataclasses.replace(
         found, commit=environment(1)["commit"], command=command_line("bench", str(bundle), options)
     )

@@ -13,13 +13,19 @@ from bssl_tf.bench_records import keep_benchmark
 from bssl_tf.devices import Device, Job, find_device
 from bssl_tf.environment import command_line, environment
 from bssl_tf.errors import BsslError, ConfigError, UsageError
-from bssl_tf.workflows.stock_networks import NAMES, has_stock_networks, stock_networks
+from bssl_tf.workflows.networks_beside import (
+    NAMES,
+    check_opponents,
+    has_stock_networks,
+    opponent_names,
+    opponents_of,
+    read_models,
+    stock_networks,
+    words_of,
+)
 from bssl_tf_deploy.bench import subject_of
 from bssl_tf_deploy.bundle import read_bundle
-from bssl_tf_deploy.files import read_regular
-from bssl_tf_deploy.manifest import MAX_FILE_BYTES
-from bssl_tf_deploy.record import BINARY, Record, Run
-from bssl_tf_deploy.system_errors import next_step
+from bssl_tf_deploy.record import Record, Run
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ class DeviceBenchSettings:
         budget_s: seconds of timed calls for each number of threads; None for 30.
         sustained_s: seconds of calls without a pause, to see whether it slows down; 0 for none.
         beside: name -> .tflite file with the bundle's input shape, float32 in and out, timed interleaved.
+        opponents: networks that one would pick instead, see `bssl_tf.workflows.networks_beside.OPPONENTS`.
         stock: time the float32 and int8 networks of the bundle's shape too.
         trust_bundle_library: see `bssl_tf_deploy.load`.
         clean: remove what was installed there at the end.
@@ -55,6 +62,7 @@ class DeviceBenchSettings:
     budget_s: float | None = None
     sustained_s: float = 0.0
     beside: Mapping[str, Path] = field(default_factory=dict)
+    opponents: tuple[str, ...] = ()
     stock: bool = True
     trust_bundle_library: bool = False
     clean: bool = False
@@ -90,18 +98,20 @@ def bench_devices(
     content = read_bundle(Path(bundle))
     targets = [find_device(text, settings.devices_file, settings.given) for text in devices]
     _used(settings.given, targets)
+    check_opponents(settings.opponents, content.manifest)
     job = Job(
         bundle=content,
         threads=settings.threads,
         all_threads=settings.all_threads,
         budget_s=settings.budget_s,
         sustained_s=settings.sustained_s,
-        beside=_read(settings.beside),
+        beside=read_models(settings.beside),
         trust_bundle_library=settings.trust_bundle_library,
     )
     with_stock = settings.stock and has_stock_networks(content.manifest)
     for target in targets:
-        names = {*(NAMES if with_stock and target.times else ()), *job.beside}
+        made = [*(NAMES if with_stock else ()), *opponent_names(settings.opponents)]
+        names = {*(made if target.times else ()), *job.beside}
         for line in target.accept(job, sorted(names)):
             log.warning("%s: %s", target.name, line)
     reached = []
@@ -112,9 +122,11 @@ def bench_devices(
         except BsslError as error:
             yield DeviceBench(target.name, None, error)
     # Made only now, which takes long; an emulator times nothing.
-    if with_stock and any(target.times for target in reached):
-        stock = {name: model for name, model in stock_networks(content.manifest).items() if name not in job.beside}
-        job = dataclasses.replace(job, beside=stock | dict(job.beside), stock=tuple(stock))
+    if any(target.times for target in reached):
+        same = stock_networks(content.manifest) if with_stock else {}
+        stock = {name: model for name, model in same.items() if name not in job.beside}
+        others = opponents_of(content.manifest, settings.opponents)
+        job = dataclasses.replace(job, beside=stock | dict(job.beside) | others, stock=tuple(stock))
     for target in reached:
         try:
             # An emulator has to bring none of them to life.
@@ -145,19 +157,6 @@ def _used(given: Mapping[str, Any], targets: Sequence[Device]) -> None:
             raise UsageError(f"none of the devices can use {option}", f"Omit {option}, or name a phone: adb")
 
 
-def _read(beside: Mapping[str, Path]) -> dict[str, bytes]:
-    found = {}
-    for name, file in beside.items():
-        # It becomes the name of a file on the device.
-        if not name.isidentifier() or name == BINARY:
-            raise ConfigError(f"{name!r} cannot name a network", "Name it for example int8: --beside int8=FILE")
-        try:
-            found[name] = read_regular(file, MAX_FILE_BYTES)
-        except OSError as error:
-            raise ConfigError(f"{file} cannot be read ({error.strerror})", next_step(error)) from error
-    return found
-
-
 def _completed(record: Record, job: Job, command: str, bundle: str | Path) -> Record:
     """What a device gave, with what only this machine knows."""
     return dataclasses.replace(
@@ -181,6 +180,6 @@ def _device_command(bundle: str | Path, device: Device, settings: DeviceBenchSet
     options: dict[str, Any] = {"device": device.name, "devices_file": settings.devices_file}
     options |= {"all_threads": True} if settings.all_threads else {"threads": settings.threads}
     options |= {"budget": settings.budget_s, "sustained": settings.sustained_s or None}
-    options |= {"beside": [f"{name}={file}" for name, file in settings.beside.items()], "no_float": not settings.stock}
+    options |= {"beside": words_of(settings.beside, settings.opponents), "no_float": not settings.stock}
     options |= {"trust_bundle_library": settings.trust_bundle_library, **settings.given, "clean": settings.clean}
     return command_line("bench", str(bundle), options)

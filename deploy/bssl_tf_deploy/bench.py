@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+
+import numpy as np
 
 from bssl_tf_deploy import conditions
 from bssl_tf_deploy.benchmark import measure_interleaved
@@ -44,6 +46,7 @@ def bench_bundle(
     bundle: Bundle,
     runtime: Runtime,
     stock: Mapping[str, bytes],
+    beside: Mapping[str, bytes] | None = None,
     *,
     threads: int,
     warmup: int,
@@ -56,6 +59,7 @@ def bench_bundle(
         bundle: from `read_bundle`.
         runtime: what runs it with `threads`; its golden outputs have been compared.
         stock: name -> model of builtin operators with the bundle's input shape, float32 in and out.
+        beside: the same for models that are not of the bundle's architecture.
         threads: for one image.
         warmup: untimed calls of each, 0 or more.
         repetitions: timed calls of each, 1 or more.
@@ -65,7 +69,8 @@ def bench_bundle(
         A record without `command` and `commit`.
 
     Raises:
-        RuntimeUnavailableError: a model of `stock` does not run; or requested times of operators are not recorded.
+        RuntimeUnavailableError: a model of `stock` or `beside` does not run, takes other inputs, or gives numbers that
+            are not finite; or requested times of operators are not recorded.
     """
     library = runtime.library if isinstance(runtime, LiteRtInterpreter) else None
     if operators_s:
@@ -76,11 +81,13 @@ def bench_bundle(
     calls: dict[str, Callable[[], object]] = {BINARY: call}
     networks = {BINARY: Network("subject", runtime.kernel + words, len(bundle.model))}
     versions = dict(runtime.versions)
-    for name, model in stock.items():
+    prepared = [normalised(inputs[0], manifest)]
+    for name, model in {**stock, **(beside or {})}.items():
         with captured_output():  # LiteRT announces XNNPACK
             reference = LiteRtInterpreter(model, threads)
-        calls[name] = functools.partial(reference.run, [normalised(inputs[0], manifest)])
-        networks[name] = Network("stock", reference.kernel, len(model))
+        require_finite(name, reference, prepared)
+        calls[name] = functools.partial(reference.run, prepared)
+        networks[name] = Network("stock" if name in stock else "beside", reference.kernel, len(model))
         versions |= reference.versions
     timings = measure_interleaved(calls, warmup=warmup, repetitions=repetitions)
     profiles: tuple[Profile, ...] = ()
@@ -114,6 +121,18 @@ def bench_bundle(
             ),
         ),
     )
+
+
+def require_finite(name: str, runtime: Runtime, inputs: Sequence[np.ndarray]) -> None:
+    """Raises `RuntimeUnavailableError` where a network that is to be timed does not take `inputs` or gives nonsense."""
+    try:
+        outputs = runtime.run(inputs)
+    except ValueError as error:
+        raise RuntimeUnavailableError(
+            f"{name} does not take the bundle's input ({error})", "Name a model for the same size of images"
+        ) from error
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise RuntimeUnavailableError(f"{name} gives numbers that are not finite", "Rebuild that model")
 
 
 def require_profile(runtime: Runtime) -> None:

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 from bssl_tf_deploy import conditions
-from bssl_tf_deploy.bench import described, subject_of
+from bssl_tf_deploy.bench import described, require_finite, subject_of
 from bssl_tf_deploy.benchmark import Clock, summarise, timed
 from bssl_tf_deploy.bundle import MODEL, Bundle, checked_file, read_bundle
 from bssl_tf_deploy.errors import RuntimeUnavailableError, StorageError
@@ -159,8 +157,7 @@ def _timed(
     prepared = (normalised(own[0], bundle.manifest),)
     inputs = {name: own if name == BINARY else prepared for name in runtimes}
     for name, runtime in runtimes.items():
-        if not all(np.isfinite(output).all() for output in runtime.run(inputs[name])):
-            raise RuntimeUnavailableError(f"{name} gives numbers that are not finite", "Rebuild that model")
+        require_finite(name, runtime, inputs[name])
     starts = {}
     for name, file in files.items():
         job = {"model": str(file), "threads": threads, "library": str(library) if name == BINARY else None}

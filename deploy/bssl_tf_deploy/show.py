@@ -83,8 +83,9 @@ def _run_lines(run: Run) -> Iterator[str]:
     kept = [(title, value) for title, value in _COLUMNS if any(value(*cell[1:]) is not None for cell in cells)]
     interval = any(latency.p50_low_ms is not None for _, _, latency, _ in cells)
     peak = any(start.peak_memory_kib is not None for *_, start in cells)
+    wide = max([10, *map(len, run.networks)])
     yield (
-        f"{'threads':>7} {'network':10} {'KiB':>9} "
+        f"{'threads':>7} {'network':{wide}} {'KiB':>9} "
         + " ".join(f"{title:>9}" for title, _ in kept)
         + (f" {'95 % of p50':>19}" if interval else "")
         + f" {'calls':>6}"
@@ -94,7 +95,7 @@ def _run_lines(run: Run) -> Iterator[str]:
     for name, network, latency, start in cells:
         values = " ".join(_figure(value(network, latency, start)) for _, value in kept)
         yield (
-            f"{run.threads:7} {name:10} {network.model_size_bytes / 1024:9.1f} {values}"
+            f"{run.threads:7} {name:{wide}} {network.model_size_bytes / 1024:9.1f} {values}"
             + (f" {_interval(latency):>19}" if interval else "")
             + f" {latency.calls if latency.calls is not None else '':>6}"
             + (f" {start.peak_memory_kib / 1024:8.1f}" if start.peak_memory_kib is not None else " " * 9 * peak)
@@ -102,7 +103,7 @@ def _run_lines(run: Run) -> Iterator[str]:
         )
     for name, network in run.networks.items():
         if network.refused is not None:
-            yield f"{run.threads:7} {name:10} refused: {network.refused}"
+            yield f"{run.threads:7} {name:{wide}} refused: {network.refused}"
 
 
 def _figure(value: float | None) -> str:
@@ -116,15 +117,16 @@ def _interval(latency: Latency) -> str:
 
 
 def _comparison(record: Record) -> Iterator[str]:
-    """The bundle's network beside the same architecture in float32 and int8."""
+    """The bundle's network beside the same architecture in float32 and int8, and beside others."""
     for run in record.runs:
         binary = run.networks.get(BINARY)
         words = []
         for name, other in run.networks.items():
-            if other.role == "stock" and binary is not None and (ratio := speed_ratio(binary, other)) is not None:
+            if other.role != "subject" and binary is not None and (ratio := speed_ratio(binary, other)) is not None:
                 speed = f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times slower"
                 smaller = other.model_size_bytes / binary.model_size_bytes
-                words.append(f"{speed} (median) and {smaller:.1f} times smaller than in {name}")
+                size = f"{smaller:.1f} times smaller" if smaller >= 1 else f"{1 / smaller:.1f} times larger"
+                words.append(f"{speed} (median) and {size} than {'in ' * (other.role == 'stock')}{name}")
         if words:
             with_threads = f" with {run.threads} threads" if len(record.runs) > 1 else ""
             yield f"here the binary network is{with_threads} {', '.join(words)}"

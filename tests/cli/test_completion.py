@@ -191,10 +191,12 @@ def test_the_names_are_those_that_the_commands_take() -> None:
     from bssl_tf.keras_files.models import zoo_networks
     from bssl_tf.models.registry import BACKBONES
     from bssl_tf.settings import FLOAT_NETWORKS
+    from bssl_tf.workflows.networks_beside import OPPONENTS
     from bssl_tf_converters.checkpoints.teacher_formats import FORMATS
     from bssl_tf_converters.lce.checks import AFTER, BEFORE, RUNNING
 
     assert sorted(completion.FLOAT_NETWORKS) == sorted(FLOAT_NETWORKS)
+    assert completion.OPPONENTS == OPPONENTS
     assert sorted(completion.STUDENTS) == sorted({*BACKBONES} - FLOAT_NETWORKS)
     assert sorted(completion.larq_zoo_names()) == sorted(zoo_networks())
     assert completion.allowable_codes() == [check.code for check in (*BEFORE, *AFTER, *RUNNING) if check.allowable]
@@ -208,7 +210,7 @@ def _words(command: click.Command, name: str) -> list[str]:
 
 
 # Values that only their giver knows.
-FREE = {"beside", "head", "heads", "layer", "only", "remote_dir", "service", "settings", "teacher_output"}
+FREE = {"head", "heads", "layer", "only", "remote_dir", "service", "settings", "teacher_output"}
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

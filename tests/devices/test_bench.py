@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from bssl_tf.devices.android import MOST_NETWORKS
 from bssl_tf.devices.android_benchmark_model import BenchmarkModel
 from bssl_tf.errors import BsslError, ConfigError, DeviceError, StorageError
-from bssl_tf.workflows import bench_devices
+from bssl_tf.workflows import networks_beside
 from bssl_tf_deploy import measure
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.record import Record
+from tests.devices.test_android_runner import mean_of
 from tests.devices.test_ssh import fails
 from tests.native import require_rig
 
@@ -73,17 +76,32 @@ def test_a_model_of_ones_own_is_timed_beside_it(harness: Any, real_bundle: Path,
     arguments = ("bench", real_bundle, "--device", "local", "--no-float", "--budget", "0.1", "--beside")
     fails(harness(*arguments, f"mine={tmp_path / 'mine.tflite'}"), 10, "on local: LiteRT does not run this model")
     for wrong, words in (
-        *(("mine", "is not NAME=FILE"), ("=x", "is not NAME=FILE")),
+        *(("mine", "'mine' is neither NAME=FILE nor one of mobilenet_v2, "), ("=x", "is not NAME=FILE")),
         *(("a/b=x", "'a/b' cannot name a network"), ("binary=x", "'binary' cannot name a network")),
     ):
         fails(harness(*arguments, wrong), 3, words)
     fails(harness(*arguments, "mine=/nonexistent"), 3, "cannot be read")
 
 
+def test_this_process_times_a_model_of_ones_own_too(harness: Any, real_bundle: Path, tmp_path: Path) -> None:
+    for name, side in (("mine", 28), ("small", 16)):
+        content = mean_of((1, side, side, 1), 1, schema.TensorType.FLOAT32)
+        (tmp_path / f"{name}.tflite").write_bytes(content)
+    arguments = ("bench", real_bundle, "--no-float", "--repetitions", "3", "--beside")
+    done = harness(*arguments, f"mine={tmp_path / 'mine.tflite'}", "--json")
+    [run] = Record.from_dict(json.loads(done.stdout)).runs
+    assert {name: one.role for name, one in run.networks.items()} == {"binary": "subject", "mine": "beside"}
+    assert all(one.latency and one.latency.calls == 3 for one in run.networks.values())
+    said = harness(*arguments, f"mine={tmp_path / 'mine.tflite'}").stdout
+    assert re.search(r"times (faster|slower) \(median\) and [\d.]+ times (smaller|larger) than mine", said)
+    fails(harness(*arguments, f"small={tmp_path / 'small.tflite'}"), 10, "small does not take the bundle's input")
+    fails(harness(*arguments, "mobilenet_v2"), 3, "mobilenet_v2 takes images of 32 px or more")
+
+
 @pytest.mark.parametrize(
     ("read", "kind"),
     [
-        (lambda file: bench_devices._read({"mine": file}), ConfigError),
+        (lambda file: networks_beside.read_models({"mine": file}), ConfigError),
         (measure._read, StorageError),
         (BenchmarkModel, DeviceError),
     ],

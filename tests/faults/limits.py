@@ -33,9 +33,9 @@ _MODULES = ("bssl_tf.backend", "bssl_tf.cli.main", "bssl_tf.keras_files.models",
 
 
 def _beside(path: Path) -> object:
-    from bssl_tf.workflows.bench_devices import _read
+    from bssl_tf.workflows.networks_beside import read_models
 
-    return _read({"other": path})
+    return read_models({"other": path})
 
 
 def _photos(folder: Path) -> object:

@@ -17,7 +17,7 @@ from tests.deploy.conftest import real_bundle as real_bundle
     ("arguments", "words"),
     [
         ({"budget": 3.0}, "budget is for devices"),
-        ({"stock": False}, "stock is for devices"),
+        ({"sustained": 3.0}, "sustained is for devices"),
         ({"device": "local", "repetitions": 3}, "repetitions does not go with device"),
         ({"device": "local", "runtime": "lce"}, "runtime does not go with device"),
     ],

@@ -26,8 +26,8 @@ from bssl_tf.preprocessing import Preprocessing
 from bssl_tf.settings import PretrainConfig, read_run_config, read_settings
 from bssl_tf.workflows.early import before_training
 from bssl_tf.workflows.networks import open_network
+from bssl_tf.workflows.networks_beside import has_stock_networks
 from bssl_tf.workflows.pretrain import pretrain
-from bssl_tf.workflows.stock_networks import has_stock_networks
 from bssl_tf.workflows.student import Student, open_student, settle_student
 from bssl_tf_deploy import load
 from bssl_tf_deploy.library import host_target

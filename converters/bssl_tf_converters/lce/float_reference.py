@@ -31,6 +31,8 @@ def convert_float(model: keras.Model, calibration: np.ndarray | None = None, *, 
             signature = [tf.TensorSpec((1, *twin.input_shape[1:]), tf.float32, name="image")]
             function = tf.function(lambda image: twin(image, training=False), input_signature=signature)
             converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], twin)
+            # By way of the graph alone: to write and read a SavedModel takes ten times as long as all the rest.
+            converter.experimental_lower_to_saved_model = False
             if calibration is not None:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
                 converter.representative_dataset = lambda: _one_by_one(calibration)
