@@ -57,7 +57,7 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 _APP = "bssl-tf"
 # Far more than any of ours has.
-MAX_JSON_BYTES = 1 << 26
+MAX_JSON_BYTES = 1 << 23
 MAX_RECORDS_BYTES = 1 << 26
 _MAX_DIGITS = 300
 # Of which the millions of lists are not searched for garbage while they are read.

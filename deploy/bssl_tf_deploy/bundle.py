@@ -40,7 +40,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.tflite"
 README = "README.md"
 HEADS = "heads"
-_MAX_MANIFEST_BYTES = 2**24
+_MAX_MANIFEST_BYTES = 2**23
 _STALE_S = 3600
 _AGAIN = "Export it again or copy it again"
 
