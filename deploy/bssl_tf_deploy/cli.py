@@ -22,10 +22,10 @@ from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.door import run_command
 from bssl_tf_deploy.embedding import FeatureNetwork, bundle_features, embed, lines, summary
 from bssl_tf_deploy.errors import BsslError, ImageError
-from bssl_tf_deploy.measure import MeasureSettings, measure_bundle, thread_counts
+from bssl_tf_deploy.measure import MeasureSettings, measure_bundle, read_model, thread_counts
 from bssl_tf_deploy.predictor import Predictor
 from bssl_tf_deploy.quiet import LibraryOutput, captured_output
-from bssl_tf_deploy.record import Record
+from bssl_tf_deploy.record import BINARY, Record
 from bssl_tf_deploy.running import RunSettings, output_format, run
 from bssl_tf_deploy.runtime import MAX_THREADS, RUNTIMES, Runtime, load, load_runtime
 from bssl_tf_deploy.serving import command as serving
@@ -58,6 +58,7 @@ def bench(predictor: Predictor, runtime: Runtime, options: argparse.Namespace) -
         predictor.bundle,
         runtime,
         {},
+        {name: read_model(Path(file)) for name, file in options.beside},
         threads=options.threads,
         warmup=options.warmup,
         repetitions=options.repetitions,
@@ -231,6 +232,8 @@ def _run_settings(options: argparse.Namespace) -> RunSettings:
 def _parsed(given: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     options, left = parser.parse_known_args(given)
+    if any(name == BINARY for name, _ in getattr(options, "beside", ())):
+        parser.error(f"--beside: {BINARY} is the name of the bundle's own network")
     # argparse takes what comes after an option for none of its own where these may be absent.
     late = {"run": "images", "learn": "folder"}.get(options.command)
     if left and (late is None or any(one.startswith("-") and one != "-" for one in left)):
@@ -305,9 +308,15 @@ def _parser() -> argparse.ArgumentParser:
     everything.add_argument(
         "--sustained", default=0.0, type=_seconds, help="seconds to run without a pause [default: none]"
     )
-    everything.add_argument(
-        "--beside", nargs=2, action="append", default=[], metavar=("NAME", "FILE"), help="a model to time, interleaved"
-    )
+    for command in (timing, everything):
+        command.add_argument(
+            "--beside",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "FILE"),
+            help="a .tflite model of the same input shape, float32 in and out, to time as well, interleaved",
+        )
     everything.add_argument("--no-times", action="store_true", help="only compare the golden outputs")
     return parser
 

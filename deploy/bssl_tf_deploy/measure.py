@@ -136,7 +136,7 @@ def _timed_run(bundle: Bundle, path: Path, threads: int, settings: MeasureSettin
     log.info("%d %s: %s, interleaved", threads, "threads" if threads > 1 else "thread", ", ".join(files))
     # Made for this number of threads only: those of another interpreter may not be asleep yet.
     runtimes: dict[str, Runtime] = {BINARY: _runtime(bundle, threads, settings)}
-    runtimes |= {name: LiteRtInterpreter(_read(file), threads) for name, file in settings.beside.items()}
+    runtimes |= {name: LiteRtInterpreter(read_model(file), threads) for name, file in settings.beside.items()}
     networks = _timed(bundle, runtimes, files, library, threads, settings.budget_s)
     # Apart from the timed calls, in an interpreter of its own.
     del runtimes
@@ -255,7 +255,8 @@ def thread_counts(text: str, cores: int) -> tuple[int, ...]:
     return counts
 
 
-def _read(file: Path) -> bytes:
+def read_model(file: Path) -> bytes:
+    """A model to be timed beside a bundle's. Raises `StorageError` where it cannot be read."""
     try:
         return read_regular(file, MAX_FILE_BYTES)
     except OSError as error:

@@ -128,6 +128,7 @@ TAKING = {
     "device run": "bssl-tf-deploy run {} {bundle}/examples/1-trouser.png",
     "device image": "bssl-tf-deploy run {bundle} {}",
     "device measure": "bssl-tf-deploy measure {}",
+    "device bench beside": "bssl-tf-deploy bench {bundle} --repetitions 1 --beside other {}",
     "device beside": "bssl-tf-deploy measure {bundle} --budget 1 --beside other {}",
 }
 # Where such a name can be written to.

@@ -94,6 +94,18 @@ def test_this_process_times_a_model_of_ones_own_too(harness: Any, real_bundle: P
     assert all(one.latency and one.latency.calls == 3 for one in run.networks.values())
     said = harness(*arguments, f"mine={tmp_path / 'mine.tflite'}").stdout
     assert re.search(r"times (faster|slower) \(median\) and [\d.]+ times (smaller|larger) than mine", said)
+    # The same on the device itself.
+    program = [sys.executable, "-c", "from bssl_tf_deploy.cli import main; main()", "bench"]
+    program += [str(real_bundle), "--repetitions", "3", "--json", "--beside"]
+    done = subprocess.run(
+        [*program, "mine", tmp_path / "mine.tflite"], capture_output=True, text=True, timeout=300, check=False
+    )
+    [run] = Record.from_dict(json.loads(done.stdout)).runs
+    assert {name: one.role for name, one in run.networks.items()} == {"binary": "subject", "mine": "beside"}
+    done = subprocess.run(
+        [*program, "binary", tmp_path / "mine.tflite"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 2 and "binary is the name of the bundle's own network" in done.stderr
     fails(harness(*arguments, f"small={tmp_path / 'small.tflite'}"), 10, "small does not take the bundle's input")
     fails(harness(*arguments, "mobilenet_v2"), 3, "mobilenet_v2 takes images of 32 px or more")
 
@@ -102,7 +114,7 @@ def test_this_process_times_a_model_of_ones_own_too(harness: Any, real_bundle: P
     ("read", "kind"),
     [
         (lambda file: networks_beside.read_models({"mine": file}), ConfigError),
-        (measure._read, StorageError),
+        (measure.read_model, StorageError),
         (BenchmarkModel, DeviceError),
     ],
     ids=["--beside", "bssl-tf-deploy measure --beside", "--benchmark-model"],
