@@ -19,10 +19,11 @@ from bssl_tf.bench_records import read_benchmarks
 from bssl_tf.comparison.grid import Grid, Row, read_grid
 from bssl_tf.comparison.records import STUDENT, measured
 from bssl_tf.files import read_records, write_text
-from bssl_tf_deploy.record import Latency, Run
+from bssl_tf_deploy.record import BINARY, Latency, Record, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
+BOARDS = RESULTS / "boards"
 # In the README, where they convince; on the page of results, with what belongs to them.
 DOCUMENTS = (
     ROOT / "README.md",
@@ -227,6 +228,36 @@ def _timed() -> dict[str, dict[int, Run]]:
     return found
 
 
+def boards() -> str:
+    """Medians on users' boards, from the records in results/boards."""
+    return times_on_boards(record for file in sorted(BOARDS.glob("*.jsonl")) for record in read_benchmarks(file))
+
+
+def times_on_boards(records: Iterable[Record]) -> str:
+    """The table of records that `bssl-tf bench --share` wrote."""
+    rows = []
+    for record in records:
+        assert record.subject is not None
+        size = "x".join(map(str, (record.subject.input_shape or ())[1:3]))
+        for run in record.runs:
+            cells = [
+                _milliseconds(run.networks[name].latency) if name in run.networks else "" for name, _ in _ON_BOARDS
+            ]
+            rows.append((str(record.machine), record.subject.network, size, str(run.threads), *cells))
+    if not rows:
+        return "No board has been measured yet.\n"
+    return _markdown(("board", "network", "pixels", "threads", *(title for _, title in _ON_BOARDS)), rows)
+
+
+# Name in the record, and above its column.
+_ON_BOARDS = (
+    (BINARY, "ms, our runtime"),
+    ("int8", "same network, int8"),
+    ("float32", "same network, float32"),
+    ("mobilenet_v2_int8", "MobileNetV2, int8"),
+)
+
+
 def _milliseconds(latency: Latency | None) -> str:
     assert latency is not None and latency.p50_ms is not None
     return f"{latency.p50_ms:.2f}" if latency.p50_ms < 10 else f"{latency.p50_ms:.1f}"
@@ -293,6 +324,7 @@ def faults() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "boards": boards,
     "cifar10-teacher": cifar10_teacher,
     "comparison": comparison,
     "demo": demo,

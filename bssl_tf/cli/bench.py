@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,6 +37,13 @@ _HERE_ALONE = {"runtime", "repetitions", "warmup", "operators"}
     "Append the record to FILE as a line of JSON.  [default: bench.jsonl, or with --device bench-devices.jsonl, in "
     "the run that contains BUNDLE]"
 )
+@click.option(
+    "--share",
+    "share_file",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Also append the record to FILE without paths, addresses and names of yours, to compare boards with others.",
+)
 @json_option("Print the record as JSON; with --device, a list of records.")
 @device_options
 def command(
@@ -49,6 +57,7 @@ def command(
     beside: tuple[str, ...],
     no_float: bool,
     record_file: str | None,
+    share_file: str | None,
     as_json: bool,
     **device_settings: Any,
 ) -> None:
@@ -68,6 +77,7 @@ def command(
     files = named("--beside", [text for text in beside if "=" in text], "FILE")
     if device_settings["devices"]:
         device_settings |= {"beside": files, "opponents": opponents, "no_float": no_float}
+        device_settings |= {"share_file": None if share_file is None else Path(share_file)}
         bench_on_devices(bundle, record_file, threads, trust_bundle_library, as_json=as_json, **device_settings)
         return
     from bssl_tf.workflows.bench import bench
@@ -85,6 +95,7 @@ def command(
         stock=not no_float,
         trust_bundle_library=trust_bundle_library,
         record=record_file,
+        share=share_file,
     )
     if as_json:
         show_json(record.to_dict(), sort_keys=True)

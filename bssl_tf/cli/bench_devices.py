@@ -89,6 +89,7 @@ def bench_on_devices(
     trust_bundle_library: bool,
     *,
     as_json: bool,
+    share_file: Path | None,
     devices: Sequence[str],
     devices_file: Path | None,
     beside: dict[str, Path],
@@ -118,7 +119,8 @@ def bench_on_devices(
         given={key: value for key, value in given.items() if value is not None},
     )
     records, failures = [], list[BsslError]()
-    for one in bench_devices(bundle, devices, settings, record_file=Path(record_file) if record_file else None):
+    kept = {"record_file": Path(record_file) if record_file else None, "share_file": share_file}
+    for one in bench_devices(bundle, devices, settings, **kept):
         if one.error is not None:
             if len(devices) == 1:
                 raise one.error

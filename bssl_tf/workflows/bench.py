@@ -20,6 +20,7 @@ from bssl_tf.workflows.networks_beside import (
     stock_networks,
     words_of,
 )
+from bssl_tf.workflows.share import share as shared
 from bssl_tf_deploy.bench import bench_bundle, require_profile
 from bssl_tf_deploy.cli import prepare
 from bssl_tf_deploy.record import Record
@@ -41,6 +42,7 @@ def bench(
     warmup: int | None = None,
     operators: bool = False,
     record: str | Path | None = None,
+    share: str | Path | None = None,
     all_threads: bool = False,
     budget: float | None = None,
     sustained: float = 0.0,
@@ -69,6 +71,7 @@ def bench(
         operators: this process: also measure the times of single operators; a device always does.
         record: a file to append the record to, as a line of JSON; None for `bench.jsonl`, or `bench-devices.jsonl`, of
             the run folder that contains the bundle, if any.
+        share: a file to append the record to without anything personal, for others to compare with.
         all_threads: device: use 1, 2, 4 and so on up to all cores instead of `threads`.
         budget: device: seconds of timed calls for each number of threads; None for 30.
         sustained: device: seconds of calls without a pause, to see whether it slows down; 0 for none.
@@ -106,6 +109,7 @@ def bench(
     if wrong:
         raise UsageError(f"{wrong[0]} does not go with device", "Omit one of them")
     record_file = None if record is None else Path(record)
+    share_file = None if share is None else Path(share)
     own = {name: Path(file) for name, file in (beside or {}).items()}
     if device is None:
         return bench_here(
@@ -120,6 +124,7 @@ def bench(
             stock=stock,
             trust_bundle_library=trust_bundle_library,
             record_file=record_file,
+            share_file=share_file,
         )
     files = {key: Path(value) for key, value in given.items() if value is not None and key != "remote_dir"}
     settings = DeviceBenchSettings(
@@ -135,7 +140,7 @@ def bench(
         devices_file=None if devices_file is None else Path(devices_file),
         given=files | ({} if remote_dir is None else {"remote_dir": remote_dir}),
     )
-    [found] = bench_devices(bundle, [device], settings, record_file=record_file)
+    [found] = bench_devices(bundle, [device], settings, record_file=record_file, share_file=share_file)
     if found.record is None:
         assert found.error is not None
         raise found.error
@@ -155,6 +160,7 @@ def bench_here(
     stock: bool,
     trust_bundle_library: bool,
     record_file: Path | None,
+    share_file: Path | None,
 ) -> Record:
     """As `bench` without `device`."""
     predictor, binary = prepare(str(bundle), threads, runtime, trust_bundle_library)
@@ -190,4 +196,6 @@ def bench_here(
         found, commit=environment(1)["commit"], command=command_line("bench", str(bundle), options)
     )
     keep_benchmark(found, record_file, Path(bundle), "bench.jsonl")  # where `summary` looks
+    if share_file is not None:
+        shared(found, share_file)
     return found

@@ -23,6 +23,7 @@ from bssl_tf.workflows.networks_beside import (
     stock_networks,
     words_of,
 )
+from bssl_tf.workflows.share import share
 from bssl_tf_deploy.bench import subject_of
 from bssl_tf_deploy.bundle import read_bundle
 from bssl_tf_deploy.record import Record, Run
@@ -76,6 +77,7 @@ def bench_devices(
     settings: DeviceBenchSettings | None = None,
     *,
     record_file: Path | None = None,
+    share_file: Path | None = None,
 ) -> Iterator[DeviceBench]:
     """Checks a bundle on devices and times it, one after another; each result as soon as it is there.
 
@@ -87,6 +89,7 @@ def bench_devices(
         settings: what is asked of them.
         record_file: takes the records, a line of JSON each; None for `bench-devices.jsonl` of the run folder that the
             bundle lies in, if it lies in one.
+        share_file: takes them without anything personal, see `bssl_tf.workflows.share`.
 
     Raises:
         BundleError: the bundle is not sound.
@@ -142,6 +145,8 @@ def bench_devices(
             yield DeviceBench(target.name, None, error)
             continue
         keep_benchmark(record, record_file, Path(bundle), "bench-devices.jsonl")
+        if share_file is not None:
+            share(record, share_file)
         yield DeviceBench(target.name, record, None)
 
 

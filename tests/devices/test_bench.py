@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from bssl_tf.bench_records import read_benchmarks
 from bssl_tf.devices.android import MOST_NETWORKS
 from bssl_tf.devices.android_benchmark_model import BenchmarkModel
 from bssl_tf.errors import BsslError, ConfigError, DeviceError, StorageError
@@ -88,7 +89,10 @@ def test_this_process_times_a_model_of_ones_own_too(harness: Any, real_bundle: P
         content = mean_of((1, side, side, 1), 1, schema.TensorType.FLOAT32)
         (tmp_path / f"{name}.tflite").write_bytes(content)
     arguments = ("bench", real_bundle, "--no-float", "--repetitions", "3", "--beside")
-    done = harness(*arguments, f"mine={tmp_path / 'mine.tflite'}", "--json")
+    done = harness(*arguments, f"mine={tmp_path / 'mine.tflite'}", "--json", "--share", tmp_path / "board.jsonl")
+    [shared] = read_benchmarks(tmp_path / "board.jsonl")
+    assert str(tmp_path) not in shared.to_json() and list(shared.runs[0].networks) == ["binary"]
+    assert "is free of paths, addresses and names of yours" in done.stderr
     [run] = Record.from_dict(json.loads(done.stdout)).runs
     assert {name: one.role for name, one in run.networks.items()} == {"binary": "subject", "mine": "beside"}
     assert all(one.latency and one.latency.calls == 3 for one in run.networks.values())
