@@ -84,10 +84,32 @@ def taught_by(
         NetworkError: there is no such teacher, or it does not fit.
         DataError: fewer than two classes have images.
     """
-    teacher = load_teacher(config.teacher, preprocessing, teacher_options(config))
+    options = teacher_options(config)
+    teacher = load_teacher(config.teacher, preprocessing, options)
     _log.info(teacher.summary())
     if (out / FOLDER / "probe.json").exists():
         return Taught(teacher, load_probe(out / FOLDER))
+    sets = [one and one.fingerprint() for one in (train, unlabelled, held_out)]
+    key = repr((teacher.fingerprint(), options, sets, preprocessing, config.data))
+    if key not in _fitted:
+        # No more than the last one.
+        _fitted.clear()
+        _fitted[key] = _fit(teacher, config, preprocessing, train, unlabelled, held_out)
+    return Taught(teacher, _fitted[key])
+
+
+# A budget is planned with the classifier that then teaches; to fit it may take minutes.
+_fitted: dict[str, LinearProbe] = {}
+
+
+def _fit(
+    teacher: Teacher,
+    config: FinetuneConfig,
+    preprocessing: Preprocessing,
+    train: ImageSet,
+    unlabelled: ImageSet | None,
+    held_out: ImageSet | None,
+) -> LinearProbe:
     features = compiled(lambda images: comparable(teacher.features(images)))
 
     def of(images: ImageSet) -> np.ndarray:
@@ -108,4 +130,4 @@ def taught_by(
     accuracy = top1(weights, bias, features_there, measured.require_labels())
     where = "training images, that it was fitted on" if held_out is None else "validation images"
     _log.info(f"the teacher's classifier: {accuracy:.1f} % of {len(measured)} {where}")
-    return Taught(teacher, LinearProbe(weights, bias, names, accuracy, config.data))
+    return LinearProbe(weights, bias, names, accuracy, config.data)

@@ -27,6 +27,7 @@ from bssl_tf.engine.run_folder import RunFolder
 from bssl_tf.engine.step import split
 from bssl_tf.engine.teacher_cache import with_teacher_cache
 from bssl_tf.errors import BsslError, RunFolderError
+from bssl_tf.evaluation import label_spreading
 from bssl_tf.evaluation.predictions import read_predictions
 from bssl_tf.evaluation.records import BEFORE, RAW_PIXELS, STUDENT, read_evaluation, untrained
 from bssl_tf.files import read_json, read_records
@@ -42,6 +43,7 @@ from bssl_tf.tasks import find_task
 from bssl_tf.tasks.classification import Classification
 from bssl_tf.tasks.fine_tuned import load_fine_tuned
 from bssl_tf.tasks.task import Purpose
+from bssl_tf.workflows import distilling
 from bssl_tf.workflows.evaluate import evaluate
 from bssl_tf.workflows.export import export
 from bssl_tf.workflows.finetune import _unlabelled, finetune, ready_to_finetune
@@ -264,6 +266,26 @@ def test_a_teacher_with_a_classifier_of_its_own_is_learned_from(
     finetune({"training": {"epochs": 2}}, run, resume=True)
     assert (run / "teacher_head" / "probe.safetensors").read_bytes() == before
     assert one["epochs"] == 1 and len(read_records(run / "metrics.jsonl")) == 4
+
+
+def test_a_teachers_classifier_is_fitted_once_for_the_plan_and_the_run(
+    tiny_student: Path, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    fit = label_spreading.fit_to_few_labels
+    monkeypatch.setattr(distilling, "_fitted", {})
+
+    def counted(*given: Any) -> Any:
+        calls.append(len(given[1]))
+        return fit(*given)
+
+    monkeypatch.setattr(distilling, "fit_to_few_labels", counted)
+    wanted = settings(tiny_student, teacher=str(tiny_teacher))
+    first, second = (ready_to_finetune(wanted, tmp_path / "run", resume=False).taught for _ in range(2))
+    assert first and second and first.classifier is second.classifier and len(calls) == 1
+    fewer = wanted | {"data": wanted["data"] | {"limit": calls[0] // 2}}
+    other = ready_to_finetune(fewer, tmp_path / "run", resume=False).taught
+    assert other and len(calls) == 2 and other.fingerprint() != first.fingerprint()
 
 
 @pytest.mark.slow
