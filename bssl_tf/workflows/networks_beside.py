@@ -129,8 +129,8 @@ def read_models(beside: Mapping[str, Path]) -> dict[str, bytes]:
     found = {}
     for name, file in beside.items():
         # It becomes the name of a file on the device.
-        if not name.isidentifier() or name == BINARY:
-            raise ConfigError(f"{name!r} cannot name a network", "Name it for example int8: --beside int8=FILE")
+        if not name.isidentifier() or name == BINARY or name in opponent_names(OPPONENTS):
+            raise ConfigError(f"{name!r} cannot name a network", "Name it for example mine: --beside mine=FILE")
         try:
             found[name] = read_regular(file, MAX_FILE_BYTES)
         except OSError as error:

@@ -10,11 +10,12 @@ from pathlib import Path
 from bssl_tf.bench_records import append_benchmarks
 from bssl_tf.models.registry import BACKBONES
 from bssl_tf.workflows.networks_beside import NAMES, OPPONENTS, opponent_names
-from bssl_tf_deploy.record import BINARY, Machine, Network, Profile, Record, Run, Subject
+from bssl_tf_deploy.record import BINARY, Machine, Profile, Record, Run, Subject
 
 log = logging.getLogger(__name__)
 _OWN_NETWORK = "a user's own network"
-_SHARED = frozenset({BINARY, *NAMES, *opponent_names(OPPONENTS)})
+# Ours by name and role; a user may give his own model the name of one of the two in the middle.
+_SHARED = {BINARY: "subject"} | dict.fromkeys(NAMES, "stock") | dict.fromkeys(opponent_names(OPPONENTS), "beside")
 
 
 def share(record: Record, file: Path) -> None:
@@ -61,14 +62,11 @@ def _subject(subject: Subject, *, known: bool) -> Subject:
 
 
 def _run(run: Run, *, known: bool) -> Run:
-    networks = {name: _network(one) for name, one in run.networks.items() if name in _SHARED and one.refused is None}
+    ours = {name: one for name, one in run.networks.items() if _SHARED.get(name) == one.role and one.refused is None}
+    networks = {name: dataclasses.replace(one, printed=()) for name, one in ours.items()}
     return dataclasses.replace(
         run, networks=networks, profiles=tuple(_profile(one, known=known) for one in run.profiles)
     )
-
-
-def _network(network: Network) -> Network:
-    return dataclasses.replace(network, printed=())
 
 
 def _profile(profile: Profile, *, known: bool) -> Profile:

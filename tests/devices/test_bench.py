@@ -78,6 +78,7 @@ def test_a_model_of_ones_own_is_timed_beside_it(harness: Any, real_bundle: Path,
     fails(harness(*arguments, f"mine={tmp_path / 'mine.tflite'}"), 10, "on local: LiteRT does not run this model")
     for wrong, words in (
         *(("mine", "'mine' is neither NAME=FILE nor one of mobilenet_v2, "), ("=x", "is not NAME=FILE")),
+        ("mobilenet_v2_int8=x", "'mobilenet_v2_int8' cannot name a network"),
         *(("a/b=x", "'a/b' cannot name a network"), ("binary=x", "'binary' cannot name a network")),
     ):
         fails(harness(*arguments, wrong), 3, words)

@@ -27,7 +27,7 @@ def personal(network: str) -> Record:
     refused = Network("stock", "LiteRT XNNPACK", 5, refused=f"/home/{SECRET} is missing")
     networks = {
         "binary": dataclasses.replace(binary, printed=(f"loaded /home/{SECRET}/model.tflite",)),
-        **{"mobilenet_v2_int8": own, f"{SECRET}_model": own, "float32": refused},
+        **{"mobilenet_v2_int8": own, f"{SECRET}_model": own, "float32": refused, "int8": own},
     }
     profile = dataclasses.replace(
         run.profiles[0],
