@@ -34,17 +34,17 @@ def build_opponent(name: str, image_size: int, channels: int) -> keras.Model:
         network = keras.applications.MobileNetV3Small(**pooled, include_preprocessing=False)
     else:
         network = efficientnet_lite0(image_size, channels)
-    _settle(network)
+    settle(network, np.random.default_rng(0).normal(0, 1, (_SETTLING_IMAGES, *shape)).astype(np.float32))
     return network
 
 
-def _settle(network: keras.Model) -> None:
-    norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+def settle(network: keras.Model, images: np.ndarray) -> None:
+    """Gives every batch norm of a network the statistics of `images`, float32 [B, H, W, C]."""
+    norms = [layer for layer in network.submodules if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
-    images = np.random.default_rng(0).normal(0, 1, (_SETTLING_IMAGES, *network.input_shape[1:]))
     # In training each norm works with the batch's own statistics, so one pass sets those of all.
-    network(images.astype(np.float32), training=True)
+    network(images, training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum

@@ -15,6 +15,7 @@ from benchmarks.networks import BINARY, FLOAT32, Network
 from bssl_tf.backend import keras, lq
 from bssl_tf.errors import ConversionError
 from bssl_tf.models.layers import LearnedShift
+from bssl_tf.models.opponents import settle
 from bssl_tf.models.registry import build_backbone
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_converters.lce.deployable import with_classifier
@@ -53,7 +54,7 @@ def convert_missing(folder: Path, network: Network) -> dict[str, Any]:
             if twin is None:
                 twin = model if BINARY not in network.kinds else float_twin(model)
                 # With latent weights the activations have other statistics than with signs.
-                _settle(twin, network)
+                settle(twin, cache.images(network.shape, _SETTLING_IMAGES))
                 _temper(twin, network)
             content = convert_float(twin, None if kind == FLOAT32 else _calibration(network), int8_ends=True)
         about |= {"convert_s": round(time.perf_counter() - start, 1), "operators": operator_histogram(content)}
@@ -75,7 +76,7 @@ def _keras_model(network: Network) -> keras.Model:
     else:
         model = _zoo(network)
     _randomise(model)
-    _settle(model, network)
+    settle(model, cache.images(network.shape, _SETTLING_IMAGES))
     _temper(model, network)
     return model
 
@@ -125,18 +126,6 @@ def _randomise(model: keras.Model) -> None:
             layer.shift.assign(rng.normal(0, 0.3, layer.shift.shape))
         elif isinstance(layer, keras.layers.PReLU):
             layer.alpha.assign(rng.uniform(0.05, 0.4, layer.alpha.shape))
-
-
-def _settle(model: keras.Model, network: Network) -> None:
-    """Gives every batch norm the statistics of random images."""
-    norms = [layer for layer in model.submodules if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-    # In training each norm works with the batch's own statistics, so one pass sets those of all.
-    model(cache.images(network.shape, _SETTLING_IMAGES), training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
 
 
 def _temper(model: keras.Model, network: Network) -> None:
