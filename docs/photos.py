@@ -2,8 +2,8 @@
 
     make photos PHOTOS=folder      # one sub-folder of photos for each class; takes hours
 
-Per seed 100 and 250 photos, and then all, have labels; 750 are kept for testing. What is recorded is not run again, and
-training continues where it stopped. `make tables` then shows the records on the page of results.
+Per seed 250 photos, then 100, and then all, have labels; 750 are kept for testing. What is recorded is not run again,
+and training continues where it stopped. `make tables` then shows the records on the page of results.
 """
 
 from __future__ import annotations
@@ -87,33 +87,43 @@ def labelled(labels: str, seed: int, place: Path = PLACE) -> Path:
     return place / f"labelled-{labels}" if labels == "all" else place / f"labelled-{labels}-seed{seed}"
 
 
-def commands(seed: int) -> Iterator[list[str]]:
-    """What is trained and measured for a seed, in order: arguments of `bssl-tf`."""
-    student = PLACE / f"student-seed{seed}"
-    guide = ["pretrain", "--preset", "photos", "--data", UNLABELLED, "--image-size", _STUDENT_SIZE]
-    yield [*guide, "--teacher", str(TEACHER), *_into(student, seed)]
-    for labels in LABELS:
-        data = ["--data", str(labelled(labels, seed))]
-        yield _measured(student, *data)
-        for network in (TEACHER, LARGE_TEACHER):
-            yield _measured(network, *data, "--protocol", "linear-probe", "--no-controls", "--no-save")
-        teacher = PLACE / f"teacher-{labels}-seed{seed}"
-        # With all labels an epoch has fourteen times the steps of one with 250.
-        training = ["--learning-rate", "1e-4", "--epochs", "3" if labels == "all" else "15"]
-        yield ["finetune", str(TEACHER), *data, *training, *_into(teacher, seed)]
-        yield _measured(teacher, *_FINE_TUNED)
-        taught = [*data, "--preset", "photos", "--teacher", str(teacher), "--unlabelled", UNLABELLED]
-        tuned = PLACE / f"tuned-{labels}-seed{seed}"
-        yield ["finetune", str(student), *taught, *_into(tuned, seed)]
-        yield _measured(tuned, *_FINE_TUNED)
-        if labels == "250":
-            random = PLACE / f"random-{labels}-seed{seed}"
-            yield ["finetune", *_RANDOM, *taught, *_into(random, seed)]
-            yield _measured(random, *_FINE_TUNED)
+def commands() -> Iterator[list[str]]:
+    """What is trained and measured, in order: arguments of `bssl-tf`. With 250 labels first, which the README shows."""
+    for seed in SEEDS:
+        guide = ["pretrain", "--preset", "photos", "--data", UNLABELLED, "--image-size", _STUDENT_SIZE]
+        yield [*guide, "--teacher", str(TEACHER), *_into(_student(seed), seed)]
+        yield from _with_labels("250", seed)
+    for seed in SEEDS:
+        yield from _with_labels("100", seed)
+        yield from _with_labels("all", seed)
+
+
+def _with_labels(labels: str, seed: int) -> Iterator[list[str]]:
+    data = ["--data", str(labelled(labels, seed))]
+    yield _measured(_student(seed), *data)
+    for network in (TEACHER, LARGE_TEACHER):
+        yield _measured(network, *data, "--protocol", "linear-probe", "--no-controls", "--no-save")
+    teacher = PLACE / f"teacher-{labels}-seed{seed}"
+    # With all labels an epoch has fourteen times the steps of one with 250.
+    training = ["--learning-rate", "1e-4", "--epochs", "3" if labels == "all" else "15"]
+    yield ["finetune", str(TEACHER), *data, *training, *_into(teacher, seed)]
+    yield _measured(teacher, *_FINE_TUNED)
+    taught = [*data, "--preset", "photos", "--teacher", str(teacher), "--unlabelled", UNLABELLED]
+    tuned = PLACE / f"tuned-{labels}-seed{seed}"
+    yield ["finetune", str(_student(seed)), *taught, *_into(tuned, seed)]
+    yield _measured(tuned, *_FINE_TUNED)
+    if labels == "250":
+        random = PLACE / f"random-{labels}-seed{seed}"
+        yield ["finetune", *_RANDOM, *taught, *_into(random, seed)]
+        yield _measured(random, *_FINE_TUNED)
 
 
 _FINE_TUNED = ("--protocol", "fine-tuned", "--no-controls")
 _RANDOM = ("--student", "binary_resnet", "--width", "32", "--depth", "4", "--image-size", _STUDENT_SIZE)
+
+
+def _student(seed: int) -> Path:
+    return PLACE / f"student-seed{seed}"
 
 
 def _into(out: Path, seed: int) -> list[str]:
@@ -132,10 +142,9 @@ def main() -> None:
     for teacher, size in ((TEACHER, "128"), (LARGE_TEACHER, "224")):
         if not (teacher / "import.json").exists():
             _call(["teacher", "--pretrained", "--image-size", size, "--out", str(teacher)])
-    for seed in SEEDS:
-        for words in commands(seed):
-            if words[0] != "evaluate" or not _recorded(words):
-                _call(words)
+    for words in commands():
+        if words[0] != "evaluate" or not _recorded(words):
+            _call(words)
 
 
 def _recorded(words: list[str]) -> bool:
