@@ -17,7 +17,7 @@ from benchmarks import networks, records, report, worker
 from benchmarks.cache import load
 from benchmarks.door import run, say
 from benchmarks.session import Session
-from benchmarks.variants import LCE, VARIANTS
+from benchmarks.variants import REFERENCES, VARIANTS
 from bssl_tf.bench_records import append_benchmarks, read_benchmarks
 from bssl_tf.environment import environment, resolved_threads
 from bssl_tf.errors import BsslError, ConfigError, RuntimeUnavailableError
@@ -64,7 +64,7 @@ def command(
     report_only: bool,
     debug: bool,
 ) -> None:
-    """Time our runtime next to LCE, float32 and int8 XNNPACK, all interleaved, network by network.
+    """Time our runtime next to LCE, float32 and int8 XNNPACK and what a user would pick instead, all interleaved.
 
     Networks have random weights and are made once (half a minute each). Our runtime is timed only if its results match
     those of LCE. Each network's record goes to RESULTS/runtime-bench.jsonl as soon as it is timed, the tables to
@@ -209,7 +209,7 @@ def _line(one: records.Contestant) -> str:
     who = f"  {one.variant}, {one.threads} thread{'s' if one.threads > 1 else ''}:"
     if figures.latency is None:
         return f"{who} refused: {figures.refused}"
-    ratio = one.ratio(LCE)
+    ratio = one.ratio(REFERENCES.get(one.variant, one.variant))
     beside = f", LCE takes {ratio.median:.2f} times as long" if ratio else ""
     largest = figures.agreement.max_difference if figures.agreement else None
     difference = f", differs from LCE by at most {largest:.2g}" if largest is not None else ""

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.networks import BINARY, FLOAT32, INT8
+from benchmarks.networks import BINARY, BINARY_INT8, FLOAT32, INT8
 from bssl_tf.errors import ConversionError, RunFolderError
 from bssl_tf.files import read_json, write_bytes, write_json
 
 SEED = 20211015
 # By kind; to be raised when `conversion` or `images` make something else of the same seed.
-_RECIPES = {BINARY: 2, FLOAT32: 1, INT8: 1}
+_RECIPES = {BINARY: 2, BINARY_INT8: 1, FLOAT32: 1, INT8: 1}
 _PACKAGES = ("tensorflow", "tf-keras", "larq", "larq-compute-engine", "larq-zoo", "numpy")
 
 

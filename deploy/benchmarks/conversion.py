@@ -1,4 +1,4 @@
-"""Makes a network with random weights and converts it: for LCE, in float32 and in int8."""
+"""Makes a network with random weights and converts it: for LCE, with float and with int8 ends; in float32; in int8."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from benchmarks import cache
 from benchmarks.agreement import agreement
-from benchmarks.networks import BINARY, FLOAT32, Network
+from benchmarks.networks import BINARY, BINARY_INT8, FLOAT32, MOBILENET, Network
 from bssl_tf.backend import keras, lq
 from bssl_tf.errors import ConversionError
+from bssl_tf.models.efficientnet_lite0 import efficientnet_lite0
 from bssl_tf.models.layers import LearnedShift
 from bssl_tf.models.opponents import settle
 from bssl_tf.models.registry import build_backbone
@@ -50,6 +51,8 @@ def convert_missing(folder: Path, network: Network) -> dict[str, Any]:
         if kind == BINARY:
             content = lce.convert(model, "x86_64")
             about = _parity(model, content, network)
+        elif kind == BINARY_INT8:
+            content = lce.convert(model, "x86_64", calibration=_calibration(network), int8_ends=True)
         else:
             if twin is None:
                 twin = model if BINARY not in network.kinds else float_twin(model)
@@ -71,8 +74,8 @@ def _keras_model(network: Network) -> keras.Model:
         model = build_backbone("reactnet_a", network.shape[0], network.shape[2], {})
         weights = np.random.default_rng(cache.SEED).normal(0, 0.05, (model.output_shape[-1], _CLASSES))
         model = with_classifier(model, weights.astype(np.float32), np.zeros(_CLASSES, np.float32))
-    elif network.source == "keras":
-        model = keras.applications.MobileNetV2(input_shape=network.shape, weights=None, classes=_CLASSES)
+    elif network.source == "opponent":
+        model = _opponent(network)
     else:
         model = _zoo(network)
     _randomise(model)
@@ -81,9 +84,21 @@ def _keras_model(network: Network) -> keras.Model:
     return model
 
 
+def _opponent(network: Network) -> keras.Model:
+    """One of `networks.OPPONENTS` with its ImageNet classifier."""
+    whole = {"input_shape": network.shape, "weights": None, "classes": _CLASSES}
+    if network.name == MOBILENET:
+        return keras.applications.MobileNetV2(**whole)
+    if network.name == "MobileNetV3Small":
+        return keras.applications.MobileNetV3Small(**whole, include_preprocessing=False)
+    backbone = efficientnet_lite0(network.shape[0], network.shape[2])
+    weights = np.random.default_rng(cache.SEED).normal(0, 0.05, (backbone.output_shape[-1], _CLASSES))
+    return with_classifier(backbone, weights.astype(np.float32), np.zeros(_CLASSES, np.float32))
+
+
 def _stack(network: Network) -> keras.Model:
     image = keras.layers.Input(network.shape, name="image")
-    x = image
+    x = keras.layers.Conv2D(network.shape[2], 1)(image) if network.has_stem else image
     for _ in range(network.layers):
         y = lq.layers.QuantConv2D(
             network.shape[2],

@@ -18,7 +18,7 @@ class Contestant:
     Attributes:
         record: of the network.
         run: with that number of threads.
-        variant: a key of `VARIANTS`, or `NETWORK float32` for a network beside.
+        variant: a key of `VARIANTS`, or `NETWORK float32` or `NETWORK int8` of one beside.
         figures: what was found.
     """
 
@@ -33,7 +33,9 @@ class Contestant:
 
     @property
     def machine(self) -> str:
-        return str(self.record.machine)
+        """With the instructions that our kernels used: without AVX-512 a processor is another one."""
+        library = self.record.library
+        return f"{self.record.machine}, {library.instructions}" if library else str(self.record.machine)
 
     @property
     def threads(self) -> int:

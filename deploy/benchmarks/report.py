@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.networks import FLOAT32, INT8, NETWORKS
+from benchmarks.networks import BINARY, FLOAT32, INT8, MOBILENET, NETWORKS
 from benchmarks.records import Contestant, newest
-from benchmarks.variants import LCE, OURS
+from benchmarks.variants import LCE, LCE_INT8, OURS, OURS_INT8, REFERENCES
 from bssl_tf_deploy.record import Ratio, Record, Start
 
-_LEAST_SPEEDUP = 1.7
+_LEAST_SPEEDUP = 1.75
 # What a quiet machine's own services take.
 _QUIET_CORES = 0.1
-_TITLES = {OURS: "ours", LCE: "LCE", FLOAT32: "float32", INT8: "int8"}
+_TITLES = {
+    OURS: "ours",
+    OURS_INT8: "ours, int8 ends",
+    LCE: "LCE",
+    LCE_INT8: "LCE, int8 ends",
+    FLOAT32: "float32",
+    INT8: "int8",
+}
 
 
 def render(records: Iterable[Record]) -> str:
-    """Goals, latencies, start and memory, operators and conditions, for each machine.
+    """Goals, accuracies, latencies, start and memory, operators and conditions, for each machine.
 
     Args:
         records: of the benchmark; of each network the last run counts.
@@ -34,6 +41,7 @@ def render(records: Iterable[Record]) -> str:
         part = [one for one in chosen if one.machine == machine]
         threads = sorted({one.threads for one in part})
         blocks.append(f"## {machine}\n{_warning(part)}\n### Goals\n\n{_goals(part, threads)}")
+        blocks.append(f"### Accuracy, latency and size\n\n{_accuracies(part, threads)}")
         blocks += [f"### Latency, {_plural(count, 'thread')}\n\n{_latencies(part, count)}" for count in threads]
         blocks.append(f"### Start and memory, {_plural(threads[0], 'thread')}\n\n{_starts(part, threads[0])}")
         blocks.append(f"### Division of work\n\n{_graphs(part, threads[0])}")
@@ -86,60 +94,140 @@ def _goals(timed: list[Contestant], threads: list[int]) -> str:
             verdict += f", {wanted - len(found)} not timed"
         lines.append([goal, str(count), str(lowest), verdict, "; ".join(map(str, missed))])
 
-    with_goal = [network for network in NETWORKS.values() if network.goal is not None]
     for count in threads:
-        ours = {one.network: one for one in timed if one.variant == OURS and one.threads == count}
-        present = [network for network in with_goal if network.name in ours]
-        for goal in sorted({network.goal or 0.0 for network in with_goal}, reverse=True):
-            group = [network.name for network in with_goal if network.goal == goal]
-            checks = [_Check(name, ours[name].ratio(LCE), goal) for name in group if name in ours]
-            add(f"at least {goal:g} times as fast as LCE: {', '.join(group)}", count, checks, len(group))
-        checks = [_Check(network.name, ours[network.name].ratio(LCE), 1.0) for network in present]
-        add("never slower than LCE", count, checks, len(with_goal))
-        for network in present:
-            for other in network.beats:
-                ratio = ours[network.name].ratio(f"{other} {FLOAT32}")
-                add(f"{network.name} faster than {other} in {FLOAT32}", count, [_Check("it is", ratio, 1.0)])
+        timed_as = {
+            variant: {one.network: one for one in timed if one.variant == variant and one.threads == count}
+            for variant in REFERENCES
+        }
+        ours, ends = timed_as[OURS], timed_as[OURS_INT8]
+        if count == 1:
+            for goal in _distinct(network.goals.lce for network in NETWORKS.values()):
+                group = [network.name for network in NETWORKS.values() if network.goals.lce == goal]
+                checks = [_Check(name, ours[name].ratio(LCE), goal) for name in group if name in ours]
+                add(f"at least {goal:g} times as fast as LCE: {', '.join(group)}", count, checks, len(group))
+        for goal in _distinct(network.goals.int8 for network in NETWORKS.values()):
+            group = [network.name for network in NETWORKS.values() if network.goals.int8 == goal]
+            checks = [_Check(name, ends[name].ratio(INT8), goal) for name in group if name in ends]
+            add(f"with int8 ends at least {goal:g} times as fast as all in int8", count, checks, len(group))
+        for name, one in ends.items():
+            wanted = NETWORKS[name].goals.mobilenet if name in NETWORKS else None
+            if wanted is not None:
+                check = _Check("it is", one.ratio(f"{MOBILENET} {INT8}"), wanted)
+                add(f"{name} with int8 ends at least {wanted:g} times as fast as {MOBILENET} in int8", count, [check])
         if count == 2:
-            checks = [_Check(n.name, ours[n.name].figures.ratio_to_one_thread, _LEAST_SPEEDUP) for n in present]
-            add(f"two threads at least {_LEAST_SPEEDUP:g} times as fast as one", count, checks, len(with_goal))
+            with_goal = [name for name, network in NETWORKS.items() if network.goals.lce is not None]
+            for variant, own in timed_as.items():
+                checks = [
+                    _Check(name, own[name].figures.ratio_to_one_thread, _LEAST_SPEEDUP)
+                    for name in with_goal
+                    if name in own
+                ]
+                goal_words = f"two threads at least {_LEAST_SPEEDUP:g} times as fast as one, {_TITLES[variant]}"
+                add(goal_words, count, checks, len(with_goal))
     return _table(lines) if len(lines) > 2 else "Our runtime was not timed.\n"
 
 
+def _distinct(goals: Iterable[float | None]) -> list[float]:
+    return sorted({goal for goal in goals if goal is not None}, reverse=True)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What a user could pick: a network in one form, with its published accuracy."""
+
+    name: str
+    top1: float
+    source: str
+    size_bytes: int
+    p50_ms: dict[int, float]
+    int8_ends_ms: dict[int, float]
+
+    def dominates(self, other: _Choice, threads: int) -> bool:
+        """Is it at least as accurate and as fast, and not the same in both?"""
+        mine, others = (self.top1, -self.p50_ms[threads]), (other.top1, -other.p50_ms[threads])
+        return mine != others and all(a >= b for a, b in zip(mine, others, strict=True))
+
+
+def _accuracies(timed: list[Contestant], threads: list[int]) -> str:
+    choices = sorted(_choices(timed, threads), key=lambda choice: -choice.top1)
+    if not choices:
+        return "No network with a published accuracy was timed.\n"
+    counts = " / ".join(map(str, threads))
+    head = ("network", "top-1 %", "source", f"ms, {counts} threads", "with int8 ends", "file KiB")
+    lines = [[*head, f"no slower and no less accurate, {_plural(threads[0], 'thread')}"], ["---"] * (len(head) + 1)]
+    for choice in choices:
+        better = [other.name for other in choices if other.dominates(choice, threads[0])]
+        lines.append(
+            [
+                choice.name,
+                f"{choice.top1:.1f}",
+                choice.source,
+                *(
+                    " / ".join(_number(times.get(count)) for count in threads) if times else ""
+                    for times in (choice.p50_ms, choice.int8_ends_ms)
+                ),
+                f"{choice.size_bytes / 1024:.0f}",
+                "; ".join(better),
+            ]
+        )
+    return _table(lines) + (
+        "\nAccuracies are of trained networks of the same architecture; nobody published one for int8 ends.\n"
+    )
+
+
+def _choices(timed: list[Contestant], threads: list[int]) -> Iterable[_Choice]:
+    def all_of(network: str, variant: str) -> dict[int, Contestant]:
+        own = (one for one in timed if (one.network, one.variant) == (network, variant))
+        return {one.threads: one for one in own if one.figures.latency is not None}
+
+    def times(found: dict[int, Contestant]) -> dict[int, float]:
+        latencies = {count: one.figures.latency for count, one in found.items()}
+        return {count: latency.p50_ms for count, latency in latencies.items() if latency and latency.p50_ms}
+
+    for network in NETWORKS.values():
+        published = network.published
+        for kind, top1 in published.top1.items() if published else ():
+            found = all_of(network.name, OURS if kind == BINARY else kind)
+            if published and set(times(found)) >= set(threads):
+                name = f"{network.name}, {'1-bit' if kind == BINARY else kind}"
+                size = found[threads[0]].figures.model_size_bytes
+                ends = times(all_of(network.name, OURS_INT8))
+                yield _Choice(name, top1, published.source, size, times(found), ends)
+
+
 def _latencies(timed: list[Contestant], threads: int) -> str:
-    ratios = [f"{_TITLES[other]} / ours" for other in (LCE, FLOAT32, INT8)]
-    head = ["network", *_TITLES.values(), ratios[0], "goal", "", *ratios[1:]]
+    pairs = [(OURS, LCE), (OURS, FLOAT32), (OURS, INT8), (OURS_INT8, INT8)]
+    head = ["network", *_TITLES.values(), *(f"{_TITLES[other]} / {_TITLES[own]}" for own, other in pairs)]
     if threads > 1:
-        head.append("ours, 1 thread / this")
+        head += [f"{_TITLES[own]}, 1 thread / this" for own in REFERENCES]
     lines = [head, ["---"] * len(head)]
     notes = []
     for network, by_variant in _by_network(timed, threads).items():
-        ours = by_variant.get(OURS)
-        known = NETWORKS.get(network)
-        check = _Check(network, ours.ratio(LCE) if ours else None, (known.goal if known else None) or 0.0)
-        wanted = check.wanted and ours
-        line = [
-            network,
-            *(_milliseconds(by_variant.get(variant)) for variant in _TITLES),
-            _ratio(check.ratio),
-            f"{check.wanted:g}" if wanted else "",
-            ("met" if check.met else "missed") if wanted else "",
-            *(_ratio(ours.ratio(other) if ours else None) for other in (FLOAT32, INT8)),
-        ]
+        line = [network, *(_milliseconds(by_variant.get(variant)) for variant in _TITLES)]
+        for own, other in pairs:
+            line.append(_ratio(by_variant[own].ratio(other) if own in by_variant else None))
         if threads > 1:
-            line.append(_ratio(ours.figures.ratio_to_one_thread) if ours else "")
+            for own in REFERENCES:
+                line.append(_ratio(by_variant[own].figures.ratio_to_one_thread if own in by_variant else None))
         lines.append(line)
         notes += [
             f"{network}, {_title(name)}: {one.figures.refused}."
             for name, one in by_variant.items()
             if one.figures.refused is not None
         ]
-    beside = [
-        f"In the same rounds as {one.network}: {one.variant} {_milliseconds(one)} ms."
-        for one in timed
-        if one.threads == threads and one.variant not in _TITLES
-    ]
-    return _table(lines) + "".join(f"\n{note}\n" for note in (*beside, *notes))
+    return _table(lines) + _beside(timed, threads) + "".join(f"\n{note}\n" for note in notes)
+
+
+def _beside(timed: list[Contestant], threads: int) -> str:
+    """What a user would pick instead, in the same rounds as ours."""
+    head = ["in the same rounds", "instead", "ms", *(f"it / {_TITLES[own]}" for own in REFERENCES)]
+    lines = [head, ["---"] * len(head)]
+    for network, by_variant in _by_network(timed, threads).items():
+        for name, one in by_variant.items():
+            if name not in _TITLES:
+                ratios = [_ratio(by_variant[own].ratio(name) if own in by_variant else None) for own in REFERENCES]
+                lines.append([network, name, _milliseconds(one), *ratios])
+    return "" if len(lines) == 2 else f"\n{_table(lines)}"
 
 
 def _starts(timed: list[Contestant], threads: int) -> str:
@@ -158,17 +246,18 @@ def _starts(timed: list[Contestant], threads: int) -> str:
 
 
 def _graphs(timed: list[Contestant], threads: int) -> str:
-    head = ["network", "our nodes", "for", "XNNPACK nodes", "left to the interpreter", "largest difference from LCE"]
-    lines = [head, ["---"] * len(head)]
+    head = ["network", "variant", "our nodes", "for", "XNNPACK nodes", "left to the interpreter"]
+    lines = [[*head, "largest difference from LCE"], ["---"] * (len(head) + 1)]
     for network, by_variant in _by_network(timed, threads).items():
-        ours = by_variant.get(OURS)
-        graph = ours.figures.graph if ours else None
-        if ours and graph:
-            remaining = _counts(graph.remaining_operators) or "nothing"
-            largest = ours.figures.agreement.max_difference if ours.figures.agreement else None
-            difference = f"{largest:.2g}" if largest is not None else ""
-            nodes = str(graph.our_nodes), str(graph.xnnpack_nodes)
-            lines.append([network, nodes[0], _counts(graph.our_operators), nodes[1], remaining, difference])
+        for variant in REFERENCES:
+            ours = by_variant.get(variant)
+            graph = ours.figures.graph if ours else None
+            if ours and graph:
+                remaining = _counts(graph.remaining_operators) or "nothing"
+                largest = ours.figures.agreement.max_difference if ours.figures.agreement else None
+                difference = f"{largest:.2g}" if largest is not None else ""
+                nodes = str(graph.our_nodes), _counts(graph.our_operators), str(graph.xnnpack_nodes)
+                lines.append([network, _TITLES[variant], *nodes, remaining, difference])
     return _table(lines) if len(lines) > 2 else "Our runtime was not timed.\n"
 
 
@@ -204,7 +293,8 @@ def _conditions(timed: list[Contestant]) -> str:
         f"{load}\n"
         "Weights are random, batch norms have the statistics of random images; LCE runs with indirect_bgemm, its "
         "fastest kernel, and XNNPACK, the same file as ours, with its constants folded; float32 and int8 are the same "
-        "architecture without quantisers in LiteRT with XNNPACK, int8 calibrated on random images. Loading, first call "
+        "architecture without quantisers in LiteRT with XNNPACK, int8 calibrated on random images; with int8 ends, all "
+        "that is not binary is int8, calibrated alike, input and output too. Loading, first call "
         "and memory are each the median of fresh processes; memory is the rise of the peak over what was resident "
         "before loading.\n"
     )

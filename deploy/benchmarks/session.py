@@ -12,10 +12,10 @@ import numpy as np
 
 from benchmarks import cache, networks
 from benchmarks.agreement import agreement
-from benchmarks.networks import FLOAT32, INT8, NETWORKS
+from benchmarks.networks import FLOAT32, INT8, NETWORKS, STOCK
 from benchmarks.others import OthersClock
 from benchmarks.timing import interleave, percentiles, ratio
-from benchmarks.variants import LCE, OURS, VARIANTS, Variant, open_variant
+from benchmarks.variants import REFERENCES, VARIANTS, Variant, open_variant
 from bssl_tf.errors import RuntimeUnavailableError
 from bssl_tf_deploy.record import Agreement, Latency, Network, Role, Run
 
@@ -23,7 +23,7 @@ _IMAGES = 8
 
 
 class Key(NamedTuple):
-    """Who is timed: a variant, or `NETWORK float32` for a network beside; and with how many threads."""
+    """Who is timed: a variant, or `NETWORK float32` or `NETWORK int8` of one beside; and with how many threads."""
 
     variant: str
     threads: int
@@ -86,12 +86,13 @@ def time_network(
         Key(variant, count): _open(variant, network, kind, folder, count, library, isa)
         for count in threads
         for variant, kind in VARIANTS.items()
-        if kind in network.kinds and (variant != OURS or library is not None)
+        if kind in network.kinds and (variant not in REFERENCES or library is not None)
     }
     for count in threads:
         for name in network.beside:
-            key = Key(f"{name} {FLOAT32}", count)
-            opened[key] = _open(FLOAT32, NETWORKS[name], FLOAT32, folder, count, None, isa, beside=name)
+            for kind in STOCK:
+                key = Key(f"{name} {kind}", count)
+                opened[key] = _open(kind, NETWORKS[name], kind, folder, count, None, isa, beside=name)
     return compare_and_time(opened, budget_s, min_rounds)
 
 
@@ -109,19 +110,20 @@ def _open(
     try:
         opened = open_variant(variant, model, threads, library, isa)
     except RuntimeUnavailableError as error:
-        if variant != OURS:
+        if variant not in REFERENCES:
             raise
         refused = f"it does not run: {error.what}"
         return Opened(None, network.shape, Network("subject", "our runtime", len(model), refused))
-    role: Role = "subject" if variant in (OURS, LCE) else "stock" if beside is None else "beside"
+    binary = variant not in STOCK
+    role: Role = "subject" if binary else "stock" if beside is None else "beside"
     return Opened(opened, network.shape, Network(role, opened.kernel, len(model), graph=opened.graph()))
 
 
 def compare_and_time(opened: Mapping[Key, Opened], budget_s: float, min_rounds: int) -> Session:
     """Refuses those whose output is wrong, and times the others interleaved.
 
-    What runs the binary model is compared with LCE at its first thread count, by the measure of
-    `benchmarks.agreement`: a sign may flip within rounding of zero, so that single images may differ, but not most.
+    What runs a binary model is compared with LCE's interpreter of that model at its first thread count, by the measure
+    of `benchmarks.agreement`: a sign may flip within rounding of zero, so that single images may differ, but not most.
     Int8 is compared with float32 for the record alone, as rounding random networks says little. Output that is
     not finite is refused everywhere.
 
@@ -132,34 +134,32 @@ def compare_and_time(opened: Mapping[Key, Opened], budget_s: float, min_rounds: 
 
 
 def _refuse(opened: Mapping[Key, Opened]) -> None:
-    reference: np.ndarray | None = None
-    float_output: np.ndarray | None = None
-    # LCE and float32 first: the others are compared with them.
-    for key in sorted(opened, key=lambda key: ([LCE, FLOAT32, INT8, OURS].index(_kind(key)), key.threads)):
+    first: dict[str, np.ndarray] = {}
+    # First those with which the others are compared.
+    for key in sorted(opened, key=lambda key: (key.variant in REFERENCES, _kind(key) == INT8, key.threads)):
         one = opened[key]
         if one.variant is None:
             continue
         output = _outputs(one.variant, cache.images(one.shape, _IMAGES, cache.SEED + 3))
         agreed, refused = None, None
+        reference = REFERENCES.get(key.variant, key.variant)
         if not np.all(np.isfinite(output)):
             refused = "its output is not finite"
-        elif key.variant in (LCE, OURS):
-            if reference is None:
-                reference = output
-            compared = agreement(reference, output)
-            agreed = Agreement(LCE, **dataclasses.asdict(compared))
+        elif reference in REFERENCES.values():
+            compared = agreement(first.setdefault(reference, output), output)
+            agreed = Agreement(reference, **dataclasses.asdict(compared))
             fault = compared.fault()
             refused = fault and f"its output differs from LCE's: {fault}"
-        elif key.variant == FLOAT32 and float_output is None:
-            float_output = output
-        elif key.variant == INT8 and float_output is not None:
-            scale = float(np.linalg.norm(output) * np.linalg.norm(float_output))
-            agreed = Agreement(FLOAT32, cosine=float(np.sum(output * float_output)) / scale if scale else 0.0)
+        elif key.variant == FLOAT32:
+            first.setdefault(FLOAT32, output)
+        elif key.variant == INT8 and FLOAT32 in first:
+            scale = float(np.linalg.norm(output) * np.linalg.norm(first[FLOAT32]))
+            agreed = Agreement(FLOAT32, cosine=float(np.sum(output * first[FLOAT32])) / scale if scale else 0.0)
         one.found = dataclasses.replace(one.found, agreement=agreed, refused=refused)
 
 
 def _kind(key: Key) -> str:
-    return key.variant if key.variant in VARIANTS else FLOAT32
+    return VARIANTS[key.variant] if key.variant in VARIANTS else key.variant.rsplit(" ", 1)[-1]
 
 
 def _outputs(variant: Variant, images: np.ndarray) -> np.ndarray:

@@ -8,16 +8,26 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.networks import BINARY, FLOAT32, INT8
+from benchmarks.networks import BINARY, BINARY_INT8, FLOAT32, INT8
 from bssl_tf.errors import RuntimeUnavailableError
 from bssl_tf_converters.lce import converter as lce
 from bssl_tf_deploy.library import describe
 from bssl_tf_deploy.quiet import captured_output
 from bssl_tf_deploy.record import Graph
 
-OURS, LCE = "ours", "lce"
+OURS, OURS_INT8 = "ours", "ours_int8"
+LCE, LCE_INT8 = "lce", "lce_int8"
 # Variant -> the kind of model that it runs.
-VARIANTS = {OURS: BINARY, LCE: BINARY, FLOAT32: FLOAT32, INT8: INT8}
+VARIANTS = {
+    OURS: BINARY,
+    OURS_INT8: BINARY_INT8,
+    LCE: BINARY,
+    LCE_INT8: BINARY_INT8,
+    FLOAT32: FLOAT32,
+    INT8: INT8,
+}
+# Ours -> the one that its results have to agree with.
+REFERENCES = {OURS: LCE, OURS_INT8: LCE_INT8}
 
 
 class Variant(Protocol):
@@ -53,11 +63,13 @@ class Lce:
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """See `Variant`."""
-        return image
+        [quantization] = self._made.input_quantizations
+        return image if quantization is None else quantization.integers(image)
 
     def meaning(self, output: np.ndarray) -> np.ndarray:
         """See `Variant`."""
-        return output
+        [quantization] = self._made.output_quantizations
+        return output if quantization is None else quantization.floats(output)
 
     def graph(self) -> Graph | None:
         """See `Variant`."""
@@ -172,7 +184,7 @@ def _names(nodes: dict[int, dict[str, Any]], chosen: set[int]) -> dict[str, int]
 
 def load_native(variant: str) -> None:
     """Loads the native code of a variant's interpreter, so that opening a model counts the model alone."""
-    if variant == LCE:
+    if variant in REFERENCES.values():
         lce._interpreter_wrapper()
     else:
         _lite_rt()
@@ -180,6 +192,6 @@ def load_native(variant: str) -> None:
 
 def open_variant(variant: str, model: bytes, threads: int, library: Path | None, isa: str) -> Variant:
     """Opens `model` in the interpreter of `variant`, a key of `VARIANTS`. Errors: see `Lce` and `LiteRt`."""
-    if variant == LCE:
+    if variant in REFERENCES.values():
         return Lce(model, threads)
-    return LiteRt(model, threads, library if variant == OURS else None, isa)
+    return LiteRt(model, threads, library if variant in REFERENCES else None, isa)

@@ -171,6 +171,11 @@ class RuntimeLibrary:
     kernels: tuple[str, ...]
     isa: str = "auto"
 
+    @property
+    def instructions(self) -> str:
+        """What its kernels compute with, for instance `avx2`."""
+        return self.kernels[0].partition("_")[0] if self.isa == "auto" and self.kernels else self.isa
+
 
 @dataclass(frozen=True)
 class Golden:

@@ -1,6 +1,6 @@
 """Counts the instructions that aarch64 executes for one image, and what llvm-mca makes of the kernels' inner loops.
 
-    python tests/arm64/count_instructions.py                  # four stacks of six layers, minutes
+    python tests/arm64/count_instructions.py                  # all networks of the benchmark, hours
     python tests/arm64/count_instructions.py --networks QuickNet --processors cortex-a53
 
 Needs the aarch64 rig (tests/arm64/make_rig.py), ziglang, a C compiler, llvm-mca (Debian package llvm), and the models
@@ -28,8 +28,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "deploy")]
 
+from benchmarks.networks import BINARY, BINARY_INT8, DEFAULT, FLOAT32, INT8, network  # noqa: E402
 from bssl_tf.bench_records import append_benchmarks  # noqa: E402
 from bssl_tf.devices.instructions import build_plugin, count_instructions  # noqa: E402
 from bssl_tf.environment import environment  # noqa: E402
@@ -39,9 +40,8 @@ from bssl_tf_deploy.record import Count, Loop, Machine, Record, Subject  # noqa:
 from tests.arm64.make_rig import MAKE_COMMAND, PROCESSORS, Rig, RigError, find_rig  # noqa: E402
 
 NATIVE = ROOT / "deploy" / "native"
-NETWORKS = ("stack-64x56", "stack-128x28", "stack-256x14", "stack-512x7")
-# Each with its model's kind; only ours gets the library.
-VARIANTS = {"ours": "binary", "xnnpack-float32": "float32", "xnnpack-int8": "int8"}
+# Each with its model's kind; only the binary ones get the library.
+VARIANTS = {"ours": BINARY, "ours-int8": BINARY_INT8, "xnnpack-float32": FLOAT32, "xnnpack-int8": INT8}
 SITE = "ai-edge-litert-2.3"
 # With our library, and without, where one takes ten times as many instructions.
 IMAGES, STOCK_IMAGES = 20, 4
@@ -147,9 +147,10 @@ def _record(arguments: argparse.Namespace) -> None:
     if rig is None:
         raise RigError(f"there is no aarch64 rig. Make it with `{MAKE_COMMAND}`.")
     models = {
-        (network, variant): arguments.models / f"{network}.{kind}.tflite"
-        for network in arguments.networks
+        (name, variant): arguments.models / f"{name}.{kind}.tflite"
+        for name in arguments.networks
         for variant, kind in VARIANTS.items()
+        if kind in network(name).kinds
     }
     missing = [str(model) for model in models.values() if not model.exists()]
     if missing:
@@ -164,8 +165,8 @@ def _record(arguments: argparse.Namespace) -> None:
         machine=Machine.of(conditions.facts()),
         versions=versions,
     )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         library = build_library(folder)
         if shutil.which("llvm-mca") is not None:
             about = dataclasses.replace(about, versions=versions | {"llvm": _version("llvm-mca", "--version")})
@@ -181,19 +182,19 @@ def _record(arguments: argparse.Namespace) -> None:
             versions=about.versions | {"ai-edge-litert, emulated": SITE.removeprefix("ai-edge-litert-")},
         )
         plugin = build_plugin(folder)
-        for (network, variant), model in models.items():
+        for (name, variant), model in models.items():
             for processor in arguments.processors:
-                one = count(rig, processor, plugin, model, library if variant == "ours" else None, variant)
+                one = count(rig, processor, plugin, model, library if variant.startswith("ours") else None, variant)
                 append_benchmarks(
-                    arguments.results, dataclasses.replace(emulated, subject=Subject(network), counts=(one,))
+                    arguments.results, dataclasses.replace(emulated, subject=Subject(name), counts=(one,))
                 )
-                print(f"{network:14} {variant:16} {processor:11} {one.instructions / 1e6:9.1f} M instructions")
+                print(f"{name:16} {variant:16} {processor:11} {one.instructions / 1e6:9.1f} M instructions", flush=True)
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Counts the instructions that aarch64 executes for one image.")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="of the benchmark (default: four stacks)")
+    parser.add_argument("--networks", nargs="+", default=DEFAULT, help="of the benchmark (default: all)")
     parser.add_argument("--processors", nargs="+", default=["cortex-a72"], choices=sorted(PROCESSORS))
     parser.add_argument("--models", type=Path, default=ROOT / "runs" / "bench-models", help="folder of the models")
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "arm64-instructions.jsonl")
