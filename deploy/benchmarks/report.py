@@ -171,7 +171,7 @@ def _accuracies(timed: list[Contestant], threads: list[int]) -> str:
             ]
         )
     return _table(lines) + (
-        "\nAccuracies are of trained networks of the same architecture; nobody published one for int8 ends.\n"
+        "\nAccuracies are of trained networks of the same architecture; none has been published for int8 ends.\n"
     )
 
 
