@@ -20,6 +20,7 @@ from bssl_tf.comparison.grid import Grid, Row, read_grid
 from bssl_tf.comparison.records import STUDENT, measured
 from bssl_tf.files import read_records, write_text
 from bssl_tf_deploy.record import BINARY, Latency, Record, Run
+from docs.predictions import predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -237,6 +238,33 @@ def _timed(instructions: str) -> dict[str, dict[int, Run]]:
     return found
 
 
+def predicted() -> str:
+    """What is predicted for a Raspberry Pi 4 from counted instructions, beside what LCE's authors measured there."""
+    counted = read_benchmarks(RESULTS / "arm64-instructions.jsonl")
+    sizes = {
+        (record.subject.network, variant): network.model_size_bytes
+        for record in read_benchmarks(RESULTS / "runtime-bench.jsonl")
+        for run in record.runs
+        for variant, network in run.networks.items()
+        if record.subject is not None and record.subject.network is not None
+    }
+    found = predictions(counted, sizes)
+    rows = []
+    for network in dict.fromkeys(network for network, _ in found):
+        cells = [found.get((network, variant)) for variant in ("ours", "ours_int8", "int8", "float32")]
+        words = [f"{cell.low_ms:.3g} to {cell.high_ms:.3g}" if cell else "" for cell in cells]
+        rows.append((network, *words, _LCE_ON_PI_4.get(network, "")))
+    head = (
+        *("ms predicted, 1 thread", "our runtime", "our runtime, int8 ends", "same network, int8"),
+        *("same network, float32", "LCE, measured by its authors"),
+    )
+    return _markdown(head, rows) if rows else "Nothing has been counted yet.\n"
+
+
+# From LCE's README of 2022; Raspberry Pi 4 at 1.5 GHz.
+_LCE_ON_PI_4 = {"QuickNetSmall": "27.7", "QuickNet": "45.0", "QuickNetLarge": "77.0"}
+
+
 def boards() -> str:
     """Medians on users' boards, from the records in results/boards."""
     return times_on_boards(record for file in sorted(BOARDS.glob("*.jsonl")) for record in read_benchmarks(file))
@@ -333,6 +361,7 @@ def faults() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "predicted": predicted,
     "boards": boards,
     "cifar10-teacher": cifar10_teacher,
     "comparison": comparison,

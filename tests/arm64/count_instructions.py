@@ -30,7 +30,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "deploy")]
 
-from benchmarks.networks import BINARY, BINARY_INT8, DEFAULT, FLOAT32, INT8, network  # noqa: E402
+from benchmarks.networks import DEFAULT, network  # noqa: E402
+from benchmarks.variants import REFERENCES, VARIANTS  # noqa: E402
 from bssl_tf.bench_records import append_benchmarks  # noqa: E402
 from bssl_tf.devices.instructions import build_plugin, count_instructions  # noqa: E402
 from bssl_tf.environment import environment  # noqa: E402
@@ -40,8 +41,6 @@ from bssl_tf_deploy.record import Count, Loop, Machine, Record, Subject  # noqa:
 from tests.arm64.make_rig import MAKE_COMMAND, PROCESSORS, Rig, RigError, find_rig  # noqa: E402
 
 NATIVE = ROOT / "deploy" / "native"
-# Each with its model's kind; only the binary ones get the library.
-VARIANTS = {"ours": BINARY, "ours-int8": BINARY_INT8, "xnnpack-float32": FLOAT32, "xnnpack-int8": INT8}
 SITE = "ai-edge-litert-2.3"
 # With our library, and without, where one takes ten times as many instructions.
 IMAGES, STOCK_IMAGES = 20, 4
@@ -150,7 +149,7 @@ def _record(arguments: argparse.Namespace) -> None:
         (name, variant): arguments.models / f"{name}.{kind}.tflite"
         for name in arguments.networks
         for variant, kind in VARIANTS.items()
-        if kind in network(name).kinds
+        if kind in network(name).kinds and variant not in REFERENCES.values()
     }
     missing = [str(model) for model in models.values() if not model.exists()]
     if missing:
@@ -184,7 +183,7 @@ def _record(arguments: argparse.Namespace) -> None:
         plugin = build_plugin(folder)
         for (name, variant), model in models.items():
             for processor in arguments.processors:
-                one = count(rig, processor, plugin, model, library if variant.startswith("ours") else None, variant)
+                one = count(rig, processor, plugin, model, library if variant in REFERENCES else None, variant)
                 append_benchmarks(
                     arguments.results, dataclasses.replace(emulated, subject=Subject(name), counts=(one,))
                 )
