@@ -130,7 +130,14 @@ def test_a_run_takes_about_as_long_as_it_may(tmp_path: Path, bssl_tf: Callable[.
     options = list(TINY_TEACHER)
     place = options.index("--epochs")
     del options[place : place + 2]
-    done = bssl_tf("teacher", "--out", tmp_path / "run", *options, "--budget", "20s")
+    budget = "20s"
+    done = bssl_tf("teacher", "--out", tmp_path / "run", *options, "--budget", budget)
+    # On a busy machine TensorFlow takes that long to start.
+    advice = re.search(r"20s is not enough .* Give (\S+) or more", done.stderr)
+    if advice:
+        budget = advice[1]
+        done = bssl_tf("teacher", "--out", tmp_path / "run", *options, "--budget", budget)
     assert done.returncode == 0, done.stderr
-    [chosen] = re.findall(r"^20s for 128 images at \S+ s per step: (\d+) epochs of 4 steps", done.stderr, re.MULTILINE)
+    planned = rf"^{budget} for 128 images at \S+ s per step: (\d+) epochs of 4 steps"
+    [chosen] = re.findall(planned, done.stderr, re.MULTILINE)
     assert read_toml(tmp_path / "run" / "config.toml")["training"]["epochs"] == int(chosen) > 1
