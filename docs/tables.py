@@ -203,7 +203,7 @@ def _speed(instructions: str) -> str:
         *("ms, 1 thread / 2 threads", "our runtime", "our runtime, int8 ends"),
         *("same network, int8", "same network, float32", "LCE, fastest kernel"),
     )
-    return _markdown(head, rows) if rows else "Not measured yet.\n"
+    return _markdown(*_filled(head, rows)) if rows else "Not measured yet.\n"
 
 
 def _both(runs: Mapping[int, Run], variant: str) -> str:
@@ -232,8 +232,8 @@ def _timed(instructions: str) -> dict[str, dict[int, Run]]:
     """Network -> number of threads -> what was timed, the newest of each where our kernels used `instructions`."""
     found: dict[str, dict[int, Run]] = {}
     for record in read_benchmarks(RESULTS / "runtime-bench.jsonl"):
-        assert record.subject is not None and record.library is not None
-        if record.library.instructions == instructions:
+        assert record.subject is not None
+        if record.library is not None and record.library.instructions == instructions:
             found.setdefault(record.subject.network, {}).update({run.threads: run for run in record.runs})
     return found
 
@@ -258,7 +258,7 @@ def predicted() -> str:
         *("ms predicted, 1 thread", "our runtime", "our runtime, int8 ends", "same network, int8"),
         *("same network, float32", "LCE, measured by its authors"),
     )
-    return _markdown(head, rows) if rows else "Nothing has been counted yet.\n"
+    return _markdown(*_filled(head, rows)) if rows else "Nothing has been counted yet.\n"
 
 
 # From LCE's README of 2022; Raspberry Pi 4 at 1.5 GHz.
@@ -298,6 +298,12 @@ _ON_BOARDS = (
 def _milliseconds(latency: Latency | None) -> str:
     assert latency is not None and latency.p50_ms is not None
     return f"{latency.p50_ms:.2f}" if latency.p50_ms < 10 else f"{latency.p50_ms:.1f}"
+
+
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns in which nothing stands."""
+    kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
+    return [head[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -118,10 +118,11 @@ def test_the_small_network_goes_all_the_way(folder: Path) -> None:
     forth, back = found["float32"].ratios["int8"], found["int8"].ratios["float32"]
     assert forth.median == pytest.approx(1 / back.median)
     assert forth.low <= forth.median <= forth.high
-    # 32 x 3 x 3 x 32 weights twice: in 1 bit, in 32 and in 8. Beside them 32 x 32 of the stem.
-    weights = 2 * 32 * 3 * 3 * 32
-    for variant, bits in (("lce", 1), ("ours_int8", 1), ("float32", 32), ("int8", 8)):
-        assert weights * bits / 8 < found[variant].model_size_bytes < weights * bits / 8 + 12_000
+    # 32 x 3 x 3 x 32 weights twice: in 1 bit, in 32 and in 8. Beside them 32 x 32 of the stem, which are never binary.
+    weights, stem = 2 * 32 * 3 * 3 * 32, 32 * 32
+    for variant, bits, stem_bits in (("lce", 1, 32), ("ours_int8", 1, 8), ("float32", 32, 32), ("int8", 8, 8)):
+        least = (weights * bits + stem * stem_bits) / 8
+        assert least < found[variant].model_size_bytes < least + 8000
     agreed = found["int8"].agreement
     assert agreed and agreed.reference == "float32" and agreed.cosine and agreed.cosine > 0.9
     # Both convolutions, norms and sums in one piece of XNNPACK.

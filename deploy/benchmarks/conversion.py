@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks import cache
 from benchmarks.agreement import agreement
-from benchmarks.networks import BINARY, BINARY_INT8, FLOAT32, MOBILENET, Network
+from benchmarks.networks import BINARY, BINARY_INT8, FLOAT32, MOBILENET, MOBILENET_V3, Network
 from bssl_tf.backend import keras, lq
 from bssl_tf.errors import ConversionError
 from bssl_tf.models.efficientnet_lite0 import efficientnet_lite0
@@ -71,9 +71,7 @@ def _keras_model(network: Network) -> keras.Model:
     if network.source == "stack":
         model = _stack(network)
     elif network.source == "reactnet":
-        model = build_backbone("reactnet_a", network.shape[0], network.shape[2], {})
-        weights = np.random.default_rng(cache.SEED).normal(0, 0.05, (model.output_shape[-1], _CLASSES))
-        model = with_classifier(model, weights.astype(np.float32), np.zeros(_CLASSES, np.float32))
+        model = _with_random_classifier(build_backbone("reactnet_a", network.shape[0], network.shape[2], {}))
     elif network.source == "opponent":
         model = _opponent(network)
     else:
@@ -89,9 +87,12 @@ def _opponent(network: Network) -> keras.Model:
     whole = {"input_shape": network.shape, "weights": None, "classes": _CLASSES}
     if network.name == MOBILENET:
         return keras.applications.MobileNetV2(**whole)
-    if network.name == "MobileNetV3Small":
+    if network.name == MOBILENET_V3:
         return keras.applications.MobileNetV3Small(**whole, include_preprocessing=False)
-    backbone = efficientnet_lite0(network.shape[0], network.shape[2])
+    return _with_random_classifier(efficientnet_lite0(network.shape[0], network.shape[2]))
+
+
+def _with_random_classifier(backbone: keras.Model) -> keras.Model:
     weights = np.random.default_rng(cache.SEED).normal(0, 0.05, (backbone.output_shape[-1], _CLASSES))
     return with_classifier(backbone, weights.astype(np.float32), np.zeros(_CLASSES, np.float32))
 

@@ -69,8 +69,7 @@ class Network:
     published: Published | None = None
 
 
-MOBILENET = "MobileNetV2"
-OPPONENTS = (MOBILENET, "MobileNetV3Small", "EfficientNet-Lite0")
+MOBILENET, MOBILENET_V3, EFFICIENTNET = OPPONENTS = ("MobileNetV2", "MobileNetV3Small", "EfficientNet-Lite0")
 STOCK = (FLOAT32, INT8)
 _ZOO = "documentation of larq-zoo 2.4"
 _ZOO_GOALS = Goals(lce=7.0, int8=2.5)
@@ -113,8 +112,8 @@ _ALL = (
         published=Published({BINARY: 69.4}, "Liu et al., ECCV 2020, table 1"),
     ),
     _opponent(MOBILENET, 71.8, 70.8, "TensorFlow models (float32), OpenVINO 2019 R2's documentation (int8)"),
-    _opponent(OPPONENTS[1], 67.5, 64.9, "TensorFlow models"),
-    _opponent(OPPONENTS[2], 75.1, 74.4, "TensorFlow's EfficientNet-Lite"),
+    _opponent(MOBILENET_V3, 67.5, 64.9, "TensorFlow models"),
+    _opponent(EFFICIENTNET, 75.1, 74.4, "TensorFlow's EfficientNet-Lite"),
     # For the tests: converted in a second, timed in less.
     Network("tiny", "stack", (8, 8, 32), layers=2, has_stem=True),
 )
