@@ -15,8 +15,8 @@ CORE := .venv-core
 CUT := tests/engine/test_loop.py::test_a_run_that_was_cut_ends_bit_for_bit_like_one_that_was_not
 CORE_TESTS := $(filter-out %/test_feature_maps.py, $(wildcard tests/models/test_*.py)) tests/losses tests/converters/lce \
     tests/converters/test_files_not_fetched.py tests/test_packaging.py '$(CUT)[guided]' '$(CUT)[moco]'
-# Files of tests run beside each other, one to a processor.
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+# Files of tests run beside each other, one more than there are processors: many wait for a disk or for a process.
+PARALLEL ?= -n $(shell processors=$$(getconf _NPROCESSORS_ONLN); echo $$((processors < 4 ? processors + 1 : 4))) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup runtime bench bench-training wheels android demo demo-seeds photos test test-core test-slow test-faults tables tutorial test-native audit arm64-rig docs lint format clean

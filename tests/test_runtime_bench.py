@@ -41,6 +41,7 @@ def _host() -> str:
         raise
 
 
+@pytest.mark.slow
 def test_every_kernel_of_this_processor_is_timed_beside_its_bound(tmp_path: Path) -> None:
     from benchmarks.kernels import time_kernels
 

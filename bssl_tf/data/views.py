@@ -218,8 +218,10 @@ def batches(
         )
 
     steps = tf.data.Dataset.range(sampling.first_step, sampling.last_step)
-    gathered = steps.map(read, num_parallel_calls=1, deterministic=True)
-    augmented = gathered.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    # Nothing in here branches on a tensor, and rewriting it all as if it did takes seconds at the start of each run.
+    as_it_is = tf.autograph.experimental.do_not_convert
+    gathered = steps.map(as_it_is(read), num_parallel_calls=1, deterministic=True)
+    augmented = gathered.map(as_it_is(make_batch), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     stream = augmented.prefetch(_PREFETCHED_BATCHES)
     return stream if streamed is None else _Streamed(stream, streamed)
 

@@ -13,6 +13,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from bssl_tf.backend import keras, optimizer_variables, tf
@@ -188,24 +189,20 @@ class _StageLoop:
         epoch_first = self._done
         total = self._end - self._begin
         with progress(total=total, description=self._stage.name, done=self._done - self._begin) as bar:
+            unread: Callable[[], dict[str, float]] | None = None
             for batch in stream:
                 step, steps = self._done - self._begin, self._planned_steps()
                 rate = config.learning_rate * self._schedule(step, steps)
                 losses = self._step_function(
                     batch, tf.constant(rate, tf.float32), tf.constant(self._recipe.scheduled(step / steps), tf.float32)
                 )
-                parts = {name: float(value) for name, value in losses.items()}
-                if not math.isfinite(parts["loss"]):
-                    cause = first_not_finite(
-                        self._recipe,
-                        self._variables,
-                        self._distribution.first(batch),
-                        parts,
-                    )
-                    raise TrainingError(f"the loss is {parts['loss']} at step {self._done + 1}: {cause}", _LOWER)
+                # Those of the step before, and not sooner, so that a GPU has a step to do while Python gets them.
+                parts = unread() if unread is not None else {}
                 self._done += 1
-                for name, value in parts.items():
-                    self._sums[name] = self._sums.get(name, 0.0) + value
+                unread = partial(self._read, self._done, losses, batch)
+                epoch_ended = (self._done - self._begin) % self._per_epoch == 0
+                if epoch_ended:
+                    parts, unread = unread(), None
 
                 now = time.monotonic()
                 # Kept in the checkpoint with the sums, so that a cut does not make an epoch look shorter.
@@ -218,7 +215,6 @@ class _StageLoop:
                 )
                 bar.update()
 
-                epoch_ended = (self._done - self._begin) % self._per_epoch == 0
                 if epoch_ended:
                     self._record_epoch(rate, images_per_s)
                     scores += self._record_probe()
@@ -228,6 +224,9 @@ class _StageLoop:
                 # Workers decide together: one that stops a step earlier would leave the others waiting.
                 due = self._distribution.any(stop_requested() or now - saved_at > config.checkpoint_every_s)
                 if epoch_ended or due:
+                    if unread is not None:
+                        unread()
+                        unread = None
                     self._checkpoint()
                     saved_at = now
                 if epoch_ended and self._done < self._end and _exhausted(scores, patience):
@@ -240,6 +239,20 @@ class _StageLoop:
                         f"stopped after step {self._done}, which is saved",
                         f"Continue with `bssl-tf {self._run.command} --out {place} --resume`",
                     )
+
+    def _read(self, number: int, losses: Mapping[str, tf.Tensor], batch: Any) -> dict[str, float]:
+        """The losses of a step, which are added to the epoch's.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        parts = {name: float(value) for name, value in losses.items()}
+        if not math.isfinite(parts["loss"]):
+            cause = first_not_finite(self._recipe, self._variables, self._distribution.first(batch), parts)
+            raise TrainingError(f"the loss is {parts['loss']} at step {number}: {cause}", _LOWER)
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        return parts
 
     def _planned_steps(self) -> int:
         """The length of the stage by the plan of the next step: a run that was made longer repeats its first part."""

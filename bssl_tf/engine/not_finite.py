@@ -23,7 +23,7 @@ def first_not_finite(
 
     Args:
         recipe: of a step whose loss was not finite.
-        variables: by name, as before that step (`engine.step` leaves them alone).
+        variables: by name; the trainable ones were finite after that step if they were before (`descent`).
         batch: of that step.
         losses: what the step returned.
     """

@@ -95,8 +95,14 @@ def profile(
                     train_by(batch)
             tf.profiler.experimental.stop()
         pieces = _pieces(recipe, optimizer, config, distribution)
-        for name, piece in pieces.items():
-            spans[name] = _timed(lambda piece=piece: piece(batch, scheduled), steps)  # type: ignore[misc]
+        spans |= {name: [] for name in pieces}
+        # In turns, so that another process on the machine slows all of them.
+        for number in range(_UNTIMED_STEPS + steps):
+            for name, piece in pieces.items():
+                began = time.monotonic()
+                piece(batch, scheduled)
+                if number >= _UNTIMED_STEPS:
+                    spans[name].append(time.monotonic() - began)
     seconds = {name: statistics.median(times) for name, times in spans.items()}
     # One after the other within a larger piece; rounding must not make one negative.
     larger = (*_PIECES, "step")
@@ -146,15 +152,3 @@ def _pieces(
         return run
 
     return {name: in_parts(piece) for name, piece in zip(_PIECES, (teacher, forward, gradients), strict=True)}
-
-
-def _timed(run: Callable[[], object], times: int) -> list[float]:
-    """Seconds of so many runs, after those that make the graph."""
-    for _ in range(_UNTIMED_STEPS):
-        run()
-    spans = []
-    for _ in range(times):
-        began = time.monotonic()
-        run()
-        spans.append(time.monotonic() - began)
-    return spans

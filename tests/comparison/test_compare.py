@@ -120,6 +120,7 @@ def test_table_and_figure_come_from_the_records_alone(compared: Path, tmp_path: 
     assert ElementTree.parse(tmp_path / "one.svg").getroot().tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_what_is_recorded_stays(compared: Path, bssl_tf: Call, tmp_path: Path) -> None:
     preset = tmp_path / "broken.toml"
     preset.write_text((PRESET % "/nowhere").replace("depth = 1", "depth = 1, width = 33"))

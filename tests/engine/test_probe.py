@@ -83,6 +83,7 @@ def test_without_labels_or_test_images_or_a_wish_there_is_none(data: DataSplits)
     assert make_probe("student", data, preprocessing, every=0) is None
 
 
+@pytest.mark.slow
 def test_a_run_with_it_ends_in_the_same_weights_and_is_resumed_with_the_same_records(
     tiny_teacher: Path, tmp_path: Path, bssl_tf: Callable[..., Any]
 ) -> None:

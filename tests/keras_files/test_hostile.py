@@ -320,7 +320,7 @@ def test_a_harmless_file_with_layers_of_many_kinds_is_a_teacher(form: str, tmp_p
     x = layers.LeakyReLU()(layers.BatchNormalization()(x)) * [1.0, 2.0, 3.0, 4.0]
     inner = keras.Sequential([layers.Conv2D(4, 1, kernel_initializer="zeros"), layers.Identity()])
     x = keras.backend.concatenate([x, inner(x)])
-    x = layers.TimeDistributed(layers.Bidirectional(layers.LSTM(3)))(x)
+    x = layers.TimeDistributed(layers.Bidirectional(layers.SimpleRNN(3)))(x)
     x = layers.Dropout(0.5)(keras.backend.mean(x, axis=1))
     built = keras.Model(image, layers.Dense(6, activation=keras.activations.relu, bias_constraint="non_neg")(x))
     built.compile("adam", "mse")

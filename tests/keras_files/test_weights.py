@@ -216,6 +216,7 @@ def test_only_networks_of_larq_zoo_take_weights(saved: Path, tmp_path: Path, mon
         open_model(str(tmp_path / "model.h5"), saved)
 
 
+@pytest.mark.slow
 def test_a_real_network_of_larq_zoo_takes_its_file_as_it_does_itself(tmp_path: Path) -> None:
     networks = zoo_networks()
     require_or_skip(bool(networks), "needs larq-zoo")

@@ -376,6 +376,7 @@ def test_a_batch_has_more_images_without_labels_and_an_epoch_goes_through_those(
     np.testing.assert_array_equal(parts[1].views[1], again.views[1][6:])
 
 
+@pytest.mark.slow
 def test_outputs_of_a_teacher_that_are_kept_come_with_their_views_again_and_again(
     fed: tuple[LabelledInputs, FineTuned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

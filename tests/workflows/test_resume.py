@@ -23,8 +23,8 @@ from tests.conftest import TINY_STUDENT, TINY_TEACHER, require_or_skip
 from tests.edited import edited
 
 KILLS = 4
-# Long enough that a signal sent at the first checkpoint always finds it training.
-LONG_TEACHER = [*TINY_TEACHER, "--epochs", "40"]
+# Long enough that a signal sent at the first or the second checkpoint always finds it training.
+LONG_TEACHER = [*TINY_TEACHER, "--epochs", "20"]
 
 
 def start(*arguments: Any) -> subprocess.Popen[str]:
@@ -51,7 +51,8 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], beyond: str) 
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("method", ["s2bnn", pytest.param("bssl", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["s2bnn", "bssl"])
 def test_sigkill_at_random_moments_changes_no_bit(method: str, tmp_path: Path, tiny_teacher: Path) -> None:
     arguments = ["--teacher", tiny_teacher, "--method", method, *TINY_STUDENT]
     if method == "bssl":
@@ -98,7 +99,7 @@ def test_sigkill_at_random_moments_changes_no_bit(method: str, tmp_path: Path, t
     assert killed == whole
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_says_how_to_go_on_and_a_kill_after_that_changes_no_bit(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     finish(start("teacher", "--out", whole, *LONG_TEACHER))
 
@@ -112,8 +113,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     )
     assert found, stderr
     assert found[2] == f"bssl-tf teacher --out {stopped} --resume"
-    assert (stopped / "checkpoints" / f"step-{int(found[1]):09d}.safetensors").exists()
+    saved = stopped / "checkpoints" / f"step-{int(found[1]):09d}.safetensors"
+    assert saved.exists()
 
+    process = start("teacher", "--out", stopped, "--resume")
+    wait_for_checkpoint(stopped, process, saved.name)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
     finish(start("teacher", "--out", stopped, "--resume"))
     assert digest(stopped / "teacher" / "weights.safetensors") == digest(whole / "teacher" / "weights.safetensors")
 

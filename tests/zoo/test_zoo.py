@@ -94,6 +94,7 @@ def test_every_entry_of_the_package_is_whole_and_small(name: str) -> None:
     assert entry.command.startswith("bssl-tf ") and 0 < entry.top1 <= 100
 
 
+@pytest.mark.slow
 def test_pretraining_begins_with_the_weights_of_an_entry(own_zoo: Path, tiny_teacher: Path, tmp_path: Path) -> None:
     """With a learning rate of nothing the student ends as it began."""
     # The package's own zoo is read from where the package is; this one needs a process that knows better.

@@ -103,6 +103,7 @@ def test_an_imported_efficientnet_lite0_computes_what_pytorch_computes(size: int
     np.testing.assert_allclose(teacher.preprocessing.normalise(pixels)[:, 0], [-127 / 128, 0, 1], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_comparisons_teacher_is_trained_from_tfds_files_and_computes_what_pytorch_computes(tmp_path: Path) -> None:
     """A few steps of docs/cifar10_teacher.py, on images as TensorFlow Datasets stores them."""
     pictures = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)

@@ -306,6 +306,7 @@ def test_the_same_sources_give_the_same_bytes_anywhere(build: Build, tmp_path: P
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_done_without(build: Build, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     # zig keeps a cache of its own, in a home that may not be there.
