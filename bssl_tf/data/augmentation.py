@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+import numpy as np
+
 from bssl_tf.backend import tf
 from bssl_tf.errors import ConfigError
 
@@ -28,7 +30,12 @@ NUMBERS_PER_VIEW = 13
 _LANES = 16
 # ITU-R 601 luma.
 _LUMA = (0.299, 0.587, 0.114)
-_RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
+_TO_YIQ = np.array([_LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)])
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+# What luma, chroma, and chroma after a quarter turn, are of a pixel: float32 [3, 3] matrices.
+_OF_LUMA = np.float32(_FROM_YIQ[:, :1] @ _TO_YIQ[:1])
+_OF_CHROMA = np.float32(_FROM_YIQ[:, 1:] @ _TO_YIQ[1:])
+_OF_TURNED_CHROMA = np.float32(_FROM_YIQ[:, 1:] @ np.array([[0, -1], [1, 0]]) @ _TO_YIQ[1:])
 
 
 @dataclass(frozen=True)
@@ -236,21 +243,25 @@ def _jitter(views: tf.Tensor, random: list[tf.Tensor], augmentation: Augmentatio
         offset = ((1 - contrast) * brightness)[:, tf.newaxis] * channel_means
         scale = contrast * brightness
         return tf.clip_by_value(views * scale[:, None, None, None] + offset[:, None, None, :], 0.0, 1.0)
-    luma = tf.constant(_LUMA)
     grey = tf.cast(random[5] < augmentation.grey_probability, tf.float32)
     angle = 2 * math.pi * drawn[3]
     colour = (1 - grey) * saturation
     # Greyscale is saturation 0: chroma is scaled and turned in YIQ, luma stays.
     cos, sin = colour * _in_whole_vectors(tf.cos, angle), colour * _in_whole_vectors(tf.sin, angle)
-    zero, one = tf.zeros_like(angle), tf.ones_like(angle)
-    turn = tf.reshape(tf.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], axis=1), [-1, 3, 3])
-    to_yiq = tf.constant(_RGB_TO_YIQ)
-    matrix = tf.einsum("ij,bjk,kl->bil", tf.linalg.inv(to_yiq), turn, to_yiq)
+    matrix = tf.add_n([cos[:, None, None] * _OF_CHROMA, sin[:, None, None] * _OF_TURNED_CHROMA]) + _OF_LUMA
     matrix *= (contrast * brightness)[:, None, None]
-    offset = (1 - contrast) * brightness * tf.linalg.matvec(channel_means, luma)
-    pixels = tf.reshape(views, [tf.shape(views)[0], -1, 3])
-    mixed = _of_two_or_more(tf.matmul, pixels, tf.transpose(matrix, [0, 2, 1])) + offset[:, None, None]
-    return tf.clip_by_value(tf.reshape(mixed, tf.shape(views)), 0.0, 1.0)
+    mean_luma = tf.add_n([luma * channel_means[:, channel] for channel, luma in enumerate(_LUMA)])
+    offset = (1 - contrast) * brightness * mean_luma
+    # Written out: a library may take other code for the products of another number of matrices, which sums in
+    # another order, and then a view would depend on the rest of the batch. So it would if TensorFlow, which rewrites
+    # sums as far as it knows their shapes, chose the order.
+    planes = tf.unstack(views, axis=3)
+    mixed = [
+        tf.add_n([matrix[:, row, column, None, None] * plane for column, plane in enumerate(planes)])
+        + offset[:, None, None]
+        for row in range(3)
+    ]
+    return tf.clip_by_value(tf.stack(mixed, axis=3), 0.0, 1.0)
 
 
 def _blur(views: tf.Tensor, chosen: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
@@ -270,25 +281,18 @@ def _blur(views: tf.Tensor, chosen: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
         # Row i holds the weights of all pixels for pixel i: a softmax of -d^2 / (2 sigma^2).
         return tf.nn.softmax(-squared_distance / (2 * tf.square(sigma))[:, None, None])
 
-    def along_both_axes(weights: tf.Tensor, taken: tf.Tensor) -> tf.Tensor:
-        rows = tf.matmul(weights, tf.reshape(taken, [-1, size, size * channels]))
-        return tf.einsum("bij,bhjc->bhic", weights, tf.reshape(rows, [-1, size, size, channels]))
+    def along_both_axes(one: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        # One picture at a time, for the reason given in `_jitter`.
+        weights, view = one
+        rows = tf.reshape(tf.matmul(weights, tf.reshape(view, [size, size * channels])), [size, size, channels])
+        rows = tf.reshape(tf.transpose(rows, [1, 0, 2]), [size, size * channels])
+        return tf.transpose(tf.reshape(tf.matmul(weights, rows), [size, size, channels]), [1, 0, 2])
 
     weights = _in_whole_vectors(weights_of, tf.boolean_mask(sigma, chosen))
-    blurred = _of_two_or_more(along_both_axes, weights, tf.gather_nd(views, where))
-    return tf.tensor_scatter_nd_update(views, where, blurred)
-
-
-def _of_two_or_more(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
-    """`function` of tensors [B, ...], with B filled up to two for as long as it computes.
-
-    TensorFlow takes one product of matrices by other code than several, which may sum in another order: then an image's
-    view would depend on whether there are others to jitter or blur in its batch.
-    """
-    count = tf.shape(tensors[0])[0]
-    more = tf.maximum(2 - count, 0)
-    filled = [tf.pad(tensor, [[0, more], *[[0, 0]] * (tensor.shape.rank - 1)]) for tensor in tensors]
-    return function(*filled)[:count]
+    taken = tf.gather_nd(views, where)
+    blurred = tf.map_fn(along_both_axes, (weights, taken), fn_output_signature=tf.float32)
+    # Of no picture there is no shape to tell from.
+    return tf.tensor_scatter_nd_update(views, where, tf.reshape(blurred, tf.shape(taken)))
 
 
 def _in_whole_vectors(function: Callable[..., tf.Tensor], *columns: tf.Tensor) -> tf.Tensor:
