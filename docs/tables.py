@@ -325,7 +325,10 @@ def speed_of_training(records: Iterable[dict[str, Any]]) -> str:
     for (network, size, precision), record in newest.items():
         speeds = [record["images_per_s"][side] for side in ("ours", "pytorch")]
         ratio, goals, shares = record["speed_up"], record["goals"], record["bound_share"]
-        faster = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        faster, compiled = (
+            f"{one['median']:.2f} ({one['low']:.2f} to {one['high']:.2f})" if one else ""
+            for one in (ratio, record.get("xla_speed_up"))
+        )
         rows.append(
             (
                 f"`{network}`, {size} px, {precision}",
@@ -335,11 +338,12 @@ def speed_of_training(records: Iterable[dict[str, Any]]) -> str:
                 f"{100 * record['input_share']['ours']:.1f} %, {_met(goals['input_share_met'])}",
                 f"{record['bound_images_per_s']:.4g}",
                 f"{100 * shares['ours']:.0f} % / {100 * shares['pytorch']:.0f} %",
+                compiled,
             )
         )
     head = (
         *("images per second", "ours", "PyTorch", "ours / PyTorch", "target", "ours waits for input"),
-        *("bound", "ours / PyTorch of the bound"),
+        *("bound", "ours / PyTorch of the bound", "with XLA / without"),
     )
     return _markdown(head, rows)
 

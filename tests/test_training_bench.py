@@ -20,7 +20,7 @@ from docs.tables import speed_of_training
 
 ROOT = Path(__file__).parent.parent
 TORCH_PYTHON = ROOT / ".venv-torch" / "bin" / "python"
-OURS, PYTORCH = "ours", "pytorch"
+OURS, PYTORCH, XLA = "ours", "pytorch", "ours_xla"
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +111,25 @@ def test_a_summary_has_speed_ratio_input_and_bound(ours_s: float, input_s: float
     assert found["bound_share"][PYTORCH] == pytest.approx(8 / 0.2 / 200)
     goals = found["goals"]
     assert (goals["speed_up_met"], goals["input_share_met"]) == (faster, waits)
+
+
+def test_ours_compiled_by_xla_is_a_side_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.training import session
+
+    sides, asked = _sides()
+    sides[XLA] = FakeSide(XLA, asked, 0.08, 0.0)
+    windows = session.interleave(sides, rounds=5, window_s=0.1, seed=0, pause_s=0.0)
+    rates = {name: {"float32": 2e6, "bfloat16": 9e9} for name in sides}
+    found = session.summary(_case(), windows, rates, step_flops=1e4)
+    assert found["xla_speed_up"]["median"] == pytest.approx(0.1 / 0.08) and found["bound_share"][XLA] == 0.5
+    assert found["speed_up"]["median"] == pytest.approx(2)
+
+    began: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: began.append(command))
+    for name in sides:
+        session.Process(name, "python", _case(), tmp_path / "log")
+    assert [command[2].rpartition(".")[2] for command in began] == ["ours", "pytorch", "ours"]
+    assert [command[4:] for command in began] == [[], [], ["xla"]]
 
 
 def test_sides_that_agree_are_measured(tmp_path: Path) -> None:
@@ -253,6 +272,9 @@ def test_the_table_is_made_from_the_newest_records() -> None:
     assert len(rows) == 2 and "111" not in text
     assert "| `binary_resnet`, 32 px, float32 | 80 (80 to 80) |" in rows[0] and "| 333 |" in rows[0]
     assert "1.98 (1.98 to 1.98) | 1.8 met | 0.0 %, met |" in rows[0]
+    assert rows[0].endswith("|  |")
+    compiled = record("float32", 1.0) | {"xla_speed_up": {"median": 1.25, "low": 1.2, "high": 1.3}}
+    assert speed_of_training([compiled]).endswith("| 1.25 (1.20 to 1.30) |\n")
     assert speed_of_training([]) == "Not measured yet.\n"
 
 

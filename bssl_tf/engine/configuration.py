@@ -179,12 +179,13 @@ def _check_parts(training: TrainingConfig) -> None:
             f"a batch of {batch} does not split evenly into training.accumulate = {parts} parts",
             f"Try --batch-size {-(-batch // parts) * parts}",
         )
-    if parts > 1 and training.distribute != "none":
-        raise ConfigError(
-            f"training.accumulate is {parts}, which is for one device, and training.distribute is "
-            f"{training.distribute!r}",
-            "Omit one of them",
-        )
+    for name, wished in (("accumulate", parts > 1), ("xla", training.xla)):
+        if wished and training.distribute != "none":
+            raise ConfigError(
+                f"training.{name} is {getattr(training, name)}, which is for one device, and training.distribute is "
+                f"{training.distribute!r}",
+                "Omit one of them",
+            )
 
 
 def _check_warmup(training: TrainingConfig) -> None:

@@ -59,12 +59,19 @@ def choose_device(device: str, distribute: str) -> str:
 
 
 @contextlib.contextmanager
-def nondeterminism_named() -> Iterator[None]:
-    """Turns TensorFlow's refusal of an operation that has no deterministic version into a `TrainingError`."""
+def refusals_named() -> Iterator[None]:
+    """Turns what TensorFlow says of an operation that is not deterministic, or not for XLA, into a `TrainingError`."""
     try:
         yield
-    except tf.errors.UnimplementedError as error:
+    except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
         said = str(error)
+        if "XlaMustCompile" in said or "XLA_" in said:
+            operation = re.search(r"_JIT: (\w+)", said)
+            what = f"the operation {operation[1]}" if operation else f"the step ({first_line(error)})"
+            raise TrainingError(
+                f"XLA cannot compile {what}",
+                "Start another run without training.xla",
+            ) from error
         if "determinis" not in said.lower():
             raise
         node = re.search(r"\{\{node ([^}]+)\}\}", said)

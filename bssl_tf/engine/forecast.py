@@ -82,7 +82,7 @@ def forecast(
             recipe = recipes[-1]
             optimizer = make_optimizer(config)
             optimizer.build(recipe.trainable_variables())
-            step = make_step(recipe, optimizer, config.weight_decay, parts=config.accumulate)
+            step = make_step(recipe, optimizer, config.weight_decay, parts=config.accumulate, xla=config.xla)
             times = _times(step, recipe, inputs, config, distribution, steps if stage is stages[-1] else 1)
             graphs_s += times[0]
         tensors = {name: np.asarray(variable) for name, variable in checkpointed(recipe, optimizer).items()}

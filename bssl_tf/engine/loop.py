@@ -19,7 +19,7 @@ from typing import Any
 from bssl_tf.backend import keras, optimizer_variables, tf
 from bssl_tf.checkpoints import match_tensors
 from bssl_tf.data.views import steps_per_epoch
-from bssl_tf.engine.device import nondeterminism_named
+from bssl_tf.engine.device import refusals_named
 from bssl_tf.engine.distribution import ALONE, Distribution
 from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.interruption import stop_requests
@@ -95,7 +95,7 @@ def train(
         stop_requests() as stop_requested,
         distribution.scope(),
         distribution.losses_named(),
-        nondeterminism_named(),
+        refusals_named(),
         curves,
     ):
         for number, (stage, begin, end) in enumerate(zip(stages, [0, *ends], ends, strict=False)):
@@ -151,7 +151,9 @@ class _StageLoop:
         self._distribution = distribution
         self._optimizer = make_optimizer(config)
         self._optimizer.build(recipe.trainable_variables())
-        self._step_function = make_step(recipe, self._optimizer, config.weight_decay, parts=config.accumulate)
+        self._step_function = make_step(
+            recipe, self._optimizer, config.weight_decay, parts=config.accumulate, xla=config.xla
+        )
         self._variables = checkpointed(recipe, self._optimizer)
         self._done = begin
         self._sums: dict[str, float] = {}

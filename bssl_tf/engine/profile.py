@@ -16,7 +16,7 @@ from bssl_tf.descent import gradients_of
 from bssl_tf.engine.distribution import Distribution
 from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.stages import Stage
-from bssl_tf.engine.step import make_optimizer, make_step, objective_of, split
+from bssl_tf.engine.step import graph_maker, make_optimizer, make_step, objective_of, split
 from bssl_tf.files import storage_errors
 from bssl_tf.methods.recipe import Recipe
 from bssl_tf.settings import TrainingConfig
@@ -68,7 +68,7 @@ def profile(
         recipe = build(stages[-1])
         optimizer = make_optimizer(config)
         optimizer.build(recipe.trainable_variables())
-        step = make_step(recipe, optimizer, config.weight_decay, parts=config.accumulate)
+        step = make_step(recipe, optimizer, config.weight_decay, parts=config.accumulate, xla=config.xla)
         scheduled = tf.constant(recipe.scheduled(0.0), tf.float32)
         rate = tf.constant(config.learning_rate, tf.float32)
 
@@ -125,21 +125,22 @@ def _pieces(
 ) -> dict[str, Callable[[Any, tf.Tensor], float]]:
     """The teacher, the forward pass, and that and the backward pass, of a batch; each waits for its result."""
     objective, variables, strategy = objective_of(recipe), recipe.trainable_variables(), distribution.strategy
+    graph = graph_maker(config.xla)
 
     def of_teacher(batch: Batch, scheduled: tf.Tensor) -> tf.Tensor:
         if recipe.teacher_outputs is None or batch.teacher:
             return tf.zeros(())
         return tf.add_n([tf.reduce_sum(recipe.teacher_outputs(view)) for view in batch.views])
 
-    @tf.function
+    @graph
     def teacher(batch: Any, scheduled: tf.Tensor) -> Any:
         return strategy.run(of_teacher, (batch, scheduled))
 
-    @tf.function
+    @graph
     def forward(batch: Any, scheduled: tf.Tensor) -> Any:
         return strategy.run(lambda *own: objective(*own)[0], (batch, scheduled))
 
-    @tf.function
+    @graph
     def gradients(batch: Any, scheduled: tf.Tensor) -> Any:
         found, _ = gradients_of(objective, (batch, scheduled), variables, optimizer, weight_decay=config.weight_decay)
         return strategy.run(tf.linalg.global_norm, (found,))

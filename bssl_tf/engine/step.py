@@ -37,8 +37,14 @@ def objective_of(recipe: Recipe) -> Callable[[Batch, tf.Tensor], tuple[tf.Tensor
     return objective
 
 
+def graph_maker(xla: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The decorator that makes a function of tensors a graph, compiled by XLA if so wished."""
+    decorator: Callable[[Callable[..., Any]], Callable[..., Any]] = tf.function(jit_compile=True if xla else None)
+    return decorator
+
+
 def make_step(
-    recipe: Recipe, optimizer: Any, weight_decay: float, *, parts: int = 1
+    recipe: Recipe, optimizer: Any, weight_decay: float, *, parts: int = 1, xla: bool = False
 ) -> Callable[[Batch, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """What trains `recipe` by one batch, on all devices of the current `tf.distribute` strategy.
 
@@ -51,7 +57,9 @@ def make_step(
         weight_decay: see `descend`.
         parts: in how many equal parts a batch is computed, one after another, on a single device: with their mean
             gradient, and memory for one. What a recipe compares within a batch, it then compares within a part.
+        xla: whether XLA compiles it, for a single device.
     """
+    graph = graph_maker(xla)
     variables = recipe.trainable_variables()
     rated = recipe.rated()
 
@@ -69,7 +77,7 @@ def make_step(
         recipe.after_step(updates, scheduled)
         return dict(losses)
 
-    @tf.function
+    @graph
     def step(batch: Batch, learning_rate: tf.Tensor, scheduled: tf.Tensor) -> dict[str, tf.Tensor]:
         def descent() -> Outcome:
             return descend(objective, (batch, scheduled), variables, optimizer, weight_decay=weight_decay)
@@ -79,11 +87,11 @@ def make_step(
     if parts == 1:
         return step
 
-    @tf.function
+    @graph
     def one_part(batch: Batch, scheduled: tf.Tensor) -> tuple[Any, Outcome]:
         return gradients_of(objective, (batch, scheduled), variables, optimizer, weight_decay=weight_decay)
 
-    @tf.function
+    @graph
     def last(
         sums: Any, outcomes: list[Outcome], learning_rate: tf.Tensor, scheduled: tf.Tensor
     ) -> dict[str, tf.Tensor]:

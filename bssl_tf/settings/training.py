@@ -36,6 +36,8 @@ class TrainingConfig(Table):
         precision: `float32`; `bfloat16` for convolutions in it, faster on GPUs, TPUs, and processors with AVX512_BF16
             or AMX; `float16` for convolutions in it with scaled losses, for GPUs without bfloat16. Signs, thresholds,
             batch norm, heads and losses are always float32.
+        xla: whether XLA compiles each step, on one device. It takes longer to start, and other processors and networks
+            gain or lose by it: `--profile` shows it.
         deterministic: whether a run on a GPU is to repeat bit for bit, which takes time, and stops at an operation
             that cannot; on a CPU every run does.
         checkpoint_every_s: seconds between checkpoints within an epoch; every epoch also ends with one.
@@ -62,6 +64,7 @@ class TrainingConfig(Table):
     distribute: Literal["none", "mirrored", "multiworker", "tpu"] = "none"
     synchronized_batch_norm: bool = True
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    xla: bool = False
     deterministic: bool = True
     checkpoint_every_s: Positive = 120.0
     probe_every: NotNegativeInt = 2

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bssl_tf.backend import tf
 from bssl_tf.engine.configuration import _check as check
 from bssl_tf.engine.configuration import settled
-from bssl_tf.engine.device import choose_device, nondeterminism_named
+from bssl_tf.engine.device import choose_device, refusals_named
 from bssl_tf.errors import BackendError, ConfigError, TrainingError
 from bssl_tf.settings import PretrainConfig
 
@@ -111,9 +112,20 @@ def test_float32_is_not_rounded_on_gpus() -> None:
 def test_an_operation_without_a_deterministic_version_is_named_with_the_switch() -> None:
     said = "A deterministic GPU implementation of X is not available.\n\t [[{{node step/SelectV2_grad}}]]"
     message = r"step/SelectV2_grad has no .*training\.deterministic=false"
-    with pytest.raises(TrainingError, match=message) as error, nondeterminism_named():
+    with pytest.raises(TrainingError, match=message) as error, refusals_named():
         raise tf.errors.UnimplementedError(None, None, said)
     assert "\n" not in str(error.value)
     other: Any = tf.errors.UnimplementedError(None, None, "The Conv2D op currently only supports the NHWC format")
-    with pytest.raises(tf.errors.UnimplementedError), nondeterminism_named():
+    with pytest.raises(tf.errors.UnimplementedError), refusals_named():
         raise other
+
+
+def test_an_operation_that_xla_has_not_is_named_with_the_next_step() -> None:
+    @tf.function(jit_compile=True)
+    def step(value: tf.Tensor) -> tf.Tensor:
+        return tf.numpy_function(np.square, [value], tf.float32)
+
+    message = "XLA cannot compile the operation PyFunc.*without training.xla"
+    with pytest.raises(TrainingError, match=message) as error, refusals_named():
+        step(tf.constant(2.0))
+    assert "\n" not in str(error.value)

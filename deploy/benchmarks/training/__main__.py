@@ -27,9 +27,7 @@ _FIELDS = ("case", "machine", "images_per_s", "speed_up", "input_share", "goals"
 @click.option("--networks", "names", metavar="NAMES", help="Comma-separated NETWORK or NETWORK:SIZE.  [default: all]")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="One of the two only.")
 @click.option("--threads", default=0, type=click.IntRange(min=0), help="Of an operation.  [default: all cores]")
-@click.option(
-    "--batch-size", type=click.IntRange(min=2), help="Images per step.  [default: 128 at 32 px, 16 at 224 px]"
-)
+@click.option("--batch-size", type=click.IntRange(min=2), help="Images per step.  [default: 16 to 128]")
 @click.option(
     "--rounds", default=20, show_default=True, type=click.IntRange(min=2), help="A window of each side in each."
 )
@@ -47,6 +45,7 @@ _FIELDS = ("case", "machine", "images_per_s", "speed_up", "input_share", "goals"
     type=click.IntRange(min=0),
     help="Steps to take apart; 0 for none.",
 )
+@click.option("--xla", is_flag=True, help="Measure ours compiled by XLA too.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of images, weights and views.")
 @click.option(
     "--torch-python", default=".venv-torch/bin/python", show_default=True, metavar="FILE", help="Python with PyTorch."
@@ -62,6 +61,7 @@ def command(
     rounds: int,
     window_s: float,
     profile_steps: int,
+    xla: bool,
     seed: int,
     torch_python: str,
     results: str,
@@ -90,7 +90,7 @@ def command(
             say(f"{case.name}: is recorded")
             continue
         say(f"{case.name}: measuring")
-        found = measure(case, torch_python, rounds=rounds, window_s=window_s, profile_steps=profile_steps)
+        found = measure(case, torch_python, rounds=rounds, window_s=window_s, profile_steps=profile_steps, xla=xla)
         record = {
             "command": shlex.join(["python", "-m", "benchmarks.training", *sys.argv[1:]]),
             "commit": about["commit"],
@@ -144,6 +144,7 @@ def lines(record: dict[str, Any]) -> list[str]:
     def verdict(met: bool) -> str:
         return "met" if met else "missed"
 
+    compiled = record.get("xla_speed_up")
     return [
         *(
             f"  {title}: {speed[name]['p50']:.4g} images/s ({speed[name]['p10']:.4g} to {speed[name]['p90']:.4g})"
@@ -151,6 +152,11 @@ def lines(record: dict[str, Any]) -> list[str]:
         ),
         f"  {ratio['median']:.2f} times as fast ({ratio['low']:.2f} to {ratio['high']:.2f}); "
         f"goal of {goals['speed_up']:g} {verdict(goals['speed_up_met'])}",
+        *(
+            [f"  {compiled['median']:.2f} times as fast with XLA ({compiled['low']:.2f} to {compiled['high']:.2f})"]
+            if compiled
+            else []
+        ),
         f"  waiting for input {100 * share:.1f} %; goal of less than {100 * goals['input_share']:g} % "
         f"{verdict(goals['input_share_met'])}",
         f"  matrix products would allow {bound:.4g} images/s: ours reaches {100 * shares[OURS]:.0f} %, "

@@ -1,4 +1,4 @@
-"""This project's side: `python -m benchmarks.training.ours CASE`, see `worker`."""
+"""This project's side: `python -m benchmarks.training.ours CASE [xla]`, see `worker`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _STAGE = Stage("binary_weights", True, 1)
 class Side:
     """A case, built by the parts that `bssl-tf pretrain --method s2bnn` is built of."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, *, xla: bool = False) -> None:
         self._case = case
         keras.utils.set_random_seed(case.seed)
         self._config = TrainingConfig(
@@ -52,6 +52,7 @@ class Side:
             seed=case.seed,
             threads=case.threads,
             precision=case.precision,  # type: ignore[arg-type]
+            xla=xla,
         )
         preprocessing = Preprocessing(case.image_size, 3, cases.MEAN, cases.STD)
         pixels = np.random.default_rng(case.seed).integers(
@@ -70,7 +71,7 @@ class Side:
         optimizer = make_optimizer(self._config)
         optimizer.build(self._recipe.trainable_variables())
         self._optimizer = optimizer
-        self._step = make_step(self._recipe, optimizer, 0.0)
+        self._step = make_step(self._recipe, optimizer, 0.0, xla=xla)
         self._rate = tf.constant(cases.LEARNING_RATE, tf.float32)
         self._scheduled = tf.constant(0.0, tf.float32)
         self._stream = self._batches()
@@ -172,7 +173,7 @@ def main() -> None:
     """Serves the case of the command line."""
     case = Case(**json.loads(sys.argv[1]))
     configure(case.threads, case.precision)
-    side = Side(case)
+    side = Side(case, xla="xla" in sys.argv[2:])
     serve(
         {
             "versions": _versions,

@@ -22,8 +22,8 @@ from benchmarks.training import cases
 from benchmarks.training.cases import Case
 from bssl_tf.errors import BackendError, TrainingError
 
-OURS, PYTORCH = "ours", "pytorch"
-_MODULES = {OURS: "benchmarks.training.ours", PYTORCH: "benchmarks.training.pytorch"}
+OURS, PYTORCH, XLA = "ours", "pytorch", "ours_xla"
+_MODULES = {name: f"benchmarks.training.{'pytorch' if name == PYTORCH else 'ours'}" for name in (OURS, PYTORCH, XLA)}
 _COMPARED_IMAGES = 16
 # A sign within rounding of zero may differ, and batch norm spreads it over the batch.
 _LOSS_TOLERANCE, _GRADIENT_TOLERANCE, _VIEW_TOLERANCE = 1e-4, 0.02, 1e-3
@@ -55,7 +55,7 @@ class Process:
         try:
             with log.open("w", encoding="utf-8") as file:
                 self._process = subprocess.Popen(
-                    [python, "-m", _MODULES[name], json.dumps(case.to_dict())],
+                    [python, "-m", _MODULES[name], json.dumps(case.to_dict()), *(["xla"] if name == XLA else [])],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=file,
@@ -101,17 +101,20 @@ class Process:
 
 
 @contextlib.contextmanager
-def both_sides(case: Case, torch_python: str, folder: Path) -> Iterator[dict[str, Process]]:
-    """The two processes of a case, by name; they end with the block."""
+def both_sides(case: Case, torch_python: str, folder: Path, *, xla: bool = False) -> Iterator[dict[str, Process]]:
+    """The processes of a case, by name, with `xla` ours twice; they end with the block."""
     with contextlib.ExitStack() as stack:
         sides = {}
-        for name, python in ((OURS, sys.executable), (PYTORCH, torch_python)):
+        for name in (OURS, PYTORCH, *([XLA] if xla else [])):
+            python = torch_python if name == PYTORCH else sys.executable
             sides[name] = Process(name, python, case, folder / f"{name}.log")
             stack.callback(sides[name].close)
         yield sides
 
 
-def measure(case: Case, torch_python: str, *, rounds: int, window_s: float, profile_steps: int) -> dict[str, Any]:
+def measure(
+    case: Case, torch_python: str, *, rounds: int, window_s: float, profile_steps: int, xla: bool = False
+) -> dict[str, Any]:
     """All that a record has of a case but its conditions.
 
     Args:
@@ -120,12 +123,13 @@ def measure(case: Case, torch_python: str, *, rounds: int, window_s: float, prof
         rounds: each has a window of steps of either side.
         window_s: about how long the timed steps of a window take on the slower side.
         profile_steps: of our side, afterwards; 0 for none.
+        xla: whether our side is measured once more, compiled by XLA.
 
     Raises:
         BackendError: a side cannot be started, or fails.
         TrainingError: the sides do not compute the same.
     """
-    with tempfile.TemporaryDirectory() as folder, both_sides(case, torch_python, Path(folder)) as sides:
+    with tempfile.TemporaryDirectory() as folder, both_sides(case, torch_python, Path(folder), xla=xla) as sides:
         versions = {name: version for side in sides.values() for name, version in side.ask("versions").items()}
         agreement = compare(sides, Path(folder), case)
         rates = {name: side.ask("matrix_rate") for name, side in sides.items()}
@@ -235,7 +239,8 @@ def summary(
     Returns:
         `images_per_s` by side, p10, p50 and p90 over windows; `speed_up`, how many times as fast ours is, with a 95 %
         interval (bootstrap over rounds); `input_share` by side, of the time of all steps; `bound_images_per_s`, what
-        the faster library's matrix products would allow if a step were nothing else, and `bound_share` by side.
+        the faster library's matrix products would allow if a step were nothing else, and `bound_share` by side; where
+        XLA was measured, `xla_speed_up`, how many times as fast it makes ours.
     """
     seconds = {name: np.array([[np.mean(one["step_s"])] for one in found]) for name, found in windows.items()}
     bound = max(side[case.precision] for side in rates.values()) / step_flops
@@ -247,7 +252,12 @@ def summary(
         name: sum(sum(one["input_s"]) for one in found) / sum(sum(one["step_s"]) for one in found)
         for name, found in windows.items()
     }
+    compiled = {}
+    if XLA in seconds:
+        found = ratio(1e3 * seconds[OURS], 1e3 * seconds[XLA], seed=case.seed)
+        compiled = {"xla_speed_up": {"median": found.median, "low": found.low, "high": found.high}}
     return {
+        **compiled,
         "images_per_s": {
             name: dict(zip(("p10", "p50", "p90"), found, strict=True)) for name, found in quantiles.items()
         },
