@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from bssl_tf.backend import tf
 from bssl_tf.data.views import steps_per_epoch
+from bssl_tf.engine.device import refusals_named
 from bssl_tf.engine.distribution import Distribution
 from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.loop import checkpointed
@@ -75,7 +76,7 @@ def forecast(
     per_epoch = steps_per_epoch(len(inputs), config.batch_size)
     steps = per_epoch * sum(stage.epochs for stage in stages)
     graphs_s, recipes = 0.0, []
-    with distribution.scope(), distribution.losses_named():
+    with distribution.scope(), distribution.losses_named(), refusals_named():
         for stage in stages:
             # All are kept until the end of a run, and their graphs take memory.
             recipes.append(build(stage))

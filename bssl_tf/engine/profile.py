@@ -13,6 +13,7 @@ from typing import Any
 from bssl_tf.backend import tf
 from bssl_tf.data.views import Batch
 from bssl_tf.descent import gradients_of
+from bssl_tf.engine.device import refusals_named
 from bssl_tf.engine.distribution import Distribution
 from bssl_tf.engine.inputs import Inputs, LabelledInputs
 from bssl_tf.engine.stages import Stage
@@ -64,7 +65,7 @@ def profile(
     Raises:
         StorageError: the trace cannot be written.
     """
-    with distribution.scope(), distribution.losses_named():
+    with distribution.scope(), distribution.losses_named(), refusals_named():
         recipe = build(stages[-1])
         optimizer = make_optimizer(config)
         optimizer.build(recipe.trainable_variables())
